@@ -1,0 +1,196 @@
+"""Use a saved registration: carry images, labels, series and points through it, either way."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .formats import lps, read_affine, read_warp
+from .grid import Grid
+from .registration import AFFINE, INVERSE_WARP, METRICS, WARP
+from .resample import Interpolation, resample
+from .transform import Chain
+from .volume import Source, Volume, read_series, write_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class SavedTransform:
+    """A registration read back from its folder.
+
+    Args:
+        transform: points of the fixed scan to points of the moving scan, RAS mm.
+        inverse: points of the moving scan to points of the fixed scan, RAS mm.
+        fixed_grid: grid of the fixed scan; None for an affine alone.
+        moving_grid: grid of the moving scan, where it is on record.
+    """
+
+    transform: Chain
+    inverse: Chain
+    fixed_grid: Grid | None
+    moving_grid: Grid | None
+
+
+def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
+    """Read the folder that ``register`` wrote, or a single ITK affine.
+
+    Folders of ANTs' antsRegistration with an empty prefix have the same files and work too.
+
+    Raises:
+        InputError: the files are missing or not ITK transforms.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"transform {path}: no such file or folder")
+    if not path.is_dir():
+        affine = read_affine(path)
+        return SavedTransform(Chain([affine]), Chain([affine.inverse()]), None, None)
+    missing = [name for name in (AFFINE, WARP, INVERSE_WARP) if not (path / name).is_file()]
+    if missing:
+        raise InputError(f"transform {path}: the folder has no {missing[0]}")
+    affine, warp = read_affine(path / AFFINE), read_warp(path / WARP)
+    inverse_warp = read_warp(path / INVERSE_WARP)
+    return SavedTransform(
+        transform=Chain([warp, affine]),
+        inverse=Chain([affine.inverse(), inverse_warp]),
+        fixed_grid=warp.grid,
+        moving_grid=_moving_grid(path / METRICS),
+    )
+
+
+def apply_to_image(
+    image: Source,
+    saved: SavedTransform,
+    *,
+    reference: Source | None = None,
+    inverse: bool = False,
+    interpolation: Interpolation | None = None,
+) -> tuple[Volume, Interpolation]:
+    """Carry an image, a label map or a 4-D series onto the other scan's grid.
+
+    Args:
+        image: a volume in the moving scan's space (in the fixed scan's with ``inverse``).
+        saved: the registration.
+        reference: an image whose grid the result gets; by default the fixed scan's (with
+            ``inverse`` the moving scan's).
+        inverse: carry from the fixed space to the moving space.
+        interpolation: by default "nearest" for labels, which are told by their integer type
+            and flat patches, and "linear" for everything else.
+
+    Returns:
+        The result in the image's own type, and the interpolation that was used.
+    """
+    volume = read_series(image)
+    if reference is not None:
+        grid = read_series(reference, "reference").grid
+    else:
+        known = saved.moving_grid if inverse else saved.fixed_grid
+        if known is None:
+            raise InputError(
+                "this transform does not tell the grid of the result: give --reference"
+            )
+        grid = known
+    if interpolation is None:
+        interpolation = "nearest" if volume.holds_labels() else "linear"
+    through = saved.inverse if inverse else saved.transform
+    return resample(volume, grid, through, interpolation=interpolation), interpolation
+
+
+def apply_to_points(
+    points: np.ndarray, saved: SavedTransform, *, inverse: bool = False
+) -> np.ndarray:
+    """Carry points of the moving scan to the fixed scan, or back with ``inverse``.
+
+    Points move with the image they are drawn on, as ``apply_to_image`` moves it. (Resampling
+    an image takes the map the other way round; that is looked after here.)
+
+    Args:
+        points: (N, 3), RAS mm.
+        saved: the registration.
+        inverse: carry points of the fixed scan to the moving scan.
+    """
+    return (saved.transform if inverse else saved.inverse).map(points)
+
+
+def apply_to_csv(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    saved: SavedTransform,
+    *,
+    inverse: bool = False,
+    is_lps: bool = False,
+) -> int:
+    """Carry the points of a CSV file with columns x, y, z; other columns are kept as they are.
+
+    Args:
+        source, target: files to read and to write.
+        saved: the registration.
+        inverse: as ``apply_to_points``.
+        is_lps: the coordinates are in LPS mm, as ANTs has them, in both files; else RAS.
+
+    Returns:
+        The number of points.
+
+    Raises:
+        InputError: the file is missing, has no such columns, or a value is not a number.
+    """
+    columns, rows = _read_csv(Path(source))
+    named = {c.strip().lower(): c for c in reversed(columns)}
+    missing = [axis for axis in "xyz" if axis not in named]
+    if missing:
+        raise InputError(f"points {source}: no column {missing[0]!r}, found {', '.join(columns)}")
+    axes = [named[axis] for axis in "xyz"]
+    points = np.array([_numbers(row, axes, source, n) for n, row in enumerate(rows, 2)]).reshape(
+        -1, 3
+    )
+    carried = apply_to_points(lps(points) if is_lps else points, saved, inverse=inverse)
+    for row, point in zip(rows, lps(carried) if is_lps else carried, strict=True):
+        row.update({axis: f"{value:.6f}" for axis, value in zip(axes, point, strict=True)})
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(target, out.getvalue().encode())
+    return len(rows)
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            rows = list(reader)
+            columns = list(reader.fieldnames or [])
+    except FileNotFoundError as error:
+        raise InputError(f"points {path}: no such file") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"points {path}: not a CSV file that can be read ({error})") from error
+    uneven = [n for n, row in enumerate(rows, 2) if None in row or None in row.values()]
+    if uneven:
+        raise InputError(
+            f"points {path}: line {uneven[0]} has not the {len(columns)} columns of line 1"
+        )
+    return columns, rows
+
+
+def _numbers(
+    row: dict[str, str], axes: list[str], source: str | os.PathLike[str], line: int
+) -> list[float]:
+    try:
+        values = [float(row[axis]) for axis in axes]
+    except ValueError as error:
+        raise InputError(f"points {source}: line {line}: {error}") from error
+    if not np.isfinite(values).all():
+        raise InputError(f"points {source}: line {line}: coordinates must be finite, got {values}")
+    return values
+
+
+def _moving_grid(path: Path) -> Grid | None:
+    try:
+        grid = json.loads(path.read_text())["grids"]["moving"]
+        return Grid(grid["shape"], grid["affine"])
+    except (OSError, KeyError, ValueError, TypeError):
+        return None

@@ -1,0 +1,323 @@
+"""The command line. Heavy imports stand inside the commands, so that --help is instant."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import InputError
+
+app = typer.Typer(
+    help="Learning-based deformable registration of 3-D brain scans.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+class Device(str, Enum):
+    """Where the network runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class InterpolationName(str, Enum):
+    """How values between voxels are found."""
+
+    linear = "linear"
+    nearest = "nearest"
+    cubic = "cubic"
+
+
+# Older versions of typer stand on the click package, newer ones carry their own: either way,
+# this is its ClickException, the base of every complaint about the command line's words.
+_UsageProblem = typer.BadParameter.__mro__[2]
+
+
+def main() -> None:
+    """Run a command; exit with 0, with 2 and one line on stderr for a wrong request, 1 for a bug."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error))
+    except _UsageProblem as error:
+        # Without any arguments the help has been shown and there is nothing to add.
+        _fail(error.format_message()) if error.format_message() else sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", code=130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@app.callback(invoke_without_command=True)
+def voxwarp(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from . import __version__
+
+        typer.echo(f"voxwarp {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def register(
+    moving: Annotated[
+        Path, typer.Argument(help="Brain-extracted scan to be moved.", metavar="MOVING")
+    ],
+    fixed: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Scan to align it with; the MNI152 template if left out.", metavar="FIXED"
+        ),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
+    model: Annotated[str, typer.Option(help="Name of a model, or its folder.")] = "default",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Label map of the moving scan; becomes WarpedLabels.nii.gz."),
+    ] = None,
+    fixed_labels: Annotated[
+        Path | None,
+        typer.Option(help="Label map of the fixed scan; gives Dice in metrics.json."),
+    ] = None,
+    affine: Annotated[bool, typer.Option(help="Align linearly first.")] = True,
+    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
+    seed: Annotated[int, typer.Option(help="Seed of the affine stage.", min=0, max=2**31 - 2)] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that exist.")
+    ] = False,
+) -> None:
+    """Align MOVING with FIXED; write images, ITK transforms and metrics to OUT."""
+    from .registration import check_output
+    from .registration import register as run
+
+    check_output(out, overwrite=overwrite)
+    with _stages() as progress:
+        result = run(
+            moving,
+            fixed,
+            model,
+            labels=labels,
+            fixed_labels=fixed_labels,
+            affine=affine,
+            device=device.value,
+            seed=seed,
+            progress=progress,
+        )
+        progress("write")
+        files = result.save(out, overwrite=overwrite)
+    for warning in result.metrics["warnings"]:
+        _say(f"warning: {warning}")
+    for file in files:
+        typer.echo(file)
+    typer.echo(_summary(result.metrics))
+
+
+@app.command()
+def apply(
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, label maps or 4-D series.", metavar="IMAGE...")
+    ],
+    *,
+    transform: Annotated[
+        Path,
+        typer.Option("--transform", "-t", help="Folder that register wrote, or an ITK affine."),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Output file; a folder for several images.")
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="Image whose grid the result gets [default: the other scan's].",
+        ),
+    ] = None,
+    inverse: Annotated[
+        bool, typer.Option("--inverse", help="From the fixed scan to the moving scan.")
+    ] = False,
+    interpolation: Annotated[
+        InterpolationName | None, typer.Option(help="[default: nearest for labels, else linear]")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that exist.")
+    ] = False,
+) -> None:
+    """Carry images from the moving scan's space to the fixed scan's, resampled once."""
+    from .apply import apply_to_image, load_transform
+    from .volume import write_volume
+
+    targets = _targets(images, out, overwrite)
+    saved = load_transform(transform)
+    method = interpolation.value if interpolation else None
+    for image, target in zip(images, targets, strict=True):
+        volume, used = apply_to_image(
+            image, saved, reference=reference, inverse=inverse, interpolation=method
+        )
+        write_volume(volume, target, intent="label" if used == "nearest" else "none")
+        typer.echo(f"{target}  ({used})")
+
+
+@app.command()
+def points(
+    source: Annotated[
+        Path, typer.Argument(help="CSV file with columns x, y, z in mm.", metavar="FILE.csv")
+    ],
+    *,
+    transform: Annotated[
+        Path,
+        typer.Option("--transform", "-t", help="Folder that register wrote, or an ITK affine."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output CSV file.")],
+    inverse: Annotated[
+        bool, typer.Option("--inverse", help="From the fixed scan to the moving scan.")
+    ] = False,
+    lps: Annotated[
+        bool, typer.Option("--lps", help="Coordinates are LPS (ANTs, ITK), not RAS.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that exists.")
+    ] = False,
+) -> None:
+    """Carry points of the moving scan to the fixed scan, as apply carries its images."""
+    from .apply import apply_to_csv, load_transform
+
+    _check_target(out, overwrite)
+    number = apply_to_csv(source, out, load_transform(transform), inverse=inverse, is_lps=lps)
+    typer.echo(f"{out}  ({number} points)")
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Names and folders of the installed models."""
+    from .model import installed
+
+    for name, folder in installed().items():
+        typer.echo(f"{name}\t{folder}")
+
+
+@models_app.command("show")
+def models_show(
+    model: Annotated[str, typer.Argument(help="Name of a model, or its folder.", metavar="MODEL")],
+) -> None:
+    """What a model is and was trained on."""
+    from .model import find
+
+    typer.echo((find(model) / "model.json").read_text().rstrip())
+
+
+@models_app.command("import")
+def models_import(
+    weights: Annotated[
+        Path, typer.Argument(help="Keras HDF5 weights of VoxelMorph-1 or -2.", metavar="FILE.h5")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder of the model [default: among the user's models]."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model that exists.")
+    ] = False,
+) -> None:
+    """Convert published VoxelMorph weights into a model that register --model takes."""
+    from .keras import import_keras
+    from .model import user_folder
+
+    model = import_keras(weights)
+    folder = out or user_folder() / model.name
+    _check_target(folder / "model.json", overwrite)
+    try:
+        model.save(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    typer.echo(f"{model.name}\t{folder}")
+
+
+@contextmanager
+def _stages() -> Iterator[object]:
+    """Show the running stage on stderr when it is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: list = []
+
+        def show(stage: str) -> None:
+            if tasks:
+                progress.update(tasks[-1], total=1, completed=1)
+            tasks.append(progress.add_task(stage, total=None))
+
+        yield show
+
+
+def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
+    """Where each image goes: ``out`` itself, or files of the images' names in it."""
+    from .volume import check_nifti_name
+
+    if len(images) == 1 and not out.is_dir():
+        targets = [out]
+    else:
+        names = [_nifti_name(image) for image in images]
+        if len(set(names)) < len(names):
+            raise InputError(f"output {out}: two of the images have the same name")
+        if out.exists() and not out.is_dir():
+            raise InputError(f"output {out}: several images need a folder, this is a file")
+        targets = [out / name for name in names]
+    for target in targets:
+        check_nifti_name(target)
+        _check_target(target, overwrite, parents=len(images) > 1)
+    return targets
+
+
+def _nifti_name(image: Path) -> str:
+    stem = image.name
+    for ending in (".gz", ".nii", ".mgz", ".mgh"):
+        stem = stem.removesuffix(ending)
+    return f"{stem}.nii.gz"
+
+
+def _check_target(target: Path, overwrite: bool, *, parents: bool = True) -> None:
+    if target.is_dir():
+        raise InputError(f"output {target}: this is a folder, a file name is wanted")
+    if target.exists() and not overwrite:
+        raise InputError(f"output {target}: the file exists already; use --overwrite to replace it")
+    try:
+        if parents:
+            target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _summary(metrics: dict) -> str:
+    similarity = metrics["similarity"]
+    parts = [
+        f"local NCC {similarity['before']['local_ncc']:.3f} → {similarity['after']['local_ncc']:.3f}",
+        f"folds {metrics['jacobian']['folds']}",
+        f"{sum(metrics['seconds'].values()):.1f} s",
+    ]
+    if metrics["dice"]:
+        parts.insert(1, f"mean Dice {metrics['dice']['mean']:.3f}")
+    return ", ".join(parts)
+
+
+def _say(message: str) -> None:
+    print(f"voxwarp: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _fail(message: str, code: int = 2) -> None:
+    _say(f"error: {message}")
+    sys.exit(code)

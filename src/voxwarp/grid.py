@@ -1,0 +1,138 @@
+"""Where voxels are: a shape and an affine to RAS millimetres."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A regular lattice of voxel centres in RAS+ world space.
+
+    Args:
+        shape: number of voxels along each of the three axes.
+        affine: (4, 4) matrix from voxel indices (i, j, k, 1) to RAS mm, as nibabel has it.
+
+    Raises:
+        ValueError: the shape is not three positive integers, or the affine is not a finite,
+            invertible homogeneous matrix.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        affine = np.array(self.affine, dtype=np.float64)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape must be three positive integers, got {tuple(self.shape)}")
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ValueError(f"affine must be a finite (4, 4) matrix, got {affine.tolist()}")
+        if not np.allclose(affine[3], (0, 0, 0, 1)):
+            raise ValueError(f"affine must end in the row 0 0 0 1, got {affine[3].tolist()}")
+        columns = np.linalg.norm(affine[:3, :3], axis=0)
+        if columns.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / columns)) < 1e-6:
+            raise ValueError(f"affine must be invertible, got {affine.tolist()}")
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Grid):
+            return NotImplemented
+        return self.shape == other.shape and np.array_equal(self.affine, other.affine)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.affine.tobytes()))
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along each axis, mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def direction(self) -> np.ndarray:
+        """(3, 3) unit vectors of the voxel axes, one a column, in RAS."""
+        return self.affine[:3, :3] / np.asarray(self.spacing)
+
+    @property
+    def axes(self) -> str:
+        """The world direction each voxel axis points to, such as ``"LAS"``."""
+        columns = canonical_axes(self.affine)
+        signs = [self.affine[row, column] > 0 for column, row in enumerate(columns)]
+        return "".join(
+            "RAS"[row] if up else "LPI"[row] for row, up in zip(columns, signs, strict=True)
+        )
+
+    def is_sheared(self, tolerance: float = 1e-3) -> bool:
+        """Whether the axes are not at right angles, which ITK's image model cannot hold."""
+        direction = self.direction
+        return bool(np.abs(direction.T @ direction - np.eye(3)).max() > tolerance)
+
+    def matches(self, other: "Grid", *, tolerance: float = 0.05) -> bool:
+        """Same shape, and every corner within ``tolerance`` of a voxel of the other's."""
+        if self.shape != other.shape:
+            return False
+        gap = np.abs(self.to_world(self.corners()) - other.to_world(self.corners())).max()
+        return bool(gap <= tolerance * min(self.spacing))
+
+    def corners(self) -> np.ndarray:
+        """(8, 3) voxel indices of the corner voxels."""
+        last = np.asarray(self.shape) - 1
+        return np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * last
+
+    def to_world(self, voxels: np.ndarray) -> np.ndarray:
+        """Voxel coordinates (..., 3) to RAS mm (..., 3)."""
+        return np.asarray(voxels) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_voxel(self, points: np.ndarray) -> np.ndarray:
+        """RAS mm (..., 3) to voxel coordinates (..., 3)."""
+        inverse = np.linalg.inv(self.affine)
+        return np.asarray(points) @ inverse[:3, :3].T + inverse[:3, 3]
+
+    def nodes(self, first: int = 0, last: int | None = None) -> np.ndarray:
+        """RAS mm of the voxel centres with first <= i < last: (slab, Y, Z, 3), float64."""
+        last = self.shape[0] if last is None else last
+        i, j, k = (np.arange(n, dtype=np.float64) for n in self.shape)
+        x, y, z = self.affine[:3, 0], self.affine[:3, 1], self.affine[:3, 2]
+        plane = j[:, None, None] * y + k[:, None] * z + self.affine[:3, 3]  # (Y, Z, 3)
+        return i[first:last, None, None, None] * x + plane
+
+    def crop(self, start: Sequence[int], shape: Sequence[int]) -> "Grid":
+        """The grid of the block of ``shape`` voxels that begins at voxel ``start``."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_world(np.asarray(start, dtype=np.float64))
+        i, j, k = shape
+        return Grid((i, j, k), affine)
+
+    def resized(self, shape: Sequence[int]) -> "Grid":
+        """The grid of ``shape`` voxels whose corner voxels' centres are this grid's."""
+        ratio = [
+            (n - 1) / (m - 1) if m > 1 else 1.0 for n, m in zip(self.shape, shape, strict=True)
+        ]
+        i, j, k = shape
+        return Grid((i, j, k), self.affine @ np.diag([*ratio, 1.0]))
+
+    def unsheared(self) -> "Grid":
+        """The grid with orthogonal axes nearest to this one's that covers all of its voxels."""
+        u, _, vt = np.linalg.svd(self.direction)
+        matrix = (u @ vt) * np.asarray(self.spacing)
+        reach = self.to_world(self.corners()) @ np.linalg.inv(matrix).T
+        low, high = reach.min(axis=0), reach.max(axis=0)
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = matrix, matrix @ low
+        i, j, k = (np.ceil(high - low - 1e-6).astype(int) + 1).tolist()
+        return Grid((i, j, k), affine)
+
+
+def canonical_axes(affine: np.ndarray) -> tuple[int, int, int]:
+    """For each voxel axis, the world axis (0 R, 1 A, 2 S) it runs along most nearly.
+
+    Each world axis is named once, also for oblique grids: the assignment with the largest
+    sum of direction cosines, so the answer does not depend on the order of the voxel axes.
+    """
+    cosines = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))  # (world, voxel)
+    orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+    return max(orders, key=lambda order: sum(cosines[order[j], j] for j in range(3)))

@@ -1,0 +1,87 @@
+"""Numbers that describe a registration: overlap of labels, folds, similarity."""
+
+import numpy as np
+import torch
+
+from . import field
+from .losses import local_ncc_map
+from .transform import Warp
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> dict[int, float]:
+    """2|A∩B| / (|A| + |B|) of every label value that is in either map, but 0.
+
+    Args:
+        a, b: integer arrays of one shape.
+    """
+    values, codes = np.unique(np.concatenate([a.ravel(), b.ravel()]), return_inverse=True)
+    first, second = codes[: a.size], codes[a.size :]
+    sizes = np.bincount(first, minlength=len(values)) + np.bincount(second, minlength=len(values))
+    shared = np.bincount(first[first == second], minlength=len(values))
+    return {
+        int(value): float(2 * both / size)
+        for value, both, size in zip(values, shared, sizes, strict=True)
+        if value != 0
+    }
+
+
+def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]:
+    """How the volume changes locally, over the voxels of ``brain``.
+
+    Args:
+        warp: the deformation.
+        brain: (X, Y, Z) boolean mask on its grid.
+
+    Returns:
+        Minimum, maximum and mean of det J by central differences, the standard deviation of
+        its logarithm (over unfolded voxels), and the folds: how many voxels, and how many
+        percent, have det J ≤ 0; ``folds_any_difference`` counts those where central, forward
+        or backward differences say so.
+    """
+    box = bounding_box(brain)
+    inside = torch.from_numpy(brain[box])
+    displacement = warp.in_voxels()[(slice(None), *box)][None]
+    determinant = field.jacobian_determinant(displacement)[0]
+    folded = determinant <= 0
+    any_folded = folded.clone()
+    for differences in ("forward", "backward"):
+        any_folded |= field.jacobian_determinant(displacement, differences=differences)[0] <= 0
+    values = determinant[inside]
+    count = int(folded[inside].sum())
+    return {
+        "minimum": float(values.min()),
+        "maximum": float(values.max()),
+        "mean": float(values.mean()),
+        "std_log": float(values[values > 0].log().std()) if (values > 0).sum() > 1 else 0.0,
+        "voxels": int(inside.sum()),
+        "folds": count,
+        "folds_percent": 100 * count / max(1, int(inside.sum())),
+        "folds_any_difference": int(any_folded[inside].sum()),
+    }
+
+
+def similarity(fixed: torch.Tensor, moved: torch.Tensor) -> dict[str, float]:
+    """How alike two prepared images (X, Y, Z) are in the fixed brain; 1 is perfect.
+
+    Returns:
+        ``local_ncc``: mean squared local correlation in 9³ windows; ``correlation``: Pearson's.
+    """
+    brain = (fixed > 0).numpy()
+    if not brain.any():
+        return {"local_ncc": 0.0, "correlation": 0.0}
+    box = bounding_box(brain, margin=4)
+    inside = torch.from_numpy(brain[box])
+    f, m = fixed[box], moved[box]
+    local = local_ncc_map(f[None, None], m[None, None])[0, 0][inside].mean()
+    correlation = torch.corrcoef(torch.stack([f[inside], m[inside]]))[0, 1]
+    return {"local_ncc": float(local), "correlation": float(correlation.nan_to_num())}
+
+
+def bounding_box(mask: np.ndarray, margin: int = 1) -> tuple[slice, slice, slice]:
+    """Slices of the smallest block that holds a mask and a margin; everything if it is empty."""
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (hit[0], hit[-1] + 1) if hit.size else (0, mask.shape[axis])
+        box.append(slice(max(0, low - margin), min(mask.shape[axis], high + margin)))
+    return box[0], box[1], box[2]

@@ -1,0 +1,260 @@
+"""The registration functions g_θ: VoxelMorph-1 and -2, and two that predict a velocity.
+
+A network reads (moving, fixed), two (B, 1, X, Y, Z) tensors of intensities in [0, 1], of any
+size, and returns a ``Deformation`` on the same lattice. Balakrishnan et al., CVPR 2018,
+Figure 3; Dalca et al., MICCAI 2018, for the velocity.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import field
+
+
+class Deformation(NamedTuple):
+    """φ = Id + u and its inverse, displacements in voxels, (B, 3, X, Y, Z).
+
+    ``regularity`` is the field whose roughness the training penalises: the velocity where
+    there is one, else the displacement.
+    """
+
+    displacement: Tensor
+    inverse: Tensor | None
+    regularity: Tensor
+
+
+class UNet(nn.Module):
+    """The paper's U-Net: stride-2 encoder, decoder with skips, LeakyReLU 0.2, near-zero last layer.
+
+    Args:
+        encoder: channels of the stride-2 convolutions, one a level.
+        decoder: channels of the decoder's convolutions. The first len(encoder) run at 1/2^L,
+            ..., 1/2 of the resolution, further ones at 1/2; with ``full_resolution`` those from
+            number len(encoder) + 1 on run at the input's.
+        full_resolution: go up once more, next to the input pair.
+
+    The layers lie as in the authors' Keras code, so that their weights fit: up-sampling is by
+    nearest neighbour, the skip is appended to it, and stride-2 convolutions see (0, 1) padding.
+    """
+
+    def __init__(self, encoder: Sequence[int], decoder: Sequence[int], *, full_resolution: bool):
+        super().__init__()
+        self.levels, self.full_resolution = len(encoder), full_resolution
+        channels = [2, *encoder]
+        self.down = nn.ModuleList(
+            nn.Conv3d(a, b, 3, stride=2) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.up = nn.ModuleList()
+        width = encoder[-1]
+        for number, out in enumerate(decoder):
+            self.up.append(nn.Conv3d(width + self._skip_width(number, channels), out, 3, padding=1))
+            width = out
+        self.flow = nn.Conv3d(width, 3, 3, padding=1)
+        nn.init.normal_(self.flow.weight, std=1e-5)
+        nn.init.zeros_(self.flow.bias)
+
+    def _skip_width(self, number: int, channels: Sequence[int]) -> int:
+        """Channels of the skip that joins before decoder convolution ``number``."""
+        level = self._skip_level(number)
+        return 0 if level is None else channels[level]
+
+    def _skip_level(self, number: int) -> int | None:
+        if 0 < number < self.levels:
+            return self.levels - number
+        return 0 if self.full_resolution and number == self.levels + 1 else None
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """(B, 2, X, Y, Z), sides multiples of 2^levels, to (B, 3, X, Y, Z) or half of that."""
+        pair = pair.contiguous(memory_format=torch.channels_last_3d)
+        seen = [pair]
+        for convolution in self.down:
+            seen.append(F.leaky_relu(convolution(F.pad(seen[-1], (0, 1) * 3)), 0.2))
+        x = seen[-1]
+        for number, convolution in enumerate(self.up):
+            level = self._skip_level(number)
+            if level is not None:
+                x = torch.cat(
+                    [F.interpolate(x, scale_factor=2, mode="nearest"), seen[level]], dim=1
+                )
+            x = F.leaky_relu(convolution(x), 0.2)
+        return self.flow(x)
+
+
+class VoxelMorph(nn.Module):
+    """VoxelMorph of CVPR 2018: the U-Net's output is the displacement u, in voxels.
+
+    VoxelMorph-1 has the decoder 32-32-32-32-8-8, VoxelMorph-2 has 32-32-32-32-32-16-16.
+    """
+
+    def __init__(
+        self,
+        encoder: Sequence[int] = (16, 32, 32, 32),
+        decoder: Sequence[int] = (32, 32, 32, 32, 8, 8),
+    ):
+        super().__init__()
+        self.unet = UNet(encoder, decoder, full_resolution=True)
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
+        """The deformation that pulls ``moving`` onto ``fixed``; no inverse is known."""
+        pair, crop = _padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
+        displacement = self.unet(pair).float()[crop]
+        return Deformation(displacement, None, displacement)
+
+
+class DiffeomorphicVoxelMorph(nn.Module):
+    """A U-Net that predicts a stationary velocity v at half resolution; φ = exp(v).
+
+    The velocity is made antisymmetric, v(m, f) = (g(m, f) − g(f, m)) / 2. Hence exchanging the
+    images exchanges φ and its inverse exp(−v), and an image registered to itself does not move.
+
+    Args:
+        encoder, decoder: channels, as in ``UNet``.
+        steps: squarings of the exponential.
+    """
+
+    def __init__(
+        self,
+        encoder: Sequence[int] = (16, 32, 32, 32),
+        decoder: Sequence[int] = (32, 32, 32, 32, 32),
+        *,
+        steps: int = 7,
+    ):
+        super().__init__()
+        self.unet = UNet(encoder, decoder, full_resolution=False)
+        self.steps = steps
+
+    def velocity(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """V at half resolution in its own voxels, of the pair padded to a multiple of 2^levels."""
+        pair, _ = _padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
+        there, back = self.unet(torch.cat([pair, pair.flip(1)])).float().chunk(2)
+        return (there - back) / 2
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
+        """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
+        return _integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)
+
+
+class VelocityPyramid(nn.Module):
+    """A coarse-to-fine network with one stream an image; v at half resolution, φ = exp(v).
+
+    Both images pass one encoder. From the coarsest level up, the features of both are pulled
+    to the middle of the deformation so far, a = m∘exp(v/2) and b = f∘exp(−v/2), compared by
+    local correlation, and a residual g is added: v ← v + (g(a, b) − g(b, a)) / 2. The velocity
+    is antisymmetric as that of ``DiffeomorphicVoxelMorph`` is, with the same consequences.
+
+    Warping and correlation at every level after PWC-Net (doi:10.1109/CVPR.2018.00931), residual
+    velocities after LapIRN (doi:10.1007/978-3-030-59716-0_21).
+
+    Args:
+        channels: of the encoder's levels at 1/2, 1/4, ... of the resolution.
+        steps: squarings of the exponential.
+    """
+
+    def __init__(self, channels: Sequence[int] = (8, 16, 32, 32, 32), *, steps: int = 7):
+        super().__init__()
+        self.steps = steps
+        self.encoder = nn.ModuleList()
+        for before, width in zip((1, *channels), channels, strict=False):
+            first = _convolution(before, width, stride=1 if before == 1 else 2)
+            # One channel a group is instance norm, by the kernel that keeps channels last.
+            norm = nn.GroupNorm(width, width)
+            self.encoder.append(
+                nn.Sequential(first, _act(), _convolution(width, width), norm, _act())
+            )
+        self.residual = nn.ModuleList()
+        for level, width in enumerate(channels):
+            seen, hidden = 2 * width + (27 if level else 0), max(16, width)
+            last = nn.Conv3d(hidden, 3, 3, padding=1)
+            nn.init.normal_(last.weight, std=1e-4)
+            nn.init.zeros_(last.bias)
+            both = _convolution(seen, hidden), _act(), _convolution(hidden, hidden), _act()
+            self.residual.append(nn.Sequential(*both, last))
+
+    def velocity(self, moving: Tensor, fixed: Tensor, *, finest: int = 0) -> Tensor:
+        """V at half resolution in its own voxels, of the pair padded to a multiple of 2^levels.
+
+        ``finest`` leaves out as many of the finest levels, for a first phase of training.
+        """
+        images, _ = _padded(torch.cat([moving, fixed]), 2 ** len(self.encoder))
+        x = F.avg_pool3d(images, 2).contiguous(memory_format=torch.channels_last_3d)
+        features = [x := block(x) for block in self.encoder]
+        velocity = self._residual(len(features) - 1, features[-1])
+        for level in reversed(range(finest, len(features) - 1)):
+            shape = features[level].shape[2:]
+            middle = field.exponentiate(torch.cat([velocity, -velocity]) / 2, steps=self.steps - 2)
+            pulled = field.warp(
+                features[level].float(), field.resize(middle, shape), padding="border"
+            )
+            residual = self._residual(level, pulled.to(features[level].dtype))
+            velocity = field.resize(velocity, shape) + residual
+        return velocity
+
+    def _residual(self, level: int, features: Tensor) -> Tensor:
+        """(g(a, b) − g(b, a)) / 2 for features (a, b) stacked as a batch."""
+        features = features.contiguous(memory_format=torch.channels_last_3d)
+        other = features.roll(len(features) // 2, dims=0)  # b beside a, a beside b
+        seen = [features, other]
+        if level:
+            seen.append(local_correlation(features, other))
+        there, back = self.residual[level](torch.cat(seen, dim=1)).float().chunk(2)
+        return (there - back) / 2
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
+        """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
+        return _integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)
+
+
+def local_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over channels of a(x) b(x + s) for the 27 shifts |s| ≤ 1; zero outside. (B, 27, X, Y, Z)."""
+    around = F.pad(b, (1,) * 6)
+    x, y, z = b.shape[2:]
+    shifts = itertools.product(range(3), repeat=3)
+    products = [
+        (a * around[:, :, i : i + x, j : j + y, k : k + z]).mean(dim=1) for i, j, k in shifts
+    ]
+    return torch.stack(products, dim=1)
+
+
+def _convolution(before: int, width: int, *, stride: int = 1) -> nn.Conv3d:
+    convolution = nn.Conv3d(before, width, 3, stride=stride, padding=1)
+    nn.init.kaiming_normal_(convolution.weight, a=0.1)
+    nn.init.zeros_(convolution.bias)
+    return convolution
+
+
+def _act() -> nn.LeakyReLU:
+    return nn.LeakyReLU(0.1, inplace=True)
+
+
+def _integrated(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformation:
+    """exp(±v) on the lattice of ``shape`` that the velocity, at half resolution, is around."""
+    both = field.exponentiate(torch.cat([velocity, -velocity]), steps=steps)
+    full = field.resize(both, [2 * n for n in both.shape[2:]])
+    displacement, inverse = full[_crop(shape, full.shape[2:])].chunk(2)
+    return Deformation(displacement, inverse, velocity)
+
+
+def _padded(pair: Tensor, multiple: int) -> tuple[Tensor, tuple[slice | type(Ellipsis), ...]]:
+    """The pair with zeros around it up to sides of a multiple, and the slices that undo it."""
+    shape = pair.shape[2:]
+    target = [-(-n // multiple) * multiple for n in shape]
+    crop = _crop(shape, target)
+    pads = [(part.start, t - part.stop) for part, t in zip(crop[1:], target, strict=True)]
+    return F.pad(pair, [n for before_after in reversed(pads) for n in before_after]), crop
+
+
+def _crop(shape: Sequence[int], padded: Sequence[int]) -> tuple[slice | type(Ellipsis), ...]:
+    starts = [(p - n) // 2 for n, p in zip(shape, padded, strict=True)]
+    return (..., *(slice(s, s + n) for s, n in zip(starts, shape, strict=True)))
+
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "voxelmorph": VoxelMorph,
+    "diffeomorphic": DiffeomorphicVoxelMorph,
+    "pyramid": VelocityPyramid,
+}

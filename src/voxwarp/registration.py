@@ -1,0 +1,414 @@
+"""Register two brain scans: prepare both, run the network once, compose, resample once."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from . import field, formats, metrics
+from .errors import InputError
+from .model import Model, has_bfloat16
+from .prepare import Prepared, prepare, template_path
+from .resample import resample
+from .transform import Affine, Chain, Warp, carry
+from .volume import Source, Volume, read_labels, read_volume, write_volume
+
+AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
+WARPED, INVERSE_WARPED, WARPED_LABELS = (
+    "Warped.nii.gz",
+    "InverseWarped.nii.gz",
+    "WarpedLabels.nii.gz",
+)
+METRICS = "metrics.json"
+OUTPUTS = (AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS, METRICS)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """The result of ``register``: a deformation of the fixed space and what it does.
+
+    Args:
+        fixed, moving: the scans as they were read.
+        affine: the linear part A, from the fixed space to the moving space, RAS mm.
+        warp: the deformable part W on the fixed grid; x ↦ A(W(x)) is the registration.
+        inverse_warp: W⁻¹, also on the fixed grid.
+        labels: label map on the moving scan's grid, if one was given.
+        metrics: what ``metrics.json`` holds.
+    """
+
+    fixed: Volume
+    moving: Volume
+    affine: Affine
+    warp: Warp
+    inverse_warp: Warp
+    labels: Volume | None
+    metrics: dict[str, Any]
+
+    @property
+    def transform(self) -> Chain:
+        """Points of the fixed scan to points of the moving scan, RAS mm: pulls images."""
+        return Chain([self.warp, self.affine])
+
+    @property
+    def inverse(self) -> Chain:
+        """Points of the moving scan to points of the fixed scan, RAS mm."""
+        return Chain([self.affine.inverse(), self.inverse_warp])
+
+    @cached_property
+    def warped(self) -> Volume:
+        """The moving scan on the fixed grid, its own intensities, resampled once."""
+        return resample(self.moving, self.fixed.grid, self.transform)
+
+    @cached_property
+    def inverse_warped(self) -> Volume:
+        """The fixed scan on the moving grid."""
+        return resample(self.fixed, self.moving.grid, self.inverse)
+
+    @cached_property
+    def warped_labels(self) -> Volume | None:
+        """The moving labels on the fixed grid, by nearest neighbour; None without labels."""
+        if self.labels is None:
+            return None
+        return resample(self.labels, self.fixed.grid, self.transform, interpolation="nearest")
+
+    @property
+    def moved(self) -> nib.Nifti1Image:
+        """The moving scan on the fixed grid, as an image of nibabel's."""
+        return nib.Nifti1Image(
+            self.warped.data, self.warped.grid.affine, dtype=self.warped.data.dtype
+        )
+
+    def jacobian_determinant(self) -> nib.Nifti1Image:
+        """Det J of the deformable part W on the fixed grid: below 1 it shrinks, ≤ 0 it folds."""
+        determinant = field.jacobian_determinant(self.warp.in_voxels()[None])[0].numpy()
+        return nib.Nifti1Image(determinant, self.fixed.grid.affine)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write all outputs, named as ANTs names them; all of them or none.
+
+        Returns:
+            The files, in a fixed order.
+
+        Raises:
+            InputError: a file of one of these names is there and ``overwrite`` is false, or
+                the folder cannot be written.
+        """
+        folder = Path(folder)
+        check_output(folder, overwrite=overwrite)
+        with _staging(folder) as stage:
+            started = time.perf_counter()
+            jobs = [
+                lambda: formats.write_warp(self.warp, stage / WARP),
+                lambda: formats.write_warp(self.inverse_warp, stage / INVERSE_WARP),
+                lambda: write_volume(self.warped, stage / WARPED),
+                lambda: write_volume(self.inverse_warped, stage / INVERSE_WARPED),
+                lambda: formats.write_affine(self.affine, stage / AFFINE),
+            ]
+            if self.warped_labels is not None:
+                labels = self.warped_labels
+                jobs.append(lambda: write_volume(labels, stage / WARPED_LABELS, intent="label"))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # gzip lets go of the interpreter
+                for job in [pool.submit(job) for job in jobs]:
+                    job.result()
+            self.metrics["seconds"]["write"] = round(time.perf_counter() - started, 3)
+            (stage / METRICS).write_text(json.dumps(self.metrics, indent=2) + "\n")
+            return _publish(stage, folder)
+
+
+def register(
+    moving: Source,
+    fixed: Source | None = None,
+    model: str | os.PathLike[str] = "default",
+    *,
+    labels: Source | None = None,
+    fixed_labels: Source | None = None,
+    affine: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Registration:
+    """Find the deformation that aligns the moving scan with the fixed one.
+
+    Args:
+        moving, fixed: brain-extracted scans of any size, spacing and orientation: paths, or
+            images of nibabel's. ``fixed`` defaults to the MNI152 template.
+        model: name of an installed model, or a model's folder.
+        labels: label map on the moving scan's grid; it is carried along.
+        fixed_labels: label map on the fixed scan's grid, for Dice.
+        affine: align linearly first; without it the scans must be aligned in world space.
+        device: "auto", "cpu" or "cuda".
+        seed: of the affine stage's random samples.
+        progress: called with the name of each stage as it begins.
+
+    Raises:
+        InputError: an input, the model or the device is not there or not usable.
+    """
+    clock = _Clock(progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        clock.start("read")
+        target = torch_device(device)
+        moving_scan, moving_labels = _read(moving, labels, "moving")
+        fixed_scan, target_labels = _read(
+            template_path() if fixed is None else fixed, fixed_labels, "fixed"
+        )
+        network = Model.load(model, target)
+        clock.start("affine")
+        f, m = _prepare_both(fixed_scan, moving_scan, fixed is None, affine, network, seed)
+        clock.start("network")
+        displacement, inverse = _deform(network, f, m, target)
+        clock.start("compose")
+        to_template = f.template_to_scan.inverse()
+        warp, inverse_warp = (
+            _rounded(carry(Warp.from_voxels(u, network.recipe.grid), to_template, fixed_scan.grid))
+            for u in (displacement, inverse)
+        )
+        result = Registration(
+            fixed=fixed_scan,
+            moving=moving_scan,
+            affine=m.template_to_scan.after(to_template),
+            warp=warp,
+            inverse_warp=inverse_warp,
+            labels=moving_labels,
+            metrics={},
+        )
+        clock.start("resample")
+        _ = result.warped, result.inverse_warped, result.warped_labels
+        clock.start("measure")
+        measured = _measure(result, f, m, displacement, target_labels)
+        clock.stop()
+    settings = {
+        "affine": affine,
+        "device": str(target),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+    }
+    settings["precision"] = "bf16 convolutions" if has_bfloat16(target) else "float32"
+    result.metrics.update(
+        versions=_versions(),
+        inputs=_inputs(moving=moving, fixed=fixed, labels=labels, fixed_labels=fixed_labels),
+        model={
+            "name": network.name,
+            "weights_sha256": network.sha256,
+            "licence": network.card.get("licence"),
+        },
+        settings=settings,
+        grids={
+            name: {"shape": list(volume.grid.shape), "affine": volume.grid.affine.tolist()}
+            for name, volume in (("fixed", fixed_scan), ("moving", moving_scan))
+        },
+        seconds=clock.seconds,
+        **measured,
+        warnings=[str(w.message) for w in caught] + _doubts(measured),
+    )
+    return result
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """Make sure, before anything costs time, that the outputs can be written to ``folder``.
+
+    Raises:
+        InputError: it is no folder, holds outputs already, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output {folder}: there is a file of that name, a folder is wanted")
+    there = [name for name in OUTPUTS if (folder / name).exists()]
+    if there and not overwrite:
+        raise InputError(
+            f"output {folder}: {there[0]} exists already; choose another folder or use --overwrite"
+        )
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=parent)).rmdir()
+    except OSError as error:
+        raise InputError(f"cannot write to {parent}: {error.strerror or error}") from error
+
+
+def torch_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" means on this machine.
+
+    Raises:
+        InputError: another name, or CUDA where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {name!r}: wanted auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: this PyTorch sees no CUDA device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _read(scan: Source, labels: Source | None, role: str) -> tuple[Volume, Volume | None]:
+    """A scan and its labels, on a grid with orthogonal axes."""
+    volume = read_volume(scan, f"{role} image")
+    mapped = None if labels is None else read_labels(labels, volume, f"{role} label map")
+    if not volume.grid.is_sheared():
+        return volume, mapped
+    warnings.warn(
+        f"{role} image {volume.name}: its axes are sheared, which ITK files cannot say; it was "
+        f"resampled onto an orthogonal grid, and the outputs refer to that",
+        stacklevel=3,
+    )
+    grid = volume.grid.unsheared()
+    return resample(volume, grid), mapped and resample(mapped, grid, interpolation="nearest")
+
+
+def _prepare_both(
+    fixed: Volume, moving: Volume, fixed_is_template: bool, affine: bool, model: Model, seed: int
+) -> tuple[Prepared, Prepared]:
+    here = Affine(np.eye(4)) if fixed_is_template else None
+    f = prepare(fixed, model.recipe, template_to_scan=here, seed=seed)
+    # Without an affine stage the two share their world: what leads to one leads to the other.
+    there = None if affine else f.template_to_scan
+    return f, prepare(moving, model.recipe, template_to_scan=there, seed=seed)
+
+
+def _deform(
+    model: Model, fixed: Prepared, moving: Prepared, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """φ and φ⁻¹ on the working grid: displacements (3, X, Y, Z) in its voxels."""
+    images = (image[None, None].to(device) for image in (moving.image, fixed.image))
+    deformation = model.deform(*images)
+    inverse = deformation.inverse
+    if inverse is None:
+        inverse = field.invert(deformation.displacement)
+    return deformation.displacement[0].cpu(), inverse[0].cpu()
+
+
+def _rounded(warp: Warp) -> Warp:
+    """Displacements to 2⁻¹³ mm (0.1 µm): the files are a third smaller and as much faster written.
+
+    Everything is computed from the rounded field, so that the files say exactly what was done.
+    """
+    np.multiply(warp.displacement, 8192, out=warp.displacement)
+    np.rint(warp.displacement, out=warp.displacement)
+    np.divide(warp.displacement, 8192, out=warp.displacement)
+    return warp
+
+
+def _measure(
+    result: Registration,
+    fixed: Prepared,
+    moving: Prepared,
+    displacement: torch.Tensor,
+    labels: Volume | None,
+) -> dict[str, Any]:
+    moved = field.warp(moving.image[None, None], displacement[None])[0, 0]
+    scores = None
+    if labels is not None and result.warped_labels is not None:
+        each = metrics.dice(result.warped_labels.data, labels.data)
+        scores = {
+            "mean": float(np.mean(list(each.values()))),
+            "per_label": each,
+            "labels": "nearest neighbour",
+        }
+    return {
+        "similarity": {
+            "before": metrics.similarity(fixed.image, moving.image),
+            "after": metrics.similarity(fixed.image, moved),
+        },
+        "dice": scores,
+        "jacobian": metrics.jacobian_statistics(result.warp, result.fixed.data > 0),
+    }
+
+
+def _doubts(measured: dict[str, Any]) -> list[str]:
+    """Reasons to look twice at the result."""
+    doubts = []
+    before, after = (measured["similarity"][when]["local_ncc"] for when in ("before", "after"))
+    if after < before:
+        doubts.append(
+            f"the scans are less alike after the registration: local NCC {before:.3f} → {after:.3f}"
+        )
+    if measured["jacobian"]["folds"]:
+        doubts.append(
+            f"the deformation folds in {measured['jacobian']['folds']} voxels of the fixed brain"
+        )
+    return doubts
+
+
+def _versions() -> dict[str, str]:
+    packages = ("voxwarp", "torch", "numpy", "nibabel", "SimpleITK", "nilearn")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _inputs(**sources: Source | None) -> dict[str, Any]:
+    """Path and SHA-256 of every input; the template stands in for a fixed image not given."""
+    described: dict[str, Any] = {}
+    for name, source in sources.items():
+        if source is None:
+            described[name] = (
+                {"template": "MNI152, ICBM 2009a symmetric"} if name == "fixed" else None
+            )
+        elif isinstance(source, (str, os.PathLike)):
+            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+            described[name] = {"path": str(Path(source).absolute()), "sha256": digest}
+        else:
+            described[name] = {"path": source.get_filename(), "sha256": None}
+    return described
+
+
+class _Clock:
+    """Times of the stages, and word of each as it begins."""
+
+    def __init__(self, progress: Progress | None):
+        self.seconds: dict[str, float] = {}
+        self._progress, self._stage, self._since = progress, "", 0.0
+
+    def start(self, stage: str) -> None:
+        self.stop()
+        self._stage, self._since = stage, time.perf_counter()
+        if self._progress:
+            self._progress(stage)
+
+    def stop(self) -> None:
+        if self._stage:
+            self.seconds[self._stage] = round(time.perf_counter() - self._since, 3)
+        self._stage = ""
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside ``folder`` that is gone afterwards, whatever happens."""
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=folder))
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield stage
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _publish(stage: Path, folder: Path) -> list[Path]:
+    """Move the files to their names; outputs of an earlier run that this one lacks go away."""
+    for name in OUTPUTS:
+        if not (stage / name).exists():
+            (folder / name).unlink(missing_ok=True)
+    names = [name for name in OUTPUTS if (stage / name).exists()]
+    for name in names:
+        os.replace(stage / name, folder / name)
+    return [folder / name for name in names]
