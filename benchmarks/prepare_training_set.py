@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxwarp.model import Recipe
-from voxwarp.prepare import WORKING_GRID, prepare
+from voxwarp.model import WORKING_GRID, Recipe
+from voxwarp.prepare import prepare
 from voxwarp.resample import resample
 from voxwarp.volume import Volume, read_labels, read_volume
 
@@ -22,7 +22,7 @@ from voxwarp.volume import Volume, read_labels, read_volume
 def main() -> None:
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     oasis = data / "oasis-malf"
-    rows = list(csv.DictReader(open(oasis / "subjects.csv")))
+    rows = read_table(oasis / "subjects.csv")
     split = {s: [r["id"] for r in rows if r["split"] == s] for s in ("train", "val")}
     train = [oasis / "t1" / f"{i}.nii.gz" for i in split["train"]]
     train += sorted((data / "ds002748" / "t1").glob("*.nii.gz"))
@@ -42,9 +42,14 @@ def main() -> None:
     )
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def structures(path: Path) -> np.ndarray:
     """Lookup from label value to the structure's number, 1..30 in alphabetical order, else 0."""
-    rows = [r for r in csv.DictReader(open(path)) if r["structure"]]
+    rows = [r for r in read_table(path) if r["structure"]]
     names = sorted({r["structure"] for r in rows})
     table = np.zeros(1000, dtype=np.uint8)
     for row in rows:
@@ -54,14 +59,14 @@ def structures(path: Path) -> np.ndarray:
 
 def image(path: Path) -> np.ndarray:
     """The prepared scan, uint8, 64 grey levels."""
-    prepared = prepare(read_volume(path), Recipe(WORKING_GRID))
+    prepared = prepare(read_volume(path), Recipe())
     return quantised(prepared.image.numpy())
 
 
 def labelled(path: Path, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The prepared scan and its structures on the same grid."""
     scan = read_volume(path)
-    prepared = prepare(scan, Recipe(WORKING_GRID))
+    prepared = prepare(scan, Recipe())
     labels = read_labels(path.parents[1] / "labels" / path.name, scan)
     numbers = Volume(table[labels.data], labels.grid)
     moved = resample(numbers, WORKING_GRID, prepared.template_to_scan, interpolation="nearest")

@@ -1,11 +1,11 @@
 """The command line. Heavy imports stand inside the commands, so that --help is instant."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,11 +39,11 @@ class InterpolationName(str, Enum):
 
 # Older versions of typer stand on the click package, newer ones carry their own: either way,
 # this is its ClickException, the base of every complaint about the command line's words.
-_UsageProblem = typer.BadParameter.__mro__[2]
+_UsageProblem: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
 
 def main() -> None:
-    """Run a command; exit with 0, with 2 and one line on stderr for a wrong request, 1 for a bug."""
+    """Run a command; a wrong request is one line on stderr and exit code 2, a bug is 1."""
     try:
         code = app(standalone_mode=False)
     except InputError as error:
@@ -60,6 +60,7 @@ def main() -> None:
 def voxwarp(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
+    """Learning-based deformable registration of 3-D brain scans."""
     if version:
         from . import __version__
 
@@ -83,7 +84,7 @@ def register(
     model: Annotated[str, typer.Option(help="Name of a model, or its folder.")] = "default",
     labels: Annotated[
         Path | None,
-        typer.Option(help="Label map of the moving scan; becomes WarpedLabels.nii.gz."),
+        typer.Option(help="Label map of the moving scan, to be carried along."),
     ] = None,
     fixed_labels: Annotated[
         Path | None,
@@ -159,7 +160,7 @@ def apply(
 
     targets = _targets(images, out, overwrite)
     saved = load_transform(transform)
-    method = interpolation.value if interpolation else None
+    method: Any = interpolation.value if interpolation else None
     for image, target in zip(images, targets, strict=True):
         volume, used = apply_to_image(
             image, saved, reference=reference, inverse=inverse, interpolation=method
@@ -244,7 +245,7 @@ def models_import(
 
 
 @contextmanager
-def _stages() -> Iterator[object]:
+def _stages() -> Iterator[Callable[[str], None]]:
     """Show the running stage on stderr when it is a terminal."""
     if not sys.stderr.isatty():
         yield lambda stage: None
@@ -304,8 +305,9 @@ def _check_target(target: Path, overwrite: bool, *, parents: bool = True) -> Non
 
 def _summary(metrics: dict) -> str:
     similarity = metrics["similarity"]
+    before, after = (similarity[when]["local_ncc"] for when in ("before", "after"))
     parts = [
-        f"local NCC {similarity['before']['local_ncc']:.3f} → {similarity['after']['local_ncc']:.3f}",
+        f"local NCC {before:.3f} → {after:.3f}",
         f"folds {metrics['jacobian']['folds']}",
         f"{sum(metrics['seconds'].values()):.1f} s",
     ]

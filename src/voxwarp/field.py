@@ -15,7 +15,7 @@ Padding = Literal["zeros", "border"]
 
 
 def lattice(shape: Sequence[int], like: Tensor) -> Tensor:
-    """x: the voxel coordinates of every voxel, (1, 3, X, Y, Z), with the device and type of ``like``."""
+    """x: the coordinates of every voxel, (1, 3, X, Y, Z), with the device and type of ``like``."""
     axes = [torch.arange(n, device=like.device, dtype=like.dtype) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Grid:
     """A regular lattice of voxel centres in RAS+ world space.
 
@@ -22,11 +23,11 @@ class Grid:
     shape: tuple[int, int, int]
     affine: np.ndarray
 
-    def __post_init__(self) -> None:
-        shape = tuple(int(n) for n in self.shape)
-        affine = np.array(self.affine, dtype=np.float64)
+    def __init__(self, shape: Sequence[int], affine: ArrayLike) -> None:
+        shape = tuple(int(n) for n in shape)
+        affine = np.array(affine, dtype=np.float64)
         if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape must be three positive integers, got {tuple(self.shape)}")
+            raise ValueError(f"shape must be three positive integers, got {shape}")
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise ValueError(f"affine must be a finite (4, 4) matrix, got {affine.tolist()}")
         if not np.allclose(affine[3], (0, 0, 0, 1)):
@@ -104,16 +105,14 @@ class Grid:
         """The grid of the block of ``shape`` voxels that begins at voxel ``start``."""
         affine = self.affine.copy()
         affine[:3, 3] = self.to_world(np.asarray(start, dtype=np.float64))
-        i, j, k = shape
-        return Grid((i, j, k), affine)
+        return Grid(shape, affine)
 
     def resized(self, shape: Sequence[int]) -> "Grid":
         """The grid of ``shape`` voxels whose corner voxels' centres are this grid's."""
         ratio = [
             (n - 1) / (m - 1) if m > 1 else 1.0 for n, m in zip(self.shape, shape, strict=True)
         ]
-        i, j, k = shape
-        return Grid((i, j, k), self.affine @ np.diag([*ratio, 1.0]))
+        return Grid(shape, self.affine @ np.diag([*ratio, 1.0]))
 
     def unsheared(self) -> "Grid":
         """The grid with orthogonal axes nearest to this one's that covers all of its voxels."""
@@ -123,8 +122,7 @@ class Grid:
         low, high = reach.min(axis=0), reach.max(axis=0)
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = matrix, matrix @ low
-        i, j, k = (np.ceil(high - low - 1e-6).astype(int) + 1).tolist()
-        return Grid((i, j, k), affine)
+        return Grid((np.ceil(high - low - 1e-6).astype(int) + 1).tolist(), affine)
 
 
 def canonical_axes(affine: np.ndarray) -> tuple[int, int, int]:

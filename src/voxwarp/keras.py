@@ -7,11 +7,10 @@ import numpy as np
 import torch
 
 from .errors import InputError
-from .grid import Grid
 from .model import Model, Recipe
+from .network import VoxelMorph
 
-# As FreeSurfer conforms scans, axes L, I, A at 1 mm, cropped around an affinely aligned brain.
-_GRID = Grid((160, 192, 224), [[-1, 0, 0, 79.5], [0, 0, 1, -128], [0, -1, 0, 101], [0, 0, 0, 1]])
+_ENCODER = [16, 32, 32, 32]
 _DECODERS = {10: [32, 32, 32, 32, 8, 8], 11: [32, 32, 32, 32, 32, 16, 16]}
 
 
@@ -30,26 +29,21 @@ def import_keras(path: str | os.PathLike[str]) -> Model:
         raise InputError(
             f"weights {path}: VoxelMorph has 10 or 11 convolutions and a flow, found {len(layers)}"
         )
-    architecture = {"name": "voxelmorph", "encoder": [16, 32, 32, 32], "decoder": decoder}
-    model = Model.build(architecture, Recipe(_GRID), name=Path(path).stem)
-    unet = model.network.unet
+    architecture = {"name": "voxelmorph", "encoder": _ENCODER, "decoder": decoder}
+    network = VoxelMorph(_ENCODER, decoder)
+    unet = network.unet
     for layer, (kernel, bias) in zip([*unet.down, *unet.up, unet.flow], layers, strict=True):
         weight = torch.from_numpy(kernel.transpose(4, 3, 0, 1, 2).copy())
-        if weight.shape != layer.weight.shape or bias.shape != tuple(layer.bias.shape):
+        if weight.shape != layer.weight.shape or bias.shape != (layer.out_channels,):
             raise InputError(
-                f"weights {path}: a convolution of shape {tuple(weight.shape)} is not VoxelMorph's, "
-                f"which has {tuple(layer.weight.shape)} there"
+                f"weights {path}: a convolution has the shape {tuple(weight.shape)}, "
+                f"VoxelMorph has {tuple(layer.weight.shape)} there"
             )
-        layer.weight.data.copy_(weight)
-        layer.bias.data.copy_(torch.from_numpy(bias))
-    swap = [1, 0, 2]
-    unet.flow.weight.data.copy_(unet.flow.weight.data[swap].clone())
-    unet.flow.bias.data.copy_(unet.flow.bias.data[swap].clone())
-    model.card = {
-        "origin": f"imported from {Path(path).name}",
-        "licence": "see the weights' origin",
-    }
-    return model
+        layer.load_state_dict({"weight": weight, "bias": torch.from_numpy(bias)})
+    swapped = {key: value[[1, 0, 2]] for key, value in unet.flow.state_dict().items()}
+    unet.flow.load_state_dict(swapped)
+    card = {"origin": f"imported from {Path(path).name}", "licence": "see the weights' origin"}
+    return Model(network, architecture, Recipe(), card, name=Path(path).stem)
 
 
 def _layers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -64,7 +58,7 @@ def _layers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
         ) from error
     try:
         with h5py.File(path) as file:
-            weights = file["model_weights"] if "model_weights" in file else file
+            weights = file.get("model_weights", file)
             names = [name for name in weights if name.startswith("conv3d")]
             names.sort(key=lambda name: int(name.rpartition("_")[2]) if "_" in name else 0)
             groups = [weights[name][name] for name in [*names, "flow"]]

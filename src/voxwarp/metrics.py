@@ -38,14 +38,14 @@ def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]
         percent, have det J ≤ 0; ``folds_any_difference`` counts those where central, forward
         or backward differences say so.
     """
-    box = bounding_box(brain)
+    x, y, z = box = bounding_box(brain)
     inside = torch.from_numpy(brain[box])
-    displacement = warp.in_voxels()[(slice(None), *box)][None]
+    displacement = warp.in_voxels()[None, :, x, y, z]
     determinant = field.jacobian_determinant(displacement)[0]
     folded = determinant <= 0
     any_folded = folded.clone()
-    for differences in ("forward", "backward"):
-        any_folded |= field.jacobian_determinant(displacement, differences=differences)[0] <= 0
+    any_folded |= field.jacobian_determinant(displacement, differences="forward")[0] <= 0
+    any_folded |= field.jacobian_determinant(displacement, differences="backward")[0] <= 0
     values = determinant[inside]
     count = int(folded[inside].sum())
     return {

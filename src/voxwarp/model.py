@@ -21,6 +21,17 @@ from .network import NETWORKS, Deformation
 
 FORMAT = "voxwarp-model-1"
 
+# The paper's 160 × 192 × 224 at 1 mm with FreeSurfer's axes L, I, A, around the MNI152 brain.
+WORKING_GRID = Grid(
+    (160, 192, 224),
+    [
+        [-1.0, 0.0, 0.0, 79.5],
+        [0.0, 0.0, 1.0, -128.0],
+        [0.0, -1.0, 0.0, 101.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ],
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,7 +42,7 @@ class Recipe:
         percentile: the intensity of the brain's voxels that becomes 1; larger ones are clipped.
     """
 
-    grid: Grid
+    grid: Grid = WORKING_GRID
     percentile: float = 99.5
 
 
@@ -139,7 +150,7 @@ class Model:
             raise InputError(
                 f"model {folder}: weights.safetensors is not the file model.json names"
             )
-        built.network.to(device).to(memory_format=torch.channels_last_3d).requires_grad_(False)
+        channels_last(built.network.to(device)).requires_grad_(False)
         return built
 
 
@@ -178,6 +189,11 @@ def find(model: str | os.PathLike[str]) -> Path:
         f"unknown model {str(model)!r}: neither a folder with a model.json nor one of: "
         f"{', '.join(shelf) or 'none installed'}"
     )
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network, in place, with weights laid out as its convolutions want them."""
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 @contextmanager

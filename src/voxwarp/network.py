@@ -7,6 +7,7 @@ Figure 3; Dalca et al., MICCAI 2018, for the velocity.
 
 import itertools
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import NamedTuple
 
 import torch
@@ -54,9 +55,7 @@ class UNet(nn.Module):
         for number, out in enumerate(decoder):
             self.up.append(nn.Conv3d(width + self._skip_width(number, channels), out, 3, padding=1))
             width = out
-        self.flow = nn.Conv3d(width, 3, 3, padding=1)
-        nn.init.normal_(self.flow.weight, std=1e-5)
-        nn.init.zeros_(self.flow.bias)
+        self.flow = _near_zero(width, std=1e-5)
 
     def _skip_width(self, number: int, channels: Sequence[int]) -> int:
         """Channels of the skip that joins before decoder convolution ``number``."""
@@ -169,11 +168,8 @@ class VelocityPyramid(nn.Module):
         self.residual = nn.ModuleList()
         for level, width in enumerate(channels):
             seen, hidden = 2 * width + (27 if level else 0), max(16, width)
-            last = nn.Conv3d(hidden, 3, 3, padding=1)
-            nn.init.normal_(last.weight, std=1e-4)
-            nn.init.zeros_(last.bias)
             both = _convolution(seen, hidden), _act(), _convolution(hidden, hidden), _act()
-            self.residual.append(nn.Sequential(*both, last))
+            self.residual.append(nn.Sequential(*both, _near_zero(hidden, std=1e-4)))
 
     def velocity(self, moving: Tensor, fixed: Tensor, *, finest: int = 0) -> Tensor:
         """V at half resolution in its own voxels, of the pair padded to a multiple of 2^levels.
@@ -210,7 +206,7 @@ class VelocityPyramid(nn.Module):
 
 
 def local_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over channels of a(x) b(x + s) for the 27 shifts |s| ≤ 1; zero outside. (B, 27, X, Y, Z)."""
+    """Mean over channels of a(x) b(x + s) for the 27 shifts |s| ≤ 1, b zero outside; (B, 27, …)."""
     around = F.pad(b, (1,) * 6)
     x, y, z = b.shape[2:]
     shifts = itertools.product(range(3), repeat=3)
@@ -223,7 +219,15 @@ def local_correlation(a: Tensor, b: Tensor) -> Tensor:
 def _convolution(before: int, width: int, *, stride: int = 1) -> nn.Conv3d:
     convolution = nn.Conv3d(before, width, 3, stride=stride, padding=1)
     nn.init.kaiming_normal_(convolution.weight, a=0.1)
-    nn.init.zeros_(convolution.bias)
+    nn.init.constant_(convolution.bias, 0.0)  # type: ignore[arg-type]
+    return convolution
+
+
+def _near_zero(before: int, *, std: float) -> nn.Conv3d:
+    """The last convolution, drawn so small that training starts from the identity."""
+    convolution = nn.Conv3d(before, 3, 3, padding=1)
+    nn.init.normal_(convolution.weight, std=std)
+    nn.init.constant_(convolution.bias, 0.0)  # type: ignore[arg-type]
     return convolution
 
 
@@ -239,16 +243,17 @@ def _integrated(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformati
     return Deformation(displacement, inverse, velocity)
 
 
-def _padded(pair: Tensor, multiple: int) -> tuple[Tensor, tuple[slice | type(Ellipsis), ...]]:
+def _padded(pair: Tensor, multiple: int) -> tuple[Tensor, tuple[slice | EllipsisType, ...]]:
     """The pair with zeros around it up to sides of a multiple, and the slices that undo it."""
     shape = pair.shape[2:]
     target = [-(-n // multiple) * multiple for n in shape]
     crop = _crop(shape, target)
-    pads = [(part.start, t - part.stop) for part, t in zip(crop[1:], target, strict=True)]
+    # F.pad wants (before, after) of the last axis first.
+    pads = [((t - n) // 2, t - n - (t - n) // 2) for n, t in zip(shape, target, strict=True)]
     return F.pad(pair, [n for before_after in reversed(pads) for n in before_after]), crop
 
 
-def _crop(shape: Sequence[int], padded: Sequence[int]) -> tuple[slice | type(Ellipsis), ...]:
+def _crop(shape: Sequence[int], padded: Sequence[int]) -> tuple[slice | EllipsisType, ...]:
     starts = [(p - n) // 2 for n, p in zip(shape, padded, strict=True)]
     return (..., *(slice(s, s + n) for s, n in zip(starts, shape, strict=True)))
 

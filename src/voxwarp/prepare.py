@@ -8,18 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .grid import Grid
 from .linear import register_affine
 from .model import Recipe
 from .resample import resample
 from .transform import Affine
 from .volume import Volume, read_volume, to_canonical
-
-# The paper's 160 × 192 × 224 at 1 mm with FreeSurfer's axes L, I, A, around the MNI152 brain.
-WORKING_GRID = Grid(
-    (160, 192, 224),
-    [[-1, 0, 0, 79.5], [0, 0, 1, -128], [0, -1, 0, 101], [0, 0, 0, 1]],
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +31,7 @@ class Prepared:
 def prepare(
     scan: Volume, recipe: Recipe, *, template_to_scan: Affine | None = None, seed: int = 0
 ) -> Prepared:
-    """Align a brain-extracted scan to MNI152, resample it onto the working grid, scale it to [0, 1].
+    """Align a brain-extracted scan to MNI152, put it on the working grid, scale it to [0, 1].
 
     Args:
         scan: brain-extracted, any grid.

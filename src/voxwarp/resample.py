@@ -1,5 +1,6 @@
-"""Values of a volume on another grid, through a transform: one interpolation, whatever the chain."""
+"""Values of a volume on another grid, through any chain of transforms, interpolated once."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -47,7 +48,7 @@ def resample(
     return Volume(data, onto, volume.name, volume.is_label_file, volume.frame_spacing)
 
 
-def _reader(frame: np.ndarray, interpolation: Interpolation):
+def _reader(frame: np.ndarray, interpolation: Interpolation) -> Callable[[np.ndarray], np.ndarray]:
     """A function from voxel coordinates (..., 3) to values."""
     if interpolation == "cubic":
         coefficients = ndimage.spline_filter(frame, order=3, output=np.float64)
@@ -65,7 +66,7 @@ def _reader(frame: np.ndarray, interpolation: Interpolation):
 
 
 def _float(dtype: np.dtype) -> type:
-    """float32 holds all values of up to 16 bits exactly; wider types are interpolated in float64."""
+    """float32 holds values of up to 16 bits exactly; wider types are interpolated in float64."""
     return np.float32 if dtype == np.float32 or dtype.itemsize <= 2 else np.float64
 
 

@@ -13,20 +13,24 @@ import json
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from . import field
 from .grid import Grid
 from .losses import diffusion, local_ncc
-from .model import Model, Recipe, bfloat16_convolutions
+from .model import Model, Recipe, bfloat16_convolutions, channels_last
+from .network import VelocityPyramid
 
 # Every knob. λ is in the paper's normalisation: mean −NCC + λ · mean squared neighbour difference.
-ARCHITECTURE = {"name": "pyramid", "channels": [8, 16, 32, 32, 32], "steps": 6}
+ARCHITECTURE: dict[str, Any] = {"name": "pyramid", "channels": [8, 16, 32, 32, 32], "steps": 6}
 PHASES = [(700, 1), (600, 0)]  # steps, and how many of the finest levels to leave out in them
 LEARNING_RATE = 1e-3
 WARM_UP = 50  # steps
@@ -56,9 +60,9 @@ def train(data: Path, out: Path, *, minutes: float, device: str, seed: int) -> N
     grid = Grid(scans.shape[1:], prepared["affine"])
     torch.manual_seed(seed)
     model = Model.build(ARCHITECTURE, Recipe(grid), card={"seed": seed, "smoothness": SMOOTHNESS})
-    network = model.network.to(device).to(memory_format=torch.channels_last_3d)
+    network = cast(VelocityPyramid, channels_last(model.network.to(device)))
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    schedule = LambdaLR(optimizer, rate)
     first = resume(out, network, optimizer, schedule)
     steps = sum(length for length, _ in PHASES)
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=50)
@@ -71,7 +75,10 @@ def train(data: Path, out: Path, *, minutes: float, device: str, seed: int) -> N
             velocity = network.velocity(
                 recontrast(moving, draw), recontrast(fixed, draw), finest=finest
             )
-        similarity, roughness = cost(moving, fixed, velocity, network.steps), diffusion(velocity)
+        similarity, roughness = (
+            cost(moving, fixed, velocity, ARCHITECTURE["steps"]),
+            diffusion(velocity),
+        )
         optimizer.zero_grad(set_to_none=True)
         (similarity + SMOOTHNESS * roughness).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
@@ -108,7 +115,7 @@ def phase(step: int) -> int:
 
 
 def rate(step: int) -> float:
-    """Learning rate over its peak: in each phase a warm-up, then a cosine to 1 % at the very end."""
+    """Learning rate over its peak: a warm-up in each phase, one cosine to 1 % over all of them."""
     steps, start = sum(length for length, _ in PHASES), 0
     for length, _ in PHASES:
         if start <= step < start + WARM_UP:
@@ -118,7 +125,7 @@ def rate(step: int) -> float:
 
 
 def pair(scans: Tensor, people: np.ndarray, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Two different scans, (1, 1, X, Y, Z) in [0, 1], both mirrored left to right half of the time."""
+    """Two different scans, (1, 1, X, Y, Z) in [0, 1], mirrored left to right half of the time."""
     moving, fixed = (
         scans[i][None, None].float() / 255 for i in draw.choice(people, 2, replace=False)
     )
@@ -138,7 +145,9 @@ def cost(moving: Tensor, fixed: Tensor, velocity: Tensor, steps: int) -> Tensor:
     return local_ncc(small.flip(0), moved, window=WINDOW)
 
 
-def resume(out: Path, network: torch.nn.Module, optimizer, schedule) -> int:
+def resume(
+    out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: LambdaLR
+) -> int:
     """Load the last checkpoint of ``out``, if there is one; returns the step to go on with."""
     if not (out / "training.pt").exists():
         return 0
@@ -149,7 +158,7 @@ def resume(out: Path, network: torch.nn.Module, optimizer, schedule) -> int:
     return state["step"]
 
 
-def validate(model: Model, prepared, scans: Tensor) -> dict[str, float]:
+def validate(model: Model, prepared: Mapping[str, np.ndarray], scans: Tensor) -> dict[str, float]:
     """Mean Dice of the 30 structures and % of folded voxels over the ordered pairs of ``val``."""
     scores, folds = [], []
     labels = torch.from_numpy(prepared["labels"]).to(scans.device)
@@ -169,8 +178,10 @@ def validate(model: Model, prepared, scans: Tensor) -> dict[str, float]:
 def mean_dice(a: Tensor, b: Tensor, structures: int = 30) -> float:
     """Mean over the structures 1..N of 2|A∩B| / (|A| + |B|)."""
     same = torch.bincount(a[a == b].flatten().long(), minlength=structures + 1)
-    sizes = sum(torch.bincount(x.flatten().long(), minlength=structures + 1) for x in (a, b))
-    return (2 * same[1:].double() / sizes[1:]).nanmean().item()
+    count_a, count_b = (
+        torch.bincount(x.flatten().long(), minlength=structures + 1) for x in (a, b)
+    )
+    return (2 * same[1:].double() / (count_a + count_b)[1:]).nanmean().item()
 
 
 if __name__ == "__main__":

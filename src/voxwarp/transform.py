@@ -1,4 +1,4 @@
-"""Transforms map points of the fixed space to the moving space, in RAS mm; images are not their job."""
+"""Transforms map points of the fixed space to the moving space, in RAS mm; no images here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

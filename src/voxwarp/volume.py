@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.filebasedimages import FileBasedImage, ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
 from .errors import InputError
@@ -242,7 +242,7 @@ def _name(source: Source) -> str:
     return str(source)
 
 
-def _open(source: Source, what: str) -> SpatialImage:
+def _open(source: Source, what: str) -> FileBasedImage:
     if isinstance(source, SpatialImage):
         return source
     path = Path(source)
@@ -275,7 +275,7 @@ def _quiet_nibabel() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_stored_spacing(image: SpatialImage, what: str, path: Path) -> None:
+def _check_stored_spacing(image: FileBasedImage, what: str, path: Path) -> None:
     """Nibabel repairs zero and negative spacings in silence; here the stored ones count."""
     if not isinstance(image, nib.Nifti1Image):
         return
@@ -299,16 +299,12 @@ def _check_values(volume: Volume, what: str) -> None:
 
 
 def _native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
-    """Native byte order; a scaled integer file becomes float32, which holds 24 bits."""
+    """Native byte order, floats of 32 or 64 bits; scaled integers of up to 16 bits take 32."""
+    if data.dtype.kind != "f":
+        return data.astype(data.dtype.newbyteorder("="), copy=False)
     stored = image.get_data_dtype()
-    if data.dtype.kind == "f" and (stored.kind != "f" or data.dtype.itemsize > stored.itemsize):
-        wide = (
-            (stored.kind == "f" and stored.itemsize > 4) or (stored.itemsize > 2 and stored.kind != "f")
-        )
-        return data.astype(np.float64 if wide else np.float32)
-    if data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8):
-        return data.astype(np.float64 if data.dtype.itemsize > 8 else np.float32)
-    return data.astype(data.dtype.newbyteorder("="), copy=False)
+    narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
+    return data.astype(np.float32 if narrow else np.float64, copy=False)
 
 
 def _intent(image: SpatialImage) -> str:
@@ -326,7 +322,7 @@ def _first(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
-def _shape(image: np.ndarray | SpatialImage) -> str:
+def _shape(image: np.ndarray | FileBasedImage) -> str:
     return "×".join(str(n) for n in getattr(image, "shape", ())) or "no array"
 
 
