@@ -19,7 +19,7 @@ def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
     Returns:
         fixed → moving, RAS mm.
     """
-    f, m = to_sitk(fixed), to_sitk(moving)
+    f, m = _halved(fixed), _halved(moving)
     start = sitk.CenteredTransformInitializer(
         f, m, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
     )
@@ -31,10 +31,16 @@ def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
     method.SetMetricSamplingPercentagePerLevel([0.2, 0.05], seed=seed + 1)  # 0 means the clock
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=1.0, minStep=1e-4, numberOfIterations=150, gradientMagnitudeTolerance=1e-6
+        learningRate=1.0, minStep=1e-3, numberOfIterations=150, gradientMagnitudeTolerance=1e-6
     )
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([4, 2])
+    method.SetShrinkFactorsPerLevel([2, 1])  # 4 and 2 mm
     method.SetSmoothingSigmasPerLevel([2, 1])
     method.SetInitialTransform(start, inPlace=False)
     return from_sitk_affine(method.Execute(f, m))
+
+
+def _halved(volume: Volume) -> sitk.Image:
+    """The volume averaged down to about 2 mm: smoothing 1 mm images would cost half of the time."""
+    image = to_sitk(volume)
+    return sitk.BinShrink(image, [max(1, round(2 / spacing)) for spacing in image.GetSpacing()])

@@ -23,6 +23,7 @@ import torch
 
 from . import field, formats, metrics
 from .errors import InputError
+from .grid import Grid
 from .model import Model, has_bfloat16
 from .prepare import Prepared, prepare, template_path
 from .resample import resample
@@ -174,19 +175,14 @@ def register(
         clock.start("affine")
         f, m = _prepare_both(fixed_scan, moving_scan, fixed is None, affine, network, seed)
         clock.start("network")
-        displacement, inverse = _deform(network, f, m, target)
+        displacement, inverse = deform(network, f, m, target)
         clock.start("compose")
-        to_template = f.template_to_scan.inverse()
-        warp, inverse_warp = (
-            _rounded(carry(Warp.from_voxels(u, network.recipe.grid), to_template, fixed_scan.grid))
-            for u in (displacement, inverse)
-        )
         result = Registration(
             fixed=fixed_scan,
             moving=moving_scan,
-            affine=m.template_to_scan.after(to_template),
-            warp=warp,
-            inverse_warp=inverse_warp,
+            affine=m.template_to_scan.after(f.template_to_scan.inverse()),
+            warp=on_fixed_grid(displacement, network, f, fixed_scan.grid),
+            inverse_warp=on_fixed_grid(inverse, network, f, fixed_scan.grid),
             labels=moving_labels,
             metrics={},
         )
@@ -274,13 +270,15 @@ def _prepare_both(
     fixed: Volume, moving: Volume, fixed_is_template: bool, affine: bool, model: Model, seed: int
 ) -> tuple[Prepared, Prepared]:
     here = Affine(np.eye(4)) if fixed_is_template else None
-    f = prepare(fixed, model.recipe, template_to_scan=here, seed=seed)
-    # Without an affine stage the two share their world: what leads to one leads to the other.
-    there = None if affine else f.template_to_scan
-    return f, prepare(moving, model.recipe, template_to_scan=there, seed=seed)
+    with ThreadPoolExecutor(2) as pool:  # SimpleITK lets go of the interpreter
+        f = pool.submit(prepare, fixed, model.recipe, template_to_scan=here, seed=seed)
+        # Without an affine stage the two share their world: what leads to one leads to the other.
+        there = None if affine else f.result().template_to_scan
+        m = pool.submit(prepare, moving, model.recipe, template_to_scan=there, seed=seed)
+        return f.result(), m.result()
 
 
-def _deform(
+def deform(
     model: Model, fixed: Prepared, moving: Prepared, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """φ and φ⁻¹ on the working grid: displacements (3, X, Y, Z) in its voxels."""
@@ -290,6 +288,12 @@ def _deform(
     if inverse is None:
         inverse = field.invert(deformation.displacement)
     return deformation.displacement[0].cpu(), inverse[0].cpu()
+
+
+def on_fixed_grid(displacement: torch.Tensor, model: Model, fixed: Prepared, grid: Grid) -> Warp:
+    """A displacement of the working grid as a warp of the fixed scan's space, on its grid."""
+    template_warp = Warp.from_voxels(displacement, model.recipe.grid)
+    return _rounded(carry(template_warp, fixed.template_to_scan.inverse(), grid))
 
 
 def _rounded(warp: Warp) -> Warp:
