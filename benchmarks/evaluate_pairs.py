@@ -1,4 +1,4 @@
-"""Score a model on oasis-malf: Dice and folds of ordered pairs of people, native scan to native scan.
+"""Score a model on oasis-malf: Dice and folds of pairs of people, native scan to native scan.
 
     python benchmarks/evaluate_pairs.py DATA/oasis-malf MODEL ROWS.csv [split ...]
 
@@ -71,7 +71,7 @@ def score(moving, fixed, model: Model, table: np.ndarray) -> list[dict[str, obje
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
     displacement, _ = deform(model, f, moving[2], torch.device("cpu"))
     warp = on_fixed_grid(displacement, model, f, image.grid)
-    folds = jacobian_statistics(warp, image.data > 0)
+    folds = jacobian_statistics(warp, image.data != 0)
     rows = []
     for method, chain in (("affine", Chain([affine])), (model.name, Chain([warp, affine]))):
         moved = resample(moving[1], image.grid, chain, interpolation="nearest").data

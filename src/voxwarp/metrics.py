@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from . import field
 from .losses import local_ncc_map
@@ -61,18 +62,19 @@ def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]
 
 
 def similarity(fixed: torch.Tensor, moved: torch.Tensor) -> dict[str, float]:
-    """How alike two prepared images (X, Y, Z) are in the fixed brain; 1 is perfect.
+    """How alike two prepared images (X, Y, Z) of 1 mm are in the fixed brain; 1 is perfect.
+
+    Both are averaged down to 2 mm first, which tells as much for an eighth of the time.
 
     Returns:
-        ``local_ncc``: mean squared local correlation in 9³ windows; ``correlation``: Pearson's.
+        ``local_ncc``: mean squared local correlation in windows of 10 mm; ``correlation``:
+        Pearson's.
     """
-    brain = (fixed > 0).numpy()
-    if not brain.any():
+    f, m = (F.avg_pool3d(image[None, None], 2) for image in (fixed, moved))
+    inside = f > 0
+    if not inside.any():
         return {"local_ncc": 0.0, "correlation": 0.0}
-    box = bounding_box(brain, margin=4)
-    inside = torch.from_numpy(brain[box])
-    f, m = fixed[box], moved[box]
-    local = local_ncc_map(f[None, None], m[None, None])[0, 0][inside].mean()
+    local = local_ncc_map(f, m, window=5)[inside].mean()
     correlation = torch.corrcoef(torch.stack([f[inside], m[inside]]))[0, 1]
     return {"local_ncc": float(local), "correlation": float(correlation.nan_to_num())}
 

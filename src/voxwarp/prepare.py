@@ -42,9 +42,20 @@ def prepare(
     scan = to_canonical(scan)
     if template_to_scan is None:
         template_to_scan = register_affine(template(), scan, seed=seed)
-    values = Volume(scan.data.astype(np.float32), scan.grid, scan.name)
+    values = Volume(_from_zero(scan.data.astype(np.float32)), scan.grid, scan.name)
     aligned = resample(values, recipe.grid, template_to_scan).data
     return Prepared(torch.from_numpy(scaled(aligned, recipe.percentile)), template_to_scan)
+
+
+def _from_zero(data: np.ndarray) -> np.ndarray:
+    """Intensities that begin at zero: scans with negative ones (z-scores, say) are shifted.
+
+    Voxels that are exactly zero are background and stay so.
+    """
+    if data.min() >= 0:
+        return data
+    brain = data != 0
+    return np.where(brain, np.maximum(data - np.percentile(data[brain], 0.5), 0), 0)
 
 
 def scaled(image: np.ndarray, percentile: float) -> np.ndarray:

@@ -329,7 +329,7 @@ def _measure(
             "after": metrics.similarity(fixed.image, moved),
         },
         "dice": scores,
-        "jacobian": metrics.jacobian_statistics(result.warp, result.fixed.data > 0),
+        "jacobian": metrics.jacobian_statistics(result.warp, result.fixed.data != 0),
     }
 
 
