@@ -280,7 +280,7 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
         targets = [out / name for name in names]
     for target in targets:
         check_nifti_name(target)
-        _check_target(target, overwrite, parents=len(images) > 1)
+        _check_target(target, overwrite)
     return targets
 
 
@@ -291,14 +291,13 @@ def _nifti_name(image: Path) -> str:
     return f"{stem}.nii.gz"
 
 
-def _check_target(target: Path, overwrite: bool, *, parents: bool = True) -> None:
+def _check_target(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise InputError(f"output {target}: this is a folder, a file name is wanted")
     if target.exists() and not overwrite:
         raise InputError(f"output {target}: the file exists already; use --overwrite to replace it")
     try:
-        if parents:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from error
 

@@ -118,6 +118,21 @@ def resize(field: Tensor, shape: Sequence[int]) -> Tensor:
     return resized * resized.new_tensor(ratio).view(1, 3, 1, 1, 1)
 
 
+def upsample(field: Tensor) -> Tensor:
+    """A displacement or velocity of a lattice averaged down by two, on the full lattice.
+
+    Averaging puts the centre of voxel j at 2j + ½ of the full lattice. (``resize`` keeps the
+    centres of the end voxels instead.) Near the border the field goes on with its end value.
+
+    Args:
+        field: (B, 3, X, Y, Z), in its own voxels.
+
+    Returns:
+        (B, 3, 2X, 2Y, 2Z), in voxels of the full lattice: twice as many.
+    """
+    return 2 * F.interpolate(field, scale_factor=2, mode="trilinear", align_corners=False)
+
+
 Differences = Literal["central", "forward", "backward"]
 
 

@@ -15,9 +15,8 @@ import SimpleITK as sitk
 from scipy.io import loadmat, savemat
 
 from .errors import InputError
-from .grid import Grid
 from .transform import Affine, Warp
-from .volume import Volume, encode_nifti, load_image, write_bytes
+from .volume import Volume, encode_nifti, image_grid, load_image, write_bytes
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SIGNS = np.array([-1.0, -1.0, 1.0], dtype=np.float32)
@@ -114,8 +113,10 @@ def read_warp(path: str | os.PathLike[str]) -> Warp:
         raise InputError(
             f"transform {path}: a field of shape X×Y×Z×1×3 is wanted, got {data.shape}"
         )
+    if not np.isfinite(data).all():
+        raise InputError(f"transform {path}: some displacements are NaN or infinite")
     vectors = np.moveaxis(data[:, :, :, 0, :], -1, 0) * _SIGNS[:, None, None, None]
-    return Warp(np.ascontiguousarray(vectors, np.float32), Grid(data.shape[:3], image.affine))
+    return Warp(np.ascontiguousarray(vectors, np.float32), image_grid(image, path, "transform"))
 
 
 def to_sitk(volume: Volume) -> sitk.Image:

@@ -238,7 +238,7 @@ def _act() -> nn.LeakyReLU:
 def _integrated(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformation:
     """exp(±v) on the lattice of ``shape`` that the velocity, at half resolution, is around."""
     both = field.exponentiate(torch.cat([velocity, -velocity]), steps=steps)
-    full = field.resize(both, [2 * n for n in both.shape[2:]])
+    full = field.upsample(both)
     displacement, inverse = full[_crop(shape, full.shape[2:])].chunk(2)
     return Deformation(displacement, inverse, velocity)
 

@@ -128,12 +128,7 @@ def read_series(source: Source, what: str = "image") -> Volume:
         data = data[..., 0]
     if data.ndim > 4 or min(data.shape) < 2:
         raise InputError(f"{what} {name}: a 3-D volume is wanted, this is {_shape(image)}")
-    try:
-        grid = Grid(data.shape[:3], image.affine)
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{what} {name}: the header is no valid geometry: {_first(error)}"
-        ) from error
+    grid = image_grid(image, name, what)
     zooms = image.header.get_zooms()
     return Volume(
         _native(data, image),
@@ -160,6 +155,20 @@ def load_image(source: Source, what: str) -> tuple[SpatialImage, np.ndarray]:
     except _UNREADABLE as error:
         raise InputError(
             f"{what} {name}: the data are damaged or cut off ({_first(error)})"
+        ) from error
+
+
+def image_grid(image: SpatialImage, name: object, what: str) -> Grid:
+    """Where the voxels of an image of nibabel's are, by the affine that nibabel chooses.
+
+    Raises:
+        InputError: the header's affine is no valid geometry.
+    """
+    try:
+        return Grid(image.shape[:3], image.affine)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{what} {name}: the header is no valid geometry: {_first(error)}"
         ) from error
 
 

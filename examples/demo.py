@@ -1,0 +1,141 @@
+"""Register one brain scan to the MNI152 template, save the result and say how well it went.
+
+    python examples/demo.py [--out demo]
+
+The scan is subject 22 of OpenNeuro ds002748 (T1, brain-extracted, CC0): a local copy if there is
+one, else a download of 4 MB. Without network it is the template itself, warped by a deformation
+that is known, so that the error of the registration can be told in mm.
+"""
+
+import argparse
+import hashlib
+import os
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+import voxwarp
+from voxwarp import field
+from voxwarp.prepare import template
+from voxwarp.resample import resample
+from voxwarp.transform import Affine, Chain, Transform, Warp
+
+DATA = Path(os.environ.get("VOXWARP_DATA") or Path(__file__).parents[1] / "../shared/data")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voxwarp"
+
+# One fixed version of the file; size and MD5 are its git-annex key in the data set's repository,
+# MD5E-s3669129--008a3cb753f0c105c0ca81822e41249f.nii.gz.
+URL = (
+    "https://s3.amazonaws.com/openneuro.org/ds002748/sub-22/anat/sub-22_T1w.nii.gz"
+    "?versionId=Z8u66WKLaLYZF_AB.zH5fQqwjU6UeeYA"
+)
+SIZE, MD5 = 3_669_129, "008a3cb753f0c105c0ca81822e41249f"
+
+# The moving image, and the true map from the template to it where that is known.
+Scan = tuple[str | nib.Nifti1Image, Transform | None]
+
+
+def main(out: Path) -> None:
+    moving, truth = find_scan()
+    result = voxwarp.register(moving)  # to the MNI152 template, as no fixed scan is given
+    for file in result.save(out, overwrite=True):
+        print(file)
+    before, after = (result.metrics["similarity"][when] for when in ("before", "after"))
+    print(f"Similarity (local NCC): {before['local_ncc']:.3f} -> {after['local_ncc']:.3f}")
+    print(f"Folded voxels in the brain: {result.metrics['jacobian']['folds']}")
+    print(f"Time: {sum(result.metrics['seconds'].values()):.1f} s")
+    if truth:
+        print("Mean distance in the brain between the found and the true map of points:")
+        print(f"  before (identity)  {error_mm(Chain([]), truth):.2f} mm")
+        print(f"  affine stage       {error_mm(result.affine, truth):.2f} mm")
+        print(f"  after              {error_mm(result.transform, truth):.2f} mm")
+
+
+def find_scan() -> Scan:
+    """The first source that has a scan; VOXWARP_DEMO_SCAN=data|download|phantom forces one."""
+    sources = {"data": local_scan, "download": downloaded_scan, "phantom": phantom}
+    wanted = os.environ.get("VOXWARP_DEMO_SCAN") or "data download phantom"
+    for name in wanted.split():
+        if name not in sources:
+            raise SystemExit(f"VOXWARP_DEMO_SCAN={wanted}: wanted one of {', '.join(sources)}")
+        if scan := sources[name]():
+            return scan
+    raise SystemExit(f"VOXWARP_DEMO_SCAN={wanted}: there is no such scan")
+
+
+def local_scan() -> Scan | None:
+    path = (DATA / "ds002748" / "t1" / "sub-22_T1w.nii.gz").resolve()
+    if not path.is_file():
+        return None
+    print(f"Scan: {path}")
+    return str(path), None
+
+
+def downloaded_scan() -> Scan | None:
+    path = CACHE / "ds002748_sub-22_T1w.nii.gz"
+    if path.is_file() and not is_genuine(path.read_bytes(), path):
+        path.unlink()
+    if not path.is_file():
+        try:
+            with urllib.request.urlopen(URL, timeout=10) as stream:
+                payload = stream.read(SIZE + 1)
+        except (OSError, HTTPException) as problem:
+            print(f"The scan cannot be downloaded: {problem}")
+            return None
+        if not is_genuine(payload, URL):
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_bytes(payload)
+        part.replace(path)
+    print(f"Scan: {path} (OpenNeuro ds002748, CC0)")
+    return str(path), None
+
+
+def is_genuine(payload: bytes, origin: Path | str) -> bool:
+    digest = hashlib.md5(payload, usedforsecurity=False).hexdigest()
+    if len(payload) == SIZE and digest == MD5:
+        return True
+    print(f"Discarded {origin}: it is not the file this demo knows by size and checksum.")
+    return False
+
+
+def phantom() -> Scan:
+    """The template seen through a known affine and a known random diffeomorphism exp(v)."""
+    print("Scan: a phantom, the MNI152 template warped by a deformation that is known")
+    fixed = template()
+    affine = Affine(
+        np.array([[1.04, 0.05, 0, 3], [-0.06, 0.97, 0.03, -4], [0, -0.04, 1.02, 5], [0, 0, 0, 1]])
+    )
+    velocity = smooth_velocity(fixed.grid.shape)
+    there, back = (
+        Warp.from_voxels(field.exponentiate(v)[0], fixed.grid) for v in (velocity, -velocity)
+    )
+    moving = resample(fixed, fixed.grid, Chain([affine, there]))
+    return nib.Nifti1Image(moving.data, moving.grid.affine), Chain([back, affine.inverse()])
+
+
+def smooth_velocity(shape: tuple[int, int, int], rms: float = 4.0) -> torch.Tensor:
+    """Seeded noise, low-passed at a quarter of the resolution; ``rms`` is its length in voxels."""
+    noise = np.random.default_rng(22).standard_normal((3, *(n // 4 for n in shape)))
+    smooth = gaussian_filter(noise, sigma=(0, 4, 4, 4)).astype(np.float32)
+    velocity = field.resize(torch.from_numpy(smooth)[None], shape)
+    return velocity * (rms / velocity.square().sum(dim=1).mean().sqrt())
+
+
+def error_mm(found: Transform, truth: Transform) -> float:
+    """Mean over the template's brain of |found(x) - truth(x)|, mm."""
+    brain = template()
+    points = brain.grid.to_world(np.argwhere(brain.data > 0)[::50])
+    return float(np.linalg.norm(found.map(points) - truth.map(points), axis=1).mean())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
+    main(parser.parse_args().out)

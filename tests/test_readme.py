@@ -1,0 +1,111 @@
+"""What the README says is there: commands parse, code compiles, names and files exist."""
+
+import ast
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import voxwarp
+from voxwarp.cli import app
+from voxwarp.registration import OUTPUTS, Registration
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+
+
+def shell_commands() -> Iterator[str]:
+    for language, text in BLOCKS:
+        if language in ("bash", "sh", "console"):
+            yield from (line.strip() for line in text.replace("\\\n", " ").splitlines())
+
+
+VOXWARP = [line for line in shell_commands() if line.startswith("voxwarp")]
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command line as the program does, without running it.
+
+    Raises:
+        Exception: typer's complaint, as the user would see it.
+    """
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert words, f"{command.name} needs the name of a command"
+        if words[0].startswith("-"):
+            break
+        assert words[0] in command.commands, f"no such command: {words[0]}"
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context(command.name, list(words))
+
+
+def test_there_is_something_to_check() -> None:
+    assert {line.split()[1] for line in VOXWARP} >= {"register", "apply", "points", "models"}
+    assert len(PYTHON) >= 3
+
+
+@pytest.mark.parametrize("line", VOXWARP)
+def test_command_parses(line: str) -> None:
+    parse(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["register a.nii -o out --refined", "register a.nii", "resample a.nii", "models import"],
+)
+def test_wrong_command_does_not_parse(line: str) -> None:
+    with pytest.raises(Exception, match=r"(?i)no such|missing"):
+        parse(line.split())
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))))
+def test_option_exists_somewhere(option: str) -> None:
+    ours = {"--help"} | {name for command in commands() for name in option_names(command)}
+    assert option in ours
+
+
+def commands(group: Any = None) -> Iterator[Any]:
+    group = group or typer.main.get_command(app)
+    for command in group.commands.values():
+        yield from commands(command) if hasattr(command, "commands") else [command]
+
+
+def option_names(command: Any) -> list[str]:
+    return [name for option in command.params for name in [*option.opts, *option.secondary_opts]]
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_uses_names_that_exist(code: str) -> None:
+    calls = {}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("voxwarp"):
+            module = import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "voxwarp":
+                assert node.attr in voxwarp.__all__
+            elif node.value.id == "result":
+                assert node.attr in {*dir(Registration), *Registration.__annotations__}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("voxwarp."):
+            calls[ast.unparse(node.func).removeprefix("voxwarp.")] = node
+    for name, call in calls.items():
+        keywords = {word.arg: None for word in call.keywords if word.arg}
+        inspect.signature(getattr(voxwarp, name)).bind(*call.args, **keywords)
+
+
+def test_output_table_is_what_register_writes() -> None:
+    section = README.split("## What `register` writes\n")[1].split("\n## ")[0]
+    assert tuple(re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)) == OUTPUTS
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
+def test_link_leads_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
