@@ -128,7 +128,7 @@ class DiffeomorphicVoxelMorph(nn.Module):
         self.steps = steps
 
     def velocity(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """V at half resolution in its own voxels, of the pair padded to a multiple of 2^levels."""
+        """The velocity v of the padded pair, at half resolution and in voxels of that."""
         pair, _ = _padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
         there, back = self.unet(torch.cat([pair, pair.flip(1)])).float().chunk(2)
         return (there - back) / 2
@@ -172,7 +172,7 @@ class VelocityPyramid(nn.Module):
             self.residual.append(nn.Sequential(*both, _near_zero(hidden, std=1e-4)))
 
     def velocity(self, moving: Tensor, fixed: Tensor, *, finest: int = 0) -> Tensor:
-        """V at half resolution in its own voxels, of the pair padded to a multiple of 2^levels.
+        """The velocity v of the padded pair, at half resolution and in voxels of that.
 
         ``finest`` leaves out as many of the finest levels, for a first phase of training.
         """

@@ -31,14 +31,14 @@ from .network import VelocityPyramid
 
 # Every knob. λ is in the paper's normalisation: mean −NCC + λ · mean squared neighbour difference.
 ARCHITECTURE: dict[str, Any] = {"name": "pyramid", "channels": [8, 16, 32, 32, 32], "steps": 6}
-PHASES = [(700, 1), (600, 0)]  # steps, and how many of the finest levels to leave out in them
+PHASES = [(700, 1), (450, 0)]  # steps, and how many of the finest levels to leave out in them
 LEARNING_RATE = 1e-3
 WARM_UP = 50  # steps
 SMOOTHNESS = 0.5  # λ
 WINDOW = 5  # voxels of the level, edge of the NCC window: 10 mm in the end
 CLIP = 1.0  # gradient norm
 GAMMA = 0.3  # log-range of the random contrast change that the network, not the cost, sees
-VALIDATE_EVERY = 350  # steps
+VALIDATE_EVERY = 150  # steps
 
 
 def main() -> None:
