@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+
 from voxwarp.cli import main
 from voxwarp.field import jacobian_determinant
 from voxwarp.grid import Grid
@@ -21,6 +22,8 @@ from voxwarp.prepare import prepare, template_path
 from voxwarp.registration import Registration, register
 from voxwarp.transform import Affine, Warp
 from voxwarp.volume import Volume
+
+torch.set_num_threads(1)  # the phantoms are tiny: more threads only wait for each other
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,9 +132,7 @@ class Phantoms:
         values = np.rint(values * 4) if np.issubdtype(dtype, np.integer) else values
         return nifti(values.astype(dtype), grid)
 
-    def labels(
-        self, grid: Grid, pose: Pose = UPRIGHT, dtype: type = np.int32
-    ) -> nib.Nifti1Image:
+    def labels(self, grid: Grid, pose: Pose = UPRIGHT, dtype: type = np.int32) -> nib.Nifti1Image:
         """The brain's octants, one of ``VALUES`` each, 0 outside."""
         right, front, up = np.moveaxis(pose(grid.nodes()) > CENTER, -1, 0)
         octant = VALUES[4 * right + 2 * front + up]

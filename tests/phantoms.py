@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
+
 from voxwarp.grid import Grid
 
 

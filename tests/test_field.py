@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from phantoms import indices, linear_field, smooth_field
 from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
+
+from phantoms import indices, linear_field, smooth_field
 from voxwarp import field
 
 SHAPE = (5, 6, 7)
@@ -159,7 +160,9 @@ def test_composition_reads_the_outer_field_where_the_inner_one_leads() -> None:
     at = indices(SHAPE) + np.moveaxis(inner[0].numpy(), 0, -1)
     got = field.compose(outer, inner)[0].numpy()
     for c in range(3):
-        pulled = map_coordinates(outer[0, c].numpy(), np.moveaxis(at, -1, 0), order=1, mode="nearest")
+        pulled = map_coordinates(
+            outer[0, c].numpy(), np.moveaxis(at, -1, 0), order=1, mode="nearest"
+        )
         np.testing.assert_allclose(got[c], inner[0, c].numpy() + pulled, atol=1e-10)
 
 
@@ -187,14 +190,17 @@ def test_the_exponential_of_a_linear_velocity_is_the_matrix_exponential() -> Non
     np.testing.assert_allclose(centre(got), expected, atol=2e-4)
 
 
-def test_squaring_halves_the_error_each_time() -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_squaring_halves_the_error_each_time(half: bool) -> None:
     """The first step, Id + v/2ⁿ, is of first order: log₂ of the error falls by one a squaring."""
-    shape, steps = (21, 22, 23), np.arange(4, 11)
-    velocity, expected = linear_field(GENERATOR, shape), centre(linear_flow(shape))
-    errors = [
-        np.abs(centre(field.exponentiate(velocity, steps=int(n))[0].numpy()) - expected).max()
-        for n in steps
-    ]
+    shape, steps = (22, 24, 26), np.arange(4, 11)
+    velocity = linear_field(GENERATOR, [n // 2 for n in shape] if half else shape)
+    expected = centre(linear_flow(shape))
+    errors = []
+    for n in steps.tolist():
+        flow = field.exponentiate(velocity, steps=n)
+        flow = field.upsample(flow) if half else flow
+        errors.append(np.abs(centre(flow[0].numpy()) - expected).max())
     slope = np.polyfit(steps, np.log2(errors), 1)[0]
     assert slope == pytest.approx(-1, abs=0.05)
 
@@ -219,6 +225,17 @@ def test_a_flow_at_half_resolution_is_the_same_motion_after_resizing(half: tuple
     # Where sizes are equal the ratios are too, and the flow is plainly exp(A) in full voxels.
     if len(set(half)) == 1:
         np.testing.assert_allclose(centre(got, 4), centre(linear_flow(full), 4), atol=4e-4)
+
+
+@pytest.mark.parametrize("half", [(11, 11, 11), (11, 12, 13)])
+def test_a_flow_at_half_resolution_is_the_same_motion_after_upsampling(
+    half: tuple[int, ...],
+) -> None:
+    """Voxels are exactly half as large, whatever the size: the flow is exp(A) in full voxels."""
+    full = tuple(2 * n for n in half)
+    small = field.exponentiate(linear_field(GENERATOR, half), steps=14)
+    got = field.upsample(small)[0].numpy()
+    np.testing.assert_allclose(centre(got, 4), centre(linear_flow(full), 4), atol=4e-4)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7])
@@ -310,6 +327,28 @@ def test_resizing_keeps_where_a_displacement_leads_in_the_field_of_view() -> Non
     torch.testing.assert_close(
         large / large_last.view(1, 3, 1, 1, 1), displacement / small_last.view(1, 3, 1, 1, 1)
     )
+
+
+# ----------------------------------------------------------------------------------- upsample
+
+
+def test_upsampling_puts_values_where_averaging_took_them() -> None:
+    """Voxel j of the small lattice is at 2j + ½ of the large; beyond its ends it goes on."""
+    small = smooth_field(2, SHAPE, pinned=False)
+    full = tuple(2 * n for n in SHAPE)
+    at = np.moveaxis((indices(full) - 0.5) / 2, -1, 0)
+    got = field.upsample(small)[0].numpy()
+    for c in range(3):
+        expected = 2 * map_coordinates(small[0, c].numpy(), at, order=1, mode="nearest")
+        np.testing.assert_allclose(got[c], expected, atol=1e-12)
+
+
+def test_upsampling_undoes_the_averaging_of_a_linear_field() -> None:
+    matrix = np.random.default_rng(1).normal(size=(3, 3))
+    large = linear_field(matrix, (10, 12, 14), (1, 2, 3))
+    small = torch.nn.functional.avg_pool3d(large, 2) / 2  # and in voxels twice as large
+    inner = (..., *(slice(1, -1),) * 3)
+    torch.testing.assert_close(field.upsample(small)[inner], large[inner])
 
 
 # ------------------------------------------------------------------------ Jacobian determinant

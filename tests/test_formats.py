@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy.io import loadmat, savemat
+
 from voxwarp.errors import InputError
 from voxwarp.formats import (
     from_sitk_affine,

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
+
 from phantoms import homogeneous, indices, oblique_affine, oblique_grid, rotation
 from voxwarp.grid import Grid
 

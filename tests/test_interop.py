@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from voxwarp.apply import apply_to_points, load_transform
 from voxwarp.grid import Grid
 from voxwarp.registration import Registration
@@ -120,7 +121,9 @@ def test_outputs_lie_on_the_grids_they_belong_to(case: Case):
 
 def test_ants_warps_the_moving_image_alike(case: Case, ants):
     theirs = ants.apply_transforms(
-        ants.image_read(case / "fixed.nii.gz"), ants.image_read(case / "moving.nii.gz"), case.forward
+        ants.image_read(case / "fixed.nii.gz"),
+        ants.image_read(case / "moving.nii.gz"),
+        case.forward,
     ).numpy()
     result = case.result
     mask = inside(result.transform, result.fixed.grid, result.moving.grid)

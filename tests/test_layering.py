@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "losses": "field",
     "network": "field",
     "model": "errors grid network",
-    "linear": "formats transform volume grid resample",
+    "linear": "errors formats transform volume grid resample",
     "prepare": "grid linear model resample transform volume",
     "metrics": "field losses transform",
     "registration": "*",

@@ -1,4 +1,4 @@
-"""``voxwarp register``, in Python and on the command line: what it promises, and what it refuses."""
+"""``voxwarp register``, in Python and as a command: what it promises, and what it refuses."""
 
 import csv
 import errno
@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-import voxwarp
 from nibabel.affines import apply_affine
 from scipy import ndimage
+
+import voxwarp
 from voxwarp.model import installed
 from voxwarp.prepare import template_path
 from voxwarp.registration import Registration
@@ -158,7 +159,9 @@ def test_scan_registered_to_itself_does_not_move(scans, register_quickly):
     points = brain_points(scans.moving)
     for through in (result.transform, result.inverse):
         assert np.linalg.norm(through.map(points) - points, axis=1).max() < 0.5
-    before, after = (result.metrics["similarity"][when]["correlation"] for when in ("before", "after"))
+    before, after = (
+        result.metrics["similarity"][when]["correlation"] for when in ("before", "after")
+    )
     assert min(before, after) > 0.999
 
 
@@ -173,7 +176,9 @@ def stored_otherwise(image: nib.Nifti1Image, order, flips) -> nib.Nifti1Image:
     return nib.Nifti1Image(np.ascontiguousarray(data), affine)
 
 
-WAYS = list(itertools.product(itertools.permutations(range(3)), itertools.product((0, 1), repeat=3)))
+WAYS = list(
+    itertools.product(itertools.permutations(range(3)), itertools.product((0, 1), repeat=3))
+)
 
 
 def test_all_48_ways_to_store_the_moving_scan_give_the_same(
@@ -668,6 +673,37 @@ def test_missing_scan(refuses, scans, tiny_model, tmp_path, role: str):
         )
         assert f"{role} image {path}" in line
         assert said in line
+
+
+@pytest.mark.parametrize("role", ["moving", "fixed"])
+@pytest.mark.parametrize("kind", ["two slices", "metres for millimetres"])
+def test_scan_that_cannot_be_aligned(refuses, command, scans, tmp_path, kind, role):
+    """Scans of sound headers that the affine stage can do nothing with are no bug of voxwarp."""
+    path = tmp_path / "scan.nii"
+    image = nib.load(getattr(scans, role))
+    if kind == "two slices":
+        image = image.slicer[:, :, 20:22]
+    else:
+        image = nib.Nifti1Image(image.dataobj, np.diag([1e-3, 1e-3, 1e-3, 1]) @ image.affine)
+    nib.save(image, path)
+    pair = {"moving": command[1], "fixed": command[2], role: path}
+    line = refuses("register", pair["moving"], pair["fixed"], *command[3:], "-o", tmp_path / "out")
+    assert str(path) in line
+
+
+def test_scans_that_do_not_overlap_are_refused_or_warned_of(phantoms, make_grid, register_quickly):
+    """Without the affine stage they must lie in one world; the result would be empty."""
+    grid = make_grid(spacing=5)
+    away = grid.affine.copy()
+    away[0, 3] += 1000
+    data = phantoms.values(grid)
+    try:
+        result = register_quickly(
+            nib.Nifti1Image(data, away), nib.Nifti1Image(data, grid.affine), affine=False
+        )
+    except voxwarp.InputError:
+        return
+    assert result.metrics["warnings"] != []
 
 
 def bad_labels(labels: nib.Nifti1Image) -> dict[str, tuple[bytes, str]]:

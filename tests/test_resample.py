@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
+
 from phantoms import (
     apply_affine,
     blobs,
@@ -14,7 +16,6 @@ from phantoms import (
     oblique_grid,
     smooth_field,
 )
-from scipy.ndimage import map_coordinates
 from voxwarp import resample as module
 from voxwarp.grid import Grid
 from voxwarp.resample import resample

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
+
 from phantoms import (
     apply_affine,
     homogeneous,
@@ -13,7 +15,6 @@ from phantoms import (
     rotation,
     smooth_field,
 )
-from scipy.ndimage import map_coordinates
 from voxwarp import transform
 from voxwarp.grid import Grid
 from voxwarp.transform import Affine, Chain, Warp, carry
@@ -35,7 +36,7 @@ def interpolated(warp: Warp, voxels: np.ndarray) -> np.ndarray:
 
 
 def points_around(grid: Grid, count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Voxel coordinates up to 3 outside of the grid but not right at its edge, and whether inside."""
+    """Voxel coordinates in and up to 3 around the grid, none at its edge, and which are inside."""
     last = np.asarray(grid.shape) - 1
     voxels = np.random.default_rng(seed).uniform(-3, last + 3, (count, 3))
     edge = np.minimum(np.abs(voxels), np.abs(voxels - last)).min(axis=1)

@@ -1,4 +1,4 @@
-"""Reading and writing: what nibabel and the header's bytes say, and a sentence for what is wrong."""
+"""Reading and writing: what the header's bytes say, and one sentence for what is wrong."""
 
 import errno
 import itertools
@@ -11,8 +11,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from phantoms import blobs, homogeneous, indices, label_map, oblique_affine, oblique_grid
 from scipy.ndimage import gaussian_filter
+
+from phantoms import blobs, homogeneous, indices, label_map, oblique_affine, oblique_grid
 from voxwarp.errors import InputError
 from voxwarp.grid import Grid
 from voxwarp.volume import (
@@ -437,7 +438,9 @@ def test_canonical_keeps_each_voxel_where_it_is_in_the_world() -> None:
     position = np.moveaxis(grid.nodes(), -1, 0)
     for component in range(3):
         canonical = to_canonical(Volume(position[component], grid))
-        np.testing.assert_allclose(canonical.data, canonical.grid.nodes()[..., component], atol=1e-9)
+        np.testing.assert_allclose(
+            canonical.data, canonical.grid.nodes()[..., component], atol=1e-9
+        )
 
 
 def test_canonical_keeps_the_frames_of_a_series_and_their_spacing() -> None:

@@ -138,53 +138,52 @@ def apply_to_csv(
     Raises:
         InputError: the file is missing, has no such columns, or a value is not a number.
     """
-    columns, rows = _read_csv(Path(source))
-    named = {c.strip().lower(): c for c in reversed(columns)}
-    missing = [axis for axis in "xyz" if axis not in named]
-    if missing:
-        raise InputError(f"points {source}: no column {missing[0]!r}, found {', '.join(columns)}")
-    axes = [named[axis] for axis in "xyz"]
-    points = np.array([_numbers(row, axes, source, n) for n, row in enumerate(rows, 2)]).reshape(
-        -1, 3
-    )
+    columns, lines = _read_csv(Path(source))
+    named = [column.strip().lower() for column in columns]
+    for axis in "xyz":
+        if named.count(axis) != 1:
+            found = ", ".join(columns) or "an empty file"
+            raise InputError(f"points {source}: one column {axis!r} is wanted, found {found}")
+    axes = [named.index(axis) for axis in "xyz"]
+    rows = [row for _, row in lines]
+    numbers = [_numbers(row, axes, f"points {source}: line {n}") for n, row in lines]
+    points = np.array(numbers).reshape(-1, 3)
     carried = apply_to_points(lps(points) if is_lps else points, saved, inverse=inverse)
     for row, point in zip(rows, lps(carried) if is_lps else carried, strict=True):
-        row.update({axis: f"{value:.6f}" for axis, value in zip(axes, point, strict=True)})
+        for column, value in zip(axes, point, strict=True):
+            row[column] = f"{value:.6f}"
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
     write_bytes(target, out.getvalue().encode())
-    return len(rows)
+    return len(lines)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header and the rows, each with its line number; blank lines are left out."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            rows = list(reader)
-            columns = list(reader.fieldnames or [])
+            reader = csv.reader(stream, strict=True)
+            columns = next(reader, [])
+            lines = [(reader.line_num, row) for row in reader if row]
     except FileNotFoundError as error:
         raise InputError(f"points {path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"points {path}: not a CSV file that can be read ({error})") from error
-    uneven = [n for n, row in enumerate(rows, 2) if None in row or None in row.values()]
+    uneven = [number for number, row in lines if len(row) != len(columns)]
     if uneven:
         raise InputError(
             f"points {path}: line {uneven[0]} has not the {len(columns)} columns of line 1"
         )
-    return columns, rows
+    return columns, lines
 
 
-def _numbers(
-    row: dict[str, str], axes: list[str], source: str | os.PathLike[str], line: int
-) -> list[float]:
+def _numbers(row: list[str], axes: list[int], where: str) -> list[float]:
     try:
         values = [float(row[axis]) for axis in axes]
     except ValueError as error:
-        raise InputError(f"points {source}: line {line}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     if not np.isfinite(values).all():
-        raise InputError(f"points {source}: line {line}: coordinates must be finite, got {values}")
+        raise InputError(f"{where}: coordinates must be finite, got {values}")
     return values
 
 

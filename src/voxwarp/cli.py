@@ -292,14 +292,13 @@ def _nifti_name(image: Path) -> str:
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
+    from .volume import check_writable
+
     if target.is_dir():
         raise InputError(f"output {target}: this is a folder, a file name is wanted")
     if target.exists() and not overwrite:
         raise InputError(f"output {target}: the file exists already; use --overwrite to replace it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    check_writable(target.parent)
 
 
 def _summary(metrics: dict) -> str:

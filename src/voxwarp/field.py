@@ -13,6 +13,8 @@ from torch import Tensor
 
 Padding = Literal["zeros", "border"]
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
 
 def lattice(shape: Sequence[int], like: Tensor) -> Tensor:
     """x: the coordinates of every voxel, (1, 3, X, Y, Z), with the device and type of ``like``."""
@@ -56,9 +58,13 @@ def _sample_nearest(volume: Tensor, at: Tensor, padding: Padding) -> Tensor:
     i, j, k = index.clamp(min=0).minimum(size - 1).unbind(1)
     _, ny, nz = volume.shape[2:]
     flat = ((i * ny + j) * nz + k).flatten(1).unsqueeze(1)  # (B, 1, N)
-    values = volume.flatten(2).gather(2, flat.expand(-1, volume.shape[1], -1))
+    # PyTorch gathers no unsigned integers wider than a byte; their bits are gathered instead.
+    bits = volume.view(_SIGNED.get(volume.dtype, volume.dtype))
+    values = bits.flatten(2).gather(2, flat.expand(-1, volume.shape[1], -1))
     values = values.unflatten(2, tuple(at.shape[2:]))
-    return values if padding == "border" else values * inside.to(values.dtype)
+    if padding == "zeros":
+        values = torch.where(inside, values, torch.zeros((), dtype=values.dtype, device=at.device))
+    return values.view(volume.dtype)
 
 
 def warp(

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from scipy.io import loadmat, savemat
+from scipy.io.matlab import MatReadError
 
 from .errors import InputError
 from .transform import Affine, Warp
@@ -52,34 +53,35 @@ def read_affine(path: str | os.PathLike[str]) -> Affine:
         raise InputError(f"transform {path}: no such file")
     try:
         parameters, center = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
+        if parameters.size != 12 or center.size != 3:
+            raise ValueError(f"12 + 3 numbers are wanted, found {parameters.size} + {center.size}")
         matrix = np.eye(4)
         matrix[:3, :3] = parameters[:9].reshape(3, 3)
         matrix[:3, 3] = parameters[9:12] + center - matrix[:3, :3] @ center
         return Affine(_FLIP @ matrix @ _FLIP)
-    except (KeyError, ValueError, TypeError, OSError, IndexError, StopIteration) as error:
+    except (*_NO_AFFINE, MatReadError) as error:
         raise InputError(f"transform {path}: not an ITK affine transform ({error})") from error
+
+
+_NO_AFFINE = (KeyError, ValueError, TypeError, OSError, IndexError, NotImplementedError)
+_AFFINES = r"\s*(AffineTransform|MatrixOffsetTransformBase)_(double|float)_3_3\s*"
 
 
 def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     contents = loadmat(path)
-    kinds = [
-        k for k in contents if re.fullmatch(r"(Matrix\w+|Affine)Transform_(double|float)_3_3", k)
-    ]
-    return contents[kinds[0]].ravel().astype(np.float64), contents["fixed"].ravel().astype(
-        np.float64
-    )
+    kinds = [name for name in contents if re.fullmatch(_AFFINES, name)]
+    if len(kinds) != 1:
+        raise ValueError(f"it holds {', '.join(n for n in contents if n[0] != '_') or 'nothing'}")
+    return contents[kinds[0]].ravel().astype(np.float64), contents["fixed"].ravel().astype(float)
 
 
 def _read_text(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-    if not re.fullmatch(
-        r"\s*(Matrix\w+|Affine)Transform_(double|float)_3_3\s*", lines["Transform"]
-    ):
-        raise ValueError(f"it holds a {lines['Transform'].strip()}")
-    return (
-        np.array(lines["Parameters"].split(), dtype=np.float64),
-        np.array(lines["FixedParameters"].split(), dtype=np.float64),
-    )
+    pairs = [line.split(":", 1) for line in path.read_text().splitlines() if ":" in line]
+    kinds = [value.strip() for key, value in pairs if key.strip() == "Transform"]
+    if len(kinds) != 1 or not re.fullmatch(_AFFINES, kinds[0]):
+        raise ValueError(f"it holds {', '.join(kinds) or 'no transform'}")
+    lines = {key.strip(): np.array(value.split(), dtype=object) for key, value in pairs}
+    return lines["Parameters"].astype(np.float64), lines["FixedParameters"].astype(np.float64)
 
 
 def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:

@@ -24,6 +24,8 @@ class Grid:
     affine: np.ndarray
 
     def __init__(self, shape: Sequence[int], affine: ArrayLike) -> None:
+        if any(n != int(n) for n in shape):
+            raise ValueError(f"shape must be three positive integers, got {tuple(shape)}")
         shape = tuple(int(n) for n in shape)
         affine = np.array(affine, dtype=np.float64)
         if len(shape) != 3 or min(shape) < 1:

@@ -2,6 +2,7 @@
 
 import SimpleITK as sitk
 
+from .errors import InputError
 from .formats import from_sitk_affine, to_sitk
 from .transform import Affine
 from .volume import Volume
@@ -18,6 +19,9 @@ def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
 
     Returns:
         fixed → moving, RAS mm.
+
+    Raises:
+        InputError: SimpleITK finds nothing to align, in a scan of too few voxels for example.
     """
     f, m = _halved(fixed), _halved(moving)
     start = sitk.CenteredTransformInitializer(
@@ -37,10 +41,19 @@ def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
     method.SetShrinkFactorsPerLevel([2, 1])  # 4 and 2 mm
     method.SetSmoothingSigmasPerLevel([2, 1])
     method.SetInitialTransform(start, inPlace=False)
-    return from_sitk_affine(method.Execute(f, m))
+    try:
+        return from_sitk_affine(method.Execute(f, m))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(
+            f"{moving.name}: no affine alignment with {fixed.name} ({reason})"
+        ) from error
 
 
 def _halved(volume: Volume) -> sitk.Image:
     """The volume averaged down to about 2 mm: smoothing 1 mm images would cost half of the time."""
     image = to_sitk(volume)
-    return sitk.BinShrink(image, [max(1, round(2 / spacing)) for spacing in image.GetSpacing()])
+    factors = [max(1, round(2 / spacing)) for spacing in image.GetSpacing()]
+    # The metric needs a few voxels along each axis to take gradients from.
+    enough = [max(1, size // 4) for size in image.GetSize()]
+    return sitk.BinShrink(image, [min(pair) for pair in zip(factors, enough, strict=True)])

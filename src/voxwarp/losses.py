@@ -43,7 +43,8 @@ def _window_mean(x: Tensor, window: int) -> Tensor:
     """Mean over the part of each cubic window that lies inside, one axis at a time."""
     for axis in range(3):
         size, pad = [1, 1, 1], [0, 0, 0]
-        size[axis], pad[axis] = window, window // 2
+        reach = min(window // 2, x.shape[2 + axis] - 1)  # a thin image has thinner windows
+        size[axis], pad[axis] = 2 * reach + 1, reach
         x = F.avg_pool3d(x, size, stride=1, padding=pad, count_include_pad=False)
     return x
 

@@ -39,6 +39,7 @@ def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]
         percent, have det J ≤ 0; ``folds_any_difference`` counts those where central, forward
         or backward differences say so.
     """
+    brain = brain if brain.any() else np.ones_like(brain)
     x, y, z = box = bounding_box(brain)
     inside = torch.from_numpy(brain[box])
     displacement = warp.in_voxels()[None, :, x, y, z]

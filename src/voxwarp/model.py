@@ -21,6 +21,8 @@ from .network import NETWORKS, Deformation
 
 FORMAT = "voxwarp-model-1"
 
+_DAMAGED = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+
 # The paper's 160 × 192 × 224 at 1 mm with FreeSurfer's axes L, I, A, around the MNI152 brain.
 WORKING_GRID = Grid(
     (160, 192, 224),
@@ -141,9 +143,9 @@ class Model:
             built.network.load_state_dict(load(payload))
         except InputError:
             raise
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        except (*_DAMAGED, SafetensorError) as error:
             raise InputError(
-                f"model {folder}: the files are damaged or incomplete ({error})"
+                f"model {folder}: the files are damaged or incomplete ({_one_line(error)})"
             ) from error
         built.sha256 = hashlib.sha256(payload).hexdigest()
         if built.sha256 != description.get("weights_sha256"):
@@ -152,6 +154,10 @@ class Model:
             )
         channels_last(built.network.to(device)).requires_grad_(False)
         return built
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def user_folder() -> Path:

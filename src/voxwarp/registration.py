@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import tempfile
 import time
 import warnings
@@ -28,7 +27,15 @@ from .model import Model, has_bfloat16
 from .prepare import Prepared, prepare, template_path
 from .resample import resample
 from .transform import Affine, Chain, Warp, carry
-from .volume import Source, Volume, read_labels, read_volume, write_volume
+from .volume import (
+    Source,
+    Volume,
+    check_writable,
+    new_folder,
+    read_labels,
+    read_volume,
+    write_volume,
+)
 
 AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
 WARPED, INVERSE_WARPED, WARPED_LABELS = (
@@ -231,11 +238,7 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"output {folder}: {there[0]} exists already; choose another folder or use --overwrite"
         )
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    try:
-        Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=parent)).rmdir()
-    except OSError as error:
-        raise InputError(f"cannot write to {parent}: {error.strerror or error}") from error
+    check_writable(folder)
 
 
 def torch_device(name: str) -> torch.device:
@@ -337,10 +340,14 @@ def _doubts(measured: dict[str, Any]) -> list[str]:
     """Reasons to look twice at the result."""
     doubts = []
     before, after = (measured["similarity"][when]["local_ncc"] for when in ("before", "after"))
-    if after < before:
+    if before == 0:
+        doubts.append("the scans do not overlap: they are not aligned in world space")
+    elif after < before:
         doubts.append(
             f"the scans are less alike after the registration: local NCC {before:.3f} → {after:.3f}"
         )
+    elif after < 0.15:
+        doubts.append(f"the scans are hardly alike after the registration: local NCC {after:.3f}")
     if measured["jacobian"]["folds"]:
         doubts.append(
             f"the deformation folds in {measured['jacobian']['folds']} voxels of the fixed brain"
@@ -391,20 +398,12 @@ class _Clock:
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """A hidden folder inside ``folder`` that is gone afterwards, whatever happens."""
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=folder))
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
-    try:
-        yield stage
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
+    with new_folder(folder):
+        try:
+            with tempfile.TemporaryDirectory(prefix=".voxwarp-", dir=folder) as stage:
+                yield Path(stage)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _publish(stage: Path, folder: Path) -> list[Path]:

@@ -50,17 +50,30 @@ def resample(
 
 def _reader(frame: np.ndarray, interpolation: Interpolation) -> Callable[[np.ndarray], np.ndarray]:
     """A function from voxel coordinates (..., 3) to values."""
-    if interpolation == "cubic":
-        coefficients = ndimage.spline_filter(frame, order=3, output=np.float64)
-        return lambda voxels: ndimage.map_coordinates(
-            coefficients, np.moveaxis(voxels, -1, 0), order=3, mode="constant", prefilter=False
-        )
     nearest = interpolation == "nearest"
-    source = torch.from_numpy(frame if nearest else frame.astype(_float(frame.dtype)))[None, None]
+    wanted = frame.dtype.newbyteorder("=") if nearest else _float(frame.dtype)
+    frame = np.array(frame, dtype=wanted, order="C")
+    if interpolation == "cubic":
+        return _spline(frame)
+    source = torch.from_numpy(frame)[None, None]
 
     def read(voxels: np.ndarray) -> np.ndarray:
         at = torch.from_numpy(np.ascontiguousarray(np.moveaxis(voxels, -1, 0)))[None]
         return field.sample(source, at, nearest=nearest)[0, 0].numpy()
+
+    return read
+
+
+def _spline(frame: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    coefficients = ndimage.spline_filter(frame, order=3, output=np.float64)
+    last = np.asarray(frame.shape) - 1
+
+    def read(voxels: np.ndarray) -> np.ndarray:
+        # SciPy has zero from the outer voxel centres on: rounding must not push nodes past them.
+        snapped = np.clip(voxels, 0, last)
+        voxels = np.where(np.abs(snapped - voxels) < 1e-3, snapped, voxels)
+        at = np.moveaxis(voxels, -1, 0)
+        return ndimage.map_coordinates(coefficients, at, order=3, mode="constant", prefilter=False)
 
     return read
 
@@ -71,6 +84,8 @@ def _float(dtype: np.dtype) -> type:
 
 
 def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "b":
+        return values >= 0.5
     if dtype.kind in "iu" and values.dtype.kind == "f":
         info = np.iinfo(dtype)
         return np.clip(np.rint(values), info.min, info.max).astype(dtype)

@@ -70,7 +70,8 @@ class Affine:
 class Warp:
     """x ↦ x + w(x), w given on a grid and interpolated linearly; the identity outside of it.
 
-    The identity outside is what ITK does, so that other tools agree with us there as well.
+    Outside means more than half a voxel beyond the outer voxel centres; up to there the border's
+    value holds. That is what ITK does, so that other tools agree with us there as well.
 
     Args:
         displacement: w, (3, X, Y, Z) float32, mm, components R, A, S.
@@ -104,7 +105,7 @@ class Warp:
         at = torch.from_numpy(voxels.T.astype(np.float32).reshape(1, 3, -1, 1, 1))
         moved = field.sample(torch.from_numpy(self.displacement)[None], at, padding="border")
         last = np.asarray(self.grid.shape) - 1
-        inside = ((voxels >= -1e-3) & (voxels <= last + 1e-3)).all(axis=1, keepdims=True)
+        inside = ((voxels >= -0.5) & (voxels < last + 0.5)).all(axis=1, keepdims=True)
         return (flat + inside * moved.reshape(3, -1).T.numpy()).reshape(np.shape(points))
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:

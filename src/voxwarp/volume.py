@@ -3,10 +3,11 @@
 import gzip
 import logging
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,8 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
 from .errors import InputError
 from .grid import Grid, canonical_axes
+
+_NEIGHBOURS = slice(None, -1), slice(1, None)
 
 Source = str | os.PathLike[str] | SpatialImage
 
@@ -35,7 +38,7 @@ class Volume:
         grid: where the voxels are.
         name: what to call the volume in messages: its path.
         is_label_file: the header says that the values are labels (NIfTI intent 1002).
-        frame_spacing: distance between the frames of a series, in the header's unit.
+        frame_spacing: time between the frames of a series, seconds.
     """
 
     data: np.ndarray
@@ -59,11 +62,13 @@ class Volume:
             return False
         if self.is_label_file or _few_values(self.data, limit=32):
             return True
-        first, second = self.data[:-1], self.data[1:]
-        foreground = (first != 0) & (second != 0)
-        if not foreground.any():
-            return True
-        return bool((first == second)[foreground].mean() > 0.5)
+        pairs, equal = 0, 0
+        for axis in range(3):
+            first, second = (np.moveaxis(self.data, axis, 0)[part] for part in _NEIGHBOURS)
+            foreground = (first != 0) & (second != 0)
+            pairs += int(foreground.sum())
+            equal += int((first == second)[foreground].sum())
+        return equal >= pairs / 2
 
 
 def read_volume(source: Source, what: str = "image") -> Volume:
@@ -129,13 +134,12 @@ def read_series(source: Source, what: str = "image") -> Volume:
     if data.ndim > 4 or min(data.shape) < 2:
         raise InputError(f"{what} {name}: a 3-D volume is wanted, this is {_shape(image)}")
     grid = image_grid(image, name, what)
-    zooms = image.header.get_zooms()
     return Volume(
         _native(data, image),
         grid,
         name,
         is_label_file=_intent(image) == "label",
-        frame_spacing=float(zooms[3]) if len(zooms) > 3 and zooms[3] > 0 else 1.0,
+        frame_spacing=_frame_spacing(image),
     )
 
 
@@ -187,7 +191,7 @@ def to_canonical(volume: Volume) -> Volume:
             affine[:, axis] *= -1
             data = np.flip(data, axis)
     grid = Grid(data.shape[:3], affine)
-    return Volume(np.ascontiguousarray(data), grid, volume.name, volume.is_label_file)
+    return replace(volume, data=np.ascontiguousarray(data), grid=grid)
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str], *, intent: str = "none") -> None:
@@ -230,19 +234,57 @@ def write_bytes(path: str | os.PathLike[str], payload: bytes) -> None:
     """Write a file under a temporary name and rename it, so that a file there is whole.
 
     Raises:
-        InputError: the folder is missing, not writable or full.
+        InputError: the folder cannot be made, is not writable or full.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with new_folder(path.parent):
+        try:
+            with open(part, "wb") as stream:
+                stream.write(payload)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, path)
+        except BaseException as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+            raise
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; where what follows fails, remove the ones made.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
     try:
-        with open(part, "wb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        yield
+    except BaseException:
+        for made in missing:
+            with suppress(OSError):  # not made, or something else is in it by now
+                made.rmdir()
+        raise
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, before anything costs time, that ``folder`` can be made and written to.
+
+    Raises:
+        InputError: it cannot.
+    """
+    there = next(f for f in (folder, *folder.absolute().parents) if f.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=there)).rmdir()
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot write to {there}: {error.strerror or error}") from error
 
 
 def _name(source: Source) -> str:
@@ -260,6 +302,7 @@ def _open(source: Source, what: str) -> FileBasedImage:
     if path.is_dir():
         raise InputError(f"{what} {path}: this is a folder, an image file is wanted")
     try:
+        _check_gzip(path, what)
         with _quiet_nibabel():
             image = nib.load(path)
             _check_stored_spacing(image, what, path)
@@ -270,6 +313,21 @@ def _open(source: Source, what: str) -> FileBasedImage:
             f"{what} {path}: not an image that can be read ({_first(error)})"
         ) from error
     return image
+
+
+def _check_gzip(path: Path, what: str) -> None:
+    """Read a gzipped file to its end, where the checksum is; nibabel stops before that."""
+    with open(path, "rb") as stream:
+        if stream.read(2) != b"\x1f\x8b":
+            return
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 24):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{what} {path}: not an image that can be read: it is damaged or cut off ({error})"
+        ) from error
 
 
 @contextmanager
@@ -286,7 +344,7 @@ def _quiet_nibabel() -> Iterator[None]:
 
 def _check_stored_spacing(image: FileBasedImage, what: str, path: Path) -> None:
     """Nibabel repairs zero and negative spacings in silence; here the stored ones count."""
-    if not isinstance(image, nib.Nifti1Image):
+    if not isinstance(image, nib.Nifti1Pair):
         return
     with image.file_map.get("header", image.file_map["image"]).get_prepare_fileobj("rb") as stream:
         stored = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
@@ -314,6 +372,14 @@ def _native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
     stored = image.get_data_dtype()
     narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
     return data.astype(np.float32 if narrow else np.float64, copy=False)
+
+
+def _frame_spacing(image: SpatialImage) -> float:
+    """Seconds between frames: the header's fourth zoom, in the unit that the header names."""
+    zooms = image.header.get_zooms()
+    units = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else "sec"
+    per_second = {"msec": 1e3, "usec": 1e6}.get(units, 1.0)
+    return float(zooms[3]) / per_second if len(zooms) > 3 and zooms[3] > 0 else 1.0
 
 
 def _intent(image: SpatialImage) -> str:
