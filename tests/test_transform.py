@@ -36,12 +36,12 @@ def interpolated(warp: Warp, voxels: np.ndarray) -> np.ndarray:
 
 
 def points_around(grid: Grid, count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Voxel coordinates in and up to 3 around the grid, none at its edge, and which are inside."""
+    """Voxel coordinates in and around the grid, none at its edge, and which are inside for ITK."""
     last = np.asarray(grid.shape) - 1
     voxels = np.random.default_rng(seed).uniform(-3, last + 3, (count, 3))
-    edge = np.minimum(np.abs(voxels), np.abs(voxels - last)).min(axis=1)
+    edge = np.minimum(np.abs(voxels + 0.5), np.abs(voxels - last - 0.5)).min(axis=1)
     voxels = voxels[edge > 0.01]
-    return voxels, ((voxels >= 0) & (voxels <= last)).all(axis=1)
+    return voxels, ((voxels >= -0.5) & (voxels < last + 0.5)).all(axis=1)
 
 
 # ------------------------------------------------------------------------------------- Affine

@@ -41,12 +41,21 @@ def local_ncc_map(fixed: Tensor, moved: Tensor, *, window: int = 9, eps: float =
 
 def _window_mean(x: Tensor, window: int) -> Tensor:
     """Mean over the part of each cubic window that lies inside, one axis at a time."""
-    for axis in range(3):
+    for axis in range(2, 5):
+        if x.shape[axis] < window:  # thinner than avg_pool3d takes
+            x = (x.movedim(axis, -1) @ _band(x.shape[axis], window, x)).movedim(-1, axis)
+            continue
         size, pad = [1, 1, 1], [0, 0, 0]
-        reach = min(window // 2, x.shape[2 + axis] - 1)  # a thin image has thinner windows
-        size[axis], pad[axis] = 2 * reach + 1, reach
+        size[axis - 2], pad[axis - 2] = window, window // 2
         x = F.avg_pool3d(x, size, stride=1, padding=pad, count_include_pad=False)
     return x
+
+
+def _band(n: int, window: int, like: Tensor) -> Tensor:
+    """(n, n) matrix whose column j takes the mean of the entries within ``window`` around j."""
+    i = torch.arange(n, device=like.device)
+    near = ((i[:, None] - i).abs() <= window // 2).to(like.dtype)
+    return near / near.sum(dim=0)
 
 
 def mse(fixed: Tensor, moved: Tensor) -> Tensor:

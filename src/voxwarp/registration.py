@@ -398,12 +398,14 @@ class _Clock:
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """A hidden folder inside ``folder`` that is gone afterwards, whatever happens."""
-    with new_folder(folder):
-        try:
-            with tempfile.TemporaryDirectory(prefix=".voxwarp-", dir=folder) as stage:
-                yield Path(stage)
-        except OSError as error:
-            raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        with (
+            new_folder(folder),
+            tempfile.TemporaryDirectory(prefix=".voxwarp-", dir=folder) as stage,
+        ):
+            yield Path(stage)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _publish(stage: Path, folder: Path) -> list[Path]:

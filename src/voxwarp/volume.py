@@ -238,34 +238,28 @@ def write_bytes(path: str | os.PathLike[str], payload: bytes) -> None:
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with new_folder(path.parent):
-        try:
-            with open(part, "wb") as stream:
-                stream.write(payload)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, path)
-        except BaseException as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-            raise
+    try:
+        with new_folder(path.parent):
+            try:
+                with open(part, "wb") as stream:
+                    stream.write(payload)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(part, path)
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; where what follows fails, remove the ones made.
-
-    Raises:
-        InputError: it cannot be made.
-    """
+    """Make a folder and those above it; where what follows fails, remove the ones made."""
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
     try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for made in missing:
