@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "keras": "errors grid model network",
     "train": "field grid losses model network",
     "cli": "*",
+    "__main__": "cli",
     "__init__": "*",
 }
 MAY_PRINT = {"cli", "train"}

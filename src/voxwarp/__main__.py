@@ -1,0 +1,5 @@
+"""``python -m voxwarp``: the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,140 @@
+"""Real scans at full size: what other tools make of our files, overlap, folds, determinism."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel.affines import apply_affine
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from scipy.ndimage import binary_erosion
+
+from voxwarp import metrics
+from voxwarp.registration import OUTPUTS, Registration, register
+
+pytestmark = [pytest.mark.data, pytest.mark.slow]
+
+MOVING, FIXED = "1104", "1125"  # the two people of the validation split
+
+
+@pytest.fixture(scope="module")
+def oasis(data: Path) -> Path:
+    return data / "oasis-malf"
+
+
+@pytest.fixture(scope="module")
+def dice_30(oasis: Path) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Mean Dice over the 30 structures that labels.csv groups the labels into."""
+    with open(oasis / "labels.csv", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["structure"]]
+    names = sorted({row["structure"] for row in rows})
+    assert len(names) == 30
+    table = np.zeros(1000, dtype=int)
+    for row in rows:
+        table[int(row["value"])] = 1 + names.index(row["structure"])
+    return lambda a, b: float(np.mean(list(metrics.dice(table[a], table[b]).values())))
+
+
+def run(oasis: Path, moving: str, fixed: str, model: str = "default") -> Registration:
+    return register(
+        oasis / "t1" / f"{moving}.nii.gz",
+        oasis / "t1" / f"{fixed}.nii.gz",
+        model,
+        labels=oasis / "labels" / f"{moving}.nii.gz",
+        fixed_labels=oasis / "labels" / f"{fixed}.nii.gz",
+    )
+
+
+@pytest.fixture(scope="module")
+def there(oasis: Path) -> Registration:
+    return run(oasis, MOVING, FIXED)
+
+
+@pytest.fixture(scope="module")
+def saved(there: Registration, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real") / "out"
+    there.save(folder)
+    return folder
+
+
+def labels(oasis: Path, person: str) -> np.ndarray:
+    return np.asarray(nib.load(oasis / "labels" / f"{person}.nii.gz").dataobj).astype(int)
+
+
+def test_overlap_and_folds_of_the_shipped_model(oasis, there, dice_30) -> None:
+    results = {(MOVING, FIXED): there, (FIXED, MOVING): run(oasis, FIXED, MOVING)}
+    scores = []
+    for (_, fixed), result in results.items():
+        scores.append(dice_30(result.warped_labels.data, labels(oasis, fixed)))
+        assert result.metrics["jacobian"]["folds_percent"] < 0.1
+        assert not result.metrics["warnings"]
+    assert np.mean(scores) > 0.72  # affine alone 0.56
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_simpleitk_and_ants_make_the_same_of_the_files(oasis, saved, backward: bool) -> None:
+    ants = pytest.importorskip("ants")
+    moving, fixed = (oasis / "t1" / f"{name}.nii.gz" for name in (MOVING, FIXED))
+    image, grid = (fixed, moving) if backward else (moving, fixed)
+    file = "InverseWarped.nii.gz" if backward else "Warped.nii.gz"
+    ours = np.asarray(nib.load(saved / file).dataobj).astype(float)
+    affine = sitk.AffineTransform(sitk.ReadTransform(str(saved / "0GenericAffine.mat")))
+    name = "1InverseWarp.nii.gz" if backward else "1Warp.nii.gz"
+    warp = sitk.DisplacementFieldTransform(
+        sitk.ReadImage(str(saved / name), sitk.sitkVectorFloat64)
+    )
+    # A composite applies the transform that was added last first.
+    chain = [warp, affine.GetInverse()] if backward else [affine, warp]
+    source = sitk.ReadImage(str(image), sitk.sitkFloat32)
+    by_itk = sitk.Resample(source, sitk.ReadImage(str(grid)), sitk.CompositeTransform(chain))
+    inside = sitk.GetArrayFromImage(by_itk).T
+    steps = [str(saved / "0GenericAffine.mat"), str(saved / name)]
+    by_ants = ants.apply_transforms(
+        ants.image_read(str(grid)),
+        ants.image_read(str(image)),
+        steps if backward else steps[::-1],
+        whichtoinvert=[True, False] if backward else [False, False],
+    ).numpy()
+    span = inside.max() - inside.min()
+    for theirs in (inside, by_ants):
+        # Integer scans are rounded in our file: half a unit, on top of a thousandth of the range.
+        off = np.abs(theirs - ours) > 1e-3 * span + 0.5
+        border = ~binary_erosion(np.ones(ours.shape, bool), iterations=3)
+        assert off[~border].mean() < 1e-5
+        assert np.median(np.abs(theirs - ours)[ours > 0]) < 0.5
+
+
+def test_a_scan_and_its_copy_in_another_order_do_not_move(oasis, tmp_path) -> None:
+    image = nib.load(oasis / "t1" / f"{MOVING}.nii.gz")
+    order = ornt_transform(io_orientation(image.affine), axcodes2ornt("PIR"))
+    nib.save(image.as_reoriented(order), tmp_path / "copy.nii.gz")
+    result = register(tmp_path / "copy.nii.gz", oasis / "t1" / f"{MOVING}.nii.gz")
+    points = apply_affine(image.affine, np.argwhere(np.asarray(image.dataobj) > 0)[::50])
+    moved = np.linalg.norm(result.transform.map(points) - points, axis=1)
+    assert moved.max() < 0.5
+
+
+def test_the_same_command_writes_the_same_bytes(oasis, tmp_path) -> None:
+    scans = [str(oasis / "t1" / f"{name}.nii.gz") for name in (MOVING, FIXED)]
+    for name in ("a", "b"):
+        command = [sys.executable, "-m", "voxwarp", "register", *scans, "-o", str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True)
+    for file in set(OUTPUTS) - {"metrics.json", "WarpedLabels.nii.gz"}:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(("name", "least"), [("vm1_cc", 0.69), ("vm2_cc", 0.71)])
+def test_the_authors_weights_align_real_people(oasis, data, dice_30, tmp_path, name, least) -> None:
+    weights = data.parent / "peers" / "voxelmorph-cvpr2018" / f"{name}.h5"
+    if not weights.is_file():
+        pytest.skip(f"no weights: {weights} is not there")
+    from voxwarp.keras import import_keras
+
+    import_keras(weights).save(tmp_path / name)
+    result = run(oasis, MOVING, FIXED, str(tmp_path / name))
+    assert dice_30(result.warped_labels.data, labels(oasis, FIXED)) > least  # affine alone 0.56
