@@ -72,6 +72,7 @@ def score(moving, fixed, model: Model, table: np.ndarray) -> list[dict[str, obje
     displacement, _ = deform(model, f, moving[2], torch.device("cpu"))
     warp = on_fixed_grid(displacement, model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
+    regions = large_regions(moving[1].data, labels.data)
     rows = []
     for method, chain in (("affine", Chain([affine])), (model.name, Chain([warp, affine]))):
         moved = resample(moving[1], image.grid, chain, interpolation="nearest").data
@@ -79,7 +80,7 @@ def score(moving, fixed, model: Model, table: np.ndarray) -> list[dict[str, obje
             {
                 "method": method,
                 "dice_30": round(dice_30(moved, labels.data, table), 5),
-                "dice_regions": round(dice_regions(moved, labels.data), 5),
+                "dice_regions": round(dice_regions(moved, labels.data, regions), 5),
                 "folds": 0 if method == "affine" else folds["folds"],
                 "folds_percent": 0.0 if method == "affine" else round(folds["folds_percent"], 5),
             }
@@ -91,11 +92,16 @@ def dice_30(moved: np.ndarray, fixed: np.ndarray, table: np.ndarray) -> float:
     return float(np.mean(list(dice(table[moved], table[fixed]).values())))
 
 
-def dice_regions(moved: np.ndarray, fixed: np.ndarray) -> float:
-    sizes = [np.bincount(x.ravel(), minlength=208) for x in (moved, fixed)]
+def dice_regions(moved: np.ndarray, fixed: np.ndarray, regions: list[int]) -> float:
     each = dice(moved, fixed)
-    values = [v for v in range(4, 208) if v not in NOT_REGIONS and min(s[v] for s in sizes) >= 50]
-    return float(np.mean([each[v] for v in values]))
+    return float(np.mean([each[value] for value in regions]))
+
+
+def large_regions(moving: np.ndarray, fixed: np.ndarray) -> list[int]:
+    """Values from 4 to 207 with 50 voxels or more in both maps, before anything is warped."""
+    sizes = [np.bincount(x.ravel(), minlength=208) for x in (moving, fixed)]
+    values = (v for v in range(4, 208) if v not in NOT_REGIONS)
+    return [v for v in values if min(size[v] for size in sizes) >= 50]
 
 
 def summary(rows: list[dict]) -> None:

@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 import voxwarp
 from voxwarp import field
+from voxwarp.files import write_bytes
 from voxwarp.prepare import template
 from voxwarp.resample import resample
 from voxwarp.transform import Affine, Chain, Transform, Warp
@@ -89,10 +90,7 @@ def downloaded_scan() -> Scan | None:
             return None
         if not is_genuine(payload, URL):
             return None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_bytes(payload)
-        part.replace(path)
+        write_bytes(path, payload)
     print(f"Scan: {path} (OpenNeuro ds002748, CC0)")
     return str(path), None
 

@@ -74,7 +74,9 @@ def test_axes_name_each_world_axis_once_at_45_degrees() -> None:
     assert Grid((4, 4, 4), homogeneous(matrix)).axes == "RAS"
 
 
-@pytest.mark.parametrize(("shear", "sheared"), [(0.0, False), (5e-4, False), (0.01, True)])
+@pytest.mark.parametrize(
+    ("shear", "sheared"), [(0.0, False), (5e-5, False), (5e-4, True), (0.01, True)]
+)
 def test_shear_is_what_takes_the_axes_from_right_angles(shear: float, sheared: bool) -> None:
     matrix = np.array([[1, shear, 0], [0, 1, 0], [0, 0, 1]])
     turned = rotation(10, 20, 30) @ matrix @ np.diag([0.5, 1.0, 3.0])

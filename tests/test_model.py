@@ -149,7 +149,7 @@ def test_saving_over_a_model_fails_without_harm(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         fresh(seed=1).save(saved)
     assert {name: (saved / name).read_bytes() for name in before} == before
 

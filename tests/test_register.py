@@ -22,9 +22,10 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 import voxwarp
+from voxwarp.errors import InputError
 from voxwarp.model import installed
 from voxwarp.prepare import template_path
-from voxwarp.registration import Registration
+from voxwarp.registration import Registration, register
 
 IMAGES = ("1Warp.nii.gz", "1InverseWarp.nii.gz", "Warped.nii.gz", "InverseWarped.nii.gz")
 FILES = {"0GenericAffine.mat", *IMAGES, "metrics.json"}
@@ -888,3 +889,55 @@ def test_default_model_beats_the_affine_on_real_scans(data: Path):
     assert after > before + 0.05
     assert after > 0.7
     assert result.metrics["jacobian"]["folds_percent"] < 0.5
+
+
+def test_z_scores_are_aligned_as_the_scan_itself(phantoms, poses, make_grid, register_quickly):
+    """A brain of mean zero has no centre of mass until it is shifted."""
+    grid = make_grid("ASR", (4.5, 4, 5), turn=(12, -7, 9))
+    scan = phantoms.image(grid, poses.moving)
+    data = np.asarray(scan.dataobj)
+    brain = data > 0
+    scores = np.where(brain, (data - data[brain].mean()) / data[brain].std(), 0)
+    scored = nib.Nifti1Image(scores.astype(np.float32), scan.affine)
+    fixed = phantoms.image(make_grid("LPI", (4, 5, 4.5)), poses.fixed)
+    one, other = (register_quickly(moving, fixed) for moving in (scan, scored))
+    points = make_grid().nodes()[10:30, 10:30, 10:30]
+    gap = np.linalg.norm(one.affine.map(points) - other.affine.map(points), axis=-1)
+    assert gap.max() < 4.0  # a voxel: both see the same brain with other greys at its rim
+
+
+def test_a_header_of_two_minds_is_a_warning(phantoms, poses, make_grid, register_quickly):
+    moving = phantoms.image(make_grid(), poses.moving)
+    shifted = moving.affine.copy()
+    shifted[0, 3] += 10
+    moving.set_sform(moving.affine, code=4)
+    moving.set_qform(shifted, code=1)
+    fixed = phantoms.image(make_grid(), poses.fixed)
+    said = register_quickly(moving, fixed).metrics["warnings"]
+    assert any("qform and sform differ" in line and "moving" in line for line in said)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31 - 1])
+def test_a_seed_that_means_the_clock_or_overflows_is_refused(scans, seed: int):
+    with pytest.raises(InputError, match="seed"):
+        register(scans.moving, scans.fixed, seed=seed)
+
+
+def test_overwriting_never_leaves_old_metrics_beside_new_files(
+    scans, register_quickly, tmp_path, monkeypatch
+):
+    result = register_quickly(scans.moving, scans.fixed)
+    result.save(tmp_path / "out")
+    replace, published = os.replace, []
+
+    def breaks(source: Path, target: Path) -> None:
+        if target.parent == tmp_path / "out":
+            published.append(target)
+        if len(published) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", breaks)
+    with pytest.raises(InputError, match="Input/output error"):
+        result.save(tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out" / "metrics.json").exists()

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from phantoms import blobs, homogeneous, indices, label_map, oblique_affine, oblique_grid
 from voxwarp.errors import InputError
+from voxwarp.files import write_bytes
 from voxwarp.grid import Grid
 from voxwarp.volume import (
     Volume,
@@ -22,7 +23,6 @@ from voxwarp.volume import (
     read_series,
     read_volume,
     to_canonical,
-    write_bytes,
     write_volume,
 )
 
@@ -482,7 +482,9 @@ def test_both_forms_say_the_same(tmp_path: Path) -> None:
 
 
 def test_the_intent_is_written(tmp_path: Path) -> None:
-    write_volume(Volume(scan(), oblique_grid(2, SHAPE)), tmp_path / "seg.nii.gz", intent="label")
+    write_volume(
+        Volume(scan(), oblique_grid(2, SHAPE), is_label_file=True), tmp_path / "seg.nii.gz"
+    )
     assert read_volume(tmp_path / "seg.nii.gz").is_label_file
 
 

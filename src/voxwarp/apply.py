@@ -4,18 +4,19 @@ import csv
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .errors import InputError
+from .files import check_readable, write_bytes
 from .formats import lps, read_affine, read_warp
 from .grid import Grid
-from .registration import AFFINE, INVERSE_WARP, METRICS, WARP
+from .registration import AFFINE, INVERSE_WARP, METRICS, WARP, Registration
 from .resample import Interpolation, resample
 from .transform import Chain
-from .volume import Source, Volume, read_series, write_bytes
+from .volume import Source, Volume, read_series
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,22 +39,18 @@ class SavedTransform:
 def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     """Read the folder that ``register`` wrote, or a single ITK affine.
 
-    Folders of ANTs' antsRegistration with an empty prefix have the same files and work too.
+    The folder may also be one of ANTs' antsRegistration, with any one prefix of the files.
 
     Raises:
         InputError: the files are missing or not ITK transforms.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"transform {path}: no such file or folder")
+    check_readable(path, "transform")
     if not path.is_dir():
         affine = read_affine(path)
         return SavedTransform(Chain([affine]), Chain([affine.inverse()]), None, None)
-    missing = [name for name in (AFFINE, WARP, INVERSE_WARP) if not (path / name).is_file()]
-    if missing:
-        raise InputError(f"transform {path}: the folder has no {missing[0]}")
-    affine, warp = read_affine(path / AFFINE), read_warp(path / WARP)
-    inverse_warp = read_warp(path / INVERSE_WARP)
+    affine, warp = read_affine(_only(path, AFFINE)), read_warp(_only(path, WARP))
+    inverse_warp = read_warp(_only(path, INVERSE_WARP))
     return SavedTransform(
         transform=Chain([warp, affine]),
         inverse=Chain([affine.inverse(), inverse_warp]),
@@ -64,7 +61,7 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
 
 def apply_to_image(
     image: Source,
-    saved: SavedTransform,
+    saved: SavedTransform | Registration,
     *,
     reference: Source | None = None,
     inverse: bool = False,
@@ -94,14 +91,15 @@ def apply_to_image(
                 "this transform does not tell the grid of the result: give --reference"
             )
         grid = known
+    volume = replace(volume, is_label_file=volume.holds_labels())
     if interpolation is None:
-        interpolation = "nearest" if volume.holds_labels() else "linear"
+        interpolation = "nearest" if volume.is_label_file else "linear"
     through = saved.inverse if inverse else saved.transform
     return resample(volume, grid, through, interpolation=interpolation), interpolation
 
 
 def apply_to_points(
-    points: np.ndarray, saved: SavedTransform, *, inverse: bool = False
+    points: np.ndarray, saved: SavedTransform | Registration, *, inverse: bool = False
 ) -> np.ndarray:
     """Carry points of the moving scan to the fixed scan, or back with ``inverse``.
 
@@ -185,6 +183,15 @@ def _numbers(row: list[str], axes: list[int], where: str) -> list[float]:
     if not np.isfinite(values).all():
         raise InputError(f"{where}: coordinates must be finite, got {values}")
     return values
+
+
+def _only(folder: Path, name: str) -> Path:
+    """The file of that name, or else the one whose name ends in it."""
+    found = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*{name}"))
+    if len(found) != 1:
+        number = f"{len(found)} files like" if found else "no"
+        raise InputError(f"transform {folder}: the folder has {number} {name}")
+    return found[0]
 
 
 def _moving_grid(path: Path) -> Grid | None:

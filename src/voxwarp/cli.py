@@ -1,5 +1,6 @@
 """The command line. Heavy imports stand inside the commands, so that --help is instant."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import InputError
+from .files import check_writable
 
 app = typer.Typer(
     help="Learning-based deformable registration of 3-D brain scans.",
@@ -156,17 +158,24 @@ def apply(
 ) -> None:
     """Carry images from the moving scan's space to the fixed scan's, resampled once."""
     from .apply import apply_to_image, load_transform
+    from .files import staging
     from .volume import write_volume
 
     targets = _targets(images, out, overwrite)
     saved = load_transform(transform)
     method: Any = interpolation.value if interpolation else None
-    for image, target in zip(images, targets, strict=True):
-        volume, used = apply_to_image(
-            image, saved, reference=reference, inverse=inverse, interpolation=method
-        )
-        write_volume(volume, target, intent="label" if used == "nearest" else "none")
-        typer.echo(f"{target}  ({used})")
+    with staging(targets[0].parent) as stage:  # all of them or none
+        used = []
+        for image, target in zip(images, targets, strict=True):
+            volume, how = apply_to_image(
+                image, saved, reference=reference, inverse=inverse, interpolation=method
+            )
+            write_volume(volume, stage / target.name)
+            used.append(how)
+        for target in targets:
+            os.replace(stage / target.name, target)
+    for target, how in zip(targets, used, strict=True):
+        typer.echo(f"{target}  ({how})")
 
 
 @app.command()
@@ -193,7 +202,7 @@ def points(
     """Carry points of the moving scan to the fixed scan, as apply carries its images."""
     from .apply import apply_to_csv, load_transform
 
-    _check_target(out, overwrite)
+    check_writable(out.parent, (out.name,), overwrite=overwrite)
     number = apply_to_csv(source, out, load_transform(transform), inverse=inverse, is_lps=lps)
     typer.echo(f"{out}  ({number} points)")
 
@@ -236,11 +245,8 @@ def models_import(
 
     model = import_keras(weights)
     folder = out or user_folder() / model.name
-    _check_target(folder / "model.json", overwrite)
-    try:
-        model.save(folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    check_writable(folder, ("model.json", "weights.safetensors"), overwrite=overwrite)
+    model.save(folder)
     typer.echo(f"{model.name}\t{folder}")
 
 
@@ -275,12 +281,10 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
         names = [_nifti_name(image) for image in images]
         if len(set(names)) < len(names):
             raise InputError(f"output {out}: two of the images have the same name")
-        if out.exists() and not out.is_dir():
-            raise InputError(f"output {out}: several images need a folder, this is a file")
         targets = [out / name for name in names]
     for target in targets:
         check_nifti_name(target)
-        _check_target(target, overwrite)
+    check_writable(targets[0].parent, tuple(t.name for t in targets), overwrite=overwrite)
     return targets
 
 
@@ -291,21 +295,11 @@ def _nifti_name(image: Path) -> str:
     return f"{stem}.nii.gz"
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    from .volume import check_writable
-
-    if target.is_dir():
-        raise InputError(f"output {target}: this is a folder, a file name is wanted")
-    if target.exists() and not overwrite:
-        raise InputError(f"output {target}: the file exists already; use --overwrite to replace it")
-    check_writable(target.parent)
-
-
 def _summary(metrics: dict) -> str:
     similarity = metrics["similarity"]
     before, after = (similarity[when]["local_ncc"] for when in ("before", "after"))
     parts = [
-        f"local NCC {before:.3f} → {after:.3f}",
+        f"local NCC {before:.3f} -> {after:.3f}",
         f"folds {metrics['jacobian']['folds']}",
         f"{sum(metrics['seconds'].values()):.1f} s",
     ]

@@ -9,15 +9,15 @@ import re
 from io import BytesIO
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
 
 from .errors import InputError
+from .files import check_readable, write_bytes
 from .transform import Affine, Warp
-from .volume import Volume, encode_nifti, image_grid, load_image, write_bytes
+from .volume import Volume, image_grid, load_image, nifti, write_nifti
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SIGNS = np.array([-1.0, -1.0, 1.0], dtype=np.float32)
@@ -49,8 +49,11 @@ def read_affine(path: str | os.PathLike[str]) -> Affine:
         InputError: the file is missing or no ITK affine of three dimensions.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"transform {path}: no such file")
+    check_readable(path, "transform")
+    if path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(
+            f"transform {path}: not an ITK affine; of a registration, name the whole folder"
+        )
     try:
         parameters, center = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
         if parameters.size != 12 or center.size != 3:
@@ -96,12 +99,9 @@ def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
     if warp.grid.is_sheared():
         raise ValueError("an ITK field needs a grid with orthogonal axes; see Grid.unsheared")
     vectors = np.moveaxis(warp.displacement, 0, -1)[:, :, :, None, :] * _SIGNS
-    image = nib.Nifti1Image(vectors.astype(np.float32, copy=False), None)
-    image.set_sform(warp.grid.affine, code=1)
-    image.set_qform(warp.grid.affine, code=1)
-    image.header.set_xyzt_units("mm", "sec")
+    image = nifti(vectors.astype(np.float32, copy=False), warp.grid)
     image.header.set_intent("vector")
-    write_bytes(path, encode_nifti(image, path))
+    write_nifti(image, path)
 
 
 def read_warp(path: str | os.PathLike[str]) -> Warp:

@@ -69,7 +69,7 @@ class Grid:
             "RAS"[row] if up else "LPI"[row] for row, up in zip(columns, signs, strict=True)
         )
 
-    def is_sheared(self, tolerance: float = 1e-3) -> bool:
+    def is_sheared(self, tolerance: float = 1e-4) -> bool:
         """Whether the axes are not at right angles, which ITK's image model cannot hold."""
         direction = self.direction
         return bool(np.abs(direction.T @ direction - np.eye(3)).max() > tolerance)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .errors import InputError
+from .files import check_readable
 from .model import Model, Recipe
 from .network import VoxelMorph
 
@@ -33,7 +34,7 @@ def import_keras(path: str | os.PathLike[str]) -> Model:
     network = VoxelMorph(_ENCODER, decoder)
     unet = network.unet
     for layer, (kernel, bias) in zip([*unet.down, *unet.up, unet.flow], layers, strict=True):
-        weight = torch.from_numpy(kernel.transpose(4, 3, 0, 1, 2).copy())
+        weight = torch.from_numpy(np.moveaxis(kernel, (-1, -2), (0, 1)).copy())
         if weight.shape != layer.weight.shape or bias.shape != (layer.out_channels,):
             raise InputError(
                 f"weights {path}: a convolution has the shape {tuple(weight.shape)}, "
@@ -48,8 +49,7 @@ def import_keras(path: str | os.PathLike[str]) -> Model:
 
 def _layers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Kernel and bias of the convolutions in the order they run, the flow last."""
-    if not path.is_file():
-        raise InputError(f"weights {path}: no such file")
+    check_readable(path, "weights")
     try:
         import h5py
     except ModuleNotFoundError as error:

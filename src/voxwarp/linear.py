@@ -24,9 +24,6 @@ def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
         InputError: SimpleITK finds nothing to align, in a scan of too few voxels for example.
     """
     f, m = _halved(fixed), _halved(moving)
-    start = sitk.CenteredTransformInitializer(
-        f, m, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
-    )
     method = sitk.ImageRegistrationMethod()
     # One work unit: with several, sums are added in the order threads finish, and bytes differ.
     method.SetNumberOfWorkUnits(1)
@@ -40,8 +37,10 @@ def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel([2, 1])  # 4 and 2 mm
     method.SetSmoothingSigmasPerLevel([2, 1])
-    method.SetInitialTransform(start, inPlace=False)
+    moments = sitk.CenteredTransformInitializerFilter.MOMENTS
     try:
+        start = sitk.CenteredTransformInitializer(f, m, sitk.AffineTransform(3), moments)
+        method.SetInitialTransform(start, inPlace=False)
         return from_sitk_affine(method.Execute(f, m))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

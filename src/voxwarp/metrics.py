@@ -15,7 +15,9 @@ def dice(a: np.ndarray, b: np.ndarray) -> dict[int, float]:
     Args:
         a, b: integer arrays of one shape.
     """
-    values, codes = np.unique(np.concatenate([a.ravel(), b.ravel()]), return_inverse=True)
+    labelled = (a != 0) | (b != 0)
+    a, b = a[labelled], b[labelled]
+    values, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
     first, second = codes[: a.size], codes[a.size :]
     sizes = np.bincount(first, minlength=len(values)) + np.bincount(second, minlength=len(values))
     shared = np.bincount(first[first == second], minlength=len(values))

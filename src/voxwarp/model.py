@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .errors import InputError
+from .files import write_bytes
 from .grid import Grid
 from .network import NETWORKS, Deformation
 
@@ -93,8 +94,6 @@ class Model:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``model.json`` and ``weights.safetensors`` into ``folder``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         weights = save(
             {k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()}
         )
@@ -110,13 +109,9 @@ class Model:
             "card": self.card,
         }
         # The weights first: a model.json that is there names weights that are there.
-        for name, payload in (
-            ("weights.safetensors", weights),
-            ("model.json", (json.dumps(description, indent=2) + "\n").encode()),
-        ):
-            part = folder / f".{name}.part"
-            part.write_bytes(payload)
-            os.replace(part, folder / name)
+        write_bytes(Path(folder) / "weights.safetensors", weights)
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        write_bytes(Path(folder) / "model.json", text.encode())
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Model":
@@ -127,7 +122,7 @@ class Model:
         """
         folder = find(model)
         try:
-            description = json.loads((folder / "model.json").read_text())
+            description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if description.get("format") != FORMAT:
                 raise InputError(
                     f"model {folder}: format {description.get('format')!r}, wanted {FORMAT!r}"

@@ -146,6 +146,10 @@ class VelocityPyramid(nn.Module):
     local correlation, and a residual g is added: v ← v + (g(a, b) − g(b, a)) / 2. The velocity
     is antisymmetric as that of ``DiffeomorphicVoxelMorph`` is, with the same consequences.
 
+    Between the levels the velocity is resized from end voxel to end voxel, although averaging and
+    strides put their voxels elsewhere, by up to one; the residuals have learnt to make up for it
+    on the lattice that they were trained on.
+
     Warping and correlation at every level after PWC-Net (doi:10.1109/CVPR.2018.00931), residual
     velocities after LapIRN (doi:10.1007/978-3-030-59716-0_21).
 

@@ -1,7 +1,7 @@
 """From a scan as it is stored to the network's input, with the way back."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -40,10 +40,10 @@ def prepare(
         seed: of the affine registration.
     """
     scan = to_canonical(scan)
+    scan = replace(scan, data=_from_zero(scan.data.astype(np.float32)))
     if template_to_scan is None:
         template_to_scan = register_affine(template(), scan, seed=seed)
-    values = Volume(_from_zero(scan.data.astype(np.float32)), scan.grid, scan.name)
-    aligned = resample(values, recipe.grid, template_to_scan).data
+    aligned = resample(scan, recipe.grid, template_to_scan).data
     return Prepared(torch.from_numpy(scaled(aligned, recipe.percentile)), template_to_scan)
 
 

@@ -4,13 +4,10 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,20 +19,13 @@ import torch
 
 from . import field, formats, metrics
 from .errors import InputError
+from .files import check_writable, staging
 from .grid import Grid
 from .model import Model, has_bfloat16
 from .prepare import Prepared, prepare, template_path
 from .resample import resample
 from .transform import Affine, Chain, Warp, carry
-from .volume import (
-    Source,
-    Volume,
-    check_writable,
-    new_folder,
-    read_labels,
-    read_volume,
-    write_volume,
-)
+from .volume import Source, Volume, nifti, read_labels, read_volume, write_volume
 
 AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
 WARPED, INVERSE_WARPED, WARPED_LABELS = (
@@ -71,6 +61,16 @@ class Registration:
     metrics: dict[str, Any]
 
     @property
+    def fixed_grid(self) -> Grid:
+        """Grid of the fixed scan, and of the warps."""
+        return self.fixed.grid
+
+    @property
+    def moving_grid(self) -> Grid:
+        """Grid of the moving scan."""
+        return self.moving.grid
+
+    @property
     def transform(self) -> Chain:
         """Points of the fixed scan to points of the moving scan, RAS mm: pulls images."""
         return Chain([self.warp, self.affine])
@@ -100,14 +100,12 @@ class Registration:
     @property
     def moved(self) -> nib.Nifti1Image:
         """The moving scan on the fixed grid, as an image of nibabel's."""
-        return nib.Nifti1Image(
-            self.warped.data, self.warped.grid.affine, dtype=self.warped.data.dtype
-        )
+        return nifti(self.warped.data, self.warped.grid)
 
     def jacobian_determinant(self) -> nib.Nifti1Image:
         """Det J of the deformable part W on the fixed grid: below 1 it shrinks, ≤ 0 it folds."""
         determinant = field.jacobian_determinant(self.warp.in_voxels()[None])[0].numpy()
-        return nib.Nifti1Image(determinant, self.fixed.grid.affine)
+        return nifti(determinant, self.fixed.grid)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
         """Write all outputs, named as ANTs names them; all of them or none.
@@ -121,7 +119,7 @@ class Registration:
         """
         folder = Path(folder)
         check_output(folder, overwrite=overwrite)
-        with _staging(folder) as stage:
+        with staging(folder) as stage:
             started = time.perf_counter()
             jobs = [
                 lambda: formats.write_warp(self.warp, stage / WARP),
@@ -132,8 +130,8 @@ class Registration:
             ]
             if self.warped_labels is not None:
                 labels = self.warped_labels
-                jobs.append(lambda: write_volume(labels, stage / WARPED_LABELS, intent="label"))
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # gzip lets go of the interpreter
+                jobs.append(lambda: write_volume(labels, stage / WARPED_LABELS))
+            with ThreadPoolExecutor(2) as pool:  # gzip lets go of the interpreter
                 for job in [pool.submit(job) for job in jobs]:
                     job.result()
             self.metrics["seconds"]["write"] = round(time.perf_counter() - started, 3)
@@ -155,6 +153,8 @@ def register(
 ) -> Registration:
     """Find the deformation that aligns the moving scan with the fixed one.
 
+    What is doubtful about the scans or the result stands in ``metrics["warnings"]``.
+
     Args:
         moving, fixed: brain-extracted scans of any size, spacing and orientation: paths, or
             images of nibabel's. ``fixed`` defaults to the MNI152 template.
@@ -169,58 +169,53 @@ def register(
     Raises:
         InputError: an input, the model or the device is not there or not usable.
     """
+    if not 0 <= seed < 2**31 - 1:
+        raise InputError(f"seed {seed}: a whole number from 0 to {2**31 - 2} is wanted")
+    unused = fixed_labels is not None and labels is None
+    target = torch_device(device)
     clock = _Clock(progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        clock.start("read")
-        target = torch_device(device)
-        moving_scan, moving_labels = _read(moving, labels, "moving")
-        fixed_scan, target_labels = _read(
-            template_path() if fixed is None else fixed, fixed_labels, "fixed"
-        )
-        network = Model.load(model, target)
-        clock.start("affine")
-        f, m = _prepare_both(fixed_scan, moving_scan, fixed is None, affine, network, seed)
-        clock.start("network")
-        displacement, inverse = deform(network, f, m, target)
-        clock.start("compose")
-        result = Registration(
-            fixed=fixed_scan,
-            moving=moving_scan,
-            affine=m.template_to_scan.after(f.template_to_scan.inverse()),
-            warp=on_fixed_grid(displacement, network, f, fixed_scan.grid),
-            inverse_warp=on_fixed_grid(inverse, network, f, fixed_scan.grid),
-            labels=moving_labels,
-            metrics={},
-        )
-        clock.start("resample")
-        _ = result.warped, result.inverse_warped, result.warped_labels
-        clock.start("measure")
-        measured = _measure(result, f, m, displacement, target_labels)
-        clock.stop()
-    settings = {
-        "affine": affine,
-        "device": str(target),
-        "seed": seed,
-        "threads": torch.get_num_threads(),
-    }
-    settings["precision"] = "bf16 convolutions" if has_bfloat16(target) else "float32"
+    clock.start("read")
+    moving_scan, moving_labels = _read(moving, labels, "moving")
+    fixed_scan, target_labels = _read(fixed or template_path(), fixed_labels, "fixed")
+    inputs = _inputs(moving=moving, fixed=fixed, labels=labels, fixed_labels=fixed_labels)
+    loaded = Model.load(model, target)
+    clock.start("affine")
+    f, m = _prepare_both(fixed_scan, moving_scan, fixed is None, affine, loaded, seed)
+    clock.start("network")
+    displacement, inverse = deform(loaded, f, m, target)
+    clock.start("compose")
+    result = Registration(
+        fixed=fixed_scan,
+        moving=moving_scan,
+        affine=m.template_to_scan.after(f.template_to_scan.inverse()),
+        warp=on_fixed_grid(displacement, loaded, f, fixed_scan.grid),
+        inverse_warp=on_fixed_grid(inverse, loaded, f, fixed_scan.grid),
+        labels=moving_labels,
+        metrics={},
+    )
+    clock.start("resample")
+    _ = result.warped, result.inverse_warped, result.warped_labels
+    clock.start("measure")
+    measured = _measure(result, f, m, displacement, target_labels)
+    clock.stop()
     result.metrics.update(
         versions=_versions(),
-        inputs=_inputs(moving=moving, fixed=fixed, labels=labels, fixed_labels=fixed_labels),
-        model={
-            "name": network.name,
-            "weights_sha256": network.sha256,
-            "licence": network.card.get("licence"),
+        inputs=inputs,
+        model=_described(loaded),
+        settings={
+            "affine": affine,
+            "device": str(target),
+            "precision": "bf16 convolutions" if has_bfloat16(target) else "float32",
+            "seed": seed,
+            "threads": torch.get_num_threads(),
         },
-        settings=settings,
         grids={
             name: {"shape": list(volume.grid.shape), "affine": volume.grid.affine.tolist()}
             for name, volume in (("fixed", fixed_scan), ("moving", moving_scan))
         },
         seconds=clock.seconds,
         **measured,
-        warnings=[str(w.message) for w in caught] + _doubts(measured),
+        warnings=[*moving_scan.doubts, *fixed_scan.doubts, *_doubts(measured, unused)],
     )
     return result
 
@@ -231,14 +226,7 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: it is no folder, holds outputs already, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output {folder}: there is a file of that name, a folder is wanted")
-    there = [name for name in OUTPUTS if (folder / name).exists()]
-    if there and not overwrite:
-        raise InputError(
-            f"output {folder}: {there[0]} exists already; choose another folder or use --overwrite"
-        )
-    check_writable(folder)
+    check_writable(folder, OUTPUTS, overwrite=overwrite)
 
 
 def torch_device(name: str) -> torch.device:
@@ -260,13 +248,13 @@ def _read(scan: Source, labels: Source | None, role: str) -> tuple[Volume, Volum
     mapped = None if labels is None else read_labels(labels, volume, f"{role} label map")
     if not volume.grid.is_sheared():
         return volume, mapped
-    warnings.warn(
+    doubt = (
         f"{role} image {volume.name}: its axes are sheared, which ITK files cannot say; it was "
-        f"resampled onto an orthogonal grid, and the outputs refer to that",
-        stacklevel=3,
+        f"resampled onto an orthogonal grid, and the outputs refer to that"
     )
     grid = volume.grid.unsheared()
-    return resample(volume, grid), mapped and resample(mapped, grid, interpolation="nearest")
+    straight = replace(resample(volume, grid), doubts=(*volume.doubts, doubt))
+    return straight, mapped and resample(mapped, grid, interpolation="nearest")
 
 
 def _prepare_both(
@@ -336,13 +324,13 @@ def _measure(
     }
 
 
-def _doubts(measured: dict[str, Any]) -> list[str]:
+def _doubts(measured: dict[str, Any], unused_labels: bool) -> list[str]:
     """Reasons to look twice at the result."""
-    doubts = []
+    doubts = ["fixed labels need labels of the moving scan for Dice"] if unused_labels else []
     before, after = (measured["similarity"][when]["local_ncc"] for when in ("before", "after"))
     if before == 0:
         doubts.append("the scans do not overlap: they are not aligned in world space")
-    elif after < before:
+    elif after < before - 0.005:
         doubts.append(
             f"the scans are less alike after the registration: local NCC {before:.3f} → {after:.3f}"
         )
@@ -353,6 +341,14 @@ def _doubts(measured: dict[str, Any]) -> list[str]:
             f"the deformation folds in {measured['jacobian']['folds']} voxels of the fixed brain"
         )
     return doubts
+
+
+def _described(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "weights_sha256": model.sha256,
+        "licence": model.card.get("licence"),
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -395,24 +391,10 @@ class _Clock:
         self._stage = ""
 
 
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """A hidden folder inside ``folder`` that is gone afterwards, whatever happens."""
-    try:
-        with (
-            new_folder(folder),
-            tempfile.TemporaryDirectory(prefix=".voxwarp-", dir=folder) as stage,
-        ):
-            yield Path(stage)
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
 def _publish(stage: Path, folder: Path) -> list[Path]:
-    """Move the files to their names; outputs of an earlier run that this one lacks go away."""
-    for name in OUTPUTS:
-        if not (stage / name).exists():
-            (folder / name).unlink(missing_ok=True)
+    """Move the files to their names; outputs of an earlier run go away, its metrics.json first."""
+    for name in reversed(OUTPUTS):
+        (folder / name).unlink(missing_ok=True)
     names = [name for name in OUTPUTS if (stage / name).exists()]
     for name in names:
         os.replace(stage / name, folder / name)

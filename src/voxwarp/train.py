@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -100,7 +101,8 @@ def train(data: Path, out: Path, *, minutes: float, device: str, seed: int) -> N
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
             }
-            torch.save(state, out / "training.pt")
+            torch.save(state, out / "training.pt.part")
+            os.replace(out / "training.pt.part", out / "training.pt")
         if late:
             return
 

@@ -3,12 +3,13 @@
 import gzip
 import logging
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import IOBase
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from nibabel.filebasedimages import FileBasedImage, ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
 from .errors import InputError
+from .files import check_readable, write_file
 from .grid import Grid, canonical_axes
 
 _NEIGHBOURS = slice(None, -1), slice(1, None)
@@ -39,6 +41,7 @@ class Volume:
         name: what to call the volume in messages: its path.
         is_label_file: the header says that the values are labels (NIfTI intent 1002).
         frame_spacing: time between the frames of a series, seconds.
+        doubts: what is odd about the file, a sentence each.
     """
 
     data: np.ndarray
@@ -46,6 +49,7 @@ class Volume:
     name: str = "image"
     is_label_file: bool = False
     frame_spacing: float = 1.0
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.shape[:3] != self.grid.shape:
@@ -54,13 +58,15 @@ class Volume:
     def holds_labels(self) -> bool:
         """Whether the values are labels rather than intensities.
 
-        Intensities are often stored as integers too. A label map has an integer type and
-        either says so in its header, has few values, or is made of flat patches: most
+        Intensities are often stored as integers too. A label map either says so in its header
+        or has an integer type and few values, or an integer type and flat patches: half of the
         neighbouring voxels of the foreground are equal, which in a scan they hardly ever are.
         """
+        if self.is_label_file:
+            return True
         if self.data.dtype.kind not in "iub":
             return False
-        if self.is_label_file or _few_values(self.data, limit=32):
+        if _few_values(self.data, limit=32):
             return True
         pairs, equal = 0, 0
         for axis in range(3):
@@ -140,6 +146,7 @@ def read_series(source: Source, what: str = "image") -> Volume:
         name,
         is_label_file=_intent(image) == "label",
         frame_spacing=_frame_spacing(image),
+        doubts=_doubts(image, grid, f"{what} {name}"),
     )
 
 
@@ -194,30 +201,48 @@ def to_canonical(volume: Volume) -> Volume:
     return replace(volume, data=np.ascontiguousarray(data), grid=grid)
 
 
-def write_volume(volume: Volume, path: str | os.PathLike[str], *, intent: str = "none") -> None:
+def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write NIfTI-1 (``.nii`` or ``.nii.gz``), qform and sform both set, atomically.
 
-    The bytes depend on the data and the grid alone: no time, no file name is stored.
+    The bytes depend on the data and the grid alone: no time, no file name is stored. Labels
+    are marked as such (intent 1002).
 
     Raises:
         InputError: the name does not end in .nii or .nii.gz, or the file cannot be written.
     """
-    image = nib.Nifti1Image(volume.data, None, dtype=volume.data.dtype)
-    image.set_sform(volume.grid.affine, code=1)
-    image.set_qform(volume.grid.affine, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    image.header.set_intent(intent)
+    image = nifti(volume.data, volume.grid)
+    image.header.set_intent("label" if volume.is_label_file else "none")
     if volume.data.ndim == 4:
         image.header.set_zooms((*volume.grid.spacing, volume.frame_spacing))
-    write_bytes(path, encode_nifti(image, path))
+    write_nifti(image, path)
 
 
-def encode_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> bytes:
-    """The bytes of the file called ``path``, gzipped where its name says so."""
+def nifti(data: np.ndarray, grid: Grid) -> nib.Nifti1Image:
+    """An image of nibabel's in the array's own type, its place said twice (qform and sform)."""
+    image = nib.Nifti1Image(data, None, dtype=data.dtype)
+    image.set_sform(grid.affine, code=1)
+    image.set_qform(grid.affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    return image
+
+
+def write_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> None:
+    """Write an image of nibabel's, gzipped where the name says so, atomically.
+
+    Raises:
+        InputError: as ``write_volume``.
+    """
     check_nifti_name(path)
-    payload = image.to_bytes()
-    # Level 1: three times faster than the default on fields and scans, for a few % of size.
-    return gzip.compress(payload, 1, mtime=0) if str(path).endswith(".gz") else payload
+
+    def write(stream: BinaryIO) -> None:
+        if not str(path).endswith(".gz"):
+            image.to_stream(cast(IOBase, stream))
+            return
+        # Level 1: many times faster than the default on fields and scans, for a few % of size.
+        with gzip.GzipFile("", "wb", 1, stream, mtime=0) as zipped:
+            image.to_stream(zipped)
+
+    write_file(path, write)
 
 
 def check_nifti_name(path: str | os.PathLike[str]) -> None:
@@ -230,57 +255,6 @@ def check_nifti_name(path: str | os.PathLike[str]) -> None:
         raise InputError(f"output {path}: the name must end in .nii or .nii.gz")
 
 
-def write_bytes(path: str | os.PathLike[str], payload: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that a file there is whole.
-
-    Raises:
-        InputError: the folder cannot be made, is not writable or full.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with new_folder(path.parent):
-            try:
-                with open(part, "wb") as stream:
-                    stream.write(payload)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(part, path)
-            except BaseException:
-                with suppress(OSError):
-                    part.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; where what follows fails, remove the ones made."""
-    missing = [f for f in (folder, *folder.parents) if not f.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for made in missing:
-            with suppress(OSError):  # not made, or something else is in it by now
-                made.rmdir()
-        raise
-
-
-def check_writable(folder: Path) -> None:
-    """Make sure, before anything costs time, that ``folder`` can be made and written to.
-
-    Raises:
-        InputError: it cannot.
-    """
-    there = next(f for f in (folder, *folder.absolute().parents) if f.exists())
-    try:
-        Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=there)).rmdir()
-    except OSError as error:
-        raise InputError(f"cannot write to {there}: {error.strerror or error}") from error
-
-
 def _name(source: Source) -> str:
     if isinstance(source, SpatialImage):
         return source.get_filename() or f"<{type(source).__name__}>"
@@ -291,8 +265,7 @@ def _open(source: Source, what: str) -> FileBasedImage:
     if isinstance(source, SpatialImage):
         return source
     path = Path(source)
-    if not path.exists():
-        raise InputError(f"{what} {path}: no such file")
+    check_readable(path, what)
     if path.is_dir():
         raise InputError(f"{what} {path}: this is a folder, an image file is wanted")
     try:
@@ -368,10 +341,26 @@ def _native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
     return data.astype(np.float32 if narrow else np.float64, copy=False)
 
 
+def _doubts(image: SpatialImage, grid: Grid, which: str) -> tuple[str, ...]:
+    """Whether the header places the voxels in two ways, of which other tools may take the other."""
+    if not isinstance(image, nib.Nifti1Pair):
+        return ()
+    qform, code = image.get_qform(coded=True)
+    if not code or not image.get_sform(coded=True)[1]:
+        return ()
+    try:
+        same = grid.matches(Grid(grid.shape, qform))
+    except ValueError:
+        same = False
+    return () if same else (f"{which}: qform and sform differ; the sform was used",)
+
+
 def _frame_spacing(image: SpatialImage) -> float:
     """Seconds between frames: the header's fourth zoom, in the unit that the header names."""
     zooms = image.header.get_zooms()
-    units = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else "sec"
+    units = "msec" if isinstance(image, nib.MGHImage) else "sec"
+    if hasattr(image.header, "get_xyzt_units"):
+        units = image.header.get_xyzt_units()[1]
     per_second = {"msec": 1e3, "usec": 1e6}.get(units, 1.0)
     return float(zooms[3]) / per_second if len(zooms) > 3 and zooms[3] > 0 else 1.0
 

@@ -1,0 +1,107 @@
+"""Files that are there are whole: written under another name, then renamed, or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import InputError
+
+
+def write_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a file under a temporary name and rename it; folders are made.
+
+    Raises:
+        InputError: the folder cannot be made, is not writable or full.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with new_folder(path.parent):
+            try:
+                with open(part, "wb") as stream:
+                    write(stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(part, path)
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_bytes(path: str | os.PathLike[str], payload: bytes) -> None:
+    """``write_file`` for contents that are there already."""
+    write_file(path, lambda stream: stream.write(payload))
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside ``folder`` that is gone afterwards, whatever happens.
+
+    Raises:
+        InputError: it cannot be made, or what is done in it raises OSError.
+    """
+    try:
+        with (
+            new_folder(folder),
+            tempfile.TemporaryDirectory(prefix=".voxwarp-", dir=folder) as stage,
+        ):
+            yield Path(stage)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; where what follows fails, remove the ones made."""
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for made in missing:
+            with suppress(OSError):  # not made, or something else is in it by now
+                made.rmdir()
+        raise
+
+
+def check_writable(folder: Path, names: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
+    """Make sure, before anything costs time, that files of these names can go into ``folder``.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or one of the files exists.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"output {folder}: this is a file, a folder is wanted")
+        for name in names:
+            if (folder / name).is_dir():
+                raise InputError(f"output {folder / name}: this is a folder, a file is wanted")
+            if (folder / name).exists() and not overwrite:
+                raise InputError(
+                    f"output {folder / name}: the file exists already; "
+                    f"use --overwrite to replace it, or another name"
+                )
+        there = next(f for f in (folder, *folder.absolute().parents) if f.exists())
+        Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=there)).rmdir()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def check_readable(path: Path, what: str) -> None:
+    """Make sure that there is a file or folder.
+
+    Raises:
+        InputError: there is none, or one may not look.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{what} {path}: no such file or folder") from error
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be read: {error.strerror or error}") from error
