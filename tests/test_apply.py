@@ -613,3 +613,11 @@ def test_a_scan_taken_by_nearest_neighbour_is_not_marked_as_labels(cli, saved, t
     out = tmp_path / "out.nii.gz"
     cli("apply", saved.moving, "-t", saved.out, "-o", out, "--interpolation", "nearest")
     assert nib.load(out).header.get_intent()[0] == "none"
+
+
+def test_a_series_on_a_constant_background_is_no_label_map(cli, saved, tmp_path):
+    image = nib.load(saved.moving)
+    frames = np.stack([np.asarray(image.dataobj) + 5 * (t + 1) for t in range(3)], axis=-1)
+    nib.save(nib.Nifti1Image(frames.astype(np.int16), image.affine), tmp_path / "bold.nii.gz")
+    done = cli("apply", tmp_path / "bold.nii.gz", "-t", saved.out, "-o", tmp_path / "out.nii.gz")
+    assert "(linear)" in done.out

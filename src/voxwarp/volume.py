@@ -60,18 +60,21 @@ class Volume:
 
         Intensities are often stored as integers too. A label map either says so in its header
         or has an integer type and few values, or an integer type and flat patches: half of the
-        neighbouring voxels of the foreground are equal, which in a scan they hardly ever are.
+        neighbouring voxels, other than of the commonest value, are equal, which in a scan they
+        hardly ever are. Of a series the first frame is looked at.
         """
         if self.is_label_file:
             return True
         if self.data.dtype.kind not in "iub":
             return False
-        if _few_values(self.data, limit=32):
+        frame = self.data.reshape(*self.data.shape[:3], -1)[..., 0]
+        values, counts = np.unique(frame, return_counts=True)
+        if len(values) <= 32:
             return True
-        pairs, equal = 0, 0
+        background, pairs, equal = values[counts.argmax()], 0, 0
         for axis in range(3):
-            first, second = (np.moveaxis(self.data, axis, 0)[part] for part in _NEIGHBOURS)
-            foreground = (first != 0) & (second != 0)
+            first, second = (np.moveaxis(frame, axis, 0)[part] for part in _NEIGHBOURS)
+            foreground = (first != background) & (second != background)
             pairs += int(foreground.sum())
             equal += int((first == second)[foreground].sum())
         return equal >= pairs / 2
@@ -368,12 +371,6 @@ def _frame_spacing(image: SpatialImage) -> float:
 def _intent(image: SpatialImage) -> str:
     header = image.header
     return str(header.get_intent()[0]) if hasattr(header, "get_intent") else "none"
-
-
-def _few_values(data: np.ndarray, limit: int) -> bool:
-    """Whether there are at most ``limit`` values; most scans are told by a small sample."""
-    sample = data.reshape(-1)[:: max(1, data.size // 10000)]
-    return len(np.unique(sample)) <= limit and len(np.unique(data)) <= limit
 
 
 def _first(error: BaseException) -> str:
