@@ -89,6 +89,15 @@ def _make_grid() -> Callable[..., Grid]:
     return make_grid
 
 
+@pytest.fixture(scope="session")
+def unlike_grids() -> dict[str, Grid]:
+    """A fixed and a moving grid that share neither axes nor spacing nor angle."""
+    return {
+        "fixed": make_grid("LPI", (4, 5, 4.5)),
+        "moving": make_grid("ASR", (4.5, 4, 5), turn=(12, -7, 9)),
+    }
+
+
 @dataclass(frozen=True)
 class Pose:
     """Another head: phantom(x) = brain(M(x)), M an affine after a smooth displacement, RAS mm."""

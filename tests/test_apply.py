@@ -18,15 +18,13 @@ from voxwarp.registration import Registration
 
 
 @pytest.fixture(scope="module")
-def saved(phantoms, poses, make_grid, register_quickly, tmp_path_factory) -> types.SimpleNamespace:
+def saved(
+    phantoms, poses, unlike_grids, register_quickly, tmp_path_factory
+) -> types.SimpleNamespace:
     """A registration on disk, with the files it was made of."""
     folder = tmp_path_factory.mktemp("saved")
     here = types.SimpleNamespace(folder=folder, out=folder / "out")
-    grids = {
-        "fixed": make_grid("LPI", (4, 5, 4.5)),
-        "moving": make_grid("ASR", (4.5, 4, 5), turn=(12, -7, 9)),
-    }
-    for role, grid in grids.items():
+    for role, grid in unlike_grids.items():
         pose = getattr(poses, role)
         for name, image in (
             (role, phantoms.image(grid, pose, np.int16)),

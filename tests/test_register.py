@@ -32,15 +32,11 @@ FILES = {"0GenericAffine.mat", *IMAGES, "metrics.json"}
 
 
 @pytest.fixture(scope="module")
-def scans(phantoms, poses, make_grid, tmp_path_factory) -> types.SimpleNamespace:
+def scans(phantoms, poses, unlike_grids, tmp_path_factory) -> types.SimpleNamespace:
     """Paths of two scans of different grids and of their labels."""
     folder = tmp_path_factory.mktemp("scans")
     paths = types.SimpleNamespace(folder=folder)
-    grids = {
-        "fixed": make_grid("LPI", (4, 5, 4.5)),
-        "moving": make_grid("ASR", (4.5, 4, 5), turn=(12, -7, 9)),
-    }
-    for role, grid in grids.items():
+    for role, grid in unlike_grids.items():
         pose = getattr(poses, role)
         for name, image in (
             (role, phantoms.image(grid, pose, np.int16)),

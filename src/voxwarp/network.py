@@ -186,7 +186,9 @@ class VelocityPyramid(nn.Module):
         velocity = self._residual(len(features) - 1, features[-1])
         for level in reversed(range(finest, len(features) - 1)):
             shape = features[level].shape[2:]
-            middle = field.exponentiate(torch.cat([velocity, -velocity]) / 2, steps=self.steps - 2)
+            middle = field.exponentiate(
+                torch.cat([velocity, -velocity]) / 2, steps=max(self.steps - 2, 1)
+            )
             pulled = field.warp(
                 features[level].float(), field.resize(middle, shape), padding="border"
             )

@@ -176,7 +176,9 @@ def register(
     clock = _Clock(progress)
     clock.start("read")
     moving_scan, moving_labels = _read(moving, labels, "moving")
-    fixed_scan, target_labels = _read(fixed or template_path(), fixed_labels, "fixed")
+    fixed_scan, target_labels = _read(
+        template_path() if fixed is None else fixed, fixed_labels, "fixed"
+    )
     inputs = _inputs(moving=moving, fixed=fixed, labels=labels, fixed_labels=fixed_labels)
     loaded = Model.load(model, target)
     clock.start("affine")
