@@ -21,7 +21,7 @@ CARD = {
     "recipe": {
         "script": "src/voxwarp/train.py",
         "commit": "a3aacfe",
-        "supervision": "none: local NCC (windows of 5 voxels), both directions; velocity λ 0.5",
+        "supervision": "none: local NCC (windows of 5 voxels), both directions; lambda 0.5",
         "steps": "700 without the finest level, then 450 with all, batch of one pair",
         "note": "cosine laid out over 1300 steps for the first 700, over 1150 for the rest",
         "seed": 0,

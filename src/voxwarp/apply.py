@@ -75,8 +75,8 @@ def apply_to_image(
         reference: an image whose grid the result gets; by default the fixed scan's (with
             ``inverse`` the moving scan's).
         inverse: carry from the fixed space to the moving space.
-        interpolation: by default "nearest" for labels, which are told by their integer type
-            and flat patches, and "linear" for everything else.
+        interpolation: by default "nearest" for labels (see ``Volume.holds_labels``) and "linear"
+            for everything else.
 
     Returns:
         The result in the image's own type, and the interpolation that was used.

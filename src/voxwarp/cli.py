@@ -223,7 +223,7 @@ def models_show(
     """What a model is and was trained on."""
     from .model import find
 
-    typer.echo((find(model) / "model.json").read_text().rstrip())
+    typer.echo((find(model) / "model.json").read_text(encoding="utf-8").rstrip())
 
 
 @models_app.command("import")

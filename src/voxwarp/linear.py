@@ -25,7 +25,7 @@ def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
     """
     f, m = _halved(fixed), _halved(moving)
     method = sitk.ImageRegistrationMethod()
-    # One work unit: with several, sums are added in the order threads finish, and bytes differ.
+    # One work unit: the result depends, by some hundredths of a mm, on how many there are.
     method.SetNumberOfWorkUnits(1)
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.RANDOM)

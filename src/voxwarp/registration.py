@@ -108,7 +108,7 @@ class Registration:
         return nifti(determinant, self.fixed.grid)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
-        """Write all outputs, named as ANTs names them; all of them or none.
+        """Write all outputs, named as ANTs names them: each whole, ``metrics.json`` last.
 
         Returns:
             The files, in a fixed order.
@@ -290,7 +290,7 @@ def on_fixed_grid(displacement: torch.Tensor, model: Model, fixed: Prepared, gri
 
 
 def _rounded(warp: Warp) -> Warp:
-    """Displacements to 2⁻¹³ mm (0.1 µm): the files are a third smaller and as much faster written.
+    """Displacements to 2⁻¹³ mm (0.1 µm): files 30 % smaller, written in a quarter less time.
 
     Everything is computed from the rounded field, so that the files say exactly what was done.
     """
@@ -394,10 +394,17 @@ class _Clock:
 
 
 def _publish(stage: Path, folder: Path) -> list[Path]:
-    """Move the files to their names; outputs of an earlier run go away, its metrics.json first."""
-    for name in reversed(OUTPUTS):
-        (folder / name).unlink(missing_ok=True)
-    names = [name for name in OUTPUTS if (stage / name).exists()]
-    for name in names:
-        os.replace(stage / name, folder / name)
-    return [folder / name for name in names]
+    """Move the files to their names, metrics.json last; that of an earlier run goes first.
+
+    So a metrics.json that is there belongs to the files beside it. What an earlier run wrote
+    is replaced file by file, or removed where this run has none.
+    """
+    (folder / METRICS).unlink(missing_ok=True)
+    written = []
+    for name in OUTPUTS:
+        if (stage / name).exists():
+            os.replace(stage / name, folder / name)
+            written.append(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    return written

@@ -1,6 +1,7 @@
 """Values of a volume on another grid, through any chain of transforms, interpolated once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -45,7 +46,7 @@ def resample(
         for t, frame in enumerate(read):
             out[first:last, ..., t] = _cast(frame(voxels), out.dtype)
     data = out[..., 0] if volume.data.ndim == 3 else out
-    return Volume(data, onto, volume.name, volume.is_label_file, volume.frame_spacing)
+    return replace(volume, data=data, grid=onto)
 
 
 def _reader(frame: np.ndarray, interpolation: Interpolation) -> Callable[[np.ndarray], np.ndarray]:

@@ -76,10 +76,8 @@ def train(data: Path, out: Path, *, minutes: float, device: str, seed: int) -> N
             velocity = network.velocity(
                 recontrast(moving, draw), recontrast(fixed, draw), finest=finest
             )
-        similarity, roughness = (
-            cost(moving, fixed, velocity, ARCHITECTURE["steps"]),
-            diffusion(velocity),
-        )
+        similarity = cost(moving, fixed, velocity, ARCHITECTURE["steps"])
+        roughness = diffusion(velocity)
         optimizer.zero_grad(set_to_none=True)
         (similarity + SMOOTHNESS * roughness).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
