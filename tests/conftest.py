@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from voxwarp.cli import main
 from voxwarp.field import jacobian_determinant
 from voxwarp.grid import Grid
 from voxwarp.model import Model, Recipe
-from voxwarp.prepare import prepare, template_path
+from voxwarp.prepare import Findings, prepare, template_path
 from voxwarp.registration import Registration, register
 from voxwarp.transform import Affine, Warp
 from voxwarp.volume import Volume
@@ -47,6 +47,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache is neither read nor written; the tests share one of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXWARP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -186,9 +194,10 @@ def tiny_model(phantoms: Phantoms, tmp_path_factory: pytest.TempPathFactory) -> 
         model = Model.build({"name": "pyramid", "channels": [8, 16, 16]}, recipe)
         for level, scale in enumerate((1e-3, 4e-3, 3e-2)):
             torch.nn.init.normal_(model.network.residual[level][-1].weight, std=scale)
-    grid, still = make_grid(), Affine(np.eye(4))
+    grid = make_grid()
+    upright = Findings("brain", grid, Affine(np.eye(4)))
     pair = [
-        prepare(Volume(phantoms.values(grid, pose), grid), recipe, template_to_scan=still)
+        prepare(Volume(phantoms.values(grid, pose), grid), recipe, upright)
         for pose in (OTHER, UPRIGHT)
     ]
     moving, fixed = (prepared.image[None, None] for prepared in pair)

@@ -13,6 +13,7 @@ from .errors import InputError
 from .files import check_readable, write_bytes
 from .formats import lps, read_affine, read_warp
 from .grid import Grid
+from .preprocess import RECORD
 from .registration import AFFINE, INVERSE_WARP, METRICS, WARP, Registration
 from .resample import Interpolation, resample
 from .transform import Chain
@@ -37,9 +38,10 @@ class SavedTransform:
 
 
 def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
-    """Read the folder that ``register`` wrote, or a single ITK affine.
+    """Read a folder that ``register`` or ``preprocess`` wrote, or a single ITK affine.
 
-    The folder may also be one of ANTs' antsRegistration, with any one prefix of the files.
+    The folder may also be one of ANTs' antsRegistration, with any one prefix of the files. Of a
+    preprocessed scan, the scan is the moving side and its aligned brain the fixed.
 
     Raises:
         InputError: the files are missing or not ITK transforms.
@@ -49,13 +51,15 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     if not path.is_dir():
         affine = read_affine(path)
         return SavedTransform(Chain([affine]), Chain([affine.inverse()]), None, None)
+    if (path / RECORD).is_file():
+        return _load_preprocessed(path)
     affine, warp = read_affine(_only(path, AFFINE)), read_warp(_only(path, WARP))
     inverse_warp = read_warp(_only(path, INVERSE_WARP))
     return SavedTransform(
         transform=Chain([warp, affine]),
         inverse=Chain([affine.inverse(), inverse_warp]),
         fixed_grid=warp.grid,
-        moving_grid=_moving_grid(path / METRICS),
+        moving_grid=_grid_of(path / METRICS, "moving"),
     )
 
 
@@ -185,6 +189,13 @@ def _numbers(row: list[str], axes: list[int], where: str) -> list[float]:
     return values
 
 
+def _load_preprocessed(path: Path) -> SavedTransform:
+    """The affine map between a scan and its aligned brain, as a registration to that."""
+    affine = read_affine(path / AFFINE)
+    grids = [_grid_of(path / RECORD, name) for name in ("aligned", "scan")]
+    return SavedTransform(Chain([affine]), Chain([affine.inverse()]), *grids)
+
+
 def _only(folder: Path, name: str) -> Path:
     """The file of that name, or else the one whose name ends in it."""
     found = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*{name}"))
@@ -194,9 +205,9 @@ def _only(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def _moving_grid(path: Path) -> Grid | None:
+def _grid_of(record: Path, name: str) -> Grid | None:
+    """One of the grids that a record in JSON tells, if it does."""
     try:
-        grid = json.loads(path.read_text())["grids"]["moving"]
-        return Grid(grid["shape"], grid["affine"])
+        return Grid(**json.loads(record.read_text())["grids"][name])
     except (OSError, KeyError, ValueError, TypeError):
         return None

@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+cache_app = typer.Typer(help="Show and clear what is kept of scans.", invoke_without_command=True)
+app.add_typer(cache_app, name="cache")
 
 
 class Device(str, Enum):
@@ -29,6 +31,14 @@ class Device(str, Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class BrainExtract(str, Enum):
+    """Whether brains are extracted."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
 
 
 class InterpolationName(str, Enum):
@@ -58,6 +68,32 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+# Options that several commands share.
+BrainExtractOption = Annotated[
+    BrainExtract,
+    typer.Option(help="Extract the brain; auto tells heads from brains and says which it saw."),
+]
+ExtractorOption = Annotated[
+    str, typer.Option(help="What extracts it: deepbet, or a function as module:function.")
+]
+BiasOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--bias/--no-bias",
+        help="Correct the bias field (N4) [default: of heads]",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with code 3 where there is any warning.")
+]
+CacheOption = Annotated[
+    bool,
+    typer.Option("--cache/--no-cache", help="Remember what was found in each scan."),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
+
+
 @app.callback(invoke_without_command=True)
 def voxwarp(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
@@ -72,9 +108,7 @@ def voxwarp(
 
 @app.command()
 def register(
-    moving: Annotated[
-        Path, typer.Argument(help="Brain-extracted scan to be moved.", metavar="MOVING")
-    ],
+    moving: Annotated[Path, typer.Argument(help="Scan to be moved.", metavar="MOVING")],
     fixed: Annotated[
         Path | None,
         typer.Argument(
@@ -92,14 +126,26 @@ def register(
         Path | None,
         typer.Option(help="Label map of the fixed scan; gives Dice in metrics.json."),
     ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Brain mask of the moving scan; none is extracted then.")
+    ] = None,
+    fixed_mask: Annotated[
+        Path | None, typer.Option(help="Brain mask of the fixed scan; none is extracted then.")
+    ] = None,
+    brain_extract: BrainExtractOption = BrainExtract.auto,
+    extractor: ExtractorOption = "deepbet",
+    bias: BiasOption = None,
     affine: Annotated[bool, typer.Option(help="Align linearly first.")] = True,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
-    seed: Annotated[int, typer.Option(help="Seed of the affine stage.", min=0, max=2**31 - 2)] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that exist.")
-    ] = False,
-) -> None:
-    """Align MOVING with FIXED; write images, ITK transforms and metrics to OUT."""
+    seed: Annotated[
+        int,
+        typer.Option(help="Of what is random; nothing is so far.", min=0, max=2**31 - 2),
+    ] = 0,
+    cache: CacheOption = True,
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+) -> int:
+    """Align MOVING with FIXED, heads or brains; write images, ITK transforms, metrics to OUT."""
     from .registration import check_output
     from .registration import register as run
 
@@ -111,18 +157,95 @@ def register(
             model,
             labels=labels,
             fixed_labels=fixed_labels,
+            mask=mask,
+            fixed_mask=fixed_mask,
+            brain_extract=brain_extract.value,
+            extractor=extractor,
+            bias=bias,
             affine=affine,
             device=device.value,
             seed=seed,
+            cache=cache,
             progress=progress,
         )
         progress("write")
         files = result.save(out, overwrite=overwrite)
-    for warning in result.metrics["warnings"]:
-        _say(f"warning: {warning}")
     for file in files:
         typer.echo(file)
+    seen = result.metrics["preparation"]
+    typer.echo(f"moving: a {seen['moving']['seen_as']}, fixed: a {seen['fixed']['seen_as']}")
     typer.echo(_summary(result.metrics))
+    return _warn(result.metrics["warnings"], strict)
+
+
+@app.command()
+def preprocess(
+    scans: Annotated[list[Path], typer.Argument(help="Heads or brains.", metavar="SCAN...")],
+    *,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder; each scan gets a folder of its name in it.")
+    ],
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="Label map of the scan, to be carried along; once for each scan."),
+    ] = None,
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(help="Brain mask of the scan; none is extracted then; once for each scan."),
+    ] = None,
+    conform: Annotated[bool, typer.Option(help="Work at 1 mm on 256 x 256 x 256 voxels.")] = True,
+    bias: BiasOption = None,
+    brain_extract: BrainExtractOption = BrainExtract.auto,
+    extractor: ExtractorOption = "deepbet",
+    affine: Annotated[bool, typer.Option(help="Align with the MNI152 template.")] = True,
+    crop: Annotated[bool, typer.Option(help="Crop to 160 x 192 x 224 around the brain.")] = True,
+    normalise: Annotated[bool, typer.Option(help="Scale intensities to [0, 1].")] = True,
+    cache: CacheOption = True,
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+) -> int:
+    """Conform, correct, extract the brain, align, crop and scale; with the way back."""
+    from .files import check_writable
+    from .prepare import Settings
+    from .preprocess import OUTPUTS
+    from .preprocess import preprocess as run
+
+    settings = Settings(brain_extract.value, extractor, bias, affine, conform)
+    jobs = list(
+        zip(
+            scans,
+            _folders(scans, out),
+            _one_each(labels, scans, "--labels"),
+            _one_each(mask, scans, "--mask"),
+            strict=True,
+        )
+    )
+    for _, folder, _, _ in jobs:
+        check_writable(folder, OUTPUTS, overwrite=overwrite)
+    code = 0
+    for scan, folder, segmentation, brain_mask in jobs:
+        try:
+            with _stages() as progress:
+                progress(scan.name)
+                result = run(
+                    scan,
+                    labels=segmentation,
+                    mask=brain_mask,
+                    settings=settings,
+                    crop=crop,
+                    normalise=normalise,
+                    cache=cache,
+                )
+                files = result.save(folder, overwrite=overwrite)
+        except InputError as error:  # the other scans can be done all the same
+            _say(f"error: {error}")
+            code = 2
+            continue
+        for file in files:
+            typer.echo(file)
+        typer.echo(_seen(result.record["found"]))
+        code = code or _warn(result.record["warnings"], strict)
+    return code
 
 
 @app.command()
@@ -152,9 +275,7 @@ def apply(
     interpolation: Annotated[
         InterpolationName | None, typer.Option(help="[default: nearest for labels, else linear]")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that exist.")
-    ] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Carry images from the moving scan's space to the fixed scan's, resampled once."""
     from .apply import apply_to_image, load_transform
@@ -205,6 +326,32 @@ def points(
     check_writable(out.parent, (out.name,), overwrite=overwrite)
     number = apply_to_csv(source, out, load_transform(transform), inverse=inverse, is_lps=lps)
     typer.echo(f"{out}  ({number} points)")
+
+
+@cache_app.callback()
+def cache(context: typer.Context) -> None:
+    """What was found in scans, kept for the next time; shows it without a further word."""
+    if context.invoked_subcommand is None:
+        cache_show()
+
+
+@cache_app.command("show")
+def cache_show() -> None:
+    """Folder, entries and size."""
+    from .cache import contents
+
+    held = contents()
+    typer.echo(held.folder)
+    size = f"{held.size / 1e6:.1f} MB of at most {held.limit / 1e6:.0f} MB"
+    typer.echo(f"{held.entries} scans, {size}")
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Forget them all."""
+    from .cache import clear, folder
+
+    typer.echo(f"{folder()}: {clear()} scans removed")
 
 
 @models_app.command("list")
@@ -289,10 +436,52 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
 
 
 def _nifti_name(image: Path) -> str:
+    return f"{_stem(image)}.nii.gz"
+
+
+def _stem(image: Path) -> str:
     stem = image.name
     for ending in (".gz", ".nii", ".mgz", ".mgh"):
         stem = stem.removesuffix(ending)
-    return f"{stem}.nii.gz"
+    return stem
+
+
+def _folders(scans: list[Path], out: Path) -> list[Path]:
+    """A folder of each scan's name."""
+    names = [_stem(scan) for scan in scans]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"output {out / name}: two of the scans have this name")
+    return [out / name for name in names]
+
+
+def _one_each(given: list[Path] | None, scans: list[Path], option: str) -> list[Path | None]:
+    """The files of an option that is there once for each scan, or not at all."""
+    if not given:
+        return [None] * len(scans)
+    if len(given) != len(scans):
+        raise InputError(f"{option}: {len(given)} files for {len(scans)} scans; one each is wanted")
+    return list(given)
+
+
+def _seen(found: dict) -> str:
+    parts = [f"a {found['seen_as']}"]
+    if found["brain_mask_ml"] is not None:
+        parts.append(f"brain of {found['brain_mask_ml']:.0f} mL")
+    if found["agreement_with_template"]:
+        fit = found["agreement_with_template"]
+        parts.append(f"overlap with MNI152 {fit['overlap']:.3f}, local NCC {fit['local_ncc']:.3f}")
+    parts.append(
+        "from the cache" if found["from_cache"] else f"{sum(found['seconds'].values()):.1f} s"
+    )
+    return ", ".join(parts)
+
+
+def _warn(warnings: list[str], strict: bool) -> int:
+    """Tell them; the exit code that they mean."""
+    for warning in warnings:
+        _say(f"warning: {warning}")
+    return 3 if warnings and strict else 0
 
 
 def _summary(metrics: dict) -> str:

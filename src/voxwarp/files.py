@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,7 @@ def write_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]
         InputError: the folder cannot be made, is not writable or full.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with new_folder(path.parent):
             try:
@@ -54,6 +55,23 @@ def staging(folder: Path) -> Iterator[Path]:
             yield Path(stage)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def publish(stage: Path, folder: Path, names: Sequence[str]) -> list[Path]:
+    """Move files from ``stage`` to ``folder``, the last name last; there it goes first.
+
+    The last one is the record: one that is there belongs to the files beside it. What an
+    earlier run wrote is replaced file by file, or removed where this run has none.
+    """
+    (folder / names[-1]).unlink(missing_ok=True)
+    written = []
+    for name in names:
+        if (stage / name).exists():
+            os.replace(stage / name, folder / name)
+            written.append(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    return written
 
 
 @contextmanager

@@ -69,6 +69,10 @@ class Grid:
             "RAS"[row] if up else "LPI"[row] for row, up in zip(columns, signs, strict=True)
         )
 
+    def described(self) -> dict[str, list]:
+        """Shape and affine, for records in JSON; ``Grid(**described)`` is the grid again."""
+        return {"shape": list(self.shape), "affine": self.affine.tolist()}
+
     def is_sheared(self, tolerance: float = 1e-4) -> bool:
         """Whether the axes are not at right angles, which ITK's image model cannot hold."""
         direction = self.direction

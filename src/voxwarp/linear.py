@@ -1,58 +1,224 @@
-"""Affine registration: SimpleITK's, driven for brains."""
+"""Affine registration of brains by local correlation, from any pose, in any contrast."""
 
-import SimpleITK as sitk
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from . import field, pose
 from .errors import InputError
-from .formats import from_sitk_affine, to_sitk
+from .losses import local_ncc_map
+from .metrics import bounding_box
+from .pose import Coarse
 from .transform import Affine
 from .volume import Volume
 
 
-def register_affine(fixed: Volume, moving: Volume, *, seed: int = 0) -> Affine:
-    """The affine map from ``fixed`` to ``moving`` of largest Mattes mutual information.
+class Level(NamedTuple):
+    """Spacing in mm, window of the local correlation in voxels, iterations: few do, see below."""
 
-    Starts from the centres of mass, so the scans should be brain-extracted; two resolutions.
+    spacing: float
+    window: int
+    iterations: int
+
+
+# A window of 72 mm sees the whole brain and brings it home from 40° away; one of 6 mm sees
+# single folds of the cortex, and gains most overlap of structures (benchmarks).
+COARSE = Level(8.0, 9, 10), Level(8.0, 3, 8), Level(4.0, 3, 8)
+FINE = Level(2.0, 3, 4)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two brains agree after an affine map.
 
     Args:
-        fixed, moving: 3-D volumes on any orthogonal grids.
-        seed: of the random voxels that the metric looks at.
+        overlap: Dice of the two brains, where the moving scan reaches.
+        local_ncc: mean squared correlation in windows of 12 mm; of any contrast.
+        outside: share of the fixed brain that lies outside the moving scan.
+        largest_scale, smallest_scale: of the map, along any direction.
+    """
+
+    overlap: float
+    local_ncc: float
+    outside: float
+    largest_scale: float
+    smallest_scale: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the brains lie on each other, as far as such numbers can tell.
+
+        On 60 scans of three contrasts brains in place had an overlap of 0.93 or more and a
+        correlation of 0.33 or more; brains turned the wrong way 0.92 and 0.30 at most.
+        """
+        return self.overlap > 0.9 and self.local_ncc > 0.28 and self._is_sane
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether no other pose needs to be tried."""
+        return self.overlap > 0.93 and self.local_ncc > 0.33 and self._is_sane
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether this cannot be two brains."""
+        return self.overlap < 0.75 or self.local_ncc < 0.15 or not self._is_sane
+
+    @property
+    def _is_sane(self) -> bool:
+        return self.smallest_scale > 0.5 and self.largest_scale < 2
+
+    @property
+    def score(self) -> float:
+        """One number to compare maps by."""
+        return self.local_ncc * self.overlap
+
+
+def register_affine(fixed: Volume, moving: Volume) -> Affine:
+    """The affine map from ``fixed`` to ``moving`` of largest squared local correlation.
+
+    Starts centre on centre, turned as the headers say. Where that does not end well, every
+    orientation is tried. Any contrast, any two headers; nothing is random.
+
+    Args:
+        fixed, moving: brain-extracted volumes, zero outside, on any grids.
 
     Returns:
         fixed → moving, RAS mm.
 
     Raises:
-        InputError: SimpleITK finds nothing to align, in a scan of too few voxels for example.
+        InputError: there is nothing to align: hardly any voxels.
     """
-    f, m = _halved(fixed), _halved(moving)
-    method = sitk.ImageRegistrationMethod()
-    # One work unit: the result depends, by some hundredths of a mm, on how many there are.
-    method.SetNumberOfWorkUnits(1)
-    method.SetMetricAsMattesMutualInformation(32)
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentagePerLevel([0.2, 0.05], seed=seed + 1)  # 0 means the clock
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=1.0, minStep=1e-3, numberOfIterations=150, gradientMagnitudeTolerance=1e-6
+    for volume in (fixed, moving):
+        if (volume.data > 0).sum() < 64:
+            raise InputError(f"{volume.name}: no affine alignment: there is hardly a brain in it")
+    affine = _from(pose.upright(fixed, moving), fixed, moving)
+    if not agreement(fixed, moving, affine).is_certain:
+        others = [_from(start, fixed, moving) for start in pose.search(fixed, moving)]
+        affine = max([affine, *others], key=lambda a: agreement(fixed, moving, a).score)
+    return _by_local_ncc(affine, fixed, moving, FINE)
+
+
+def agreement(fixed: Volume, moving: Volume, fixed_to_moving: Affine) -> Agreement:
+    """Measure, at 4 mm, how well two brains lie on each other."""
+    f, m = Coarse.of(fixed, 4.0), Coarse.of(moving, 4.0)
+    at = f.lattice_in(m, fixed_to_moving)
+    moved = field.sample(m.image, at)
+    last = torch.tensor([n - 1.0 for n in m.grid.shape]).view(1, 3, 1, 1, 1)
+    reached = ((at >= -0.5) & (at <= last + 0.5)).all(dim=1, keepdim=True)
+    a, b = f.image > 0, moved > 0.05 * _bright(m.image)
+    both, either = int((a & b).sum()), int((a & reached).sum() + b.sum())
+    local = local_ncc_map(f.image / _bright(f.image), moved / _bright(m.image), window=3)
+    scales = np.linalg.svd(fixed_to_moving.fixed_to_moving[:3, :3], compute_uv=False)
+    return Agreement(
+        overlap=2 * both / max(1, either),
+        local_ncc=float(local[a & reached].mean()) if both else 0.0,
+        outside=float((a & ~reached).sum() / a.sum()),
+        largest_scale=float(scales.max()),
+        smallest_scale=float(scales.min()),
     )
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([2, 1])  # 4 and 2 mm
-    method.SetSmoothingSigmasPerLevel([2, 1])
-    moments = sitk.CenteredTransformInitializerFilter.MOMENTS
-    try:
-        start = sitk.CenteredTransformInitializer(f, m, sitk.AffineTransform(3), moments)
-        method.SetInitialTransform(start, inPlace=False)
-        return from_sitk_affine(method.Execute(f, m))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(
-            f"{moving.name}: no affine alignment with {fixed.name} ({reason})"
-        ) from error
 
 
-def _halved(volume: Volume) -> sitk.Image:
-    """The volume averaged down to about 2 mm: smoothing 1 mm images would cost half of the time."""
-    image = to_sitk(volume)
-    factors = [max(1, round(2 / spacing)) for spacing in image.GetSpacing()]
-    # The metric needs a few voxels along each axis to take gradients from.
-    enough = [max(1, size // 4) for size in image.GetSize()]
-    return sitk.BinShrink(image, [min(pair) for pair in zip(factors, enough, strict=True)])
+def _from(start: Affine, fixed: Volume, moving: Volume) -> Affine:
+    """The map that a start leads to, at 4 mm."""
+    for level in COARSE:
+        start = _by_local_ncc(start, fixed, moving, level)
+    return start
+
+
+def _by_local_ncc(start: Affine, fixed: Volume, moving: Volume, level: Level) -> Affine:
+    """The map near ``start`` of largest mean squared local correlation in the fixed brain.
+
+    Twelve parameters by L-BFGS, whitened by the Gauss-Newton matrix of the fixed image (its
+    gradients by its coordinates), so that a handful of iterations do.
+    """
+    f, m = _cropped(Coarse.of(fixed, level.spacing)), Coarse.of(moving, level.spacing)
+    image, other = f.image / _bright(f.image), m.image / _bright(m.image)
+    brain = (f.image > 0).float()
+    base = np.linalg.inv(m.grid.affine) @ start.fixed_to_moving @ f.grid.affine
+    matrix = torch.from_numpy(base.astype(np.float32))
+    motion = _Motion(image, brain > 0, level.window)
+    parameters = torch.zeros(12, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [parameters],
+        max_iter=level.iterations,
+        max_eval=level.iterations + level.iterations // 4,
+        line_search_fn="strong_wolfe",
+        tolerance_change=1e-5,
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        at = motion.lattice(matrix, parameters)
+        local = local_ncc_map(image, field.sample(other, at), window=level.window)
+        loss = -(local * brain).sum() / brain.sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        found = (matrix.double() @ motion.matrix(parameters.detach()).double()).numpy()
+    if not np.isfinite(found).all():
+        return start
+    return Affine(m.grid.affine @ found @ np.linalg.inv(f.grid.affine))
+
+
+class _Motion:
+    """Small affine motions of a lattice, in parameters that all matter about equally.
+
+    Args:
+        image: (1, 1, X, Y, Z).
+        inside: voxels of it that count.
+        window: of the local correlation, voxels.
+    """
+
+    def __init__(self, image: torch.Tensor, inside: torch.Tensor, window: int):
+        shape = image.shape[2:]
+        self._points = field.lattice(shape, image)
+        self._scale = 2 / max(shape)
+        self._centre = torch.tensor([(n - 1) / 2 for n in shape])
+        here = (self._points[0].flatten(1) - self._centre[:, None]) * self._scale
+        weights = torch.cat([here, torch.ones_like(here[:1])])  # (4, voxels)
+        slopes = torch.stack(torch.gradient(_locally_normal(image, window)[0, 0])).flatten(1)
+        jacobian = (slopes[:, None] * weights[None]).reshape(12, -1)[:, inside.flatten()]
+        gram = (jacobian @ jacobian.T / jacobian.shape[1]).double()
+        gram += 1e-6 * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(12, dtype=gram.dtype)
+        self._whitening = torch.linalg.inv(torch.linalg.cholesky(gram)).T.float()
+
+    def matrix(self, parameters: torch.Tensor) -> torch.Tensor:
+        """(4, 4), lattice coordinates to lattice coordinates."""
+        motion = (self._whitening @ parameters).view(3, 4)
+        linear = motion[:, :3] * self._scale
+        shift = motion[:, 3] - linear @ self._centre
+        top = torch.cat([torch.eye(3) + linear, shift[:, None]], dim=1)
+        return torch.cat([top, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
+
+    def lattice(self, matrix: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Where ``matrix`` after the motion sends the lattice: (1, 3, X, Y, Z)."""
+        m = matrix @ self.matrix(parameters)
+        return (m[:3, :3] @ self._points[0].flatten(1) + m[:3, 3:]).view_as(self._points)
+
+
+def _locally_normal(image: torch.Tensor, window: int) -> torch.Tensor:
+    """Local mean removed, local standard deviation one."""
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool3d(x, window, stride=1, padding=window // 2)
+
+    centred = image - mean(image)
+    return centred / (mean(centred.square()) + 1e-4).sqrt()
+
+
+def _cropped(coarse: Coarse) -> Coarse:
+    """The block around the brain and two voxels."""
+    box = bounding_box((coarse.image[0, 0] > 0).numpy(), margin=2)
+    image = coarse.image[:, :, box[0], box[1], box[2]].contiguous()
+    return Coarse(image, coarse.grid.crop([part.start for part in box], image.shape[2:]))
+
+
+def _bright(image: torch.Tensor) -> torch.Tensor:
+    """An intensity that stands for white: the 99th percentile of the brain."""
+    inside = image[image > 0]
+    return torch.quantile(inside, 0.99) if inside.numel() else torch.tensor(1.0)

@@ -1,18 +1,115 @@
-"""From a scan as it is stored to the network's input, with the way back."""
+"""From a scan as it is stored to the network's input, with the way back.
+
+First a scan is examined: what is the brain, how bright is the coil, where does it lie in MNI152
+space. Nothing is resampled for good. Then ``prepare`` takes the scan itself onto the working
+grid, once, through all that was found.
+"""
 
 import importlib.util
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from .linear import register_affine
+from . import bias, brain
+from .errors import InputError
+from .grid import Grid
+from .linear import Agreement, agreement, register_affine
 from .model import Recipe
+from .pose import rotation_angle
 from .resample import resample
 from .transform import Affine
-from .volume import Volume, read_volume, to_canonical
+from .volume import Source, Volume, read_labels, read_volume, to_canonical
+
+CONFORMED = 256  # voxels of 1 mm along each axis
+TURNED = 30.0  # degrees from upright: brains are looked for again in the turned head
+_LIA = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # as FreeSurfer conforms
+
+ROOM = 40.0  # mm around a brain for skull and skin
+
+CHOICES = "auto", "yes", "no"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which steps of preparation are taken.
+
+    Args:
+        brain_extract: extract the brain, or take the scan for a brain; "auto" looks.
+        extractor: see ``brain.extractor``.
+        bias: correct the bias field; None: of heads, not of brains.
+        affine: align with MNI152; without it the scan is taken to be there.
+        conform: work at 1 mm on 256³ voxels; without it on the scan's own grid.
+    """
+
+    brain_extract: str = "auto"
+    extractor: str = "deepbet"
+    bias: bool | None = None
+    affine: bool = True
+    conform: bool = True
+
+    def __post_init__(self) -> None:
+        if self.brain_extract not in CHOICES:
+            raise InputError(f"brain-extract {self.brain_extract!r}: wanted auto, yes or no")
+        brain.extractor(self.extractor)
+
+
+DEFAULTS = Settings()
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What an examination finds in a scan.
+
+    Args:
+        kind: the scan shows a "head", or a "brain" alone.
+        window: grid of the conformed scan.
+        mask: the brain, where one was extracted or given; of any grid; None: all that is not 0.
+        log_bias: logarithm of the bias field on a coarse lattice, if it was estimated.
+        template_to_scan: from MNI152 space to the scan's own, RAS mm.
+        agreement: with the template, where the affine map was sought.
+        seconds: time that each step took.
+    """
+
+    kind: Literal["head", "brain"]
+    window: Grid
+    template_to_scan: Affine
+    mask: Volume | None = None
+    log_bias: Volume | None = None
+    agreement: Agreement | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def described(self) -> dict[str, Any]:
+        """For records in JSON."""
+        return {
+            "seen_as": self.kind,
+            "brain_mask_ml": self.mask and round(brain.millilitres(self.mask.data, self.mask), 1),
+            "bias_corrected": self.log_bias is not None,
+            "agreement_with_template": self.agreement and asdict(self.agreement),
+            "template_to_scan": self.template_to_scan.fixed_to_moving.tolist(),
+            "seconds": self.seconds,
+        }
+
+    def doubts(self, name: str) -> list[str]:
+        """Reasons to look twice, a sentence each."""
+        found, doubts = self.agreement, list[str]()
+        if found is None:
+            return doubts
+        if not found.is_good:
+            doubts.append(
+                f"{name}: it hardly fits the MNI152 template (overlap of the brains "
+                f"{found.overlap:.2f}, local NCC {found.local_ncc:.2f}, of 0.93 and 0.33 that are "
+                f"usual): look at the pictures; is it a whole {self.kind}?"
+            )
+        if found.outside > 0.1:
+            doubts.append(f"{name}: {100 * found.outside:.0f} % of the brain lie outside the scan")
+        return doubts
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,42 +125,203 @@ class Prepared:
     template_to_scan: Affine
 
 
-def prepare(
-    scan: Volume, recipe: Recipe, *, template_to_scan: Affine | None = None, seed: int = 0
-) -> Prepared:
-    """Align a brain-extracted scan to MNI152, put it on the working grid, scale it to [0, 1].
+def read_scan(
+    scan: Source, role: str, labels: Source | None = None, mask: Source | None = None
+) -> tuple[Volume, Volume | None, Volume | None]:
+    """A scan, its labels and its brain mask, on one grid with orthogonal axes.
 
     Args:
-        scan: brain-extracted, any grid.
-        recipe: the model's.
-        template_to_scan: skip the affine registration and use this.
-        seed: of the affine registration.
+        scan, labels, mask: paths, or images of nibabel's.
+        role: what the scan is to the user, such as "moving", for messages; may be empty.
+
+    Raises:
+        InputError: a file is missing or not usable, or the grids differ.
     """
-    scan = to_canonical(scan)
-    scan = replace(scan, data=_from_zero(scan.data.astype(np.float32)))
-    if template_to_scan is None:
-        template_to_scan = register_affine(template(), scan, seed=seed)
-    aligned = resample(scan, recipe.grid, template_to_scan).data
-    return Prepared(torch.from_numpy(scaled(aligned, recipe.percentile)), template_to_scan)
+    role = f"{role} " if role else ""
+    volume = read_volume(scan, f"{role}image")
+    mapped = None if labels is None else read_labels(labels, volume, f"{role}label map")
+    masked = None if mask is None else read_labels(mask, volume, f"{role}mask")
+    if not volume.grid.is_sheared():
+        return volume, mapped, masked
+    doubt = (
+        f"{role}image {volume.name}: its axes are sheared, which ITK files cannot say; it was "
+        f"resampled onto an orthogonal grid, and the outputs refer to that"
+    )
+    grid = volume.grid.unsheared()
+    straight = replace(resample(volume, grid), doubts=(*volume.doubts, doubt))
+    mapped, masked = (x and resample(x, grid, interpolation="nearest") for x in (mapped, masked))
+    return straight, mapped, masked
 
 
-def _from_zero(data: np.ndarray) -> np.ndarray:
-    """Intensities that begin at zero: scans with negative ones (z-scores, say) are shifted.
+def examine(scan: Volume, settings: Settings = DEFAULTS, mask: Volume | None = None) -> Findings:
+    """Find the brain, the bias field and the place of a scan.
+
+    Args:
+        scan: a head or a brain, on any grid.
+        settings: which steps are taken.
+        mask: the brain, if it is known; on any grid.
+
+    Raises:
+        InputError: there is no brain in it.
+    """
+    scan = from_zero(to_canonical(scan))
+    if mask is not None:
+        found = _examine_masked(scan, settings, mask)
+    elif _is_head(scan, settings):
+        found = _examine_head(scan, settings)
+    else:
+        found = _examine_brain(scan, settings)
+    fit = found.agreement
+    if fit is not None and fit.is_hopeless and mask is None and settings.brain_extract != "no":
+        raise InputError(
+            f"{scan.name}: no brain in it: what was taken for one does not fit the MNI152 template "
+            f"(overlap {fit.overlap:.2f}, local NCC {fit.local_ncc:.2f}); if there is one, give "
+            f"its mask, or use --brain-extract no where nothing else is in the scan"
+        )
+    if settings.conform and max(found.window.spacing) > 1:  # too large for 1 mm: around the brain
+        found = replace(found, window=_cube(*_centre_and_reach(brain_only(scan, found, scan.grid))))
+    return found
+
+
+def _examine_brain(scan: Volume, settings: Settings) -> Findings:
+    found = Findings("brain", _window(scan.grid, settings), Affine(np.eye(4)))
+    if settings.brain_extract != "no":
+        brain.check_size(scan.data > 0, scan)
+    if settings.bias:
+        with _timed(found, "bias"):
+            found = replace(found, log_bias=bias.estimate(scan))
+    return _placed(found, brain_only(scan, found, scan.grid), settings)
+
+
+def _examine_masked(scan: Volume, settings: Settings, mask: Volume) -> Findings:
+    brain.check_size(mask.data != 0, replace(mask, name=scan.name))
+    found = Findings("head", _window(scan.grid, settings), Affine(np.eye(4)), mask)
+    if settings.bias is not False:
+        with _timed(found, "bias"):
+            found = replace(found, log_bias=bias.estimate(scan))
+    return _placed(found, brain_only(scan, found, scan.grid), settings)
+
+
+def _examine_head(scan: Volume, settings: Settings) -> Findings:
+    found = Findings("head", _window(scan.grid, settings), Affine(np.eye(4)))
+    with _timed(found, "conform"):
+        view = _view(scan.grid) if settings.conform else scan.grid
+        head = to_canonical(resample(scan, view))
+    if settings.bias is not False:
+        with _timed(found, "bias"):
+            found = replace(found, log_bias=bias.estimate(head))
+    found, only = _extracted(found, unbiased(head, found.log_bias), settings)
+    found = _placed(found, only, settings)
+    if settings.conform and _deserves_another_look(found):
+        # Upright, and at 1 mm where the scan was too large for that: extraction works best so.
+        with _timed(found, "conform"):
+            head = to_canonical(resample(scan, _upright_view(found, only)))
+        found, only = _extracted(found, unbiased(head, found.log_bias), settings)
+        found = _placed(found, only, settings)
+    return found
+
+
+def _is_head(scan: Volume, settings: Settings) -> bool:
+    if settings.brain_extract == "auto":
+        return not brain.is_extracted(scan)
+    return settings.brain_extract == "yes"
+
+
+def _extracted(found: Findings, head: Volume, settings: Settings) -> tuple[Findings, Volume]:
+    """With the mask that the extractor finds in a head; and the head's brain."""
+    with _timed(found, "extract"):
+        mask = brain.extract(head, settings.extractor)
+    only = replace(head, data=np.where(mask, head.data, 0))
+    return replace(found, mask=replace(head, data=mask)), only
+
+
+def _placed(found: Findings, only: Volume, settings: Settings) -> Findings:
+    """With the affine map from the template to a brain."""
+    if not settings.affine:
+        return found
+    with _timed(found, "affine"):
+        affine = register_affine(template(), only)
+        agrees = agreement(template(), only, affine)
+    return replace(found, template_to_scan=affine, agreement=agrees)
+
+
+def brain_only(scan: Volume, found: Findings, onto: Grid, through: Affine | None = None) -> Volume:
+    """The scan's brain, its bias removed, zero elsewhere, interpolated once.
+
+    Args:
+        scan: with intensities from zero.
+        onto: grid of the result.
+        through: from ``onto``'s space to the scan's; the identity by default.
+    """
+    same = through is None and onto == scan.grid
+    moved = scan if same else resample(scan, onto, through)
+    moved = unbiased(moved, found.log_bias, through)
+    if found.mask is None:
+        return moved
+    return replace(moved, data=np.where(mask_on(found.mask, onto, through), moved.data, 0))
+
+
+def unbiased(scan: Volume, log_bias: Volume | None, through: Affine | None = None) -> Volume:
+    """The scan over its bias field; ``through`` leads from the scan's space to the field's."""
+    if log_bias is None:
+        return scan
+    # A scan may reach further than the lattice: there the field stays as it is at the border.
+    logarithm = resample(log_bias, scan.grid, through, beyond="border").data
+    return replace(scan, data=scan.data * np.exp(-logarithm))
+
+
+def mask_on(mask: Volume, grid: Grid, through: Affine | None = None) -> np.ndarray:
+    """A mask on another grid: where its linear interpolation is one half or more."""
+    if through is None and grid == mask.grid:
+        return mask.data != 0
+    soft = replace(mask, data=(mask.data != 0).astype(np.float32))
+    return resample(soft, grid, through).data >= 0.5
+
+
+def native_mask(found: Findings, scan: Volume) -> Volume | None:
+    """The brain's mask on the scan's own grid, uint8; None where the scan is the brain."""
+    if found.mask is None:
+        return None
+    data = mask_on(found.mask, scan.grid).astype(np.uint8)
+    return Volume(data, scan.grid, scan.name, is_label_file=True)
+
+
+def prepare(scan: Volume, recipe: Recipe, found: Findings | None = None) -> Prepared:
+    """Put a scan's brain on the working grid and scale it to [0, 1].
+
+    Args:
+        scan: any grid.
+        recipe: the model's.
+        found: what ``examine`` found in the scan; done here if left out.
+    """
+    found = found or examine(scan)
+    aligned = brain_only(from_zero(to_canonical(scan)), found, recipe.grid, found.template_to_scan)
+    return Prepared(
+        torch.from_numpy(scaled(aligned.data, recipe.percentile)), found.template_to_scan
+    )
+
+
+def from_zero(scan: Volume) -> Volume:
+    """The scan in float32 with intensities from zero: those of z-scored scans, say, are shifted.
 
     Voxels that are exactly zero are background and stay so.
     """
-    if data.min() >= 0:
-        return data
-    brain = data != 0
-    return np.where(brain, np.maximum(data - np.percentile(data[brain], 0.5), 0), 0)
+    data = scan.data.astype(np.float32)
+    if data.min() < 0:
+        brain = data != 0
+        data = np.where(brain, np.maximum(data - np.percentile(data[brain], 0.5), 0), 0)
+    return replace(scan, data=data)
 
 
 def scaled(image: np.ndarray, percentile: float) -> np.ndarray:
-    """Intensities over their ``percentile`` in the brain (where they are positive), in [0, 1]."""
-    brain = image[image > 0]
-    if brain.size == 0:
-        return np.zeros_like(image)
-    return np.clip(image / np.percentile(brain, percentile), 0, 1)
+    """Intensities over their ``scale``, clipped to [0, 1]."""
+    return np.clip(image / scale(image, percentile), 0, 1)
+
+
+def scale(image: np.ndarray, percentile: float) -> float:
+    """The ``percentile`` of a brain's intensities, of those that are positive; 1 if none is."""
+    inside = image[image > 0]
+    return float(np.percentile(inside, percentile)) if inside.size else 1.0
 
 
 @cache
@@ -80,3 +338,61 @@ def template_path() -> Path:
     return (
         Path(spec.origin).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
     )
+
+
+def _window(grid: Grid, settings: Settings) -> Grid:
+    """The conformed grid: 256³ voxels around a scan; larger ones than 1 mm if need be."""
+    if not settings.conform:
+        return grid
+    corners = grid.to_world(grid.corners())
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return _cube((low + high) / 2, float((high - low).max()))
+
+
+def _cube(centre: np.ndarray, reach: float) -> Grid:
+    """256³ voxels around a point; of 1 mm, or more so that a reach (mm) fits in."""
+    affine = np.eye(4)
+    affine[:3, :3] = max(1.0, reach / (CONFORMED - 1)) * _LIA
+    affine[:3, 3] = centre - affine[:3, :3] @ np.full(3, (CONFORMED - 1) / 2)
+    return Grid((CONFORMED,) * 3, affine)
+
+
+def _view(grid: Grid) -> Grid:
+    """What a window shows of a scan: the same voxel size, world axes, no more than the scan."""
+    corners = grid.to_world(grid.corners())
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return _block(low, high, max(1.0, float((high - low).max()) / (CONFORMED - 1)), np.eye(3))
+
+
+def _upright_view(found: Findings, only: Volume) -> Grid:
+    """1 mm around the brain with room for the head, turned as the brain lies."""
+    u, _, vt = np.linalg.svd(found.template_to_scan.fixed_to_moving[:3, :3])
+    rotation = u @ vt
+    inside = only.grid.to_world(np.argwhere(only.data > 0)) @ rotation
+    return _block(inside.min(axis=0) - ROOM, inside.max(axis=0) + ROOM, 1.0, rotation)
+
+
+def _block(low: np.ndarray, high: np.ndarray, spacing: float, rotation: np.ndarray) -> Grid:
+    """The grid from ``low`` to ``high``, coordinates along turned axes, mm."""
+    affine = np.eye(4)
+    affine[:3, :3] = spacing * rotation
+    affine[:3, 3] = rotation @ low
+    return Grid((np.ceil((high - low) / spacing).astype(int) + 1).tolist(), affine)
+
+
+def _centre_and_reach(only: Volume) -> tuple[np.ndarray, float]:
+    """Middle and extent of a brain, mm."""
+    inside = only.grid.to_world(np.argwhere(only.data > 0))
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    return (low + high) / 2, float((high - low).max())
+
+
+def _deserves_another_look(found: Findings) -> bool:
+    return rotation_angle(found.template_to_scan) > TURNED or max(found.window.spacing) > 1
+
+
+@contextmanager
+def _timed(found: Findings, step: str) -> Iterator[None]:
+    started, clock = time.perf_counter(), found.seconds
+    yield
+    clock[step] = round(clock.get(step, 0) + time.perf_counter() - started, 3)

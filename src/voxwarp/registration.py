@@ -7,8 +7,8 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,25 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from . import field, formats, metrics
+from . import field as fields
+from . import formats, metrics
+from .cache import examined
 from .errors import InputError
-from .files import check_writable, staging
+from .files import check_writable, publish, staging
 from .grid import Grid
-from .model import Model, has_bfloat16
-from .prepare import Prepared, prepare, template_path
+from .model import Model, Recipe, has_bfloat16
+from .prepare import (
+    Findings,
+    Prepared,
+    Settings,
+    native_mask,
+    prepare,
+    read_scan,
+    template_path,
+)
 from .resample import resample
 from .transform import Affine, Chain, Warp, carry
-from .volume import Source, Volume, nifti, read_labels, read_volume, write_volume
+from .volume import Source, Volume, nifti, write_volume
 
 AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
 WARPED, INVERSE_WARPED, WARPED_LABELS = (
@@ -33,8 +43,16 @@ WARPED, INVERSE_WARPED, WARPED_LABELS = (
     "InverseWarped.nii.gz",
     "WarpedLabels.nii.gz",
 )
+MOVING_MASK, FIXED_MASK, WARPED_MASK = (
+    "MovingBrainMask.nii.gz",
+    "FixedBrainMask.nii.gz",
+    "WarpedBrainMask.nii.gz",
+)
 METRICS = "metrics.json"
-OUTPUTS = (AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS, METRICS)
+OUTPUTS = (
+    *(AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS),
+    *(MOVING_MASK, FIXED_MASK, WARPED_MASK, METRICS),
+)
 
 Progress = Callable[[str], None]
 
@@ -49,6 +67,7 @@ class Registration:
         warp: the deformable part W on the fixed grid; x ↦ A(W(x)) is the registration.
         inverse_warp: W⁻¹, also on the fixed grid.
         labels: label map on the moving scan's grid, if one was given.
+        moving_mask, fixed_mask: brains of scans that are heads, on the scans' own grids.
         metrics: what ``metrics.json`` holds.
     """
 
@@ -58,6 +77,8 @@ class Registration:
     warp: Warp
     inverse_warp: Warp
     labels: Volume | None
+    moving_mask: Volume | None
+    fixed_mask: Volume | None
     metrics: dict[str, Any]
 
     @property
@@ -93,9 +114,17 @@ class Registration:
     @cached_property
     def warped_labels(self) -> Volume | None:
         """The moving labels on the fixed grid, by nearest neighbour; None without labels."""
-        if self.labels is None:
+        return self._carried(self.labels)
+
+    @cached_property
+    def warped_mask(self) -> Volume | None:
+        """The moving brain's mask on the fixed grid; None where the moving scan is a brain."""
+        return self._carried(self.moving_mask)
+
+    def _carried(self, labels: Volume | None) -> Volume | None:
+        if labels is None:
             return None
-        return resample(self.labels, self.fixed.grid, self.transform, interpolation="nearest")
+        return resample(labels, self.fixed.grid, self.transform, interpolation="nearest")
 
     @property
     def moved(self) -> nib.Nifti1Image:
@@ -104,7 +133,7 @@ class Registration:
 
     def jacobian_determinant(self) -> nib.Nifti1Image:
         """Det J of the deformable part W on the fixed grid: below 1 it shrinks, ≤ 0 it folds."""
-        determinant = field.jacobian_determinant(self.warp.in_voxels()[None])[0].numpy()
+        determinant = fields.jacobian_determinant(self.warp.in_voxels()[None])[0].numpy()
         return nifti(determinant, self.fixed.grid)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
@@ -128,15 +157,20 @@ class Registration:
                 lambda: write_volume(self.inverse_warped, stage / INVERSE_WARPED),
                 lambda: formats.write_affine(self.affine, stage / AFFINE),
             ]
-            if self.warped_labels is not None:
-                labels = self.warped_labels
-                jobs.append(lambda: write_volume(labels, stage / WARPED_LABELS))
+            for name, volume in (
+                (WARPED_LABELS, self.warped_labels),
+                (MOVING_MASK, self.moving_mask),
+                (FIXED_MASK, self.fixed_mask),
+                (WARPED_MASK, self.warped_mask),
+            ):
+                if volume is not None:
+                    jobs.append(partial(write_volume, volume, stage / name))
             with ThreadPoolExecutor(2) as pool:  # gzip lets go of the interpreter
                 for job in [pool.submit(job) for job in jobs]:
                     job.result()
             self.metrics["seconds"]["write"] = round(time.perf_counter() - started, 3)
             (stage / METRICS).write_text(json.dumps(self.metrics, indent=2) + "\n")
-            return _publish(stage, folder)
+            return publish(stage, folder, OUTPUTS)
 
 
 def register(
@@ -146,9 +180,15 @@ def register(
     *,
     labels: Source | None = None,
     fixed_labels: Source | None = None,
+    mask: Source | None = None,
+    fixed_mask: Source | None = None,
+    brain_extract: str = "auto",
+    extractor: str = "deepbet",
+    bias: bool | None = None,
     affine: bool = True,
     device: str = "auto",
     seed: int = 0,
+    cache: bool = True,
     progress: Progress | None = None,
 ) -> Registration:
     """Find the deformation that aligns the moving scan with the fixed one.
@@ -156,14 +196,20 @@ def register(
     What is doubtful about the scans or the result stands in ``metrics["warnings"]``.
 
     Args:
-        moving, fixed: brain-extracted scans of any size, spacing and orientation: paths, or
-            images of nibabel's. ``fixed`` defaults to the MNI152 template.
+        moving, fixed: heads or brain-extracted scans of any size, spacing and orientation:
+            paths, or images of nibabel's. ``fixed`` defaults to the MNI152 template.
         model: name of an installed model, or a model's folder.
         labels: label map on the moving scan's grid; it is carried along.
         fixed_labels: label map on the fixed scan's grid, for Dice.
+        mask, fixed_mask: brain masks on the scans' grids; other than 0 is brain.
+        brain_extract: extract the brains ("yes"), take the scans for brains ("no"), or look at
+            each ("auto").
+        extractor: name of what extracts them, see ``brain.extractor``.
+        bias: correct the bias field; None: of heads, not of brains.
         affine: align linearly first; without it the scans must be aligned in world space.
         device: "auto", "cpu" or "cuda".
-        seed: of the affine stage's random samples.
+        seed: of what is random; nothing is so far, and it is only recorded.
+        cache: remember what was found in each scan, and look there first.
         progress: called with the name of each stage as it begins.
 
     Raises:
@@ -171,55 +217,117 @@ def register(
     """
     if not 0 <= seed < 2**31 - 1:
         raise InputError(f"seed {seed}: a whole number from 0 to {2**31 - 2} is wanted")
+    settings = Settings(brain_extract, extractor, bias, affine)
     unused = fixed_labels is not None and labels is None
     target = torch_device(device)
     clock = _Clock(progress)
     clock.start("read")
-    moving_scan, moving_labels = _read(moving, labels, "moving")
-    fixed_scan, target_labels = _read(
-        template_path() if fixed is None else fixed, fixed_labels, "fixed"
+    if fixed is None and fixed_mask is not None:
+        raise InputError("a mask of the fixed scan is given, but no fixed scan")
+    m = _Scan(*read_scan(moving, "moving", labels, mask))
+    f = _Scan(
+        *read_scan(template_path() if fixed is None else fixed, "fixed", fixed_labels, fixed_mask)
     )
-    inputs = _inputs(moving=moving, fixed=fixed, labels=labels, fixed_labels=fixed_labels)
+    inputs = _inputs(
+        **{"moving": moving, "fixed": fixed, "labels": labels, "fixed_labels": fixed_labels},
+        **{"mask": mask, "fixed_mask": fixed_mask},
+    )
     loaded = Model.load(model, target)
-    clock.start("affine")
-    f, m = _prepare_both(fixed_scan, moving_scan, fixed is None, affine, loaded, seed)
+    clock.start("prepare")
+    _prepare_both(f, m, loaded.recipe, settings, fixed_is_template=fixed is None, cache=cache)
     clock.start("network")
-    displacement, inverse = deform(loaded, f, m, target)
+    displacement, inverse = deform(loaded, f.prepared, m.prepared, target)
     clock.start("compose")
     result = Registration(
-        fixed=fixed_scan,
-        moving=moving_scan,
-        affine=m.template_to_scan.after(f.template_to_scan.inverse()),
-        warp=on_fixed_grid(displacement, loaded, f, fixed_scan.grid),
-        inverse_warp=on_fixed_grid(inverse, loaded, f, fixed_scan.grid),
-        labels=moving_labels,
+        fixed=f.volume,
+        moving=m.volume,
+        affine=m.prepared.template_to_scan.after(f.prepared.template_to_scan.inverse()),
+        warp=on_fixed_grid(displacement, loaded, f.prepared, f.volume.grid),
+        inverse_warp=on_fixed_grid(inverse, loaded, f.prepared, f.volume.grid),
+        labels=m.labels,
+        moving_mask=m.brain_mask(),
+        fixed_mask=f.brain_mask(),
         metrics={},
     )
     clock.start("resample")
-    _ = result.warped, result.inverse_warped, result.warped_labels
+    _ = result.warped, result.inverse_warped, result.warped_labels, result.warped_mask
     clock.start("measure")
-    measured = _measure(result, f, m, displacement, target_labels)
+    measured = _measure(result, f.prepared, m.prepared, displacement, f.labels)
     clock.stop()
     result.metrics.update(
-        versions=_versions(),
+        versions=versions(),
         inputs=inputs,
         model=_described(loaded),
         settings={
+            "brain_extract": brain_extract,
             "affine": affine,
             "device": str(target),
             "precision": "bf16 convolutions" if has_bfloat16(target) else "float32",
             "seed": seed,
             "threads": torch.get_num_threads(),
         },
+        preparation={"fixed": f.found.described(), "moving": m.found.described()},
         grids={
-            name: {"shape": list(volume.grid.shape), "affine": volume.grid.affine.tolist()}
-            for name, volume in (("fixed", fixed_scan), ("moving", moving_scan))
+            name: {
+                "shape": list(scan.volume.grid.shape),
+                "affine": scan.volume.grid.affine.tolist(),
+            }
+            for name, scan in (("fixed", f), ("moving", m))
         },
         seconds=clock.seconds,
         **measured,
-        warnings=[*moving_scan.doubts, *fixed_scan.doubts, *_doubts(measured, unused)],
+        warnings=[*m.doubts("moving"), *f.doubts("fixed"), *_doubts(measured, unused)],
     )
     return result
+
+
+@dataclass
+class _Scan:
+    """What is known of one side of a registration, as it becomes known."""
+
+    volume: Volume
+    labels: Volume | None
+    mask: Volume | None
+    found: Findings = field(init=False)
+    prepared: Prepared = field(init=False)
+
+    def examine(self, settings: Settings, cache: bool) -> None:
+        self.found, _ = examined(self.volume, settings, self.mask, use=cache)
+
+    def prepare(self, recipe: Recipe) -> None:
+        self.prepared = prepare(self.volume, recipe, self.found)
+
+    def brain_mask(self) -> Volume | None:
+        """The brain on the scan's own grid, if the scan shows more than the brain."""
+        return native_mask(self.found, self.volume)
+
+    def doubts(self, role: str) -> list[str]:
+        return [*self.volume.doubts, *self.found.doubts(f"{role} image {self.volume.name}")]
+
+
+def _prepare_both(
+    fixed: _Scan,
+    moving: _Scan,
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    fixed_is_template: bool,
+    cache: bool,
+) -> None:
+    with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK let go of the interpreter
+        m = pool.submit(moving.examine, settings, cache)
+        if fixed_is_template:
+            fixed.found = Findings("brain", fixed.volume.grid, Affine(np.eye(4)))
+        else:
+            fixed.examine(replace(settings, affine=True), cache)
+        m.result()
+    if not settings.affine:
+        # The two share their world: what leads to one leads to the other.
+        there = fixed.found.template_to_scan
+        moving.found = replace(moving.found, template_to_scan=there)
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(scan.prepare, recipe) for scan in (fixed, moving)]:
+            job.result()
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -244,33 +352,6 @@ def torch_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _read(scan: Source, labels: Source | None, role: str) -> tuple[Volume, Volume | None]:
-    """A scan and its labels, on a grid with orthogonal axes."""
-    volume = read_volume(scan, f"{role} image")
-    mapped = None if labels is None else read_labels(labels, volume, f"{role} label map")
-    if not volume.grid.is_sheared():
-        return volume, mapped
-    doubt = (
-        f"{role} image {volume.name}: its axes are sheared, which ITK files cannot say; it was "
-        f"resampled onto an orthogonal grid, and the outputs refer to that"
-    )
-    grid = volume.grid.unsheared()
-    straight = replace(resample(volume, grid), doubts=(*volume.doubts, doubt))
-    return straight, mapped and resample(mapped, grid, interpolation="nearest")
-
-
-def _prepare_both(
-    fixed: Volume, moving: Volume, fixed_is_template: bool, affine: bool, model: Model, seed: int
-) -> tuple[Prepared, Prepared]:
-    here = Affine(np.eye(4)) if fixed_is_template else None
-    with ThreadPoolExecutor(2) as pool:  # SimpleITK lets go of the interpreter
-        f = pool.submit(prepare, fixed, model.recipe, template_to_scan=here, seed=seed)
-        # Without an affine stage the two share their world: what leads to one leads to the other.
-        there = None if affine else f.result().template_to_scan
-        m = pool.submit(prepare, moving, model.recipe, template_to_scan=there, seed=seed)
-        return f.result(), m.result()
-
-
 def deform(
     model: Model, fixed: Prepared, moving: Prepared, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -279,7 +360,7 @@ def deform(
     deformation = model.deform(*images)
     inverse = deformation.inverse
     if inverse is None:
-        inverse = field.invert(deformation.displacement)
+        inverse = fields.invert(deformation.displacement)
     return deformation.displacement[0].cpu(), inverse[0].cpu()
 
 
@@ -307,7 +388,7 @@ def _measure(
     displacement: torch.Tensor,
     labels: Volume | None,
 ) -> dict[str, Any]:
-    moved = field.warp(moving.image[None, None], displacement[None])[0, 0]
+    moved = fields.warp(moving.image[None, None], displacement[None])[0, 0]
     scores = None
     if labels is not None and result.warped_labels is not None:
         each = metrics.dice(result.warped_labels.data, labels.data)
@@ -322,8 +403,13 @@ def _measure(
             "after": metrics.similarity(fixed.image, moved),
         },
         "dice": scores,
-        "jacobian": metrics.jacobian_statistics(result.warp, result.fixed.data != 0),
+        "jacobian": metrics.jacobian_statistics(result.warp, _brain_of_fixed(result)),
     }
+
+
+def _brain_of_fixed(result: Registration) -> np.ndarray:
+    mask = result.fixed_mask
+    return result.fixed.data != 0 if mask is None else mask.data != 0
 
 
 def _doubts(measured: dict[str, Any], unused_labels: bool) -> list[str]:
@@ -353,25 +439,28 @@ def _described(model: Model) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    packages = ("voxwarp", "torch", "numpy", "nibabel", "SimpleITK", "nilearn")
+def versions() -> dict[str, str]:
+    """Of Python, voxwarp and what the results depend on."""
+    packages = ("voxwarp", "torch", "numpy", "nibabel", "SimpleITK", "nilearn", "deepbet")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _inputs(**sources: Source | None) -> dict[str, Any]:
     """Path and SHA-256 of every input; the template stands in for a fixed image not given."""
-    described: dict[str, Any] = {}
-    for name, source in sources.items():
-        if source is None:
-            described[name] = (
-                {"template": "MNI152, ICBM 2009a symmetric"} if name == "fixed" else None
-            )
-        elif isinstance(source, (str, os.PathLike)):
-            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-            described[name] = {"path": str(Path(source).absolute()), "sha256": digest}
-        else:
-            described[name] = {"path": source.get_filename(), "sha256": None}
+    described = {name: origin(source) for name, source in sources.items()}
+    if described["fixed"] is None:
+        described["fixed"] = {"template": "MNI152, ICBM 2009a symmetric"}
     return described
+
+
+def origin(source: Source | None) -> dict[str, str | None] | None:
+    """Path and SHA-256 of an input file; of an image in memory the name that it has, if any."""
+    if source is None:
+        return None
+    if isinstance(source, (str, os.PathLike)):
+        digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        return {"path": str(Path(source).absolute()), "sha256": digest}
+    return {"path": source.get_filename(), "sha256": None}
 
 
 class _Clock:
@@ -391,20 +480,3 @@ class _Clock:
         if self._stage:
             self.seconds[self._stage] = round(time.perf_counter() - self._since, 3)
         self._stage = ""
-
-
-def _publish(stage: Path, folder: Path) -> list[Path]:
-    """Move the files to their names, metrics.json last; that of an earlier run goes first.
-
-    So a metrics.json that is there belongs to the files beside it. What an earlier run wrote
-    is replaced file by file, or removed where this run has none.
-    """
-    (folder / METRICS).unlink(missing_ok=True)
-    written = []
-    for name in OUTPUTS:
-        if (stage / name).exists():
-            os.replace(stage / name, folder / name)
-            written.append(folder / name)
-        else:
-            (folder / name).unlink(missing_ok=True)
-    return written

@@ -22,6 +22,7 @@ def resample(
     through: Transform | None = None,
     *,
     interpolation: Interpolation = "linear",
+    beyond: field.Padding = "zeros",
 ) -> Volume:
     """out(x) = volume(through(x)) for every voxel centre x of ``onto``.
 
@@ -30,14 +31,15 @@ def resample(
         onto: grid of the result.
         through: maps points of ``onto``'s space to the volume's, RAS mm; identity by default.
         interpolation: "nearest" copies values exactly; "linear"; "cubic" (B-spline).
+        beyond: where the volume does not reach: "zeros", or, but not with "cubic", the value at
+            the nearest "border" point.
 
     Returns:
-        The values in the type of ``volume``: integers are rounded and kept in range. Zero where
-        the volume does not reach.
+        The values in the type of ``volume``: integers are rounded and kept in range.
     """
     frames = volume.data[..., None] if volume.data.ndim == 3 else volume.data
     out = np.empty((*onto.shape, frames.shape[-1]), dtype=frames.dtype)
-    read = [_reader(frames[..., t], interpolation) for t in range(frames.shape[-1])]
+    read = [_reader(frames[..., t], interpolation, beyond) for t in range(frames.shape[-1])]
     through = through or Chain([])
     rows = max(1, SLAB_VOXELS // (onto.shape[1] * onto.shape[2]))
     for first in range(0, onto.shape[0], rows):
@@ -49,7 +51,9 @@ def resample(
     return replace(volume, data=data, grid=onto)
 
 
-def _reader(frame: np.ndarray, interpolation: Interpolation) -> Callable[[np.ndarray], np.ndarray]:
+def _reader(
+    frame: np.ndarray, interpolation: Interpolation, beyond: field.Padding
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function from voxel coordinates (..., 3) to values."""
     nearest = interpolation == "nearest"
     wanted = frame.dtype.newbyteorder("=") if nearest else _float(frame.dtype)
@@ -60,7 +64,7 @@ def _reader(frame: np.ndarray, interpolation: Interpolation) -> Callable[[np.nda
 
     def read(voxels: np.ndarray) -> np.ndarray:
         at = torch.from_numpy(np.ascontiguousarray(np.moveaxis(voxels, -1, 0)))[None]
-        return field.sample(source, at, nearest=nearest)[0, 0].numpy()
+        return field.sample(source, at, nearest=nearest, padding=beyond)[0, 0].numpy()
 
     return read
 

@@ -1,0 +1,110 @@
+"""Brain extraction: tell a head from a brain, find the brain's mask in a head."""
+
+import importlib
+import warnings
+from collections.abc import Callable
+
+import nibabel as nib
+import numpy as np
+
+from .errors import InputError
+from .volume import Volume
+
+#: From a head, on a grid with axes near R, A, S, to a boolean mask of its shape.
+Extractor = Callable[[Volume], np.ndarray]
+
+# A brain with its meninges, mL: less than a newborn's half, more than the largest on record.
+SMALLEST, LARGEST = 150.0, 2300.0
+
+
+def is_extracted(scan: Volume) -> bool:
+    """Whether a scan shows a brain alone, the rest set to one value, rather than a head.
+
+    Then the border of the image is of that one value and what remains is no larger than a brain.
+    A head fills 2500 mL and more, and its neck or the noise of the air reach the border.
+    """
+    values, counts = np.unique(scan.data, return_counts=True)
+    background = values[counts.argmax()]
+    sides = [np.take(scan.data, i, axis).ravel() for axis in range(3) for i in (0, -1)]
+    at_border = np.concatenate(sides) == background
+    # Resampled by splines, a brain rings faintly into the background: that is not foreground.
+    contrast = np.abs(scan.data - background.astype(np.float64))
+    bright = np.percentile(contrast[contrast > 0], 99) if contrast.any() else 0.0
+    return at_border.mean() > 0.97 and millilitres(contrast > 0.02 * bright, scan) < LARGEST
+
+
+def millilitres(mask: np.ndarray, on: Volume) -> float:
+    """Volume of a mask on the grid of ``on``, mL."""
+    return float(mask.sum() * abs(np.linalg.det(on.grid.affine[:3, :3])) / 1000)
+
+
+def extractor(name: str) -> Extractor:
+    """The extractor of that name, or any function named as ``module:function``.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name in EXTRACTORS:
+        return EXTRACTORS[name]
+    module, _, function = name.partition(":")
+    if not function:
+        known = ", ".join(EXTRACTORS)
+        raise InputError(f"extractor {name!r}: wanted one of {known}, or module:function")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"extractor {name!r}: {error}") from error
+
+
+def extract(head: Volume, name: str) -> np.ndarray:
+    """Mask of the brain in a head, on the head's grid.
+
+    Args:
+        head: about 1 mm, axes near R, A, S.
+        name: see ``extractor``.
+
+    Raises:
+        InputError: no brain is found, or what is found has not the size of a brain.
+    """
+    mask = np.asarray(extractor(name)(head), dtype=bool)
+    if mask.shape != head.data.shape:
+        raise InputError(
+            f"extractor {name!r}: a mask of shape {head.data.shape} is wanted, got {mask.shape}"
+        )
+    check_size(mask, head)
+    return mask
+
+
+def check_size(mask: np.ndarray, head: Volume) -> None:
+    """Refuse a mask that cannot be a brain's.
+
+    Raises:
+        InputError: it is empty, too small or too large.
+    """
+    size = millilitres(mask, head)
+    if not SMALLEST <= size <= LARGEST + 300:  # masks of tools that keep the meninges are larger
+        found = f"{size:.0f} mL were found" if size else "nothing was found"
+        raise InputError(
+            f"{head.name}: no brain in it, {found} ({SMALLEST:.0f} to {LARGEST:.0f} mL are "
+            f"wanted); if it is a head, give a mask of the brain"
+        )
+
+
+def deepbet(head: Volume) -> np.ndarray:
+    """Deepbet's mask (Fisch et al., 2024, doi:10.1016/j.compbiomed.2024.108845).
+
+    Trained on T1-weighted heads; what it makes of other contrasts is worth a look.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which it is saved by
+        from deepbet import BrainExtraction
+
+        network = BrainExtraction(no_gpu=True)  # anew each time: it keeps state while it runs
+        try:
+            _, mask, _ = network.run(nib.Nifti1Image(head.data.astype(np.float32), np.eye(4)))
+        except (AssertionError, ValueError):  # nothing to draw a box around
+            return np.zeros(head.data.shape, dtype=bool)
+    return np.asarray(mask.dataobj) > 0
+
+
+EXTRACTORS: dict[str, Extractor] = {"deepbet": deepbet}
