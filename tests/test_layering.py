@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "metrics": "field losses transform",
     "pose": "field grid transform volume",
     "linear": "errors field losses metrics pose transform volume",
-    "bias": "formats pose volume",
+    "bias": "errors formats pose volume",
     "brain": "errors volume",
     "prepare": "bias brain errors grid linear model pose resample transform volume",
     "cache": "errors files grid linear prepare transform volume",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import SimpleITK as sitk
 
+from .errors import InputError
 from .formats import to_sitk
 from .pose import Coarse
 from .volume import Volume
@@ -19,6 +20,9 @@ def estimate(head: Volume) -> Volume:
     Args:
         head: intensities from zero; what Otsu's threshold finds dark is left out of the fit.
 
+    Raises:
+        InputError: the scan has too few voxels along an axis.
+
     Returns:
         float32 on a lattice of about 8 mm that covers the head's grid.
     """
@@ -28,7 +32,11 @@ def estimate(head: Volume) -> Volume:
     filter_.SetNumberOfWorkUnits(1)  # the sums, and so the last bits, depend on their number
     filter_.SetMaximumNumberOfIterations(list(ITERATIONS))
     filter_.SetConvergenceThreshold(1e-3)
-    filter_.Execute(image, sitk.OtsuThreshold(image, 0, 1, 200))
+    try:
+        filter_.Execute(image, sitk.OtsuThreshold(image, 0, 1, 200))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"{head.name}: no bias field can be fitted to it ({reason})") from error
     shape = [
         max(2, round(n * s / KEPT)) for n, s in zip(head.grid.shape, head.grid.spacing, strict=True)
     ]
