@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .grid import Grid
     from .model import Model
+    from .prepare import Settings
+    from .preprocessing import Preprocessed, preprocess
     from .registration import Registration, register
     from .volume import Volume, read_volume, write_volume
 
@@ -19,12 +21,15 @@ _HOME = {
     "Grid": "grid",
     "InputError": "errors",
     "Model": "model",
+    "Preprocessed": "preprocessing",
     "Registration": "registration",
     "SavedTransform": "apply",
+    "Settings": "prepare",
     "Volume": "volume",
     "apply_to_image": "apply",
     "apply_to_points": "apply",
     "load_transform": "apply",
+    "preprocess": "preprocessing",
     "read_volume": "volume",
     "register": "registration",
     "write_volume": "volume",
@@ -34,13 +39,16 @@ __all__ = [
     "Grid",
     "InputError",
     "Model",
+    "Preprocessed",
     "Registration",
     "SavedTransform",
+    "Settings",
     "Volume",
     "__version__",
     "apply_to_image",
     "apply_to_points",
     "load_transform",
+    "preprocess",
     "read_volume",
     "register",
     "write_volume",

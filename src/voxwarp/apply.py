@@ -13,7 +13,7 @@ from .errors import InputError
 from .files import check_readable, write_bytes
 from .formats import lps, read_affine, read_warp
 from .grid import Grid
-from .preprocess import RECORD
+from .preprocessing import RECORD
 from .registration import AFFINE, INVERSE_WARP, METRICS, WARP, Registration
 from .resample import Interpolation, resample
 from .transform import Chain

@@ -207,8 +207,8 @@ def preprocess(
     """Conform, correct, extract the brain, align, crop and scale; with the way back."""
     from .files import check_writable
     from .prepare import Settings
-    from .preprocess import OUTPUTS
-    from .preprocess import preprocess as run
+    from .preprocessing import OUTPUTS
+    from .preprocessing import preprocess as run
 
     settings = Settings(brain_extract.value, extractor, bias, affine, conform)
     jobs = list(
