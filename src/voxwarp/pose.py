@@ -13,6 +13,7 @@ from .transform import Affine
 from .volume import Volume
 
 SPACING = 8.0  # mm: coarse enough to try hundreds of rotations in half a second
+USUAL = 0.9  # edge of an adult's brain over that of MNI152, which is large
 GLOBAL, LOCAL = 600, 40  # rotations of the whole sphere (some 20° apart), and around each best one
 
 
@@ -41,6 +42,11 @@ class Coarse:
         inside = torch.nonzero(self.image[0, 0] > 0).double().numpy()
         voxel = abs(np.linalg.det(self.grid.affine[:3, :3]))
         return self.grid.to_world(inside.mean(axis=0)), len(inside) * voxel
+
+    def reaches(self, at: torch.Tensor) -> torch.Tensor:
+        """Whether voxel coordinates (1, 3, ...) lie in the image: (1, 1, ...)."""
+        last = torch.tensor([n - 1.0 for n in self.grid.shape]).view(1, 3, 1, 1, 1)
+        return ((at >= -0.5) & (at <= last + 0.5)).all(dim=1, keepdim=True)
 
     def lattice_in(self, other: "Coarse", through: Affine) -> torch.Tensor:
         """Where an affine map sends the voxels, in voxels of the other: (1, 3, X, Y, Z)."""
@@ -84,6 +90,22 @@ def search(fixed: Volume, moving: Volume, keep: int = 3) -> list[Affine]:
     around = Rotation.from_rotvec(_ball(LOCAL, radius=np.radians(15)))
     finer = [_best(f, m, rotation * around, 1, apart=0.0)[0] for _, rotation in best]
     return [_similarity(f, m, rotation) for _, rotation in sorted(finer, key=lambda x: -x[0])]
+
+
+def shifted(fixed: Volume, moving: Volume) -> list[Affine]:
+    """Starts for a moving scan that shows a part of the brain, turned as the headers say.
+
+    Neither its centre nor its volume is the brain's: it is taken to be of usual size, ``USUAL``,
+    and laid on different parts of the fixed brain.
+    """
+    (here, _), (there, _) = (Coarse.of(v, SPACING).centre_and_volume() for v in (fixed, moving))
+    starts = []
+    for axis in (2, 1, 0):  # most scans that are cut are cut below or above
+        for shift in (-45.0, -25.0, 25.0, 45.0):
+            matrix = np.diag([USUAL, USUAL, USUAL, 1.0])
+            matrix[:3, 3] = there - USUAL * (here + shift * np.eye(3)[axis])
+            starts.append(Affine(matrix))
+    return starts
 
 
 def rotation_angle(affine: Affine) -> float:

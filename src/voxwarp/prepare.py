@@ -203,36 +203,47 @@ def _examine_masked(scan: Volume, settings: Settings, mask: Volume) -> Findings:
 
 
 def _examine_head(scan: Volume, settings: Settings) -> Findings:
-    found = Findings("head", _window(scan.grid, settings), Affine(np.eye(4)))
+    views = _views(scan) if settings.conform else [scan.grid]
+    looks: list[tuple[Findings, Volume]] = []
+    for view in views:
+        try:
+            looks.append(_look(scan, view, settings))
+        except InputError:
+            if view is views[-1] and not looks:
+                raise
+            continue
+        fit = looks[-1][0].agreement
+        if fit is None or fit.is_good:
+            break
+    found, only = max(looks, key=lambda look: look[0].agreement.score if look[0].agreement else 0)
+    coarse = max(only.grid.spacing) > 1.01
+    if settings.conform and (coarse or rotation_angle(found.template_to_scan) > TURNED):
+        # Upright, and at 1 mm where the scan was too large for that: extraction works best so.
+        return _look(scan, _upright_view(found, only), settings, found)[0]
+    return found
+
+
+def _look(
+    scan: Volume, view: Grid, settings: Settings, before: Findings | None = None
+) -> tuple[Findings, Volume]:
+    """What a view of a head shows, and the brain in it."""
+    found = before or Findings("head", _window(scan.grid, settings), Affine(np.eye(4)))
     with _timed(found, "conform"):
-        view = _view(scan.grid) if settings.conform else scan.grid
         head = to_canonical(resample(scan, view))
-    if settings.bias is not False:
+    if before is None and settings.bias is not False:
         with _timed(found, "bias"):
             found = replace(found, log_bias=bias.estimate(head))
-    found, only = _extracted(found, unbiased(head, found.log_bias), settings)
-    found = _placed(found, only, settings)
-    if settings.conform and _deserves_another_look(found):
-        # Upright, and at 1 mm where the scan was too large for that: extraction works best so.
-        with _timed(found, "conform"):
-            head = to_canonical(resample(scan, _upright_view(found, only)))
-        found, only = _extracted(found, unbiased(head, found.log_bias), settings)
-        found = _placed(found, only, settings)
-    return found
+    head = unbiased(head, found.log_bias)
+    with _timed(found, "extract"):
+        mask = brain.extract(head, settings.extractor)
+    only = replace(head, data=np.where(mask, head.data, 0))
+    return _placed(replace(found, mask=replace(head, data=mask)), only, settings), only
 
 
 def _is_head(scan: Volume, settings: Settings) -> bool:
     if settings.brain_extract == "auto":
         return not brain.is_extracted(scan)
     return settings.brain_extract == "yes"
-
-
-def _extracted(found: Findings, head: Volume, settings: Settings) -> tuple[Findings, Volume]:
-    """With the mask that the extractor finds in a head; and the head's brain."""
-    with _timed(found, "extract"):
-        mask = brain.extract(head, settings.extractor)
-    only = replace(head, data=np.where(mask, head.data, 0))
-    return replace(found, mask=replace(head, data=mask)), only
 
 
 def _placed(found: Findings, only: Volume, settings: Settings) -> Findings:
@@ -357,11 +368,23 @@ def _cube(centre: np.ndarray, reach: float) -> Grid:
     return Grid((CONFORMED,) * 3, affine)
 
 
-def _view(grid: Grid) -> Grid:
-    """What a window shows of a scan: the same voxel size, world axes, no more than the scan."""
-    corners = grid.to_world(grid.corners())
+def _views(scan: Volume) -> list[Grid]:
+    """Where to look for the brain: the whole scan; first the top of one that shows the trunk too.
+
+    World axes, no more than the scan, no more than 256 voxels along an axis: of 1 mm, or larger.
+    """
+    corners = scan.grid.to_world(scan.grid.corners())
     low, high = corners.min(axis=0), corners.max(axis=0)
-    return _block(low, high, max(1.0, float((high - low).max()) / (CONFORMED - 1)), np.eye(3))
+    reach = CONFORMED - 1.0
+    whole = _block(low, high, max(1.0, float((high - low).max()) / reach), np.eye(3))
+    if (high - low).max() <= reach:
+        return [whole]
+    body = scan.grid.to_world(np.argwhere(scan.data > 0.1 * np.percentile(scan.data, 99.5)))
+    top = min(high[2], np.percentile(body[:, 2], 99.9) + 10)
+    body = body[body[:, 2] > top - reach]
+    middle = np.array([*np.median(body[:, :2], axis=0), top - reach / 2])
+    low, high = np.maximum(low, middle - reach / 2), np.minimum(high, middle + reach / 2)
+    return [_block(low, high, 1.0, np.eye(3)), whole]
 
 
 def _upright_view(found: Findings, only: Volume) -> Grid:
@@ -385,10 +408,6 @@ def _centre_and_reach(only: Volume) -> tuple[np.ndarray, float]:
     inside = only.grid.to_world(np.argwhere(only.data > 0))
     low, high = inside.min(axis=0), inside.max(axis=0)
     return (low + high) / 2, float((high - low).max())
-
-
-def _deserves_another_look(found: Findings) -> bool:
-    return rotation_angle(found.template_to_scan) > TURNED or max(found.window.spacing) > 1
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""Target registration error, Colin27's head to MNI152, by expert landmarks, beside other tools.
+
+    python benchmarks/landmarks.py DATA ROWS.csv [--peers]
+
+The fixed image's points (MNI152) are mapped to the moving image (Colin27) and compared with the
+points placed there: mean Euclidean distance over 30 of the 32 AFIDs (without 29 and 30, the
+ventral occipital horns, which end more than 1 cm apart in the two brains). voxwarp gets the head;
+the other tools get the brain that it extracts.
+"""
+
+import csv
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import voxwarp
+from voxwarp.formats import read_affine, read_warp
+from voxwarp.prepare import brain_only, examine, from_zero, template_path
+from voxwarp.transform import Affine, Chain, Transform
+from voxwarp.volume import read_volume, to_canonical, write_volume
+
+LEFT_OUT = {29, 30}
+
+
+def main() -> None:
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    head = data / "heads" / "colin27_t1.nii.gz"
+    fixed, moving = (points(data / "landmarks" / f) for f in ("mni152_2009_sym.csv", "colin27.csv"))
+    rows: list[dict[str, object]] = []
+
+    def score(method: str, transform: Transform, seconds: float) -> None:
+        errors = np.linalg.norm(transform.map(fixed) - moving, axis=1)
+        row = {"method": method, "mean_mm": errors.mean(), "median_mm": np.median(errors)}
+        row |= {"largest_mm": errors.max(), "seconds": seconds}
+        rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+        print(*rows[-1].values(), flush=True)
+
+    score("identity", Chain([]), 0.0)
+    began = time.perf_counter()
+    result = voxwarp.register(head, cache=False)
+    seconds = time.perf_counter() - began
+    score(
+        "voxwarp, affine",
+        result.affine,
+        sum(result.metrics["preparation"]["moving"]["seconds"].values()),
+    )
+    score("voxwarp, default", result.transform, seconds)
+    if "--peers" in sys.argv:
+        scan = from_zero(to_canonical(read_volume(head)))
+        with tempfile.TemporaryDirectory() as folder:
+            brain = Path(folder) / "brain.nii.gz"
+            write_volume(brain_only(scan, examine(scan), scan.grid), brain)
+            for name, method in PEERS.items():
+                began = time.perf_counter()
+                score(name, method(brain, Path(folder)), time.perf_counter() - began)
+    with open(out, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def points(path: Path) -> np.ndarray:
+    """(30, 3), RAS mm, in the order of their numbers."""
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    named = {int(r["afid"]): [float(r[axis]) for axis in "xyz"] for r in rows}
+    return np.array([named[i] for i in sorted(named) if i not in LEFT_OUT])
+
+
+def ants(kind: str):
+    def run(brain: Path, folder: Path) -> Transform:
+        import ants as antspy
+
+        images = [antspy.image_read(str(path)) for path in (template_path(), brain)]
+        found = antspy.registration(*images, type_of_transform=kind)["fwdtransforms"]
+        if len(found) == 1:
+            return read_affine(found[0])
+        return Chain([read_warp(found[0]), read_affine(found[1])])
+
+    return run
+
+
+def greedy_affine(brain: Path, folder: Path) -> Affine:
+    import picsl_greedy
+
+    picsl_greedy.Greedy3D().execute(
+        f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x10 -i {template_path()} {brain} "
+        f"-o {folder}/affine.mat -ia-image-centers"
+    )
+    return Affine(np.loadtxt(folder / "affine.mat"))
+
+
+def greedy(brain: Path, folder: Path) -> Transform:
+    import picsl_greedy
+
+    affine = greedy_affine(brain, folder)
+    picsl_greedy.Greedy3D().execute(
+        f"-d 3 -m NCC 2x2x2 -n 100x50x10 -i {template_path()} {brain} "
+        f"-it {folder}/affine.mat -o {folder}/warp.nii.gz"
+    )
+    return Chain([read_warp(folder / "warp.nii.gz"), affine])
+
+
+PEERS = {
+    "antspyx, affine": ants("Affine"),
+    "antspyx, SyN": ants("SyN"),
+    "greedy, affine": greedy_affine,
+    "greedy": greedy,
+}
+
+if __name__ == "__main__":
+    main()
