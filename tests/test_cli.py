@@ -21,10 +21,11 @@ from voxwarp.keras import import_keras
 from voxwarp.model import Model
 
 COMMANDS = [
-    *([], ["register"], ["apply"], ["points"], ["models"]),
+    *([], ["register"], ["preprocess"], ["apply"], ["points"], ["cache"], ["models"]),
+    *(["cache", name] for name in ("show", "clear")),
     *(["models", name] for name in ("list", "show", "import")),
 ]
-HEAVY = ("torch", "scipy", "nibabel", "SimpleITK", "nilearn", "h5py", "pandas")
+HEAVY = ("torch", "scipy", "nibabel", "SimpleITK", "nilearn", "deepbet", "h5py", "pandas")
 
 
 def python(code: str, **more: str) -> subprocess.CompletedProcess:
@@ -93,7 +94,11 @@ def test_help_names_the_contract(cli):
     """Names that users and scripts rely on."""
     promised = {
         "register": "MOVING FIXED -o --model --labels --fixed-labels --affine --no-affine --device "
-        "--seed --overwrite",
+        "--seed --overwrite --mask --fixed-mask --brain-extract auto yes no --extractor --bias "
+        "--no-bias --cache --no-cache --strict",
+        "preprocess": "SCAN -o --labels --mask --conform --no-conform --bias --no-bias "
+        "--brain-extract --extractor --affine --no-affine --crop --no-crop --normalise "
+        "--no-normalise --cache --no-cache --strict --overwrite",
         "apply": "IMAGE --transform -t --reference -r -o --inverse --interpolation linear nearest "
         "cubic --overwrite",
         "points": "FILE.csv --transform -t -o --inverse --lps --overwrite",
@@ -102,7 +107,8 @@ def test_help_names_the_contract(cli):
         text = plain(cli(command, "--help").out)
         assert [name for name in names.split() if name not in text] == []
     text = plain(cli("--help").out)
-    assert all(name in text for name in ("register", "apply", "points", "models", "--version"))
+    verbs = "register", "preprocess", "apply", "points", "cache", "models"
+    assert all(name in text for name in (*verbs, "--version"))
 
 
 def test_version(cli):
@@ -123,6 +129,11 @@ def test_no_words_give_the_help(cli, words: list[str]):
         (["regsiter"], "regsiter"),
         (["--no-such-option"], "--no-such-option"),
         (["models", "delete"], "delete"),
+        (["cache", "fill"], "fill"),
+        (["preprocess"], "SCAN"),
+        (["preprocess", "a.nii"], "--out"),
+        (["preprocess", "a.nii", "-o", "out", "--fixed-mask", "b.nii"], "--fixed-mask"),
+        (["preprocess", "a.nii", "-o", "out", "--brain-extract", "maybe"], "maybe"),
         (["models", "show"], "MODEL"),
         (["models", "import"], "FILE.h5"),
         (["apply"], "IMAGE"),
@@ -180,6 +191,30 @@ def test_installed_script(tmp_path):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "-o" in done.stderr
+
+
+# The cache
+
+
+def test_cache_is_shown_and_cleared_but_for_what_is_not_its_own(cli, monkeypatch, tmp_path):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VOXWARP_CACHE", str(folder))
+    monkeypatch.setenv("VOXWARP_CACHE_SIZE", "250")
+    assert cli("cache").out.splitlines() == [str(folder), "0 scans, 0.0 MB of at most 250 MB"]
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.findings.npz").write_bytes(bytes(1_500_000))
+    (folder / "sub-22_T1w.nii.gz").write_bytes(b"of the demo")
+    shown = cli("cache", "show")
+    assert (shown.code, shown.out) == (0, f"{folder}\n2 scans, 3.0 MB of at most 250 MB\n")
+    assert cli("cache").out == shown.out
+    assert "2 scans removed" in cli("cache", "clear").out
+    assert [path.name for path in folder.iterdir()] == ["sub-22_T1w.nii.gz"]
+
+
+def test_cache_size_that_is_no_number(refuses, monkeypatch):
+    monkeypatch.setenv("VOXWARP_CACHE_SIZE", "plenty")
+    assert "'plenty'" in refuses("cache")
 
 
 # Models

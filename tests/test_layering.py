@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "bias": "errors formats pose volume",
     "brain": "errors volume",
     "prepare": "bias brain errors grid linear model pose resample transform volume",
-    "cache": "errors files grid linear prepare transform volume",
+    "cache": "brain errors files grid linear prepare transform volume",
     "registration": "*",
     "preprocessing": "*",
     "apply": "errors files formats grid preprocessing registration resample transform volume",

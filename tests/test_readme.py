@@ -13,8 +13,12 @@ import pytest
 import typer
 
 import voxwarp
+from voxwarp import preprocessing, registration
+from voxwarp.brain import EXTRACTORS
+from voxwarp.cache import LIMIT
 from voxwarp.cli import app
-from voxwarp.registration import OUTPUTS, Registration
+from voxwarp.preprocessing import Preprocessed
+from voxwarp.registration import Registration
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,8 +43,8 @@ def parse(words: list[str]) -> None:
     """
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
-        assert words, f"{command.name} needs the name of a command"
-        if words[0].startswith("-"):
+        assert words or command.invoke_without_command, f"{command.name} needs a command's name"
+        if not words or words[0].startswith("-"):
             break
         assert words[0] in command.commands, f"no such command: {words[0]}"
         command, words = command.commands[words[0]], words[1:]
@@ -48,7 +52,8 @@ def parse(words: list[str]) -> None:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {line.split()[1] for line in VOXWARP} >= {"register", "apply", "points", "models"}
+    words = {line.split()[1] for line in VOXWARP}
+    assert words >= {"register", "preprocess", "apply", "points", "cache", "models"}
     assert len(PYTHON) >= 3
 
 
@@ -82,9 +87,13 @@ def option_names(command: Any) -> list[str]:
     return [name for option in command.params for name in [*option.opts, *option.secondary_opts]]
 
 
+# What the examples call the objects that functions return.
+RESULTS: dict[str, Any] = {"result": Registration, "prepared": Preprocessed}
+
+
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_uses_names_that_exist(code: str) -> None:
-    calls = {}
+    calls = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("voxwarp"):
             module = import_module(node.module)
@@ -92,18 +101,44 @@ def test_python_uses_names_that_exist(code: str) -> None:
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "voxwarp":
                 assert node.attr in voxwarp.__all__
-            elif node.value.id == "result":
-                assert node.attr in {*dir(Registration), *Registration.__annotations__}
+            elif node.value.id in RESULTS:
+                of = RESULTS[node.value.id]
+                assert node.attr in {*dir(of), *of.__annotations__}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("voxwarp."):
-            calls[ast.unparse(node.func).removeprefix("voxwarp.")] = node
-    for name, call in calls.items():
+            calls.append((ast.unparse(node.func).removeprefix("voxwarp."), node))
+    for name, call in calls:
         keywords = {word.arg: None for word in call.keywords if word.arg}
         inspect.signature(getattr(voxwarp, name)).bind(*call.args, **keywords)
 
 
-def test_output_table_is_what_register_writes() -> None:
-    section = README.split("## What `register` writes\n")[1].split("\n## ")[0]
-    assert tuple(re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)) == OUTPUTS
+@pytest.mark.parametrize(
+    ("heading", "outputs"),
+    [
+        ("What `register` writes", registration.OUTPUTS),
+        ("`voxwarp preprocess`", preprocessing.OUTPUTS),
+    ],
+)
+def test_output_table_is_what_the_command_writes(heading: str, outputs: tuple[str, ...]) -> None:
+    assert first_column(heading) == outputs
+
+
+def first_column(heading: str) -> tuple[str, ...]:
+    """What stands in code at the beginning of the rows of a section's table."""
+    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]+`) \|", section, flags=re.MULTILINE)
+    return tuple(cell.strip("`") for cell in cells)
+
+
+def test_options_of_the_preparation_are_those_of_register() -> None:
+    register = next(command for command in commands() if command.name == "register")
+    named = re.findall(r"--[\w-]+", " ".join(first_column("Preparation")))
+    assert set(named) <= set(option_names(register))
+    assert len(named) == len(set(named)) == 9
+
+
+def test_limits_and_names_in_the_text_are_those_of_the_code() -> None:
+    assert f"`$VOXWARP_CACHE_SIZE` MB ({LIMIT / 1e6:.0f} by default)" in README
+    assert all(f"`{name}`" in README for name in EXTRACTORS)
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))

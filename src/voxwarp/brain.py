@@ -47,13 +47,16 @@ def extractor(name: str) -> Extractor:
     if name in EXTRACTORS:
         return EXTRACTORS[name]
     module, _, function = name.partition(":")
-    if not function:
+    if not function or not all(part.isidentifier() for part in module.split(".")):
         known = ", ".join(EXTRACTORS)
         raise InputError(f"extractor {name!r}: wanted one of {known}, or module:function")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"extractor {name!r}: {error}") from error
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise InputError(f"extractor {name!r}: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise InputError(f"extractor {name!r}: that is no function")
+    return found
 
 
 def extract(head: Volume, name: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .brain import EXTRACTORS
 from .errors import InputError
 from .files import write_bytes
 from .grid import Grid
@@ -35,7 +36,7 @@ ABANDONED = 3600.0  # seconds after which a part that a dead process left is rem
 
 def folder() -> Path:
     """$VOXWARP_CACHE, else ``voxwarp`` in the user's cache folder."""
-    if "VOXWARP_CACHE" in os.environ:
+    if os.environ.get("VOXWARP_CACHE"):
         return Path(os.environ["VOXWARP_CACHE"])
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "voxwarp"
@@ -51,9 +52,12 @@ def limit() -> int:
     if given is None:
         return LIMIT
     try:
-        return int(float(given) * 1e6)
-    except ValueError as error:
-        raise InputError(f"VOXWARP_CACHE_SIZE {given!r}: a number of MB is wanted") from error
+        size = float(given)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < 1e12:
+        raise InputError(f"VOXWARP_CACHE_SIZE {given!r}: a number of MB is wanted")
+    return int(size * 1e6)
 
 
 def examined(
@@ -63,7 +67,8 @@ def examined(
 
     Args:
         scan, settings, mask: see there.
-        use: look into the cache and add to it.
+        use: look into the cache and add to it; never done with an extractor of the user's own,
+            since nobody tells when that changes.
 
     Returns:
         The findings, and whether they were in the cache. A cache that cannot be read or
@@ -72,7 +77,7 @@ def examined(
     Raises:
         InputError: see there.
     """
-    if not use:
+    if not use or settings.extractor not in EXTRACTORS:
         return examine(scan, settings, mask), False
     path = folder() / f"{_key(scan, settings, mask)}{ENDING}"
     found = _read(path, scan.name)

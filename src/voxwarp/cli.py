@@ -244,7 +244,8 @@ def preprocess(
         for file in files:
             typer.echo(file)
         typer.echo(_seen(result.record["found"]))
-        code = code or _warn(result.record["warnings"], strict)
+        warned = _warn(result.record["warnings"], strict)
+        code = code or warned
     return code
 
 

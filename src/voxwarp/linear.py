@@ -64,7 +64,7 @@ class Agreement:
     @property
     def is_hopeless(self) -> bool:
         """Whether this cannot be two brains."""
-        return self.overlap < 0.8 or self.local_ncc < 0.22 or self.smallest_scale < 0.4
+        return self.overlap < 0.8 or self.local_ncc < 0.25 or self.smallest_scale < 0.4
 
     @property
     def _is_sane(self) -> bool:

@@ -31,6 +31,7 @@ CONFORMED = 256  # voxels of 1 mm along each axis
 TURNED = 30.0  # degrees from upright: brains are looked for again in the turned head
 _LIA = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # as FreeSurfer conforms
 
+THINNEST = 20.0  # mm along each axis: less of a brain cannot be placed
 ROOM = 40.0  # mm around a brain for skull and skin
 
 CHOICES = "auto", "yes", "no"
@@ -45,7 +46,8 @@ class Settings:
         extractor: see ``brain.extractor``.
         bias: correct the bias field; None: of heads, not of brains.
         affine: align with MNI152; without it the scan is taken to be there.
-        conform: work at 1 mm on 256³ voxels; without it on the scan's own grid.
+        conform: work at 1 mm on 256³ voxels; without it on the scan's own, its axes reordered
+            to R, A, S.
     """
 
     brain_extract: str = "auto"
@@ -165,6 +167,9 @@ def examine(scan: Volume, settings: Settings = DEFAULTS, mask: Volume | None = N
         InputError: there is no brain in it.
     """
     scan = from_zero(to_canonical(scan))
+    thinnest = min(n * s for n, s in zip(scan.grid.shape, scan.grid.spacing, strict=True))
+    if thinnest < THINNEST:
+        raise InputError(f"{scan.name}: it is {thinnest:.3g} mm thick, too thin for a brain")
     if mask is not None:
         found = _examine_masked(scan, settings, mask)
     elif _is_head(scan, settings):
@@ -194,7 +199,8 @@ def _examine_brain(scan: Volume, settings: Settings) -> Findings:
 
 
 def _examine_masked(scan: Volume, settings: Settings, mask: Volume) -> Findings:
-    brain.check_size(mask.data != 0, replace(mask, name=scan.name))
+    mask = replace(mask, data=mask.data != 0)
+    brain.check_size(mask.data, replace(mask, name=scan.name))
     found = Findings("head", _window(scan.grid, settings), Affine(np.eye(4)), mask)
     if settings.bias is not False:
         with _timed(found, "bias"):
@@ -229,7 +235,7 @@ def _look(
     """What a view of a head shows, and the brain in it."""
     found = before or Findings("head", _window(scan.grid, settings), Affine(np.eye(4)))
     with _timed(found, "conform"):
-        head = to_canonical(resample(scan, view))
+        head = resample(scan, view)
     if before is None and settings.bias is not False:
         with _timed(found, "bias"):
             found = replace(found, log_bias=bias.estimate(head))
@@ -289,12 +295,11 @@ def mask_on(mask: Volume, grid: Grid, through: Affine | None = None) -> np.ndarr
     return resample(soft, grid, through).data >= 0.5
 
 
-def native_mask(found: Findings, scan: Volume) -> Volume | None:
-    """The brain's mask on the scan's own grid, uint8; None where the scan is the brain."""
-    if found.mask is None:
-        return None
-    data = mask_on(found.mask, scan.grid).astype(np.uint8)
-    return Volume(data, scan.grid, scan.name, is_label_file=True)
+def brain_mask(found: Findings, scan: Volume, grid: Grid) -> Volume:
+    """The brain on any grid in the scan's space: 1 inside, 0 outside, uint8."""
+    standard = from_zero(scan)
+    mask = found.mask or replace(standard, data=standard.data > 0)
+    return Volume(mask_on(mask, grid).astype(np.uint8), grid, scan.name, is_label_file=True)
 
 
 def prepare(scan: Volume, recipe: Recipe, found: Findings | None = None) -> Prepared:
@@ -315,9 +320,12 @@ def prepare(scan: Volume, recipe: Recipe, found: Findings | None = None) -> Prep
 def from_zero(scan: Volume) -> Volume:
     """The scan in float32 with intensities from zero: those of z-scored scans, say, are shifted.
 
-    Voxels that are exactly zero are background and stay so.
+    Voxels that are exactly zero are background and stay so; where no voxel is zero or less, the
+    least value is.
     """
     data = scan.data.astype(np.float32)
+    if data.min() > 0:
+        data = data - data.min()
     if data.min() < 0:
         brain = data != 0
         data = np.where(brain, np.maximum(data - np.percentile(data[brain], 0.5), 0), 0)

@@ -22,9 +22,9 @@ from .prepare import (
     DEFAULTS,
     Findings,
     Settings,
+    brain_mask,
     brain_only,
     from_zero,
-    mask_on,
     read_scan,
     scale,
     unbiased,
@@ -62,11 +62,7 @@ class Preprocessed:
 
     def brain_mask(self, on: Grid) -> Volume:
         """The brain, on any grid in the scan's space: 1 inside, 0 outside, uint8."""
-        if self.found.mask is not None:
-            inside = mask_on(self.found.mask, on)
-        else:
-            inside = mask_on(replace(self.scan, data=self.scan.data != 0), on)
-        return Volume(inside.astype(np.uint8), on, self.scan.name, is_label_file=True)
+        return brain_mask(self.found, self.scan, on)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
         """Write all outputs: each whole, ``preprocess.json`` last.

@@ -28,7 +28,7 @@ from .prepare import (
     Findings,
     Prepared,
     Settings,
-    native_mask,
+    brain_mask,
     prepare,
     read_scan,
     template_path,
@@ -245,14 +245,14 @@ def register(
         warp=on_fixed_grid(displacement, loaded, f.prepared, f.volume.grid),
         inverse_warp=on_fixed_grid(inverse, loaded, f.prepared, f.volume.grid),
         labels=m.labels,
-        moving_mask=m.brain_mask(),
-        fixed_mask=f.brain_mask(),
+        moving_mask=m.mask_to_keep(),
+        fixed_mask=f.mask_to_keep(),
         metrics={},
     )
     clock.start("resample")
     _ = result.warped, result.inverse_warped, result.warped_labels, result.warped_mask
     clock.start("measure")
-    measured = _measure(result, f.prepared, m.prepared, displacement, f.labels)
+    measured = _measure(result, f, m.prepared, displacement)
     clock.stop()
     result.metrics.update(
         versions=versions(),
@@ -260,6 +260,8 @@ def register(
         model=_described(loaded),
         settings={
             "brain_extract": brain_extract,
+            "extractor": extractor,
+            "bias": bias,
             "affine": affine,
             "device": str(target),
             "precision": "bf16 convolutions" if has_bfloat16(target) else "float32",
@@ -297,9 +299,13 @@ class _Scan:
     def prepare(self, recipe: Recipe) -> None:
         self.prepared = prepare(self.volume, recipe, self.found)
 
-    def brain_mask(self) -> Volume | None:
-        """The brain on the scan's own grid, if the scan shows more than the brain."""
-        return native_mask(self.found, self.volume)
+    def brain_mask(self) -> Volume:
+        """The brain on the scan's own grid."""
+        return brain_mask(self.found, self.volume, self.volume.grid)
+
+    def mask_to_keep(self) -> Volume | None:
+        """The same, if the scan shows more than the brain."""
+        return self.brain_mask() if self.found.mask else None
 
     def doubts(self, role: str) -> list[str]:
         return [*self.volume.doubts, *self.found.doubts(f"{role} image {self.volume.name}")]
@@ -382,13 +388,11 @@ def _rounded(warp: Warp) -> Warp:
 
 
 def _measure(
-    result: Registration,
-    fixed: Prepared,
-    moving: Prepared,
-    displacement: torch.Tensor,
-    labels: Volume | None,
+    result: Registration, fixed: _Scan, moving: Prepared, displacement: torch.Tensor
 ) -> dict[str, Any]:
+    target, labels = fixed.prepared.image, fixed.labels
     moved = fields.warp(moving.image[None, None], displacement[None])[0, 0]
+    brain = result.fixed_mask or fixed.brain_mask()
     scores = None
     if labels is not None and result.warped_labels is not None:
         each = metrics.dice(result.warped_labels.data, labels.data)
@@ -399,17 +403,12 @@ def _measure(
         }
     return {
         "similarity": {
-            "before": metrics.similarity(fixed.image, moving.image),
-            "after": metrics.similarity(fixed.image, moved),
+            "before": metrics.similarity(target, moving.image),
+            "after": metrics.similarity(target, moved),
         },
         "dice": scores,
-        "jacobian": metrics.jacobian_statistics(result.warp, _brain_of_fixed(result)),
+        "jacobian": metrics.jacobian_statistics(result.warp, brain.data != 0),
     }
-
-
-def _brain_of_fixed(result: Registration) -> np.ndarray:
-    mask = result.fixed_mask
-    return result.fixed.data != 0 if mask is None else mask.data != 0
 
 
 def _doubts(measured: dict[str, Any], unused_labels: bool) -> list[str]:

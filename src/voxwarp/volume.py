@@ -200,7 +200,7 @@ def to_canonical(volume: Volume) -> Volume:
             affine[:3, 3] += affine[:3, axis] * (data.shape[axis] - 1)
             affine[:, axis] *= -1
             data = np.flip(data, axis)
-    grid = Grid(data.shape[:3], affine)
+    grid = Grid(data.shape[:3], affine + 0.0)  # no negative zeros: they are other bytes
     return replace(volume, data=np.ascontiguousarray(data), grid=grid)
 
 
