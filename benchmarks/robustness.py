@@ -127,12 +127,12 @@ def ants(scan: Volume, brain: Volume) -> tuple[Affine, Volume]:
 
 
 def greedy(scan: Volume, brain: Volume, *more: str) -> tuple[Affine, Volume]:
-    """Greedy's affine: 12 parameters, centres of the images as the start."""
+    """Greedy's affine: 12 parameters, to 2 mm, centres of the images as the start."""
     import picsl_greedy
 
     with tempfile.TemporaryDirectory() as folder:
         write_volume(brain, Path(folder) / "brain.nii.gz")
-        words = f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x10 -i {template_path()} "
+        words = f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x0 -i {template_path()} "
         words += f"{folder}/brain.nii.gz -o {folder}/affine.mat -ia-image-centers "
         picsl_greedy.Greedy3D().execute(words + " ".join(more))
         # Greedy's text matrix: RAS mm, fixed to moving, as voxwarp has it.

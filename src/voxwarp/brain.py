@@ -23,14 +23,14 @@ def is_extracted(scan: Volume) -> bool:
     Then the border of the image is of that one value and what remains is no larger than a brain.
     A head fills 2500 mL and more, and its neck or the noise of the air reach the border.
     """
-    values, counts = np.unique(scan.data, return_counts=True)
-    background = values[counts.argmax()]
     sides = [np.take(scan.data, i, axis).ravel() for axis in range(3) for i in (0, -1)]
-    at_border = np.concatenate(sides) == background
+    values, counts = np.unique(np.concatenate(sides), return_counts=True)
+    if counts.max() <= 0.97 * counts.sum():
+        return False
     # Resampled by splines, a brain rings faintly into the background: that is not foreground.
-    contrast = np.abs(scan.data - background.astype(np.float64))
+    contrast = np.abs(scan.data.astype(np.float32) - np.float32(values[counts.argmax()]))
     bright = np.percentile(contrast[contrast > 0], 99) if contrast.any() else 0.0
-    return at_border.mean() > 0.97 and millilitres(contrast > 0.02 * bright, scan) < LARGEST
+    return millilitres(contrast > 0.02 * bright, scan) < LARGEST
 
 
 def millilitres(mask: np.ndarray, on: Volume) -> float:

@@ -64,12 +64,12 @@ class Agreement:
     @property
     def is_hopeless(self) -> bool:
         """Whether this cannot be two brains."""
-        return self.overlap < 0.8 or self.local_ncc < 0.25 or self.smallest_scale < 0.4
+        return self.overlap < 0.8 or self.local_ncc < 0.25 or self.smallest_scale < 0.3
 
     @property
     def _is_sane(self) -> bool:
         stretch = self.largest_scale / self.smallest_scale
-        return self.smallest_scale > 0.5 and self.largest_scale < 2 and stretch < 1.4
+        return self.smallest_scale > 0.42 and self.largest_scale < 2 and stretch < 1.4
 
     @property
     def score(self) -> float:

@@ -8,7 +8,7 @@ grid, once, through all that was found.
 import importlib.util
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -221,12 +221,19 @@ def _examine_head(scan: Volume, settings: Settings) -> Findings:
         fit = looks[-1][0].agreement
         if fit is None or fit.is_good:
             break
-    found, only = max(looks, key=lambda look: look[0].agreement.score if look[0].agreement else 0)
+    found, only = max(looks, key=_score)
     coarse = max(only.grid.spacing) > 1.01
     if settings.conform and (coarse or rotation_angle(found.template_to_scan) > TURNED):
         # Upright, and at 1 mm where the scan was too large for that: extraction works best so.
-        return _look(scan, _upright_view(found, only), settings, found)[0]
+        with suppress(InputError):
+            again = _look(scan, _upright_view(found, only), settings, found)
+            return max((again, (found, only)), key=_score)[0]
     return found
+
+
+def _score(look: tuple[Findings, Volume]) -> float:
+    fit = look[0].agreement
+    return fit.score if fit else 0.0
 
 
 def _look(
