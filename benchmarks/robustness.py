@@ -11,11 +11,11 @@ column asks that no point of the brain be more than 10 mm off.
 """
 
 import csv
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -51,29 +51,29 @@ def main() -> None:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         if not rows:
             writer.writeheader()
-        for number, name in enumerate(SCANS):
-            scan = read_volume(data / name)
-            brain = extracted(scan)
-            for method in methods:
-                if all((name, str(p), method) in done for p in range(POSES)):
-                    continue
-                home, home_mask = METHODS[method](scan, brain)
-                for pose in range(POSES):
-                    if (name, str(pose), method) in done:
-                        continue
-                    motion, degrees, shift = start(scan, 100 * number + pose)
-                    began = time.perf_counter()
-                    try:
-                        found, mask = METHODS[method](moved(scan, motion), moved(brain, motion))
-                        dice, far = compare(home, home_mask, found, mask, motion)
-                    except (InputError, RuntimeError, subprocess.CalledProcessError):
-                        dice, far = 0.0, float("inf")
-                    seconds = time.perf_counter() - began
-                    values = [name, pose, method, degrees, shift, dice, far, seconds]
-                    rounded = [round(v, 3) if isinstance(v, float) else v for v in values]
-                    writer.writerow(dict(zip(COLUMNS, rounded, strict=True)))
-                    stream.flush()
-                    print(*rounded, flush=True)
+        scans = {name: read_volume(data / name) for name in SCANS}
+        brains = {name: extracted(scan) for name, scan in scans.items()}
+        homes: dict[tuple[str, str], tuple[Affine, Volume]] = {}
+        # Pose by pose, so that a run that is cut short has seen all scans.
+        for pose, (number, name), method in product(range(POSES), enumerate(SCANS), methods):
+            if (name, str(pose), method) in done:
+                continue
+            scan, brain, run = scans[name], brains[name], METHODS[method]
+            if (name, method) not in homes:
+                homes[name, method] = run(scan, brain)
+            motion, degrees, shift = start(scan, 100 * number + pose)
+            began = time.perf_counter()
+            try:
+                found = run(moved(scan, motion), moved(brain, motion))
+                dice, far = compare(*homes[name, method], *found, motion)
+            except (InputError, RuntimeError):
+                dice, far = 0.0, float("inf")
+            seconds = time.perf_counter() - began
+            values = [name, pose, method, degrees, shift, dice, far, seconds]
+            rounded = [round(v, 3) if isinstance(v, float) else v for v in values]
+            writer.writerow(dict(zip(COLUMNS, rounded, strict=True)))
+            stream.flush()
+            print(*rounded, flush=True)
     summary(read(out))
 
 

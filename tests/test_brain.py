@@ -183,3 +183,13 @@ def test_deepbet_finds_nothing_where_there_is_nothing():
     void = np.zeros((40, 44, 42), np.float32)
     void[20, 20, 20] = 1
     assert not brain.deepbet(Volume(void, Grid(void.shape, np.diag([5.0, 5, 5, 1])))).any()
+
+
+def test_error_in_an_extractor_of_ones_own_is_told_in_a_sentence(tmp_path, monkeypatch):
+    code = "def find(head):\n    head.data[:] = 0\n    raise OSError('no weights')\n"
+    (tmp_path / "voxwarp_test_failing.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    head = Volume(np.ones((4, 4, 4), np.float32), Grid((4, 4, 4), np.diag([40.0, 40, 40, 1])))
+    with pytest.raises(InputError, match=r"'voxwarp_test_failing:find': OSError: no weights"):
+        brain.extract(head, "voxwarp_test_failing:find")
+    assert head.data.all()

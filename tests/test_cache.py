@@ -114,7 +114,7 @@ def test_the_second_time_all_is_as_the_first(
     assert_same(again, first)
     assert (first.mask is None) == ("brain" in what)
     assert (first.log_bias is None) == (what != "head")
-    assert (first.agreement is None) == ("in place" in what)
+    assert first.agreement is not None
     assert again.described() == first.described()
 
 
@@ -337,13 +337,22 @@ def test_the_size_is_given_in_megabytes(folder, looks, monkeypatch, given, size)
 
 
 @pytest.mark.parametrize("given", ["much", "", "1 GB", "nan", "inf"])
-def test_a_size_that_is_no_number_is_refused_but_stops_no_examination(
-    folder, looks, monkeypatch, given
-):
+def test_a_size_that_is_no_number_is_refused(folder, looks, monkeypatch, given):
     monkeypatch.setenv("VOXWARP_CACHE_SIZE", given)
-    assert not examined(scan())[1]
-    with pytest.raises(InputError, match=r"VOXWARP_CACHE_SIZE .*: a number of MB is wanted"):
-        cache.limit()
+    for ask in (cache.limit, lambda: examined(scan())):
+        with pytest.raises(InputError, match=r"VOXWARP_CACHE_SIZE .*: a number of MB is wanted"):
+            ask()
+    assert not looks
+    assert not examined(scan(), use=False)[1]
+
+
+def test_without_a_home_there_is_no_cache(folder, looks, monkeypatch):
+    """As in a container, for a user who is on no list."""
+    for name in ("VOXWARP_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert [examined(scan())[1] for _ in range(2)] == [False, False]
+    assert len(looks) == 2
 
 
 def test_by_default_a_gibibyte(folder):

@@ -70,7 +70,7 @@ def test_an_axis_shorter_than_a_block_becomes_one_voxel_in_its_middle():
 def test_centre_and_volume_are_those_of_the_voxels_that_are_not_zero():
     grid = oblique_grid(1, (12, 13, 14))
     data = (blobs(5, grid.shape) > 0.3).astype(np.float32) * 7
-    centre, volume = Coarse.of(Volume(data, grid), 0.1).centre_and_volume()
+    centre, volume = Coarse.of(Volume(data, grid), 0.1).centre_and_volume
     expected = apply_affine(grid.affine, np.argwhere(data > 0)).mean(axis=0)
     np.testing.assert_allclose(centre, expected, atol=1e-9)
     assert volume == pytest.approx(np.count_nonzero(data) * np.prod(grid.spacing))
@@ -141,7 +141,7 @@ def test_the_score_is_the_correlation_ratio(phantoms):
     image = fixed.image[0, 0].numpy().ravel()
     edges = np.quantile(image[image > 0], np.linspace(0, 1, 9))[1:-1]
     classes = np.where(image > 0, 1 + np.searchsorted(edges, image), 0)
-    (here, size), (there, other) = fixed.centre_and_volume(), moving.centre_and_volume()
+    (here, size), (there, other) = fixed.centre_and_volume, moving.centre_and_volume
     for score, rotation in zip(scores, rotations, strict=True):
         matrix = (other / size) ** (1 / 3) * rotation.as_matrix()
         at = moving.grid.to_voxel((fixed.grid.nodes() - here) @ matrix.T + there)

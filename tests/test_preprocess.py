@@ -651,3 +651,20 @@ def test_warnings_of_every_scan_are_told(cli, scans, quick_words, tmp_path):
     outcome = cli("preprocess", *doubtful, "-o", tmp_path / "o", *quick_words, "--strict")
     assert outcome.code == 3
     assert outcome.err.count("voxwarp: warning: ") == 2
+
+
+def test_two_commands_do_not_share_a_folder(refuses, scans, tmp_path) -> None:
+    """Both write an affine, of which one would be taken for the other."""
+    small = "--no-conform", "--no-bias", "--extractor", "never", "--overwrite"
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "preprocess.json").write_text("{}")
+    line = refuses("register", scans.brain, "-o", tmp_path / "one", "--overwrite")
+    assert "preprocess.json" in line
+    name = scans.brain.name.removesuffix(".nii.gz").removesuffix(".nii")
+    (tmp_path / "two" / name).mkdir(parents=True)
+    (tmp_path / "two" / name / "metrics.json").write_text("{}")
+    line = refuses("preprocess", scans.brain, "-o", tmp_path / "two", *small)
+    assert "metrics.json" in line
+    (tmp_path / "one" / "metrics.json").write_text("{}")
+    line = refuses("apply", scans.brain, "-t", tmp_path / "one", "-o", tmp_path / "o.nii.gz")
+    assert "register and of preprocess" in line

@@ -51,6 +51,8 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     if not path.is_dir():
         affine = read_affine(path)
         return SavedTransform(Chain([affine]), Chain([affine.inverse()]), None, None)
+    if (path / RECORD).is_file() and (path / METRICS).is_file():
+        raise InputError(f"transform {path}: results of register and of preprocess lie in it")
     if (path / RECORD).is_file():
         return _load_preprocessed(path)
     affine, warp = read_affine(_only(path, AFFINE)), read_warp(_only(path, WARP))

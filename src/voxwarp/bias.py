@@ -24,7 +24,7 @@ def estimate(head: Volume) -> Volume:
         InputError: the scan has too few voxels along an axis.
 
     Returns:
-        float32 on a lattice of about 8 mm that covers the head's grid.
+        float32 on a lattice of about 8 mm that covers the head's grid but for half a voxel of 6 mm.
     """
     coarse = Coarse.of(head, FITTED)
     image = to_sitk(Volume(coarse.image[0, 0].numpy(), coarse.grid))
@@ -37,9 +37,9 @@ def estimate(head: Volume) -> Volume:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"{head.name}: no bias field can be fitted to it ({reason})") from error
-    shape = [
-        max(2, round(n * s / KEPT)) for n, s in zip(head.grid.shape, head.grid.spacing, strict=True)
-    ]
-    lattice = Volume(np.zeros(shape, np.float32), head.grid.resized(shape))
+    # The filter spreads what it fitted over the extent of its reference, wherever that lies.
+    fitted = coarse.grid
+    shape = [max(2, round(n * s / KEPT)) for n, s in zip(fitted.shape, fitted.spacing, strict=True)]
+    lattice = Volume(np.zeros(shape, np.float32), fitted.resized(shape))
     log = filter_.GetLogBiasFieldAsImage(to_sitk(lattice))
     return replace(lattice, data=sitk.GetArrayFromImage(log).T.astype(np.float32))

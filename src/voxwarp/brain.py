@@ -3,6 +3,8 @@
 import importlib
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from threading import Lock
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +17,9 @@ Extractor = Callable[[Volume], np.ndarray]
 
 # A brain with its meninges, mL: less than a newborn's half, more than the largest on record.
 SMALLEST, LARGEST = 150.0, 2300.0
+LEEWAY = 300.0  # mL: masks of tools that keep the meninges are larger
+
+_FILTERS = Lock()  # of warnings, which are the process's, while two scans are prepared
 
 
 def is_extracted(scan: Volume) -> bool:
@@ -69,7 +74,16 @@ def extract(head: Volume, name: str) -> np.ndarray:
     Raises:
         InputError: no brain is found, or what is found has not the size of a brain.
     """
-    mask = np.asarray(extractor(name)(head), dtype=bool)
+    find = extractor(name)
+    if name in EXTRACTORS:
+        mask = np.asarray(find(head), dtype=bool)
+    else:
+        try:
+            mask = np.asarray(find(replace(head, data=head.data.copy())), dtype=bool)
+        except InputError:
+            raise
+        except Exception as error:  # the user's code, the user's matter
+            raise InputError(f"extractor {name!r}: {type(error).__name__}: {error}") from error
     if mask.shape != head.data.shape:
         raise InputError(
             f"extractor {name!r}: a mask of shape {head.data.shape} is wanted, got {mask.shape}"
@@ -85,11 +99,11 @@ def check_size(mask: np.ndarray, head: Volume) -> None:
         InputError: it is empty, too small or too large.
     """
     size = millilitres(mask, head)
-    if not SMALLEST <= size <= LARGEST + 300:  # masks of tools that keep the meninges are larger
+    if not SMALLEST <= size <= LARGEST + LEEWAY:
         found = f"{size:.0f} mL were found" if size else "nothing was found"
         raise InputError(
-            f"{head.name}: no brain in it, {found} ({SMALLEST:.0f} to {LARGEST:.0f} mL are "
-            f"wanted); if it is a head, give a mask of the brain"
+            f"{head.name}: no brain in it, {found} ({SMALLEST:.0f} to {LARGEST + LEEWAY:.0f} mL "
+            f"are wanted); a mask of the brain can be given"
         )
 
 
@@ -98,15 +112,17 @@ def deepbet(head: Volume) -> np.ndarray:
 
     Trained on T1-weighted heads; what it makes of other contrasts is worth a look.
     """
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which it is saved by
         from deepbet import BrainExtraction
 
         network = BrainExtraction(no_gpu=True)  # anew each time: it keeps state while it runs
-        try:
-            _, mask, _ = network.run(nib.Nifti1Image(head.data.astype(np.float32), np.eye(4)))
-        except (AssertionError, ValueError):  # nothing to draw a box around
-            return np.zeros(head.data.shape, dtype=bool)
+    try:
+        _, mask, _ = network.run(nib.Nifti1Image(head.data.astype(np.float32), np.eye(4)))
+    except (AssertionError, ValueError) as error:
+        if "Not enough foreground" in str(error) or "empty sequence" in str(error):
+            return np.zeros(head.data.shape, dtype=bool)  # nothing to draw a box around
+        raise
     return np.asarray(mask.dataobj) > 0
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from .brain import EXTRACTORS
 from .errors import InputError
@@ -28,9 +29,10 @@ from .transform import Affine
 from .volume import Volume, to_canonical
 
 #: Part of every key: to be raised when ``examine`` comes to find something else.
-EXAMINATION = 1
+EXAMINATION = 2
 LIMIT = 1 << 30  # bytes, unless $VOXWARP_CACHE_SIZE says otherwise, in MB
 ENDING = ".findings.npz"
+DECISIVE = "voxwarp", "deepbet", "nilearn", "numpy", "scipy", "SimpleITK", "torch"
 ABANDONED = 3600.0  # seconds after which a part that a dead process left is removed
 
 
@@ -79,14 +81,18 @@ def examined(
     """
     if not use or settings.extractor not in EXTRACTORS:
         return examine(scan, settings, mask), False
-    path = folder() / f"{_key(scan, settings, mask)}{ENDING}"
+    allowed = limit()
+    try:
+        path = folder() / f"{_key(scan, settings, mask)}{ENDING}"
+    except RuntimeError:  # there is no home
+        return examine(scan, settings, mask), False
     found = _read(path, scan.name)
     if found is not None:
         return found, True
     found = examine(scan, settings, mask)
     with suppress(InputError, OSError):
         write_bytes(path, _packed(found))
-        _trim(limit())
+        _trim(allowed)
     return found, False
 
 
@@ -109,9 +115,14 @@ def contents() -> Contents:
 def clear() -> int:
     """Remove all entries; how many there were."""
     number = 0
-    for path, _, _ in _entries():
-        path.unlink(missing_ok=True)
-        number += 1
+    try:
+        for path, _, _ in list(_entries()):
+            path.unlink(missing_ok=True)
+            number += 1
+        for part in folder().glob(f".*{ENDING}.*.part"):
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot clear {folder()}: {error.strerror or error}") from error
     return number
 
 
@@ -120,7 +131,8 @@ def _key(scan: Volume, settings: Settings, mask: Volume | None) -> str:
     about = {
         "examination": EXAMINATION,
         "settings": asdict(settings),
-        "versions": [_version(name) for name in ("SimpleITK", "torch", "nilearn", "deepbet")],
+        "versions": [_version(name) for name in DECISIVE],
+        "threads": torch.get_num_threads(),  # the last bits depend on them
     }
     digest.update(json.dumps(about, sort_keys=True).encode())
     for volume in (scan, mask):

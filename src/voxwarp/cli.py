@@ -205,9 +205,8 @@ def preprocess(
     overwrite: OverwriteOption = False,
 ) -> int:
     """Conform, correct, extract the brain, align, crop and scale; with the way back."""
-    from .files import check_writable
     from .prepare import Settings
-    from .preprocessing import OUTPUTS
+    from .preprocessing import check_output
     from .preprocessing import preprocess as run
 
     settings = Settings(brain_extract.value, extractor, bias, affine, conform)
@@ -221,7 +220,7 @@ def preprocess(
         )
     )
     for _, folder, _, _ in jobs:
-        check_writable(folder, OUTPUTS, overwrite=overwrite)
+        check_output(folder, overwrite=overwrite)
     code = 0
     for scan, folder, segmentation, brain_mask in jobs:
         try:

@@ -54,12 +54,12 @@ class Agreement:
         On some 70 scans of three contrasts brains in place had an overlap of 0.93 or more and
         a correlation of 0.37 or more; brains in the wrong place 0.92 and 0.31 at most.
         """
-        return self.overlap > 0.9 and self.local_ncc > 0.32 and self._is_sane
+        return self.overlap > 0.9 and self.local_ncc > 0.32 and self.is_sane
 
     @property
     def is_certain(self) -> bool:
         """Whether no other pose needs to be tried."""
-        return self.overlap > 0.93 and self.local_ncc > 0.35 and self._is_sane
+        return self.overlap > 0.93 and self.local_ncc > 0.35 and self.is_sane
 
     @property
     def is_hopeless(self) -> bool:
@@ -67,14 +67,15 @@ class Agreement:
         return self.overlap < 0.8 or self.local_ncc < 0.25 or self.smallest_scale < 0.3
 
     @property
-    def _is_sane(self) -> bool:
+    def is_sane(self) -> bool:
+        """Whether the map scales no more, and no less evenly, than heads differ."""
         stretch = self.largest_scale / self.smallest_scale
         return self.smallest_scale > 0.42 and self.largest_scale < 2 and stretch < 1.4
 
     @property
     def score(self) -> float:
         """One number to compare maps by."""
-        return self.local_ncc * self.overlap * (1.0 if self._is_sane else 0.5)
+        return self.local_ncc * self.overlap * (1.0 if self.is_sane else 0.5)
 
 
 def register_affine(fixed: Volume, moving: Volume) -> Affine:

@@ -1,6 +1,8 @@
 """Which way up a brain lies: every rotation is tried, so no start near the answer is needed."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ USUAL = 0.9  # edge of an adult's brain over that of MNI152, which is large
 GLOBAL, LOCAL = 600, 40  # rotations of the whole sphere (some 20° apart), and around each best one
 
 
+_KEPT: "WeakKeyDictionary[Volume, dict[float, Coarse]]" = WeakKeyDictionary()
+
+
 @dataclass(frozen=True, eq=False)
 class Coarse:
     """A volume averaged down: (1, 1, X, Y, Z) float32 and where its voxels are."""
@@ -26,7 +31,17 @@ class Coarse:
 
     @classmethod
     def of(cls, volume: Volume, spacing: float) -> "Coarse":
-        """Means of blocks of about ``spacing`` mm; axes that are coarser already stay."""
+        """Means of blocks of about ``spacing`` mm; axes that are coarser already stay.
+
+        They are computed once for a volume, and kept as long as it is.
+        """
+        kept = _KEPT.setdefault(volume, {})
+        if spacing not in kept:
+            kept[spacing] = cls._averaged(volume, spacing)
+        return kept[spacing]
+
+    @classmethod
+    def _averaged(cls, volume: Volume, spacing: float) -> "Coarse":
         factors = [
             max(1, min(round(spacing / step), size))
             for step, size in zip(volume.grid.spacing, volume.grid.shape, strict=True)
@@ -37,6 +52,7 @@ class Coarse:
         affine[:3, 3] = volume.grid.to_world(np.array([(k - 1) / 2 for k in factors]))
         return cls(image, Grid(image.shape[2:], affine))
 
+    @cached_property
     def centre_and_volume(self) -> tuple[np.ndarray, float]:
         """Centre of the non-zero voxels, RAS mm, and their volume, mm³."""
         inside = torch.nonzero(self.image[0, 0] > 0).double().numpy()
@@ -98,7 +114,7 @@ def shifted(fixed: Volume, moving: Volume) -> list[Affine]:
     Neither its centre nor its volume is the brain's: it is taken to be of usual size, ``USUAL``,
     and laid on different parts of the fixed brain.
     """
-    (here, _), (there, _) = (Coarse.of(v, SPACING).centre_and_volume() for v in (fixed, moving))
+    (here, _), (there, _) = (Coarse.of(v, SPACING).centre_and_volume for v in (fixed, moving))
     starts = []
     for axis in (2, 1, 0):  # most scans that are cut are cut below or above
         for shift in (-45.0, -25.0, 25.0, 45.0):
@@ -153,7 +169,7 @@ def _classes(image: torch.Tensor, number: int = 8) -> torch.Tensor:
 
 
 def _similarity(fixed: Coarse, moving: Coarse, rotation: Rotation) -> Affine:
-    (here, volume), (there, other) = fixed.centre_and_volume(), moving.centre_and_volume()
+    (here, volume), (there, other) = fixed.centre_and_volume, moving.centre_and_volume
     matrix = np.eye(4)
     matrix[:3, :3] = (other / volume) ** (1 / 3) * rotation.as_matrix()
     matrix[:3, 3] = there - matrix[:3, :3] @ here

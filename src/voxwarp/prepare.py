@@ -22,7 +22,7 @@ from .errors import InputError
 from .grid import Grid
 from .linear import Agreement, agreement, register_affine
 from .model import Recipe
-from .pose import rotation_angle
+from .pose import Coarse, rotation_angle
 from .resample import resample
 from .transform import Affine
 from .volume import Source, Volume, read_labels, read_volume, to_canonical
@@ -35,6 +35,7 @@ THINNEST = 20.0  # mm along each axis: less of a brain cannot be placed
 ROOM = 40.0  # mm around a brain for skull and skin
 
 CHOICES = "auto", "yes", "no"
+Kind = Literal["head", "brain"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Findings:
         seconds: time that each step took.
     """
 
-    kind: Literal["head", "brain"]
+    kind: Kind
     window: Grid
     template_to_scan: Affine
     mask: Volume | None = None
@@ -103,10 +104,15 @@ class Findings:
         found, doubts = self.agreement, list[str]()
         if found is None:
             return doubts
-        if not found.is_good:
+        if not found.is_sane:
+            doubts.append(
+                f"{name}: the affine map to it scales MNI152 by {found.smallest_scale:.2f} to "
+                f"{found.largest_scale:.2f}: is the voxel size in its header right?"
+            )
+        elif not found.is_good:
             doubts.append(
                 f"{name}: it hardly fits the MNI152 template (overlap of the brains "
-                f"{found.overlap:.2f}, local NCC {found.local_ncc:.2f}, of 0.93 and 0.33 that are "
+                f"{found.overlap:.2f}, local NCC {found.local_ncc:.2f}, of 0.93 and 0.37 that are "
                 f"usual): look at the pictures; is it a whole {self.kind}?"
             )
         if found.outside > 0.1:
@@ -177,7 +183,8 @@ def examine(scan: Volume, settings: Settings = DEFAULTS, mask: Volume | None = N
     else:
         found = _examine_brain(scan, settings)
     fit = found.agreement
-    if fit is not None and fit.is_hopeless and mask is None and settings.brain_extract != "no":
+    in_doubt = settings.affine and mask is None and settings.brain_extract != "no"
+    if in_doubt and fit is not None and fit.is_hopeless:
         raise InputError(
             f"{scan.name}: no brain in it: what was taken for one does not fit the MNI152 template "
             f"(overlap {fit.overlap:.2f}, local NCC {fit.local_ncc:.2f}); if there is one, give "
@@ -200,12 +207,16 @@ def _examine_brain(scan: Volume, settings: Settings) -> Findings:
 
 def _examine_masked(scan: Volume, settings: Settings, mask: Volume) -> Findings:
     mask = replace(mask, data=mask.data != 0)
-    brain.check_size(mask.data, replace(mask, name=scan.name))
-    found = Findings("head", _window(scan.grid, settings), Affine(np.eye(4)), mask)
-    if settings.bias is not False:
+    brain.check_size(mask.data, mask)
+    kind: Kind = "head" if _is_head(scan, settings) else "brain"
+    found = Findings(kind, _window(scan.grid, settings), Affine(np.eye(4)), mask)
+    if settings.bias or (settings.bias is None and kind == "head"):
         with _timed(found, "bias"):
             found = replace(found, log_bias=bias.estimate(scan))
-    return _placed(found, brain_only(scan, found, scan.grid), settings)
+    only = brain_only(scan, found, scan.grid)
+    if not (only.data > 0).any():
+        raise InputError(f"{scan.name}: it is zero wherever the mask {mask.name} is not")
+    return _placed(found, only, settings)
 
 
 def _examine_head(scan: Volume, settings: Settings) -> Findings:
@@ -219,7 +230,7 @@ def _examine_head(scan: Volume, settings: Settings) -> Findings:
                 raise
             continue
         fit = looks[-1][0].agreement
-        if fit is None or fit.is_good:
+        if fit is None or fit.is_good or not settings.affine:
             break
     found, only = max(looks, key=_score)
     coarse = max(only.grid.spacing) > 1.01
@@ -260,13 +271,21 @@ def _is_head(scan: Volume, settings: Settings) -> bool:
 
 
 def _placed(found: Findings, only: Volume, settings: Settings) -> Findings:
-    """With the affine map from the template to a brain."""
-    if not settings.affine:
-        return found
+    """With the affine map from the template to a brain, found or given, and how well it fits."""
     with _timed(found, "affine"):
-        affine = register_affine(template(), only)
+        affine = found.template_to_scan
+        if settings.affine:
+            affine = register_affine(template(), only)
         agrees = agreement(template(), only, affine)
     return replace(found, template_to_scan=affine, agreement=agrees)
+
+
+def placed(found: Findings, scan: Volume, template_to_scan: Affine) -> Findings:
+    """The findings with an affine map that is known from elsewhere, and how well that fits."""
+    standard = from_zero(to_canonical(scan))
+    only = brain_only(standard, found, standard.grid)
+    agrees = agreement(template(), only, template_to_scan)
+    return replace(found, template_to_scan=template_to_scan, agreement=agrees)
 
 
 def brain_only(scan: Volume, found: Findings, onto: Grid, through: Affine | None = None) -> Volume:
@@ -394,7 +413,9 @@ def _views(scan: Volume) -> list[Grid]:
     whole = _block(low, high, max(1.0, float((high - low).max()) / reach), np.eye(3))
     if (high - low).max() <= reach:
         return [whole]
-    body = scan.grid.to_world(np.argwhere(scan.data > 0.1 * np.percentile(scan.data, 99.5)))
+    coarse = Coarse.of(scan, 4.0)
+    bright = 0.1 * float(torch.quantile(coarse.image.flatten()[::7], 0.995))
+    body = coarse.grid.to_world(torch.nonzero(coarse.image[0, 0] > bright).numpy())
     top = min(high[2], np.percentile(body[:, 2], 99.9) + 10)
     body = body[body[:, 2] > top - reach]
     middle = np.array([*np.median(body[:, :2], axis=0), top - reach / 2])
@@ -420,9 +441,10 @@ def _block(low: np.ndarray, high: np.ndarray, spacing: float, rotation: np.ndarr
 
 def _centre_and_reach(only: Volume) -> tuple[np.ndarray, float]:
     """Middle and extent of a brain, mm."""
-    inside = only.grid.to_world(np.argwhere(only.data > 0))
+    coarse = Coarse.of(only, 4.0)
+    inside = coarse.grid.to_world(torch.nonzero(coarse.image[0, 0] > 0).numpy())
     low, high = inside.min(axis=0), inside.max(axis=0)
-    return (low + high) / 2, float((high - low).max())
+    return (low + high) / 2, float((high - low).max()) + 4
 
 
 @contextmanager

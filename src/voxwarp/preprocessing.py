@@ -29,14 +29,21 @@ from .prepare import (
     scale,
     unbiased,
 )
-from .registration import AFFINE, origin, versions
+from .registration import (
+    AFFINE,
+    METRICS,
+    PREPROCESSED,
+    check_other_record,
+    origin,
+    versions,
+)
 from .resample import resample
 from .volume import Source, Volume, to_canonical, write_volume
 
 HEAD, HEAD_MASK = "Conformed.nii.gz", "ConformedBrainMask.nii.gz"
 MASK = "BrainMask.nii.gz"
 ALIGNED, ALIGNED_LABELS = "Aligned.nii.gz", "AlignedLabels.nii.gz"
-RECORD = "preprocess.json"
+RECORD = PREPROCESSED
 OUTPUTS = (HEAD, HEAD_MASK, MASK, ALIGNED, ALIGNED_LABELS, AFFINE, RECORD)
 
 
@@ -75,7 +82,7 @@ class Preprocessed:
                 the folder cannot be written.
         """
         folder = Path(folder)
-        check_writable(folder, OUTPUTS, overwrite=overwrite)
+        check_output(folder, overwrite=overwrite)
         with staging(folder) as stage:
             volumes = {
                 HEAD: self.conformed,
@@ -100,6 +107,16 @@ class Preprocessed:
             }
             (stage / RECORD).write_text(json.dumps(self.record, indent=2) + "\n")
             return publish(stage, folder, OUTPUTS)
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """Make sure, before anything costs time, that the outputs can be written to ``folder``.
+
+    Raises:
+        InputError: it is no folder, holds outputs already, or cannot be written.
+    """
+    check_writable(folder, OUTPUTS, overwrite=overwrite)
+    check_other_record(folder, METRICS)
 
 
 def preprocess(
@@ -151,7 +168,12 @@ def preprocess(
             "conformed": conformed.grid.described(),
             "aligned": grid.described(),
         },
-        "warnings": [*volume.doubts, *found.doubts(volume.name)],
+        "warnings": [*volume.doubts, *found.doubts(volume.name), *_doubts(aligned)],
     }
     carried = mapped and resample(mapped, grid, found.template_to_scan, interpolation="nearest")
     return Preprocessed(volume, found, conformed, aligned, carried, record)
+
+
+def _doubts(aligned: Volume) -> list[str]:
+    empty = not aligned.data.any()
+    return [f"{aligned.name}: the aligned brain is empty: the scan is not there"] if empty else []

@@ -29,6 +29,7 @@ from .prepare import (
     Prepared,
     Settings,
     brain_mask,
+    placed,
     prepare,
     read_scan,
     template_path,
@@ -48,7 +49,7 @@ MOVING_MASK, FIXED_MASK, WARPED_MASK = (
     "FixedBrainMask.nii.gz",
     "WarpedBrainMask.nii.gz",
 )
-METRICS = "metrics.json"
+METRICS, PREPROCESSED = "metrics.json", "preprocess.json"  # the records of the two commands
 OUTPUTS = (
     *(AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS),
     *(MOVING_MASK, FIXED_MASK, WARPED_MASK, METRICS),
@@ -330,7 +331,7 @@ def _prepare_both(
     if not settings.affine:
         # The two share their world: what leads to one leads to the other.
         there = fixed.found.template_to_scan
-        moving.found = replace(moving.found, template_to_scan=there)
+        moving.found = placed(moving.found, moving.volume, there)
     with ThreadPoolExecutor(2) as pool:
         for job in [pool.submit(scan.prepare, recipe) for scan in (fixed, moving)]:
             job.result()
@@ -343,6 +344,19 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
         InputError: it is no folder, holds outputs already, or cannot be written.
     """
     check_writable(folder, OUTPUTS, overwrite=overwrite)
+    check_other_record(folder, PREPROCESSED)
+
+
+def check_other_record(folder: Path, record: str) -> None:
+    """Refuse a folder with the results of another command, since both write an affine.
+
+    Raises:
+        InputError: that command's record is there.
+    """
+    if (folder / record).exists():
+        raise InputError(
+            f"output {folder}: it holds results of another command ({record}): use another folder"
+        )
 
 
 def torch_device(name: str) -> torch.device:
