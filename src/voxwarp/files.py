@@ -3,7 +3,8 @@
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +56,13 @@ def staging(folder: Path) -> Iterator[Path]:
             yield Path(stage)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def side_by_side(jobs: Iterable[Callable[[], object]]) -> None:
+    """Do jobs two at a time: gzip lets go of the interpreter. The first error is raised."""
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
 
 
 def publish(stage: Path, folder: Path, names: Sequence[str]) -> list[Path]:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .cache import examined
-from .files import check_writable, publish, staging
+from .files import check_writable, publish, side_by_side, staging
 from .formats import write_affine
 from .grid import Grid
 from .model import WORKING_GRID, Recipe
@@ -97,9 +96,7 @@ class Preprocessed:
                 if volume is not None
             ]
             jobs.append(partial(write_affine, self.found.template_to_scan, stage / AFFINE))
-            with ThreadPoolExecutor(2) as pool:  # gzip lets go of the interpreter
-                for job in [pool.submit(job) for job in jobs]:
-                    job.result()
+            side_by_side(jobs)
             self.record["outputs"] = {
                 name: hashlib.sha256((stage / name).read_bytes()).hexdigest()
                 for name in OUTPUTS

@@ -21,7 +21,7 @@ from . import field as fields
 from . import formats, metrics
 from .cache import examined
 from .errors import InputError
-from .files import check_writable, publish, staging
+from .files import check_writable, publish, side_by_side, staging
 from .grid import Grid
 from .model import Model, Recipe, has_bfloat16
 from .prepare import (
@@ -166,9 +166,7 @@ class Registration:
             ):
                 if volume is not None:
                     jobs.append(partial(write_volume, volume, stage / name))
-            with ThreadPoolExecutor(2) as pool:  # gzip lets go of the interpreter
-                for job in [pool.submit(job) for job in jobs]:
-                    job.result()
+            side_by_side(jobs)
             self.metrics["seconds"]["write"] = round(time.perf_counter() - started, 3)
             (stage / METRICS).write_text(json.dumps(self.metrics, indent=2) + "\n")
             return publish(stage, folder, OUTPUTS)
