@@ -130,12 +130,6 @@ def to_sitk(volume: Volume) -> sitk.Image:
     return image
 
 
-def to_sitk_affine(affine: Affine) -> sitk.AffineTransform:
-    """An affine of SimpleITK's, zero centre, that does the same in LPS."""
-    matrix = _FLIP @ affine.fixed_to_moving @ _FLIP
-    return sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
-
-
 def from_sitk_affine(transform: sitk.Transform) -> Affine:
     """An affine of SimpleITK's, in RAS: its value at the origin and at the unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
