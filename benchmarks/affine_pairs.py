@@ -16,8 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from evaluate_pairs import dice_30, dice_regions, large_regions
-from prepare_training_set import read_table, structures
+from evaluate_pairs import dice_30, dice_regions, large_regions, read_table, structures
 
 from voxwarp.formats import read_affine
 from voxwarp.linear import register_affine

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prepare_training_set import read_table, structures
 
 from voxwarp.metrics import dice, jacobian_statistics
 from voxwarp.model import Model
@@ -57,6 +56,21 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     summary(rows)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def structures(path: Path) -> np.ndarray:
+    """Lookup from label value to the structure's number, 1..30 in alphabetical order, else 0."""
+    rows = [r for r in read_table(path) if r["structure"]]
+    names = sorted({r["structure"] for r in rows})
+    table = np.zeros(1000, dtype=np.uint8)
+    for row in rows:
+        table[int(row["value"])] = names.index(row["structure"]) + 1
+    return table
 
 
 def load(oasis: Path, scan: str, model: Model) -> tuple[Volume, Volume, Prepared]:

@@ -1,8 +1,11 @@
 """Fields against SciPy, matrix exponentials and polynomials."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
 
@@ -97,6 +100,88 @@ def test_sampling_has_the_derivatives_of_differences() -> None:
     assert torch.autograd.gradcheck(
         field.sample, (volume.requires_grad_(), at.requires_grad_()), raise_exception=True
     )
+
+
+def plain_sample(volume: torch.Tensor, at: torch.Tensor, padding: str) -> torch.Tensor:
+    """PyTorch's grid_sample of the whole batch, with the gradients that autograd finds."""
+    last = torch.tensor(volume.shape[2:]).to(at).sub(1).clamp(min=1)
+    unit = (at.movedim(1, -1) * (2 / last) - 1).flip(-1)
+    return F.grid_sample(volume, unit, padding_mode=padding, align_corners=True)
+
+
+def plain_warp(volume: torch.Tensor, u: torch.Tensor, padding: str = "zeros") -> torch.Tensor:
+    return plain_sample(volume, field.lattice(u.shape[2:], u) + u, padding)
+
+
+@pytest.fixture(params=[1, 2, 3, 11])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """PyTorch with as many threads, which is into how many parts the points are cut."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("count", [(5, 6, 7), (1, 1, 5), (9, 1, 1)])  # 5 points for 11 threads
+def test_sampling_has_the_gradients_of_grid_sample_with_any_number_of_threads(
+    threads: int, padding: str, wanted: tuple[bool, bool], count: tuple[int, int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    volume = torch.randn(2, 3, *SHAPE, generator=generator, dtype=torch.float64)
+    points = np.stack([random_points(SHAPE, count, seed) for seed in (2, 3)])
+    inputs = volume.requires_grad_(wanted[0]), torch.tensor(points).requires_grad_(wanted[1])
+    weights = torch.randn(2, 3, *count, generator=generator, dtype=torch.float64)
+    asked = [x for x, w in zip(inputs, wanted, strict=True) if w]
+    answers = []
+    for sampled in (field.sample(*inputs, padding=padding), plain_sample(*inputs, padding)):
+        answers.append((sampled, *torch.autograd.grad((weights * sampled).sum(), asked)))
+    for got, expected in zip(*answers, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_warping_has_the_gradients_of_grid_sample(threads: int, padding: str) -> None:
+    volume = smooth_field(1, (7, 8, 9), pinned=False).requires_grad_()
+    displacement = smooth_field(2, (7, 8, 9), pinned=False).requires_grad_()
+    answers = []
+    for warp in (field.warp, plain_warp):
+        moved = warp(volume, displacement, padding=padding)
+        gradients = torch.autograd.grad(moved.square().sum(), (volume, displacement))
+        answers.append((moved, *gradients))
+    for got, expected in zip(*answers, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-11, rtol=1e-11)
+
+
+def test_warping_a_single_plane() -> None:
+    """A side of one voxel has no scale: its coordinate does not count, and has no gradient."""
+    volume = torch.rand(1, 1, 1, 6, 7, dtype=torch.float64)
+    displacement = torch.full((1, 3, 1, 6, 7), 0.25, dtype=torch.float64).requires_grad_()
+    moved = field.warp(volume, displacement, padding="border")
+    torch.testing.assert_close(moved, plain_warp(volume, displacement, "border"))
+    moved.sum().backward()
+    assert (displacement.grad[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_sampling_of_bfloat16_is_rounded_only_at_the_end(autocast: bool) -> None:
+    volume = torch.rand(1, 2, *SHAPE).bfloat16().requires_grad_()
+    at = torch.tensor(random_points(SHAPE, (6, 7, 8)))[None].float()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        got = field.sample(volume, at)
+    expected = field.sample(volume.detach().double(), at.double())
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got, expected.bfloat16(), atol=0.004, rtol=0)
+    got.sum().backward()
+    assert volume.grad.dtype == torch.bfloat16
+
+
+def test_sampling_at_coordinates_of_another_precision_gives_each_its_own_gradient() -> None:
+    volume = torch.rand(1, 1, *SHAPE).requires_grad_()
+    at = torch.tensor(random_points(SHAPE, (6, 7, 8)))[None].requires_grad_()
+    field.sample(volume, at).sum().backward()
+    assert (volume.grad.dtype, at.grad.dtype) == (torch.float32, torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +329,22 @@ def test_a_constant_velocity_integrates_to_itself_also_at_the_border(steps: int)
     velocity = constant.expand(1, 3, *SHAPE)
     got = field.exponentiate(velocity, steps=steps)
     torch.testing.assert_close(got, velocity.clone(), atol=1e-12, rtol=0)
+
+
+def test_the_exponential_has_the_gradient_of_its_compositions(threads: int) -> None:
+    def plain(velocity: torch.Tensor) -> torch.Tensor:
+        u = velocity / 2**5
+        for _ in range(5):
+            u = u + plain_warp(u, u, "border")
+        return u
+
+    velocity = torch.cat([smooth_field(s, (7, 8, 9), pinned=False) for s in (1, 2)])
+    velocity.requires_grad_()
+    answers = []
+    for flow in (field.exponentiate(velocity, steps=5), plain(velocity)):
+        answers.append((flow, *torch.autograd.grad(flow.pow(3).sum(), velocity)))
+    for got, expected in zip(*answers, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)
 
 
 def test_the_flow_backwards_undoes_the_flow() -> None:

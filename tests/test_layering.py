@@ -38,12 +38,27 @@ MAY_IMPORT = {
     "preprocessing": "*",
     "apply": "errors files formats grid preprocessing registration resample transform volume",
     "keras": "errors files grid model network",
-    "train": "field grid losses model network",
+    "costs": "errors losses",
+    "config": "costs errors network",
+    "checkpoint": "errors files",
+    "parallel": "",
+    "manifest": "config errors files",
+    "structures": "config errors manifest",
+    "dataset": "brain cache config errors files grid manifest model prepare resample structures "
+    "volume",
+    "inspection": "config dataset errors files manifest prepare structures volume",
+    "sampling": "config dataset errors field grid",
+    "objective": "config costs field model sampling",
+    "validation": "config dataset errors field metrics model objective sampling",
+    "memory": "config errors network objective sampling",
+    "monitor": "checkpoint config errors files",
+    "card": "checkpoint config dataset",
+    "train": "*",
     "cli": "*",
     "__main__": "cli",
     "__init__": "*",
 }
-MAY_PRINT = {"cli", "train"}
+MAY_PRINT = {"cli", "monitor"}
 HEAVY = {"torch", "nibabel", "SimpleITK", "scipy", "nilearn", "numpy", "deepbet"}
 
 

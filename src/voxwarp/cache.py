@@ -131,7 +131,7 @@ def _key(scan: Volume, settings: Settings, mask: Volume | None) -> str:
     about = {
         "examination": EXAMINATION,
         "settings": asdict(settings),
-        "versions": [_version(name) for name in DECISIVE],
+        "versions": [version_of(name) for name in DECISIVE],
         "threads": torch.get_num_threads(),  # the last bits depend on them
     }
     digest.update(json.dumps(about, sort_keys=True).encode())
@@ -146,7 +146,8 @@ def _key(scan: Volume, settings: Settings, mask: Volume | None) -> str:
     return digest.hexdigest()
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Version of an installed package; None where there is no such package."""
     try:
         return version(name)
     except PackageNotFoundError:

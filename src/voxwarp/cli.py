@@ -328,6 +328,101 @@ def points(
     typer.echo(f"{out}  ({number} points)")
 
 
+@app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file; --knobs lists what it may say.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="In place of values of the file.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder of the model [default: runs/NAME of the file]."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read everything, train nothing, tell what is wrong.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training that is in the folder.")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after as many, to be resumed.", min=0)
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where the network learns.")] = Device.auto,
+    overwrite: OverwriteOption = False,
+    knobs: Annotated[
+        bool, typer.Option("--knobs", help="Print every key, its default and what it does.")
+    ] = False,
+) -> int:
+    """Train a model on your own scans; register --model takes the folder."""
+    from .config import knobs as all_knobs
+    from .config import read_config
+
+    if knobs:
+        for name, default, meaning in all_knobs():
+            typer.echo(f"{name}{f' = {default}' if default else ''}\n    {meaning}")
+        return 0
+    if config is None:
+        raise InputError("a configuration is wanted: voxwarp train CONFIG.yaml")
+    settings = read_config(config, overrides or [])
+    if check:
+        return _check_training(settings)
+    from .train import train as run
+
+    folder = out or Path("runs") / config.stem
+    done = run(
+        settings,
+        folder,
+        resume=resume,
+        overwrite=overwrite,
+        device=device.value,
+        minutes=float("inf") if minutes is None else minutes,
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    if done.step < settings.steps:
+        typer.echo(f"{folder}: {done.step} of {settings.steps} steps; --resume goes on")
+        return 0
+    typer.echo(folder / "model.json")
+    typer.echo(f"{settings.steps} steps in {done.seconds / 60:.1f} min{_scores(done)}")
+    return 0
+
+
+def _check_training(settings: Any) -> int:
+    """Tell what a training would find; 2 where something is wrong."""
+    from .inspection import check
+    from .manifest import gather
+
+    scans = gather(settings.data, settings.seed)
+    with _stages() as progress:
+        report = check(settings, scans, progress=lambda n, total: progress(f"{n} of {total} scans"))
+    for dataset, splits in report.counts.items():
+        for split, count in splits.items():
+            about = f"{count.scans} scans of {count.people} people, {count.labelled} with labels"
+            typer.echo(f"{dataset}, {split}: {about}")
+    typer.echo(f"{len(report.structures)} structures")
+    size = f"{report.bytes_needed / 1e9:.2f} GB of {report.bytes_free / 1e9:.2f} GB that are free"
+    typer.echo(f"to be prepared in {report.folder}: {size}")
+    for doubt in report.doubts:
+        _say(f"warning: {doubt}")
+    for problem in report.problems:
+        _say(f"error: {problem}")
+    return 2 if report.problems else 0
+
+
+def _scores(done: Any) -> str:
+    best, start = done.best, done.start
+    if "val_dice" in best:
+        return (
+            f", validation Dice {start.get('val_dice', 0):.3f} -> {best['val_dice']:.3f}, folds "
+            f"{best['val_folds_percent']:.4f} % (step {best['step']})"
+        )
+    return f", validation cost {best['val_cost']:.4f}" if "val_cost" in best else ""
+
+
 @cache_app.callback()
 def cache(context: typer.Context) -> None:
     """What was found in scans, kept for the next time; shows it without a further word."""

@@ -4,12 +4,14 @@ Tensors are (B, C, X, Y, Z); coordinates and displacements have C = 3 in axis or
 voxels of the lattice they live on. A displacement u pulls: moved(x) = moving(x + u(x)).
 """
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Padding = Literal["zeros", "border"]
 
@@ -36,19 +38,134 @@ def sample(
     Returns:
         (B, C, ...) in the type of ``volume``.
     """
+    _check(volume, at)
+    if nearest:
+        return _sample_nearest(volume, at, padding)
+    return _interpolate(volume, at, padding, relative=False)
+
+
+def _check(volume: Tensor, at: Tensor) -> None:
     if volume.ndim != 5 or at.ndim != 5 or at.shape[1] != 3 or at.shape[0] != volume.shape[0]:
         raise ValueError(
             f"volume must be (B, C, X, Y, Z) and at (B, 3, X', Y', Z'), "
             f"got {tuple(volume.shape)} and {tuple(at.shape)}"
         )
-    if nearest:
-        return _sample_nearest(volume, at, padding)
-    # grid_sample wants the last axis first and [-1, 1] from centre to centre of the end voxels.
-    last = torch.tensor([max(n - 1, 1) for n in volume.shape[2:]], dtype=at.dtype, device=at.device)
-    unit = at.movedim(1, -1) * (2 / last) - 1
-    return F.grid_sample(
-        volume, unit.flip(-1).to(volume.dtype), padding_mode=padding, align_corners=True
-    )
+
+
+def _interpolate(volume: Tensor, at: Tensor, padding: Padding, *, relative: bool) -> Tensor:
+    """volume(at), or with ``relative`` volume(x + at(x)); trilinear."""
+    # Weights of eight corners do not survive fewer digits than float32 has.
+    low = volume.dtype in (torch.float16, torch.bfloat16)
+    wide = volume.float() if low else volume
+    return _Interpolation.apply(wide, at, padding, relative).to(volume.dtype)
+
+
+# PyTorch numbers the modes: trilinear; outside zero, or the value at the border.
+_TRILINEAR, _PADDING = 0, {"zeros": 0, "border": 1}
+_PARTS_WITH_GRADIENT = 8  # of a volume: each part of the points has a gradient of its own
+
+
+class _Interpolation(torch.autograd.Function):
+    """``grid_sample``, which on a processor runs one thread a sample, on every core.
+
+    The points of a sample are cut into parts that are stacked as a batch; the volume is the same
+    for all (a view, no copy). What autograd would keep, the points in the units and the order of
+    axes that PyTorch wants, is made again for the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, at: Tensor, padding: Padding, relative: bool) -> Tensor:
+        """One sample of the batch after the other."""
+        ctx.save_for_backward(volume, at)
+        ctx.padding, ctx.relative = _PADDING[padding], relative
+        parts = _parts(volume)
+        moved = []
+        for v, a in zip(volume, at, strict=True):
+            grid = _grid(v, a, relative, parts)
+            values = torch.grid_sampler_3d(
+                v.expand(parts, *v.shape), grid, _TRILINEAR, ctx.padding, True
+            )
+            moved.append(_joined(values.movedim(1, 0), a.shape[1:]))
+        return _stacked(moved)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the volume only where it is wanted: images have none, velocities do."""
+        volume, at = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        parts = min(_parts(volume), _PARTS_WITH_GRADIENT) if wanted[0] else _parts(volume)
+        of_volume, of_points = [], []
+        for v, a, g in zip(volume, at, gradient, strict=True):
+            grid = _grid(v, a, ctx.relative, parts)
+            pieces, by_grid = torch.ops.aten.grid_sampler_3d_backward(
+                _cut(g, parts).movedim(0, 1)[:, :, None, None],
+                v.expand(parts, *v.shape),
+                grid,
+                _TRILINEAR,
+                ctx.padding,
+                True,
+                list(wanted),
+            )
+            if wanted[0]:
+                of_volume.append(pieces.sum(0) if parts > 1 else pieces[0])
+            if wanted[1]:
+                of_points.append(_by_points(by_grid, v, a))
+        return (
+            _stacked(of_volume) if wanted[0] else None,
+            _stacked(of_points) if wanted[1] else None,
+            None,
+            None,
+        )
+
+
+def _parts(volume: Tensor) -> int:
+    """How many parts of the points are worked on side by side; a GPU wants them in one."""
+    return torch.get_num_threads() if volume.device.type == "cpu" else 1
+
+
+def _cut(values: Tensor, parts: int) -> Tensor:
+    """(C, X, Y, Z) to (C, parts, n), padded with zeros where the count does not divide."""
+    flat = values.flatten(1)
+    return F.pad(flat, (0, -flat.shape[1] % parts)).unflatten(1, (parts, -1))
+
+
+def _joined(pieces: Tensor, shape: Sequence[int]) -> Tensor:
+    """(C, parts, ..., n), without the points of the padding, to (C, *shape)."""
+    return pieces.reshape(len(pieces), -1)[:, : math.prod(shape)].unflatten(1, tuple(shape))
+
+
+def _stacked(samples: list[Tensor]) -> Tensor:
+    return samples[0][None] if len(samples) == 1 else torch.stack(samples)
+
+
+def _scales(volume: Tensor) -> list[float]:
+    """Units of ``grid_sample`` a voxel: it goes from −1 to 1 between the centres of end voxels."""
+    return [2 / max(n - 1, 1) for n in volume.shape[1:]]
+
+
+def _grid(volume: Tensor, at: Tensor, relative: bool, parts: int) -> Tensor:
+    """The points as ``grid_sample`` wants them, (parts, 1, 1, n, 3), last axis first."""
+    count = at[0].numel()
+    unit = volume.new_zeros if count % parts else volume.new_empty
+    grid = unit((3, count + -count % parts))
+    wide = torch.promote_types(at.dtype, volume.dtype)
+    for axis, scale in enumerate(_scales(volume)):
+        n = at.shape[1 + axis] if relative else 1
+        start = torch.arange(n, dtype=wide, device=at.device) * scale - 1
+        start = start.view([-1 if i == axis else 1 for i in range(3)])
+        out = grid[2 - axis, :count].view(at.shape[1:])
+        torch.add(start, at[axis], alpha=scale, out=out)
+    return grid.view(3, parts, 1, 1, -1).movedim(0, -1)
+
+
+def _by_points(by_grid: Tensor, volume: Tensor, at: Tensor) -> Tensor:
+    """The gradient by ``_grid``'s answer as that by the points, (3, X, Y, Z)."""
+    flat = by_grid.view(-1, 3)[: at[0].numel()]
+    out = torch.empty_like(at, memory_format=torch.contiguous_format)
+    for axis, scale in enumerate(_scales(volume)):
+        torch.mul(flat[:, 2 - axis].view(at.shape[1:]), scale, out=out[axis])
+    return out
 
 
 def _sample_nearest(volume: Tensor, at: Tensor, padding: Padding) -> Tensor:
@@ -71,8 +188,11 @@ def warp(
     volume: Tensor, displacement: Tensor, *, nearest: bool = False, padding: Padding = "zeros"
 ) -> Tensor:
     """moved(x) = volume(x + u(x)), for a displacement u (B, 3, X, Y, Z) in voxels of ``volume``."""
-    at = lattice(displacement.shape[2:], displacement) + displacement
-    return sample(volume, at, nearest=nearest, padding=padding)
+    if nearest:
+        at = lattice(displacement.shape[2:], displacement) + displacement
+        return sample(volume, at, nearest=True, padding=padding)
+    _check(volume, displacement)
+    return _interpolate(volume, displacement, padding, relative=True)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:

@@ -120,6 +120,12 @@ class Grid:
         ]
         return Grid(shape, self.affine @ np.diag([*ratio, 1.0]))
 
+    def averaged(self, factor: int) -> "Grid":
+        """The grid of the means of blocks of ``factor``³ voxels; a rest at the end is left out."""
+        affine = self.affine @ np.diag([factor, factor, factor, 1.0])
+        affine[:3, 3] = self.to_world(np.full(3, (factor - 1) / 2))
+        return Grid([n // factor for n in self.shape], affine)
+
     def unsheared(self) -> "Grid":
         """The grid with orthogonal axes nearest to this one's that covers all of its voxels."""
         u, _, vt = np.linalg.svd(self.direction)

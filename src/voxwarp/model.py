@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -36,17 +36,23 @@ WORKING_GRID = Grid(
 )
 
 
+Alignment = Literal["mni152", "centre", "header"]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a scan becomes the network's input.
 
     Args:
-        grid: lattice in MNI152 world space that aligned scans are resampled onto.
+        grid: lattice that aligned scans are resampled onto, in their common world space.
         percentile: the intensity of the brain's voxels that becomes 1; larger ones are clipped.
+        alignment: what the common space is: that of MNI152, where an affine map leads; that with
+            the middle of each scan at its origin; or the one that the scans' headers tell of.
     """
 
     grid: Grid = WORKING_GRID
     percentile: float = 99.5
+    alignment: Alignment = "mni152"
 
 
 @dataclass
@@ -104,6 +110,7 @@ class Model:
                 "shape": list(self.recipe.grid.shape),
                 "affine": self.recipe.grid.affine.tolist(),
                 "percentile": self.recipe.percentile,
+                "alignment": self.recipe.alignment,
             },
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "card": self.card,
@@ -129,7 +136,9 @@ class Model:
                 )
             preparation = description["preparation"]
             recipe = Recipe(
-                Grid(preparation["shape"], preparation["affine"]), preparation["percentile"]
+                Grid(preparation["shape"], preparation["affine"]),
+                preparation["percentile"],
+                _alignment(preparation.get("alignment", "mni152")),
             )
             built = cls.build(
                 description["architecture"], recipe, card=description["card"], name=folder.name
@@ -149,6 +158,12 @@ class Model:
             )
         channels_last(built.network.to(device)).requires_grad_(False)
         return built
+
+
+def _alignment(name: Any) -> Alignment:
+    if name not in get_args(Alignment):
+        raise ValueError(f"alignment {name!r}")
+    return name
 
 
 def _one_line(error: BaseException) -> str:

@@ -195,6 +195,21 @@ def examine(scan: Volume, settings: Settings = DEFAULTS, mask: Volume | None = N
     return found
 
 
+def unaligned(scan: Volume, recipe: Recipe, mask: Volume | None = None) -> Findings:
+    """What is to be known of a scan for a model whose scans are not taken to MNI152 space.
+
+    Args:
+        scan: of any body part, on any grid.
+        recipe: the model's; its alignment is "centre" or "header".
+        mask: what counts of the scan, if not all of it.
+    """
+    shift = np.eye(4)
+    if recipe.alignment == "centre":
+        middle = (np.asarray(scan.grid.shape) - 1) / 2
+        shift[:3, 3] = scan.grid.to_world(middle)
+    return Findings("brain", scan.grid, Affine(shift), mask)
+
+
 def _examine_brain(scan: Volume, settings: Settings) -> Findings:
     found = Findings("brain", _window(scan.grid, settings), Affine(np.eye(4)))
     if settings.brain_extract != "no":

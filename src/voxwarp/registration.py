@@ -33,6 +33,7 @@ from .prepare import (
     prepare,
     read_scan,
     template_path,
+    unaligned,
 )
 from .resample import resample
 from .transform import Affine, Chain, Warp, carry
@@ -232,6 +233,10 @@ def register(
         **{"mask": mask, "fixed_mask": fixed_mask},
     )
     loaded = Model.load(model, target)
+    if fixed is None and loaded.recipe.alignment != "mni152":
+        raise InputError(
+            f"model {loaded.name}: its scans are not in MNI152 space: give a fixed scan"
+        )
     clock.start("prepare")
     _prepare_both(f, m, loaded.recipe, settings, fixed_is_template=fixed is None, cache=cache)
     clock.start("network")
@@ -292,8 +297,11 @@ class _Scan:
     found: Findings = field(init=False)
     prepared: Prepared = field(init=False)
 
-    def examine(self, settings: Settings, cache: bool) -> None:
-        self.found, _ = examined(self.volume, settings, self.mask, use=cache)
+    def examine(self, settings: Settings, recipe: Recipe, cache: bool) -> None:
+        if recipe.alignment == "mni152":
+            self.found, _ = examined(self.volume, settings, self.mask, use=cache)
+        else:
+            self.found = unaligned(self.volume, recipe, self.mask)
 
     def prepare(self, recipe: Recipe) -> None:
         self.prepared = prepare(self.volume, recipe, self.found)
@@ -320,13 +328,13 @@ def _prepare_both(
     cache: bool,
 ) -> None:
     with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK let go of the interpreter
-        m = pool.submit(moving.examine, settings, cache)
+        m = pool.submit(moving.examine, settings, recipe, cache)
         if fixed_is_template:
             fixed.found = Findings("brain", fixed.volume.grid, Affine(np.eye(4)))
         else:
-            fixed.examine(replace(settings, affine=True), cache)
+            fixed.examine(replace(settings, affine=True), recipe, cache)
         m.result()
-    if not settings.affine:
+    if not settings.affine and recipe.alignment == "mni152":
         # The two share their world: what leads to one leads to the other.
         there = fixed.found.template_to_scan
         moving.found = placed(moving.found, moving.volume, there)

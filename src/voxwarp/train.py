@@ -1,188 +1,434 @@
-"""The training loop of the shipped model: one visible file, no labels, resumable.
+"""The training of a registration function: one visible loop. θ ← argmin Σ cost(f, m∘φ, φ).
 
-    python -m voxwarp.train PREPARED.npz OUT [--minutes 90] [--device cpu|cuda]
+    voxwarp train CONFIG.yaml [key=value ...] -o RUN
+    torchrun --nproc-per-node 4 -m voxwarp train CONFIG.yaml -o RUN
 
-``PREPARED.npz`` is written by ``benchmarks/prepare_training_set.py``: ``images`` (N, X, Y, Z)
-uint8, scans affinely aligned to MNI152 on one grid, and ``train``, ``val`` index arrays; for
-scoring, ``labels`` (M, X, Y, Z) of the structures 1..30 of the ``val`` scans.
+Balakrishnan et al., CVPR 2018, equations 1 to 3. All that is random follows from the seed and
+the number of the step, so that a run which was killed goes on as if nothing had happened.
 """
 
-import argparse
-import itertools
+import copy
 import json
 import math
-import os
+import signal
+import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
-from . import field
-from .grid import Grid
-from .losses import diffusion, local_ncc
-from .model import Model, Recipe, bfloat16_convolutions, channels_last
-from .network import VelocityPyramid
+from .card import card_of, readme
+from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, saved_config
+from .config import Config, Phase, to_yaml
+from .dataset import Cohort, described, prepare_atlas, prepare_cohort
+from .errors import InputError
+from .files import check_writable, write_bytes
+from .manifest import gather
+from .memory import check_memory
+from .model import Model, Recipe, channels_last
+from .monitor import Monitor
+from .objective import Objective
+from .parallel import World, any_of, average_gradients, first_then_others, mean_of, world
+from .registration import torch_device
+from .sampling import Batch, Pairs, collate
+from .validation import Validator, better
 
-# Every knob. λ is in the paper's normalisation: mean −NCC + λ · mean squared neighbour difference.
-ARCHITECTURE: dict[str, Any] = {"name": "pyramid", "channels": [8, 16, 32, 32, 32], "steps": 6}
-PHASES = [(700, 1), (450, 0)]  # steps, and how many of the finest levels to leave out in them
-LEARNING_RATE = 1e-3
-WARM_UP = 50  # steps
-SMOOTHNESS = 0.5  # λ
-WINDOW = 5  # voxels of the level, edge of the NCC window: 10 mm in the end
-CLIP = 1.0  # gradient norm
-GAMMA = 0.3  # log-range of the random contrast change that the network, not the cost, sees
-VALIDATE_EVERY = 150  # steps
-
-
-def main() -> None:
-    """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description="Train the shipped registration network.")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    train(**vars(parser.parse_args()))
+#: What may differ between the runs of one training.
+MAY_CHANGE = "log.", "workers", "data.cache", "validation.give_up"
 
 
-def train(data: Path, out: Path, *, minutes: float, device: str, seed: int) -> None:
-    """Minimise −NCC(f, m∘exp(v)) − NCC(m, f∘exp(−v)) + λ‖∇v‖² over random pairs of scans."""
-    started = time.monotonic()
-    prepared = np.load(data)
-    scans = torch.from_numpy(prepared["images"]).to(device)
-    grid = Grid(scans.shape[1:], prepared["affine"])
-    torch.manual_seed(seed)
-    model = Model.build(ARCHITECTURE, Recipe(grid), card={"seed": seed, "smoothness": SMOOTHNESS})
-    network = cast(VelocityPyramid, channels_last(model.network.to(device)))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = LambdaLR(optimizer, rate)
-    first = resume(out, network, optimizer, schedule)
-    steps = sum(length for length, _ in PHASES)
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=50)
-    for step in range(first, steps):
-        # Seeded by step, not by history: a resumed run sees what an unbroken one would have.
-        draw = np.random.default_rng((seed, step))
-        moving, fixed = pair(scans, prepared["train"], draw)
-        finest = phase(step)
-        with bfloat16_convolutions(torch.device(device)):
-            velocity = network.velocity(
-                recontrast(moving, draw), recontrast(fixed, draw), finest=finest
-            )
-        similarity = cost(moving, fixed, velocity, ARCHITECTURE["steps"])
-        roughness = diffusion(velocity)
-        optimizer.zero_grad(set_to_none=True)
-        (similarity + SMOOTHNESS * roughness).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step()
-        schedule.step()
-        recent.append((similarity.detach(), roughness.detach()))
-        done = step + 1
-        late = time.monotonic() - started > 60 * minutes
-        if done % 25 == 0 or late:
-            ncc, rough = torch.tensor(recent).mean(0).tolist()
-            pace = (time.monotonic() - started) / (done - first)
-            print(f"{done} ncc {ncc:.4f} rough {rough:.5f} {pace:.3f} s/step", flush=True)
-        if done % VALIDATE_EVERY == 0 or done == steps or late:
-            model.card.update(steps=done, of_steps=steps, **validate(model, prepared, scans))
-            print(json.dumps(model.card), flush=True)
-            model.save(out)
-            state = {
-                "step": done,
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-            }
-            torch.save(state, out / "training.pt.part")
-            os.replace(out / "training.pt.part", out / "training.pt")
-        if late:
-            return
+def train(
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    minutes: float = math.inf,
+    show: bool = True,
+) -> Progress:
+    """Train a model, and leave it in ``out``, which ``register --model`` takes.
 
+    Args:
+        config: every knob.
+        out: folder of the model that validated best (``model.json``, ``weights.safetensors``,
+            ``README.md``), of the last one (``last/``), of ``config.yaml``, ``data.json``,
+            ``log.csv``, ``checkpoint.safetensors`` and ``tensorboard/``.
+        resume: go on from the checkpoint that is there, or begin if there is none.
+        overwrite: begin anew where there is one.
+        device: "auto", "cpu" or "cuda".
+        minutes: stop, to be resumed, after as many.
+        show: tell the terminal how it goes.
 
-def phase(step: int) -> int:
-    """How many of the finest levels are left out at this step."""
-    for length, finest in PHASES:
-        if step < length:
-            return finest
-        step -= length
-    return PHASES[-1][1]
+    Returns:
+        How far the training came.
 
-
-def rate(step: int) -> float:
-    """Learning rate over its peak: a warm-up in each phase, one cosine to 1 % over all of them."""
-    steps, start = sum(length for length, _ in PHASES), 0
-    for length, _ in PHASES:
-        if start <= step < start + WARM_UP:
-            return (step - start + 1) / WARM_UP
-        start += length
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
-
-
-def pair(scans: Tensor, people: np.ndarray, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Two different scans, (1, 1, X, Y, Z) in [0, 1], mirrored left to right half of the time."""
-    moving, fixed = (
-        scans[i][None, None].float() / 255 for i in draw.choice(people, 2, replace=False)
-    )
-    return (moving.flip(2), fixed.flip(2)) if draw.random() < 0.5 else (moving, fixed)
-
-
-def recontrast(scan: Tensor, draw: np.random.Generator) -> Tensor:
-    """The scan with a random gamma, so that the network does not learn one scanner's contrast."""
-    return scan ** math.exp(draw.uniform(-GAMMA, GAMMA))
-
-
-def cost(moving: Tensor, fixed: Tensor, velocity: Tensor, steps: int) -> Tensor:
-    """−NCC, in both directions, of the images averaged down to the velocity's resolution."""
-    both = torch.cat([moving, fixed])
-    small = F.avg_pool3d(both, both.shape[2] // velocity.shape[2])
-    moved = field.warp(small, field.exponentiate(torch.cat([velocity, -velocity]), steps=steps))
-    return local_ncc(small.flip(0), moved, window=WINDOW)
-
-
-def resume(
-    out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: LambdaLR
-) -> int:
-    """Load the last checkpoint of ``out``, if there is one; returns the step to go on with."""
-    if not (out / "training.pt").exists():
-        return 0
-    network.load_state_dict(Model.load(out).network.state_dict())
-    state = torch.load(out / "training.pt", weights_only=True, map_location="cpu")
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return state["step"]
-
-
-def validate(model: Model, prepared: Mapping[str, np.ndarray], scans: Tensor) -> dict[str, float]:
-    """Mean Dice of the 30 structures and % of folded voxels over the ordered pairs of ``val``."""
-    scores, folds = [], []
-    labels = torch.from_numpy(prepared["labels"]).to(scans.device)
-    for (a, moving), (b, fixed) in itertools.permutations(enumerate(prepared["val"]), 2):
-        images = (scans[i][None, None].float() / 255 for i in (moving, fixed))
-        displacement = model.deform(*images).displacement
-        moved = field.warp(labels[a][None, None], displacement, nearest=True)[0, 0]
-        scores.append(mean_dice(moved, labels[b]))
-        inside = scans[fixed] > 0
-        folds.append(
-            (field.jacobian_determinant(displacement)[0][inside] <= 0).float().mean().item()
+    Raises:
+        InputError: the data cannot be used, memory does not suffice, or there is no sense in
+            going on; the message says what to do.
+    """
+    where = torch_device(device)
+    check_run(config, out, resume=resume, overwrite=overwrite)
+    with (
+        world(where) as among,
+        Monitor(out, config, show=show and among.is_first, write=among.is_first) as monitor,
+    ):
+        scans = gather(config.data, config.seed)
+        cohort = first_then_others(
+            among, lambda: prepare_cohort(config, scans, progress=monitor.preparing)
         )
-    model.network.train()
-    return {"val_dice": float(np.mean(scores)), "val_folds_percent": 100 * float(np.mean(folds))}
+        monitor.warn(cohort.skipped)
+        learner = Learner.begin(config, cohort, where, among)
+        if resume and (out / NAME).exists():
+            learner.restore(out)
+        if among.is_first:
+            _open_run(config, cohort, out, fresh=not resume)
+        monitor.begin(learner.progress)
+        _loop(learner, cohort, out, monitor, 60 * minutes)
+        return learner.progress
 
 
-def mean_dice(a: Tensor, b: Tensor, structures: int = 30) -> float:
-    """Mean over the structures 1..N of 2|A∩B| / (|A| + |B|)."""
-    same = torch.bincount(a[a == b].flatten().long(), minlength=structures + 1)
-    count_a, count_b = (
-        torch.bincount(x.flatten().long(), minlength=structures + 1) for x in (a, b)
+def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, seconds: float) -> None:
+    """Take the steps that are left, or as many as there is time for."""
+    config, progress, among = learner.config, learner.progress, learner.among
+    began, until = time.monotonic() - progress.seconds, time.monotonic() + seconds
+    atlas = prepare_atlas(config, cohort)
+    batches = _batches(learner, cohort, atlas)
+    validator = Validator(config, cohort, learner.device, learner.objective, atlas)
+    progress.start = validator.before()
+    with _stop_signals() as asked_to_stop:
+        for step in range(progress.step, config.steps):
+            phase, scores = phase_at(config, step), dict[str, float]()
+            values = learner.update(step, phase, batches, monitor)
+            progress.step = done = step + 1
+            progress.seconds = time.monotonic() - began
+            monitor.step(progress, values, learning_rate(config, step))
+            is_due = done == config.steps or done % config.validation.every == 0
+            if is_due:
+                scores = _validate(learner, validator, phase, cohort, out, monitor)
+            stop = asked_to_stop() or time.monotonic() > until
+            stop = any_of(stop, among, learner.device)  # or the others would wait for us
+            if among.is_first and (stop or is_due or done % config.log.checkpoint == 0):
+                learner.checkpoint(out)
+            validator.check_progress(done, scores)
+            if stop:
+                break
+
+
+def _validate(
+    learner: "Learner",
+    validator: Validator,
+    phase: Phase,
+    cohort: Cohort,
+    out: Path,
+    monitor: Monitor,
+) -> dict[str, float]:
+    """Score what has been learnt so far, show and save it."""
+    model, progress = learner.model(cohort.recipe, phase), learner.progress
+    scores = validator(model, phase)
+    monitor.validated(progress, scores, lambda: validator.pictures(model, phase))
+    if learner.among.is_first:
+        _keep(model, learner.config, cohort, out, progress, scores)
+    return scores
+
+
+@dataclass
+class Learner:
+    """A network that learns, and what it needs to go on learning.
+
+    Args:
+        network: the one whose weights are updated.
+        kept: the one that is validated and saved: the same, or the average of its past.
+    """
+
+    config: Config
+    objective: Objective
+    network: nn.Module
+    kept: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    among: World
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def begin(cls, config: Config, cohort: Cohort, device: torch.device, among: World) -> "Learner":
+        """With fresh weights, or those of ``config.start_from``.
+
+        Raises:
+            InputError: the memory that is free will not do.
+        """
+        objective = Objective(config, len(cohort.structures))
+        torch.manual_seed(config.seed)
+        network = Model.build(config.network, cohort.recipe).network
+        if config.start_from:
+            network.load_state_dict(_weights_of(config).state_dict())
+        check_memory(config, cohort.recipe.grid.shape, len(cohort.structures), device)
+        network = channels_last(network.to(device))
+        kept = copy.deepcopy(network).requires_grad_(False) if config.optimiser.ema else network
+        optimizer = torch.optim.AdamW(
+            network.parameters(), weight_decay=config.optimiser.weight_decay
+        )
+        return cls(config, objective, network, kept, optimizer, device, among)
+
+    def update(
+        self, step: int, phase: Phase, batches: Iterator[Batch], monitor: Monitor
+    ) -> dict[str, float]:
+        """One step; returns the loss, each cost, and the norm of the gradient.
+
+        Raises:
+            InputError: one of them is not a finite number; the weights are as before.
+        """
+        passes, skipped = self.config.optimiser.accumulate, 0
+        sums: dict[str, float] = {}
+        torch.manual_seed(self.config.seed * 2**31 + step)  # for what a cost may draw
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(passes):
+            batch = next(batches).to(self.device)
+            skipped += monitor.skipped(batch.skipped)
+            costs = self.objective(self.network, batch, phase)
+            (costs["loss"] / passes).backward()
+            for name, value in costs.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / passes
+        average_gradients(self.network, self.among)
+        clip = self.config.optimiser.clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), clip))
+        *means, mean = mean_of([*sums.values(), skipped], self.among, self.device)
+        self.progress.skipped += round(mean * self.among.size)
+        values = {**dict(zip(sums, means, strict=True)), "gradient_norm": norm}
+        check_finite(values, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step)
+        self.optimizer.step()
+        if self.kept is not self.network:
+            average_weights(self.kept, self.network, self.config.optimiser.ema, step)
+        return values
+
+    def model(self, recipe: Recipe, phase: Phase) -> Model:
+        """What has been learnt, as a model of the lattice that the phase works on."""
+        grid = recipe.grid.averaged(phase.downsample)
+        recipe = Recipe(grid, recipe.percentile, recipe.alignment)
+        return Model(self.kept, self.config.network, recipe)
+
+    def checkpoint(self, out: Path) -> None:
+        """Write the state from which ``restore`` goes on."""
+        config = self.config.model_dump(mode="json")
+        save_checkpoint(out, self.progress, config, self.optimizer, **self._networks())
+
+    def restore(self, out: Path) -> None:
+        """Go on from the checkpoint in ``out``."""
+        self.progress = load_checkpoint(out, self.optimizer, **self._networks())
+
+    def _networks(self) -> dict[str, nn.Module]:
+        both = {"network": self.network, "kept": self.kept}
+        return both if self.kept is not self.network else {"network": self.network}
+
+
+def average_weights(kept: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """The average becomes decay · average + (1 − decay) · weights; at first quicker than that."""
+    decay = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for average, value in zip(kept.parameters(), network.parameters(), strict=True):
+            average.lerp_(value, 1 - decay)
+
+
+def check_finite(values: dict[str, float], step: int) -> None:
+    """Make sure that there is sense in a step.
+
+    Raises:
+        InputError: a cost or the gradient is infinite or not a number.
+    """
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise InputError(
+            f"step {step + 1}: {', '.join(bad)} is not a finite number; the last checkpoint is as "
+            f"it was: go on from it with a lower optimiser.learning_rate or optimiser.clip "
+            f"(start_from), or in precision=float32"
+        )
+
+
+def phase_at(config: Config, step: int) -> Phase:
+    """The phase that a step belongs to."""
+    for phase in config.phases:
+        if step < phase.steps:
+            return phase
+        step -= phase.steps
+    return config.phases[-1]
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """A warm-up in each phase; one cosine over all of them, from the peak to ``final`` of it."""
+    knobs, start = config.optimiser, 0
+    for phase in config.phases:
+        if start <= step < start + min(knobs.warm_up, phase.steps):
+            break
+        start += phase.steps
+    else:
+        start = -knobs.warm_up  # long ago
+    warmth = min(1.0, (step - start + 1) / max(1, knobs.warm_up))
+    cosine = (1 + math.cos(math.pi * step / config.steps)) / 2
+    return knobs.learning_rate * warmth * (knobs.final + (1 - knobs.final) * cosine)
+
+
+def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make sure, before anything costs time, that a training can be written to ``out``.
+
+    Raises:
+        InputError: it holds another training, or cannot be written.
+    """
+    check_writable(out)
+    held = [name for name in (NAME, "model.json") if (out / name).exists()]
+    if held and not (resume or overwrite):
+        raise InputError(
+            f"output {out}: it holds a training ({held[0]}); --resume goes on with it, "
+            f"--overwrite begins anew"
+        )
+    if not resume or NAME not in held:
+        return
+    before, now = (_flat(c) for c in (saved_config(out), config.model_dump(mode="json")))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
+            raise InputError(
+                f"output {out}: its training has {name} = {before.get(name)!r}, and not "
+                f"{now.get(name)!r}; resume it as it is, or begin another with start_from={out}"
+            )
+
+
+def _flat(tree: Any, before: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists as one dictionary of dotted names."""
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    flat = {}
+    for key, value in inside:
+        name = f"{before}{key}"
+        if isinstance(value, (dict, list)) and value:
+            flat.update(_flat(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _open_run(config: Config, cohort: Cohort, out: Path, *, fresh: bool) -> None:
+    """Write what is known beforehand; the state of an earlier training goes only now."""
+    leftovers = [*out.glob(".*.part"), *out.glob("last/.*.part")]  # of a run that was killed
+    for path in [*leftovers, out / NAME] if fresh else leftovers:
+        path.unlink(missing_ok=True)
+    write_bytes(out / "config.yaml", to_yaml(config).encode())
+    _write_json(out / "data.json", described(cohort))
+
+
+def _batches(
+    learner: "Learner", cohort: Cohort, atlas: tuple[Tensor, Tensor | None] | None
+) -> Iterator[Batch]:
+    """Batches from the next step on.
+
+    Raises:
+        InputError: scan after scan cannot be read, or a process that reads them was killed.
+    """
+    config = learner.config
+    labels = any(name.endswith("_labels") for name in learner.objective.wants)
+    knobs = config.sampling, config.augmentation
+    pairs = Pairs(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
+    try:
+        yield from _loader(pairs, config, learner.among, learner.progress.step)
+    except InputError as error:  # that of a worker has its whole traceback in front
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a process that read scans was killed; if memory ran out, take fewer workers, and go "
+            "on with --resume"
+        ) from error
+
+
+def _loader(pairs: Pairs, config: Config, among: World, first: int) -> DataLoader:
+    """Batches from step ``first`` on. The processes share out the numbers of the samples."""
+    size, passes = config.optimiser.batch, config.optimiser.accumulate
+    mine = range(among.rank * size, (among.rank + 1) * size)
+    numbers = [
+        [number * among.size * size + i for i in mine]
+        for number in range(first * passes, config.steps * passes)
+    ]
+    return DataLoader(
+        pairs,
+        batch_sampler=numbers,
+        collate_fn=collate,
+        num_workers=config.workers,
+        multiprocessing_context="spawn" if config.workers else None,
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # it draws a seed, which must not be one of a cost's numbers
     )
-    return (2 * same[1:].double() / (count_a + count_b)[1:]).nanmean().item()
 
 
-if __name__ == "__main__":
-    main()
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and schedulers tell all processes; a worker goes when the training lets it go."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _weights_of(config: Config) -> nn.Module:
+    model = Model.load(str(config.start_from))
+    if model.architecture != config.network:
+        raise InputError(
+            f"start_from {config.start_from}: its network is {model.architecture}, and not "
+            f"{config.network}"
+        )
+    return model.network
+
+
+def _keep(
+    model: Model,
+    config: Config,
+    cohort: Cohort,
+    out: Path,
+    progress: Progress,
+    scores: dict[str, float],
+) -> None:
+    """Save the model as the last one, and as the best one if it is that."""
+    folders = [out / "last"]
+    if _is_best(config, progress, scores):
+        progress.best = {**scores, "step": progress.step}
+        folders.append(out)
+    model.card = card_of(config, cohort, progress, scores)
+    for folder in folders:
+        model.save(folder)
+        write_bytes(folder / "README.md", readme(str(folder), model.card).encode())
+
+
+def _is_best(config: Config, progress: Progress, scores: dict[str, float]) -> bool:
+    """Whether no model before was as good; costs compare within a phase only."""
+    then, now = (
+        (phase.downsample, phase.leave_out)
+        for phase in (
+            phase_at(config, int(progress.best.get("step", progress.step)) - 1),
+            phase_at(config, progress.step - 1),
+        )
+    )
+    return better(scores, progress.best) or ("val_dice" not in scores and then != now)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or a scheduler's SIGTERM has come: the step is finished and saved first."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {
+        number: signal.signal(number, lambda *_: asked.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,122 @@
+"""Score a model of configs/hippocampus.yaml on its test people, beside greedy and nothing at all.
+
+    voxwarp train configs/hippocampus.yaml -o RUN
+    python benchmarks/hippocampus.py RUN ROWS.csv
+
+Ordered pairs of test people, evenly chosen; Dice of the anterior and the posterior part, moving
+labels resampled once by nearest neighbour. All start with the crops centre on centre. greedy
+runs as on brains (NCC 2x2x2, 100x50x10), its affine stage before it, and without that.
+"""
+
+import csv
+import itertools
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import picsl_greedy
+
+import voxwarp
+from voxwarp.formats import read_warp
+from voxwarp.metrics import dice, jacobian_statistics
+from voxwarp.resample import resample
+from voxwarp.transform import Affine, Chain, Transform, Warp
+from voxwarp.volume import Volume, read_labels, read_volume
+
+PAIRS = 30
+LABELS = {1: "anterior", 2: "posterior"}
+
+
+def main() -> None:
+    run, out = Path(sys.argv[1]), Path(sys.argv[2])
+    test = json.loads((run / "data.json").read_text())["scans"]["test"]
+    pairs = list(itertools.permutations(test, 2))
+    chosen = [pairs[k * len(pairs) // PAIRS] for k in range(min(PAIRS, len(pairs)))]
+    rows = [row for moving, fixed in chosen for row in score(moving, fixed, run)]
+    with open(out, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    for method in dict.fromkeys(r["method"] for r in rows):
+        of_it = [r for r in rows if r["method"] == method]
+        means = {k: np.mean([r[k] for r in of_it]) for k in (*LABELS.values(), "folds", "seconds")}
+        print(method, len(of_it), {k: round(float(v), 4) for k, v in means.items()})
+
+
+def score(moving: dict, fixed: dict, run: Path) -> list[dict[str, object]]:
+    image, target = (read_volume(s["path"]) for s in (moving, fixed))
+    labels, wanted = (read_labels(s["labels"], v) for s, v in ((moving, image), (fixed, target)))
+    rows = []
+    for method, register in METHODS.items():
+        began = time.perf_counter()
+        transform, warp = register(moving["path"], fixed["path"], image, target, run)
+        seconds = time.perf_counter() - began
+        moved = resample(labels, target.grid, transform, interpolation="nearest").data
+        each = dice(moved, wanted.data)
+        everywhere = np.ones(target.grid.shape, dtype=bool)
+        folds = jacobian_statistics(warp, everywhere)["folds"] if warp else 0
+        rows.append(
+            {
+                "method": method,
+                "moving": Path(moving["path"]).name,
+                "fixed": Path(fixed["path"]).name,
+            }
+            | {name: round(each.get(value, 0.0), 5) for value, name in LABELS.items()}
+            | {"folds": folds, "seconds": round(seconds, 3)}
+        )
+    return rows
+
+
+Found = tuple[Transform, Warp | None]
+
+
+def centred(moving: Volume, fixed: Volume) -> Affine:
+    """Fixed to moving, middle on middle."""
+    middles = [v.grid.to_world((np.asarray(v.grid.shape) - 1) / 2) for v in (moving, fixed)]
+    matrix = np.eye(4)
+    matrix[:3, 3] = middles[0] - middles[1]
+    return Affine(matrix)
+
+
+def nothing(_m: str, _f: str, moving: Volume, fixed: Volume, _run: Path) -> Found:
+    return centred(moving, fixed), None
+
+
+def ours(m: str, f: str, _moving: Volume, _fixed: Volume, run: Path) -> Found:
+    result = voxwarp.register(m, f, run)
+    return result.transform, result.warp
+
+
+def greedy(*, affine: bool):
+    def register(m: str, f: str, moving: Volume, fixed: Volume, _run: Path) -> Found:
+        with tempfile.TemporaryDirectory() as folder:
+            matrix = f"{folder}/affine.mat"
+            np.savetxt(matrix, centred(moving, fixed).fixed_to_moving)
+            tool = picsl_greedy.Greedy3D()
+            if affine:
+                tool.execute(
+                    f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x10 -i {f} {m} -o {folder}/found.mat "
+                    f"-ia {matrix}"
+                )
+                matrix = f"{folder}/found.mat"
+            tool.execute(
+                f"-d 3 -m NCC 2x2x2 -n 100x50x10 -i {f} {m} -it {matrix} -o {folder}/warp.nii.gz"
+            )
+            warp = read_warp(f"{folder}/warp.nii.gz")
+            return Chain([warp, Affine(np.loadtxt(matrix))]), warp
+
+    return register
+
+
+METHODS = {
+    "none": nothing,
+    "voxwarp": ours,
+    "greedy, deformable": greedy(affine=False),
+    "greedy, affine and deformable": greedy(affine=True),
+}
+
+if __name__ == "__main__":
+    main()

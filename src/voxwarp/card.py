@@ -1,0 +1,123 @@
+"""The model card: what a trained model has seen, how it was made, how well it does, its licence."""
+
+import subprocess
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import Progress
+from .config import SPLITS, Config, Split
+from .dataset import Cohort
+
+
+def card_of(
+    config: Config, cohort: Cohort, progress: Progress, scores: dict[str, float]
+) -> dict[str, Any]:
+    """The card, for ``model.json``.
+
+    Args:
+        progress: how far the training has come.
+        scores: of the validation pairs, with this model.
+    """
+    sources = config.data.sources
+    licences = sorted({s.licence for s in sources if s.licence})
+    return {
+        "task": config.task,
+        "data": _data(cohort),
+        "recipe": config.model_dump(mode="json"),
+        "seed": config.seed,
+        "voxwarp": version("voxwarp"),
+        "commit": commit(),
+        "steps": progress.step,
+        "of_steps": config.steps,
+        "hours": round(progress.seconds / 3600, 3),
+        "samples_skipped": progress.skipped,
+        "scores": {
+            "validation": {name: round(value, 5) for name, value in scores.items()},
+            "validation_before": {n: round(v, 5) for n, v in progress.start.items()},
+        },
+        "licence": "; ".join(licences) or "not stated: that of the training scans",
+        "credit": [line for source in sources for line in source.credit],
+        "limits": config.limits,
+    }
+
+
+def _data(cohort: Cohort) -> list[str]:
+    """A line for each data set and split."""
+    lines = []
+    each = Counter((scan.dataset, scan.split) for scan in cohort.scans)
+    for (dataset, split), scans in sorted(each.items(), key=_order):
+        chosen = [i for i, s in enumerate(cohort.scans) if (s.dataset, s.split) == (dataset, split)]
+        people = len({cohort.people[i] for i in chosen})
+        labelled = sum(cohort.is_labelled(i) for i in chosen)
+        licence = next((cohort.scans[i].licence for i in chosen if cohort.scans[i].licence), None)
+        lines.append(
+            f"{dataset}, {split}: {scans} scans of {people} people, {labelled} with labels"
+            + (f" ({licence})" if licence else "")
+        )
+    return lines
+
+
+def _order(item: tuple[tuple[str, Split], int]) -> tuple[str, int]:
+    (dataset, split), _ = item
+    return dataset, SPLITS.index(split)
+
+
+def commit() -> str | None:
+    """Of the checkout that voxwarp runs from, with a + if files were changed; None without one."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=here,
+            capture_output=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() if tracked.returncode == 0 else None
+
+
+def readme(name: str, card: dict[str, Any]) -> str:
+    """The card as a README.md."""
+    scores = card["scores"]
+    lines = [f"# {name}", "", card["task"][:1].upper() + card["task"][1:] + ".", ""]
+    lines += [
+        "```bash",
+        f"voxwarp register moving.nii.gz fixed.nii.gz -o out --model {name}",
+        "```",
+    ]
+    lines += ["", "## Data", "", *(f"- {line}" for line in card["data"]), ""]
+    lines += ["## Training", ""]
+    lines += [
+        f"- {card['steps']} of {card['of_steps']} steps in {card['hours']:.2f} hours, "
+        f"seed {card['seed']}, voxwarp {card['voxwarp']}, commit {card['commit'] or 'unknown'}",
+        "- costs: "
+        + ", ".join(f"{n} × {o.get('weight', 1.0)}" for n, o in card["recipe"]["costs"].items()),
+        "- every knob stands in `config.yaml` and `model.json`",
+        "",
+        "## Scores on the validation pairs",
+        "",
+        "| | before | after |",
+        "|---|---|---|",
+    ]
+    before = scores["validation_before"]
+    for score, value in scores["validation"].items():
+        shown = f"{before[score]:.4g}" if score in before else ""
+        lines.append(f"| {score.removeprefix('val_')} | {shown} | {value:.4g} |")
+    if not scores["validation"]:
+        lines.append("| no scans of val people | | |")
+    lines += ["", "## Licence", "", card["licence"] + ".", ""]
+    lines += [f"- {line}" for line in card["credit"]]
+    if card["limits"]:
+        lines += ["", "## Limits", "", card["limits"]]
+    return "\n".join(lines).rstrip() + "\n"
