@@ -24,7 +24,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 FULL = Phase(steps=1)
 #: Of the last layers, so that images move by a voxel or so.
-DEVIATION = {"voxelmorph": 1.0, "diffeomorphic": 1.0, "pyramid": 0.05}
+DEVIATION = {"voxelmorph": 1.0, "diffeomorphic": 4.0, "pyramid": 0.05}
 
 
 def config_of(name: str, **more: Any) -> Config:
@@ -151,7 +151,7 @@ def test_both_directions_count_as_the_mean_of_one_and_the_other(name: str, compa
     there, back = (evaluated(single, network, b) for b in (batch, swapped(batch)))
     values = evaluated(both, network, batch)
     for cost in BOTH:
-        assert abs(float(there[cost] - back[cost])) > 1e-4
+        assert abs(there[cost].item() - back[cost].item()) > 1e-4
         close(values[cost], (there[cost] + back[cost]) / 2)
     for cost, value in evaluated(both, network, swapped(batch)).items():
         close(value, values[cost])
@@ -240,7 +240,7 @@ def test_pairs_without_labels_count_as_nothing(name: str, both: bool) -> None:
     for samples in ([plain, labelled], [labelled, plain]):
         close(evaluated(config, network, collate(samples))["loss"], alone / 2)
     none = evaluated(config, network, collate([plain, plain]))
-    assert float(none["loss"]) == 0
+    assert none["loss"].item() == 0
 
 
 def test_a_batch_without_labels_can_still_be_learnt_from() -> None:
@@ -248,7 +248,7 @@ def test_a_batch_without_labels_can_still_be_learnt_from() -> None:
     network, batch = network_of("voxelmorph"), collate([pair(1)])
     values = evaluated(config, network, batch)
     values["loss"].backward()
-    assert float(values["dice"]) == 0
+    assert values["dice"].item() == 0
     assert any(float(p.grad.abs().max()) > 0 for p in network.parameters())
 
 
@@ -264,7 +264,7 @@ def test_a_step_compares_the_structures_it_draws() -> None:
     seen = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        value = float(objective(network, batch, FULL)["dice"])
+        value = objective(network, batch, FULL)["dice"].item()
         (number,) = [i for i, x in enumerate(each) if abs(x - value) < 1e-5]
         seen.add(number)
     assert seen == {0, 1, 2}
@@ -272,7 +272,7 @@ def test_a_step_compares_the_structures_it_draws() -> None:
 
 def losses_of_each(fixed: Tensor, moved: Tensor) -> list[float]:
     return [
-        float(losses.soft_dice(fixed[:, i : i + 1], moved[:, i : i + 1]))
+        losses.soft_dice(fixed[:, i : i + 1], moved[:, i : i + 1]).item()
         for i in range(fixed.shape[1])
     ]
 
@@ -319,7 +319,7 @@ def test_a_cost_is_given_the_same_pairs_as_labels_and_as_displacements(own) -> N
     u = network(second.moving, second.fixed).displacement
     assert second.fixed_labels is not None
     expected = reach(u, one_hot(second.fixed_labels[0])) / 2
-    assert float(expected) > 1e-3
+    assert expected.item() > 1e-3
     close(evaluated(config, network, collate(samples))["own_costs:reach"], expected)
 
 
@@ -373,7 +373,7 @@ def test_the_gradient_is_that_of_differences(name: str, compare_at: str) -> None
     directions = [gradient / gradient.norm()]
     directions += [gradient * torch.rand(len(gradient), generator=generator) for _ in range(2)]
     for direction in directions:
-        step = 2e-3 * start.norm() * direction / direction.norm() / len(start) ** 0.5
+        step = 3e-4 * start.norm() * direction / direction.norm() / len(start) ** 0.5
         ends = []
         for sign in (1, -1):
             nn.utils.vector_to_parameters(start + sign * step, network.parameters())

@@ -401,8 +401,9 @@ def _check_training(settings: Any) -> int:
         report = check(settings, scans, progress=lambda n, total: progress(f"{n} of {total} scans"))
     for dataset, splits in report.counts.items():
         for split, count in splits.items():
-            about = f"{count.scans} scans of {count.people} people, {count.labelled} with labels"
-            typer.echo(f"{dataset}, {split}: {about}")
+            if count.scans:
+                people = f"{count.scans} scans of {count.people} people"
+                typer.echo(f"{dataset}, {split}: {people}, {count.labelled} with labels")
     typer.echo(f"{len(report.structures)} structures")
     size = f"{report.bytes_needed / 1e9:.2f} GB of {report.bytes_free / 1e9:.2f} GB that are free"
     typer.echo(f"to be prepared in {report.folder}: {size}")

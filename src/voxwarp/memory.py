@@ -33,7 +33,7 @@ def predicted_memory(
     """
     with torch.device("meta"):
         weights = sum(p.numel() for p in _network(config).parameters())
-    phases = {phase.downsample: phase for phase in config.phases}.values()
+    phases = {(p.downsample, p.leave_out): p for p in config.phases}.values()
     kept = max(_kept_by_autograd(config, shape, structures, device, phase) for phase in phases)
     copies = 5 if config.optimiser.ema else 4  # weights, gradient, two moments, average
     return int(PROGRAM + SLACK * kept + 4 * copies * weights)

@@ -1,16 +1,16 @@
 """What a training shows while it runs: a line in the terminal, log.csv, TensorBoard."""
 
 import csv
-import importlib.util
 import io
 import math
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .errors import InputError
 from .files import write_bytes
 
 LOG = "log.csv"
+T = TypeVar("T")
 
 
 class Monitor:
@@ -60,7 +61,8 @@ class Monitor:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # a full disk, which has been told of
+                self._board.close()
 
     def preparing(self, done: int, total: int) -> None:
         """So many scans of so many are prepared."""
@@ -80,12 +82,13 @@ class Monitor:
             self._board = self._tensorboard(progress.step)
 
     def _tensorboard(self, step: int) -> Any:
-        if importlib.util.find_spec("tensorboard") is None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
             self.say("no pictures: pip install 'voxwarp[tensorboard]' for them")
             return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.out / "tensorboard"), purge_step=step + 1 if step else None)
+        folder, purge = str(self.out / "tensorboard"), step + 1 if step else None
+        return self._guarded(lambda: SummaryWriter(folder, purge_step=purge))
 
     def step(self, progress: Progress, values: Mapping[str, float], rate: float) -> None:
         """A step is done: its costs and gradient, and the learning rate."""
@@ -174,11 +177,14 @@ class Monitor:
         csv.DictWriter(stream, self.columns, lineterminator="\n").writerow(row)
         self._guarded(lambda: _append(self.out / LOG, stream.getvalue()))
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    group = "validation" if name.startswith("val_") else "training"
-                    self._board.add_scalar(f"{group}/{name}", value, progress.step)
-            self._guarded(self._board.flush)
+            self._guarded(lambda: self._scalars(progress.step, values))
+
+    def _scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                group = "validation" if name.startswith("val_") else "training"
+                self._board.add_scalar(f"{group}/{name}", value, step)
+        self._board.flush()
 
     def _write_rows(self, rows: Sequence[Mapping[str, str]]) -> None:
         stream = io.StringIO()
@@ -187,9 +193,9 @@ class Monitor:
         writer.writerows(rows)
         write_bytes(self.out / LOG, stream.getvalue().encode())
 
-    def _guarded(self, write: Callable[[], object]) -> None:
+    def _guarded(self, write: Callable[[], T]) -> T:
         try:
-            write()
+            return write()
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.out}: {error.strerror or error}; make room and go on "
@@ -200,11 +206,16 @@ class Monitor:
 def read_log(out: Path) -> list[dict[str, str]]:
     """Rows of a run's log.csv; those that are whole."""
     try:
-        with open(out / LOG, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+        text = (out / LOG).read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
-    return [row for row in rows if (row.get("step") or "").isdecimal() and None not in row]
+    lines = text[: text.rfind("\n") + 1].replace("\0", "").splitlines()  # the last may be torn
+    rows = csv.DictReader(lines)
+    return [
+        row
+        for row in rows
+        if (row.get("step") or "").isdecimal() and None not in row and None not in row.values()
+    ]
 
 
 def _append(path: Path, text: str) -> None:

@@ -13,8 +13,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,9 @@ def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, secon
     config, progress, among = learner.config, learner.progress, learner.among
     began, until = time.monotonic() - progress.seconds, time.monotonic() + seconds
     atlas = prepare_atlas(config, cohort)
-    batches = _batches(learner, cohort, atlas)
     validator = Validator(config, cohort, learner.device, learner.objective, atlas)
     progress.start = validator.before()
-    with _stop_signals() as asked_to_stop:
+    with closing(_batches(learner, cohort, atlas)) as batches, _stop_signals() as asked_to_stop:
         for step in range(progress.step, config.steps):
             phase, scores = phase_at(config, step), dict[str, float]()
             values = learner.update(step, phase, batches, monitor)
@@ -323,7 +322,7 @@ def _open_run(config: Config, cohort: Cohort, out: Path, *, fresh: bool) -> None
 
 def _batches(
     learner: "Learner", cohort: Cohort, atlas: tuple[Tensor, Tensor | None] | None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches from the next step on.
 
     Raises:
@@ -335,15 +334,18 @@ def _batches(
     pairs = Pairs(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
     try:
         yield from _loader(pairs, config, learner.among, learner.progress.step)
+        return
     except InputError as error:  # that of a worker has its whole traceback in front
-        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+        problem = str(error).rpartition("InputError: ")[2].strip()
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise InputError(
+        problem = (
             "a process that read scans was killed; if memory ran out, take fewer workers, and go "
             "on with --resume"
-        ) from error
+        )
+    # Here, and not where it was caught: an error that is held keeps the workers alive.
+    raise InputError(problem)
 
 
 def _loader(pairs: Pairs, config: Config, among: World, first: int) -> DataLoader:
@@ -366,9 +368,12 @@ def _loader(pairs: Pairs, config: Config, among: World, first: int) -> DataLoade
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and schedulers tell all processes; a worker goes when the training lets it go."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Ctrl-C and schedulers tell all processes, but the step in hand wants its scans.
+
+    The second SIGTERM is meant: it is that of the training, which ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _weights_of(config: Config) -> nn.Module:

@@ -104,7 +104,8 @@ class Validator:
         }
         if batch.moving_labels is not None and batch.fixed_labels is not None:
             moved = field.warp(batch.moving_labels[None], displacement, nearest=True)[0, 0]
-            scores["val_dice"] = mean_dice(moved, batch.fixed_labels[0])
+            overlap = mean_dice(moved, batch.fixed_labels[0])
+            scores |= {} if overlap is None else {"val_dice": overlap}
         return scores
 
     def displacement(self, model: Model, phase: Phase, batch: Batch) -> Tensor:
@@ -127,7 +128,8 @@ class Validator:
             labels, other = self._read(moving)[1], self._read(fixed)[1]
             if labels is not None and other is not None:
                 scores.append(mean_dice(labels, other))
-        return {"val_dice": float(np.mean(scores))} if scores else {}
+        known = [score for score in scores if score is not None]
+        return {"val_dice": float(np.mean(known))} if known else {}
 
     def pictures(self, model: Model, phase: Phase) -> np.ndarray | None:
         """(H, W) in [0, 1]: fixed, moving, moved, deformed grid, differences before and after.
@@ -172,10 +174,10 @@ def better(scores: dict[str, float], best: dict[str, float]) -> bool:
     return True
 
 
-def mean_dice(a: Tensor, b: Tensor) -> float:
-    """Mean Dice of the structures that are in either of two maps of structure numbers."""
+def mean_dice(a: Tensor, b: Tensor) -> float | None:
+    """Mean Dice of the structures that are in either of two maps of numbers; None without any."""
     each = dice(a.cpu().numpy(), b.cpu().numpy())
-    return float(np.mean(list(each.values()))) if each else float("nan")
+    return float(np.mean(list(each.values()))) if each else None
 
 
 def _lines(like: Tensor) -> Tensor:
