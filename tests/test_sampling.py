@@ -6,10 +6,8 @@ import math
 import pickle
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,76 +16,15 @@ from scipy.ndimage import affine_transform
 from scipy.stats import chi2
 from torch.utils.data import DataLoader
 
+from phantom_cohort import MIRROR, SHAPE, Blank, Cohort, grid_of
 from phantoms import blobs, homogeneous, indices, label_map, rotation
 from voxwarp import sampling
 from voxwarp.config import Augmentation, Sampling
 from voxwarp.errors import InputError
 from voxwarp.grid import Grid
-from voxwarp.model import Recipe
 from voxwarp.sampling import ATLAS, Batch, Pairs, Sample, collate
 
-SHAPE = (12, 13, 14)
-# Structures 1 and 2 are each other's mirror, 3 is in the middle.
-MIRROR = np.array([0, 2, 1, 3])
 ALL = Augmentation(flip=0.5, rotation=10, scaling=0.1, shift=2, gamma=0.3, bias=0.3, noise=0.05)
-WORLD = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0)}
-WORLD |= {"S": (0, 0, 1), "I": (0, 0, -1)}
-
-
-def grid_of(axes: str = "RAS", spacing: tuple[float, ...] = (1, 1, 1), shape=SHAPE) -> Grid:
-    directions = np.array([WORLD[letter] for letter in axes], dtype=float).T
-    return Grid(shape, homogeneous(directions * spacing, (7, -3, 11)))
-
-
-@cache
-def texture(i: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """(X, Y, Z) uint8, of each scan its own; zero in one half."""
-    x = np.round(255 * blobs(i, shape)).astype(np.uint8).clip(1)
-    x[:, : shape[1] // 2] = 0
-    x.setflags(write=False)  # as a memory map is
-    return x
-
-
-@dataclass
-class Cohort:
-    """Phantoms of the people."""
-
-    people: list[str]
-    labelled: frozenset[int] = frozenset()
-    grid: Grid = field(default_factory=grid_of)
-    mirror: np.ndarray = field(default_factory=MIRROR.copy)
-
-    @property
-    def scans(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(path=Path(f"scan{i}.nii.gz")) for i in range(len(self.people))]
-
-    @property
-    def recipe(self) -> Recipe:
-        return Recipe(self.grid)
-
-    def image(self, i: int) -> np.ndarray:
-        return texture(i, self.grid.shape)
-
-    def labels(self, i: int) -> np.ndarray | None:
-        return label_map(i, self.grid.shape, (1, 2, 3)) if self.is_labelled(i) else None
-
-    def is_labelled(self, i: int) -> bool:
-        return i in self.labelled
-
-    def indices(self, split: str) -> list[int]:
-        """The last person is not trained on."""
-        held_out = {"val": {self.people[-1]}, "train": set(self.people[:-1]) - {self.people[-1]}}
-        return [i for i, person in enumerate(self.people) if person in held_out[split]]
-
-
-class Blank(Cohort):
-    """One voxel a scan, for draws by the thousand."""
-
-    def image(self, i: int) -> np.ndarray:
-        return np.ones(self.grid.shape, np.uint8)
-
-    def labels(self, i: int) -> np.ndarray | None:
-        return np.ones(self.grid.shape, np.uint8)
 
 
 def blank(people: str, labelled: tuple[int, ...] = ()) -> Blank:
