@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -626,6 +628,86 @@ def test_defaults_that_are_shown_are_those_there_are(write) -> None:
     shown = [s for s in shown if s != "data.sources.0.folder=null"]
     assert len(shown) > 50
     assert read_config(path, shown) == plain
+
+
+# --------------------------------------------------------------------------------- Command line
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """A configuration of six people whose scans are there, labelled."""
+    rows = ["scan,labels,split"]
+    for i, split in enumerate(("train", "train", "train", "val", "val", "test")):
+        data = np.random.default_rng(i).integers(0, 3, (8, 9, 10)).astype(np.int16)
+        for name in (f"{i}.nii", f"{i}-labels.nii"):
+            nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / name)
+        rows.append(f"{i}.nii,{i}-labels.nii,{split}")
+    (tmp_path / "scans.csv").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "data: {sources: [{table: scans.csv, dataset: crops}], cache: prepared}\n"
+        "preparation: {alignment: centre}\n"
+    )
+    return path
+
+
+def test_knobs_are_printed(cli) -> None:
+    outcome = cli("train", "--knobs")
+    assert (outcome.code, outcome.err) == (0, "")
+    shown = outcome.out.splitlines()
+    expected = [
+        line
+        for name, default, meaning in knobs()
+        for line in (f"{name} = {default}" if default else name, f"    {meaning}")
+    ]
+    assert shown == expected
+    assert "optimiser.learning_rate = 0.001" in shown
+    assert "data.sources" not in shown
+
+
+def test_check_tells_what_there_is(people: Path, cli) -> None:
+    outcome = cli("train", people, "--check", "seed=4")
+    assert outcome.code == 0, outcome
+    lines = outcome.out.splitlines()
+    assert lines[:3] == [
+        "crops, train: 3 scans of 3 people, 3 with labels",
+        "crops, val: 2 scans of 2 people, 2 with labels",
+        "crops, test: 1 scans of 1 people, 1 with labels",
+    ]
+    assert lines[3] == "2 structures"
+    assert "error" not in outcome.err
+    assert sorted(path.name for path in people.parent.iterdir() if path.is_dir()) == []
+
+
+def test_check_tells_every_problem_on_a_line_of_its_own(people: Path, cli) -> None:
+    folder = people.parent
+    (folder / "1.nii").write_bytes(b"no scan")
+    (folder / "4-labels.nii").unlink()
+    nan = nib.Nifti1Image(np.full((8, 9, 10), np.nan, np.float32), np.eye(4))
+    nib.save(nan, folder / "2.nii")
+    outcome = cli("train", people, "--check")
+    assert outcome.code == 2
+    problems = [line for line in outcome.err.splitlines() if " error: " in line]
+    assert all(line.startswith("voxwarp: error: ") for line in problems)
+    for name in ("1.nii", "4-labels.nii", "2.nii"):
+        assert sum(name in line for line in problems) == 1, problems
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "a configuration is wanted: voxwarp train CONFIG.yaml"),
+        (["{tmp}/gone.yaml"], "No such file"),
+        (["{tmp}/config.yaml", "optimiser.batches=2"], "'optimiser.batches'; did you mean 'batch'"),
+        (["{tmp}/config.yaml", "--check", "seed"], "key=value is wanted"),
+        (["{tmp}/config.yaml", "costs={}"], "a weight above 0"),
+        (["{tmp}/config.yaml", "--minutes", "-1"], "minutes"),
+        (["{tmp}/config.yaml", "data.people=50", "--check"], "data.people: 50 are wanted"),
+        (["{tmp}/config.yaml", "data.sources.0.table=gone.csv", "-o", "{tmp}/run"], "gone.csv"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(words, expected, people: Path, refuses) -> None:
+    assert expected in refuses("train", *(w.replace("{tmp}", str(people.parent)) for w in words))
 
 
 # ----------------------------------------------------------------------------------------- Fuzz

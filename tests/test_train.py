@@ -60,6 +60,7 @@ EVERYTHING: dict[str, Any] = {
 }
 PYRAMID = {"name": "pyramid", "channels": [4, 8, 8], "steps": 4}
 DIFFEOMORPHIC = {"name": "diffeomorphic", "encoder": [8, 16], "decoder": [16, 16], "steps": 4}
+VOXELMORPH = {"name": "voxelmorph", "encoder": [8, 16], "decoder": [16, 16, 16, 8]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +107,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
     for name in ("model.json", "last/model.json"):
         about = [json.loads((run / name).read_text()) for run in (one, other)]
         for each in about:
-            del each["card"]["hours"]
+            del each["card"]["hours"], each["card"]["commit"]  # others may work in the checkout
         assert about[0] == about[1]
 
 
@@ -189,7 +190,6 @@ def test_rows_beyond_the_checkpoint_are_written_again_once(people, unbroken, tmp
 def test_two_workers_read_what_none_would(people, unbroken, tmp_path) -> None:
     out = tmp_path / "run"
     run(config_of(people, **EVERYTHING, workers=2), out)
-    assert config_of(people, **EVERYTHING, workers=2).workers == 2
     for name in (NAME, "last/weights.safetensors"):
         first, second = load_file(unbroken / name), load_file(out / name)
         for key, value in first.items():
@@ -635,10 +635,17 @@ def test_another_architecture_cannot_be_gone_on_from(people, brief, tmp_path) ->
         run(config_of(people, start_from=str(tmp_path / "none")), tmp_path / "run")
 
 
-@pytest.mark.parametrize("cost", ["mse", "ncc", "mutual_information"])
-def test_each_similarity_grows_in_a_few_steps(pair, cost) -> None:
+@pytest.mark.parametrize(
+    ("cost", "network"),
+    [
+        *(("mse", PYRAMID), ("ncc", PYRAMID), ("mutual_information", PYRAMID)),
+        *(("ncc", DIFFEOMORPHIC), ("ncc", VOXELMORPH)),
+    ],
+)
+def test_each_similarity_grows_in_a_few_steps(pair, cost, network) -> None:
     """With the same two scans in each step."""
-    tree = pair("centre", costs={cost: {}, "diffusion": {"weight": 1e-3}}, phases=[{"steps": 10}])
+    costs = {cost: {}, "diffusion": {"weight": 1e-3}}
+    tree = pair("centre", costs=costs, network=network, phases=[{"steps": 10}])
     config = training.build_config(tree)
     values = [each[cost] for each in atlas_steps(config, 10)]
     assert values[-1] < values[0] - 0.02 * abs(values[0])
@@ -712,20 +719,18 @@ def test_a_pair_learnt_by_heart_is_registered_as_a_user_would(
     [
         {"network": PYRAMID, "both_directions": True, "compare_at": "velocity"},
         {"network": DIFFEOMORPHIC, "both_directions": True, "compare_at": "velocity"},
-        {"network": {"name": "voxelmorph", "encoder": [8, 16], "decoder": [16, 16, 16, 8]}},
     ],
     ids=lambda network: network["network"]["name"],
 )
 def test_without_labels_it_learns_to_register_people_it_never_saw(network, tmp_path) -> None:
-    """Of the overlap that is missing, a seventh at least; of the unlikeness, too."""
+    """Of the overlap that is missing, a seventh at least; and nothing folds."""
     splits = ("train",) * 12 + ("val",) * 3
     folder = write_people(tmp_path / "crops", splits=splits, amplitude=3.5)
     steps = {"phases": [{"steps": 300}], "validation": {"every": 300, "pairs": 6}}
     knobs = {"optimiser": {"learning_rate": 2e-3, "warm_up": 20}}
     progress = run(config_of(folder, **network, **steps, **knobs), tmp_path / "run")
     assert 1 - progress.best["val_dice"] < 6 / 7 * (1 - progress.start["val_dice"])
-    if network["network"]["name"] != "voxelmorph":
-        assert progress.best["val_folds_percent"] == 0
+    assert progress.best["val_folds_percent"] == 0
 
 
 # ------------------------------------------------------------------------------------ Result
