@@ -33,6 +33,8 @@ class Progress:
         skipped: samples that were drawn anew because a file could not be read.
         seconds: of all runs together.
         start: scores of the validation pairs before anything was learned.
+        processes: that share the pairs.
+        scans: a hash of who is trained on and who is not.
     """
 
     step: int = 0
@@ -40,6 +42,8 @@ class Progress:
     skipped: int = 0
     seconds: float = 0.0
     start: dict[str, float] = field(default_factory=dict)
+    processes: int = 1
+    scans: str = ""
 
 
 def save_checkpoint(

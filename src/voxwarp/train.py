@@ -8,6 +8,7 @@ the number of the step, so that a run which was killed goes on as if nothing had
 """
 
 import copy
+import hashlib
 import json
 import math
 import signal
@@ -87,6 +88,8 @@ def train(
         learner = Learner.begin(config, cohort, where, among)
         if resume and (out / NAME).exists():
             learner.restore(out)
+            _check_same(learner.progress, cohort, among, monitor)
+        learner.progress.processes, learner.progress.scans = among.size, _hash_of(cohort)
         if among.is_first:
             _open_run(config, cohort, out, fresh=not resume)
         monitor.begin(learner.progress)
@@ -296,6 +299,27 @@ def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> No
                 f"output {out}: its training has {name} = {before.get(name)!r}, and not "
                 f"{now.get(name)!r}; resume it as it is, or begin another with start_from={out}"
             )
+
+
+def _check_same(progress: Progress, cohort: Cohort, among: World, monitor: Monitor) -> None:
+    """Make sure that a training goes on with what it began with, as far as that matters.
+
+    Raises:
+        InputError: there were more or fewer processes, and so other pairs in a step.
+    """
+    if progress.processes != among.size:
+        raise InputError(
+            f"the training was begun by {progress.processes} processes, and these are "
+            f"{among.size}: resume it with as many, or begin another with start_from"
+        )
+    if progress.scans != _hash_of(cohort):
+        monitor.warn(["the scans or their splits are not those that the training began with"])
+
+
+def _hash_of(cohort: Cohort) -> str:
+    """Of the scans and what each is for."""
+    scans = sorted((str(s.path), s.person, s.dataset, s.split) for s in cohort.scans)
+    return hashlib.sha256(json.dumps(scans).encode()).hexdigest()
 
 
 def _flat(tree: Any, before: str = "") -> dict[str, Any]:
