@@ -1,5 +1,6 @@
 """The model card: what a trained model has seen, how it was made, how well it does, its licence."""
 
+import shlex
 import subprocess
 from collections import Counter
 from importlib.metadata import version
@@ -93,7 +94,7 @@ def readme(name: str, card: dict[str, Any]) -> str:
     lines = [f"# {name}", "", card["task"][:1].upper() + card["task"][1:] + ".", ""]
     lines += [
         "```bash",
-        f"voxwarp register moving.nii.gz fixed.nii.gz -o out --model {name}",
+        f"voxwarp register moving.nii.gz fixed.nii.gz -o out --model {shlex.quote(name)}",
         "```",
     ]
     lines += ["", "## Data", "", *(f"- {line}" for line in card["data"]), ""]
@@ -115,7 +116,7 @@ def readme(name: str, card: dict[str, Any]) -> str:
         shown = f"{before[score]:.4g}" if score in before else ""
         lines.append(f"| {score.removeprefix('val_')} | {shown} | {value:.4g} |")
     if not scores["validation"]:
-        lines.append("| no scans of val people | | |")
+        lines.append("| there are no two scans of val people to compare | | |")
     lines += ["", "## Licence", "", card["licence"] + ".", ""]
     lines += [f"- {line}" for line in card["credit"]]
     if card["limits"]:

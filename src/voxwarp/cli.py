@@ -369,7 +369,7 @@ def train(
         raise InputError("a configuration is wanted: voxwarp train CONFIG.yaml")
     settings = read_config(config, overrides or [])
     if check:
-        return _check_training(settings)
+        return _check_training(settings, device.value)
     from .train import train as run
 
     folder = out or Path("runs") / config.stem
@@ -391,14 +391,17 @@ def train(
     return 0
 
 
-def _check_training(settings: Any) -> int:
+def _check_training(settings: Any, device: str) -> int:
     """Tell what a training would find; 2 where something is wrong."""
     from .inspection import check
     from .manifest import gather
+    from .registration import torch_device
+    from .train import check_beforehand
 
     scans = gather(settings.data, settings.seed)
     with _stages() as progress:
-        report = check(settings, scans, progress=lambda n, total: progress(f"{n} of {total} scans"))
+        progress(f"read {len(scans)} scans")
+        report = check(settings, scans)
     for dataset, splits in report.counts.items():
         for split, count in splits.items():
             if count.scans:
@@ -409,9 +412,14 @@ def _check_training(settings: Any) -> int:
     typer.echo(f"to be prepared in {report.folder}: {size}")
     for doubt in report.doubts:
         _say(f"warning: {doubt}")
-    for problem in report.problems:
+    problems = list(report.problems)
+    try:
+        check_beforehand(settings, scans, torch_device(device))
+    except InputError as error:
+        problems.append(str(error))
+    for problem in problems:
         _say(f"error: {problem}")
-    return 2 if report.problems else 0
+    return 2 if problems else 0
 
 
 def _scores(done: Any) -> str:

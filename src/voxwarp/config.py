@@ -4,6 +4,7 @@ A word that is not a knob is refused with the nearest one that is. Values on the
 ``key.of.it=value``, take the place of those in the file.
 """
 
+import copy
 import difflib
 import inspect
 import os
@@ -44,8 +45,14 @@ Positive = Annotated[float, Field(gt=0), Number]
 Count = Annotated[int, Field(ge=1, lt=1 << 31), Number]
 WholeNumber = Annotated[int, Field(ge=0, lt=1 << 31), Number]
 
+Side = Annotated[int, Field(ge=8, le=4096), Number]  # voxels
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+#: Costs of the deformation alone: without another one nothing would be learnt.
+TAME = "diffusion", "bending", "inverse_consistency"
 
 
 class Section(BaseModel):
@@ -145,8 +152,10 @@ class Preparation(Section):
         description="mni152: brains, aligned with the template; centre: the middle of each scan "
         "on the middle of the lattice; header: where the header says",
     )
-    spacing: Positive = Field(default=1.0, description="mm, of the lattice")
-    shape: Annotated[list[Count], Field(min_length=3, max_length=3)] | None = Field(
+    spacing: Annotated[float, Field(ge=0.01, le=100), Number] = Field(
+        default=1.0, description="mm, of the lattice"
+    )
+    shape: Annotated[list[Side], Field(min_length=3, max_length=3)] | None = Field(
         default=None,
         description="voxels of the lattice [mni152: 160 x 192 x 224 mm around the brain; centre "
         "and header: as large as the largest scan]",
@@ -319,6 +328,8 @@ class Config(Section):
             _check_cost(name, options)
         if not any(options.get("weight", 1.0) > 0 for options in costs.values()):
             raise ValueError("one of them at least must have a weight above 0")
+        if not any(options.get("weight", 1.0) > 0 for n, options in costs.items() if n not in TAME):
+            raise ValueError(f"{', '.join(costs)}: none of them compares images or labels")
         return costs
 
     @model_validator(mode="after")
@@ -421,6 +432,10 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     path = Path(path)
     tree = _read_tree(path, seen=())
     for override in overrides:
+        first, _, rest = override.partition("=")[0].strip().partition(".")
+        if rest and first in ("costs", "network") and first not in tree:
+            # Part of a section that is not in the file: the rest of it is the default.
+            tree[first] = copy.deepcopy(Config.model_fields[first].default)
         _set(tree, override)
     return build_config(tree, f"config {path}")
 

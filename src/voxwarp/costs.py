@@ -145,7 +145,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     for key, default in options_of(function).items():
         if key not in options and default is inspect.Parameter.empty:
             raise InputError(f"cost {name!r}: option {key} is missing")
-        if key in options and not _is_like(options[key], default):
+        largest = LARGEST if name in COSTS else sys.float_info.max
+        if key in options and not _is_like(options[key], default, largest):
             raise InputError(
                 f"cost {name!r}: {key}: wanted is a value such as {default!r}, got "
                 f"{str(options[key])[:60]!r}"
@@ -158,15 +159,15 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise InputError(f"cost {name!r}: {error}") from error
 
 
-LARGEST = 1024  # whole number of an option; of the window and of the bins
+LARGEST = 1024  # whole number of an option of ours: of the window and of the bins
 
 
-def _is_like(value: Any, default: Any) -> bool:
+def _is_like(value: Any, default: Any, largest: float) -> bool:
     """Whether a value is of the type of a default; a float may be a whole number."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and (default is None or isinstance(default, bool))
     if isinstance(default, int):
-        return isinstance(value, int) and abs(value) <= LARGEST
+        return isinstance(value, int) and abs(value) <= largest
     if isinstance(default, float):
         return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
     return not isinstance(default, str) or isinstance(value, str)

@@ -29,6 +29,7 @@ import torch
 from nibabel.spatialimages import SpatialImage
 
 from . import brain, cache
+from .costs import terms
 from .config import SPLITS, Config, Split
 from .errors import InputError
 from .files import check_readable, write_bytes
@@ -61,13 +62,16 @@ def recipe_of(config: Config, scans: Iterable[Scan]) -> Recipe:
     """
     wanted = config.preparation
     spacing, shape = wanted.spacing, wanted.shape
+    paths = [scan.path for scan in scans]
+    if config.sampling.atlas not in (None, "template"):
+        paths.append(Path(str(config.sampling.atlas)))
     if wanted.alignment == "mni152":
-        grid = _mni_lattice(spacing, shape)
+        grid = _mni_lattice(spacing, shape, max(phase.downsample for phase in config.phases))
     elif wanted.alignment == "centre":
-        size = np.array(shape) if shape else _rounded_up(_extents(scans) / spacing)
+        size = np.array(shape) if shape else _rounded_up(_extents(paths) / spacing)
         grid = _lattice(size, spacing, -(size - 1) / 2 * spacing)
     else:
-        low, high = _union(scans)
+        low, high = _union(paths)
         least = _voxels((high - low) / spacing)
         size = np.array(shape) if shape else _rounded_up(least)
         # By whole voxels: scans that share a lattice of this spacing are not interpolated.
@@ -75,12 +79,15 @@ def recipe_of(config: Config, scans: Iterable[Scan]) -> Recipe:
     return Recipe(grid, wanted.percentile, wanted.alignment)
 
 
-def _mni_lattice(spacing: float, shape: Sequence[int] | None) -> Grid:
-    """The working grid with voxels of another size or number, around the same point."""
+def _mni_lattice(spacing: float, shape: Sequence[int] | None, multiple: int) -> Grid:
+    """The working grid with voxels of another size or number, around the same point.
+
+    Where no shape is wanted, the sides are multiples of what the phases average over.
+    """
     if spacing == 1 and shape is None:
         return WORKING_GRID
     extent = np.asarray(WORKING_GRID.shape) / spacing
-    size = np.array(shape) if shape else _voxels(extent)
+    size = np.array(shape) if shape else -(-_voxels(extent) // multiple) * multiple
     affine = WORKING_GRID.affine.copy()
     affine[:3, :3] *= spacing
     middle = WORKING_GRID.to_world((np.asarray(WORKING_GRID.shape) - 1) / 2)
@@ -109,24 +116,24 @@ def _rounded_up(extent: np.ndarray) -> np.ndarray:
     return -(-_voxels(extent) // MULTIPLE) * MULTIPLE
 
 
-def _extents(scans: Iterable[Scan]) -> np.ndarray:
+def _extents(paths: Iterable[Path]) -> np.ndarray:
     """Of the largest scan along each axis of the world, mm."""
-    return np.max([high - low for low, high in _boxes(scans)], axis=0)
+    return np.max([high - low for low, high in _boxes(paths)], axis=0)
 
 
-def _union(scans: Iterable[Scan]) -> tuple[np.ndarray, np.ndarray]:
+def _union(paths: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
     """The box that holds all scans, mm."""
-    boxes = np.array(_boxes(scans))
+    boxes = np.array(_boxes(paths))
     return boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
 
 
-def _boxes(scans: Iterable[Scan]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _boxes(paths: Iterable[Path]) -> list[tuple[np.ndarray, np.ndarray]]:
     """From where to where each scan reaches, outer faces of its voxels, mm."""
     boxes = []
-    for scan in scans:
+    for path in paths:
         # One that cannot be read is named by whoever reads it whole.
         with suppress(Exception):
-            grid = image_grid(cast(SpatialImage, nib.load(scan.path)), scan.path, "image")
+            grid = image_grid(cast(SpatialImage, nib.load(path)), path, "image")
             faces = grid.corners() + np.sign(grid.corners() - 0.5) / 2
             corners = grid.to_world(faces)
             boxes.append((corners.min(axis=0), corners.max(axis=0)))
@@ -459,9 +466,12 @@ def check_enough(config: Config, scans: Iterable[Scan]) -> None:
     """
     train = [scan for scan in scans if scan.split == "train"]
     least = 2 if config.sampling.mode == "pairwise" else 1
+    compared = any(n.endswith("_labels") for t in terms(config.costs) for n in t.wants)
+    if compared and config.sampling.mode == "atlas" and config.sampling.atlas_labels is None:
+        raise InputError("costs: labels are to be compared, and the atlas has none")
     for kind, share, those in (
         ("", 1.0, train),
-        ("labelled ", config.sampling.labelled, [scan for scan in train if scan.labels]),
+        ("labelled ", compared or config.sampling.labelled, [s for s in train if s.labels]),
     ):
         people = {scan.key for scan in those}
         if share and len(people) < least:

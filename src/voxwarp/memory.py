@@ -1,6 +1,6 @@
 """How much memory a training step will take, known before it is taken."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,29 @@ def available_memory(device: torch.device) -> int:
         free.append(1024 * int(text.split("MemAvailable:")[1].split()[0]))
     except (OSError, IndexError, ValueError):
         pass
-    try:  # a container's limit
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-        free.append(int(limit) - int(used))
-    except (OSError, ValueError):
-        pass
-    return min(free, default=1 << 62)
+    return min([*free, *_left_by_containers()], default=1 << 62)
+
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def _left_by_containers() -> Iterator[int]:
+    """What the limits of our control group, and of those around it, leave; bytes."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().split("0::/")[1].split("\n")[0]
+    except (OSError, IndexError):
+        own = ""
+    for group in (CGROUPS / own, *(CGROUPS / own).parents):
+        try:
+            limit = int((group / "memory.max").read_text())  # "max" where there is none
+            used = int((group / "memory.current").read_text())
+            words = (group / "memory.stat").read_text().split()
+        except (OSError, ValueError):
+            continue
+        stat = dict(zip(words[::2], words[1::2], strict=False))
+        # Pages of files that were read go as soon as memory is wanted.
+        cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+        yield limit - used + cached
 
 
 def check_memory(

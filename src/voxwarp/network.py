@@ -17,6 +17,23 @@ from torch import Tensor, nn
 from . import field
 
 
+class Convolution(nn.Conv3d):
+    """A 3-D convolution, in float32 where its input is hardly larger than a voxel.
+
+    There the processor's bf16 kernel for the gradient of the weights (oneDNN's, as of PyTorch
+    2.13) reads memory that nobody wrote: for sides of 1 and 2 it gives anything, NaN included.
+    """
+
+    SMALLEST = 3  # voxels of a side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As ``nn.Conv3d``."""
+        if x.device.type != "cpu" or min(x.shape[2:]) >= self.SMALLEST:
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class Deformation(NamedTuple):
     """φ = Id + u and its inverse, displacements in voxels, (B, 3, X, Y, Z).
 
@@ -48,12 +65,12 @@ class UNet(nn.Module):
         self.levels, self.full_resolution = len(encoder), full_resolution
         channels = [2, *encoder]
         self.down = nn.ModuleList(
-            nn.Conv3d(a, b, 3, stride=2) for a, b in zip(channels, channels[1:], strict=False)
+            Convolution(a, b, 3, stride=2) for a, b in zip(channels, channels[1:], strict=False)
         )
         self.up = nn.ModuleList()
         width = encoder[-1]
         for number, out in enumerate(decoder):
-            self.up.append(nn.Conv3d(width + self._skip_width(number, channels), out, 3, padding=1))
+            self.up.append(Convolution(width + self._skip_width(number, channels), out, 3, padding=1))
             width = out
         self.flow = _near_zero(width, std=1e-5)
 
@@ -222,16 +239,16 @@ def local_correlation(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack(products, dim=1)
 
 
-def _convolution(before: int, width: int, *, stride: int = 1) -> nn.Conv3d:
-    convolution = nn.Conv3d(before, width, 3, stride=stride, padding=1)
+def _convolution(before: int, width: int, *, stride: int = 1) -> Convolution:
+    convolution = Convolution(before, width, 3, stride=stride, padding=1)
     nn.init.kaiming_normal_(convolution.weight, a=0.1)
     nn.init.constant_(convolution.bias, 0.0)  # type: ignore[arg-type]
     return convolution
 
 
-def _near_zero(before: int, *, std: float) -> nn.Conv3d:
+def _near_zero(before: int, *, std: float) -> Convolution:
     """The last convolution, drawn so small that training starts from the identity."""
-    convolution = nn.Conv3d(before, 3, 3, padding=1)
+    convolution = Convolution(before, 3, 3, padding=1)
     nn.init.normal_(convolution.weight, std=std)
     nn.init.constant_(convolution.bias, 0.0)  # type: ignore[arg-type]
     return convolution

@@ -282,7 +282,12 @@ def register(
         },
         seconds=clock.seconds,
         **measured,
-        warnings=[*m.doubts("moving"), *f.doubts("fixed"), *_doubts(measured, unused)],
+        warnings=[
+            *m.doubts("moving"),
+            *f.doubts("fixed"),
+            *_without_effect(loaded, settings),
+            *_doubts(measured, unused),
+        ],
     )
     return result
 
@@ -429,6 +434,22 @@ def _measure(
         "dice": scores,
         "jacobian": metrics.jacobian_statistics(result.warp, brain.data != 0),
     }
+
+
+def _without_effect(model: Model, settings: Settings) -> list[str]:
+    """Options that a model has no use for, whose scans are not taken to MNI152 space."""
+    asked = {
+        "--no-affine": not settings.affine,
+        "--bias": settings.bias is True,
+        "--brain-extract yes": settings.brain_extract == "yes",
+    }
+    named = [option for option, given in asked.items() if given]
+    if model.recipe.alignment == "mni152" or not named:
+        return []
+    return [
+        f"{', '.join(named)} had no effect: model {model.name} places scans by their "
+        f"{model.recipe.alignment} and takes them as they are"
+    ]
 
 
 def _doubts(measured: dict[str, Any], unused_labels: bool) -> list[str]:

@@ -9,12 +9,13 @@ the number of the step, so that a run which was killed goes on as if nothing had
 
 import copy
 import hashlib
+import inspect
 import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,18 +28,21 @@ from torch.utils.data import DataLoader
 from .card import card_of, readme
 from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, saved_config
 from .config import Config, Phase, to_yaml
-from .dataset import Cohort, described, prepare_atlas, prepare_cohort
+from .dataset import Cohort, described, prepare_atlas, prepare_cohort, recipe_of
 from .errors import InputError
 from .files import check_writable, write_bytes
-from .manifest import gather
+from .manifest import Scan, gather
 from .memory import check_memory
 from .model import Model, Recipe, channels_last
 from .monitor import Monitor
+from .network import NETWORKS
 from .objective import Objective
 from .parallel import World, any_of, average_gradients, first_then_others, mean_of, world
 from .registration import torch_device
 from .sampling import Batch, Pairs, collate
 from .validation import Validator, better
+
+_OF_A_MODEL = "model.json", "weights.safetensors", "README.md"
 
 #: What may differ between the runs of one training.
 MAY_CHANGE = "log.", "workers", "data.cache", "validation.give_up"
@@ -74,6 +78,7 @@ def train(
         InputError: the data cannot be used, memory does not suffice, or there is no sense in
             going on; the message says what to do.
     """
+    until = time.monotonic() + 60 * minutes
     where = torch_device(device)
     check_run(config, out, resume=resume, overwrite=overwrite)
     with (
@@ -81,6 +86,7 @@ def train(
         Monitor(out, config, show=show and among.is_first, write=among.is_first) as monitor,
     ):
         scans = gather(config.data, config.seed)
+        check_beforehand(config, scans, where)
         cohort = first_then_others(
             among, lambda: prepare_cohort(config, scans, progress=monitor.preparing)
         )
@@ -88,26 +94,34 @@ def train(
         learner = Learner.begin(config, cohort, where, among)
         if resume and (out / NAME).exists():
             learner.restore(out)
-            _check_same(learner.progress, cohort, among, monitor)
-        learner.progress.processes, learner.progress.scans = among.size, _hash_of(cohort)
+            _check_same(learner.progress, scans, among)
+        _check_together(learner.progress, among, where)
+        learner.progress.processes, learner.progress.scans = among.size, _hash_of(scans)
         if among.is_first:
-            _open_run(config, cohort, out, fresh=not resume)
+            _open_run(learner, cohort, out, fresh=not resume)
         monitor.begin(learner.progress)
-        _loop(learner, cohort, out, monitor, 60 * minutes)
+        _loop(learner, cohort, out, monitor, until)
         return learner.progress
 
 
-def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, seconds: float) -> None:
+def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until: float) -> None:
     """Take the steps that are left, or as many as there is time for."""
     config, progress, among = learner.config, learner.progress, learner.among
-    began, until = time.monotonic() - progress.seconds, time.monotonic() + seconds
+    began = time.monotonic() - progress.seconds
     atlas = prepare_atlas(config, cohort)
     validator = Validator(config, cohort, learner.device, learner.objective, atlas)
     progress.start = validator.before()
+    if not validator.pairs:
+        monitor.warn(["there are no two scans of val people: nothing is validated"])
     with closing(_batches(learner, cohort, atlas)) as batches, _stop_signals() as asked_to_stop:
         for step in range(progress.step, config.steps):
             phase, scores = phase_at(config, step), dict[str, float]()
-            values = learner.update(step, phase, batches, monitor)
+            try:
+                values = learner.update(step, phase, batches, monitor)
+            except InputError:  # what was learnt until now is good
+                if among.is_first:
+                    learner.checkpoint(out)
+                raise
             progress.step = done = step + 1
             progress.seconds = time.monotonic() - began
             monitor.step(progress, values, learning_rate(config, step))
@@ -134,6 +148,7 @@ def _validate(
     """Score what has been learnt so far, show and save it."""
     model, progress = learner.model(cohort.recipe, phase), learner.progress
     scores = validator(model, phase)
+    progress.skipped += monitor.skipped(validator.skipped)
     monitor.validated(progress, scores, lambda: validator.pictures(model, phase))
     if learner.among.is_first:
         _keep(model, learner.config, cohort, out, progress, scores)
@@ -248,9 +263,9 @@ def check_finite(values: dict[str, float], step: int) -> None:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise InputError(
-            f"step {step + 1}: {', '.join(bad)} is not a finite number; the last checkpoint is as "
-            f"it was: go on from it with a lower optimiser.learning_rate or optimiser.clip "
-            f"(start_from), or in precision=float32"
+            f"step {step + 1}: {', '.join(bad)} is not a finite number; the state before it is "
+            f"saved; begin another training with a lower optimiser.learning_rate or "
+            f"optimiser.clip, or in precision=float32 (start_from takes the model there is)"
         )
 
 
@@ -284,13 +299,20 @@ def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> No
         InputError: it holds another training, or cannot be written.
     """
     check_writable(out)
+    if resume and overwrite:
+        raise InputError("resume goes on, overwrite begins anew: just one of them is wanted")
     held = [name for name in (NAME, "model.json") if (out / name).exists()]
     if held and not (resume or overwrite):
         raise InputError(
             f"output {out}: it holds a training ({held[0]}); --resume goes on with it, "
             f"--overwrite begins anew"
         )
-    if not resume or NAME not in held:
+    if resume and held and NAME not in held:
+        raise InputError(
+            f"output {out}: it holds a model, and no {NAME} to go on from; take another folder, "
+            f"or --overwrite"
+        )
+    if not resume or not held:
         return
     before, now = (_flat(c) for c in (saved_config(out), config.model_dump(mode="json")))
     for name in sorted(before.keys() | now.keys()):
@@ -301,25 +323,54 @@ def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> No
             )
 
 
-def _check_same(progress: Progress, cohort: Cohort, among: World, monitor: Monitor) -> None:
-    """Make sure that a training goes on with what it began with, as far as that matters.
+def check_beforehand(config: Config, scans: Sequence[Scan], device: torch.device) -> None:
+    """Make sure of what can be known before scans are prepared, which takes time.
 
     Raises:
-        InputError: there were more or fewer processes, and so other pairs in a step.
+        InputError: memory will not do, or the weights to start from do not fit.
+    """
+    if config.start_from:
+        _weights_of(config)
+    # How many structures there are may be known later; Learner.begin looks again.
+    check_memory(config, recipe_of(config, scans).grid.shape, 0, device)
+
+
+def _check_same(progress: Progress, scans: Sequence[Scan], among: World) -> None:
+    """Make sure that a training goes on with what it began with.
+
+    Raises:
+        InputError: there were more or fewer processes, and so other pairs in a step; or other
+            scans, so that people who were learnt from may be validated on.
     """
     if progress.processes != among.size:
         raise InputError(
             f"the training was begun by {progress.processes} processes, and these are "
             f"{among.size}: resume it with as many, or begin another with start_from"
         )
-    if progress.scans != _hash_of(cohort):
-        monitor.warn(["the scans or their splits are not those that the training began with"])
+    if progress.scans != _hash_of(scans):
+        raise InputError(
+            "the scans, their labels or their splits are not those that the training began with: "
+            "put them back, or begin another with start_from"
+        )
 
 
-def _hash_of(cohort: Cohort) -> str:
-    """Of the scans and what each is for."""
-    scans = sorted((str(s.path), s.person, s.dataset, s.split) for s in cohort.scans)
-    return hashlib.sha256(json.dumps(scans).encode()).hexdigest()
+def _check_together(progress: Progress, among: World, device: torch.device) -> None:
+    """Make sure that all processes found the same checkpoint.
+
+    Raises:
+        InputError: the folder of the run is not shared by their machines.
+    """
+    (mean,) = mean_of([float(progress.step)], among, device)
+    if mean != progress.step:
+        raise InputError("the processes find different checkpoints: the folder must be shared")
+
+
+def _hash_of(scans: Sequence[Scan]) -> str:
+    """Of the scans' names and of what each is for."""
+    about = sorted(
+        (s.dataset, s.person, s.split, s.path.name, s.labels is not None) for s in scans
+    )
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _flat(tree: Any, before: str = "") -> dict[str, Any]:
@@ -335,12 +386,17 @@ def _flat(tree: Any, before: str = "") -> dict[str, Any]:
     return flat
 
 
-def _open_run(config: Config, cohort: Cohort, out: Path, *, fresh: bool) -> None:
-    """Write what is known beforehand; the state of an earlier training goes only now."""
-    leftovers = [*out.glob(".*.part"), *out.glob("last/.*.part")]  # of a run that was killed
-    for path in [*leftovers, out / NAME] if fresh else leftovers:
-        path.unlink(missing_ok=True)
-    write_bytes(out / "config.yaml", to_yaml(config).encode())
+def _open_run(learner: "Learner", cohort: Cohort, out: Path, *, fresh: bool) -> None:
+    """Write what is known beforehand; what an earlier training left goes only now."""
+    for part in (*out.glob(".*.part"), *out.glob("last/.*.part")):  # of a run that was killed
+        part.unlink()
+    if fresh:
+        old = [folder / name for folder in (out, out / "last") for name in _OF_A_MODEL]
+        for path in (*old, out / NAME, *out.glob("tensorboard/events.*")):
+            path.unlink(missing_ok=True)
+    if not (out / NAME).exists():  # before there is any model: --resume tells a run by it
+        learner.checkpoint(out)
+    write_bytes(out / "config.yaml", to_yaml(learner.config).encode())
     _write_json(out / "data.json", described(cohort))
 
 
@@ -357,7 +413,10 @@ def _batches(
     knobs = config.sampling, config.augmentation
     pairs = Pairs(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
     try:
-        yield from _loader(pairs, config, learner.among, learner.progress.step)
+        loader = _loader(pairs, config, learner.among, learner.progress.step)
+        with _interrupts_ignored():  # by the workers that start now, from their first moment
+            batches = iter(loader)
+        yield from batches
         return
     except InputError as error:  # that of a worker has its whole traceback in front
         problem = str(error).rpartition("InputError: ")[2].strip()
@@ -370,6 +429,18 @@ def _batches(
         )
     # Here, and not where it was caught: an error that is held keeps the workers alive.
     raise InputError(problem)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _loader(pairs: Pairs, config: Config, among: World, first: int) -> DataLoader:
@@ -402,12 +473,20 @@ def _ignore_signals(worker: int) -> None:
 
 def _weights_of(config: Config) -> nn.Module:
     model = Model.load(str(config.start_from))
-    if model.architecture != config.network:
+    theirs, ours = (_with_defaults(network) for network in (model.architecture, config.network))
+    if theirs != ours:
         raise InputError(
-            f"start_from {config.start_from}: its network is {model.architecture}, and not "
-            f"{config.network}"
+            f"start_from {config.start_from}: its network is {theirs}, and not {ours}"
         )
     return model.network
+
+
+def _with_defaults(network: dict[str, Any]) -> dict[str, Any]:
+    """What decides the shapes of a network's weights."""
+    known = inspect.signature(NETWORKS[network["name"]]).parameters
+    defaults = {name: p.default for name, p in known.items()}
+    whole = {**{k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}, **network}
+    return {key: value for key, value in whole.items() if key != "steps"}
 
 
 def _keep(

@@ -39,6 +39,7 @@ class Validator:
     ):
         self.config, self.cohort, self.device, self.objective = config, cohort, device, objective
         self.atlas = atlas
+        self.skipped: list[str] = []  # what could not be read the last time
         self.pairs = self._pairs()
 
     def _pairs(self) -> list[tuple[int, int | None]]:
@@ -65,8 +66,16 @@ class Validator:
             voxels where the fixed image is not 0 with det J ≤ 0; ``val_motion``, the mean
             displacement there, voxels of the phase. Nothing without val people.
         """
+        self.skipped.clear()
         torch.manual_seed(self.config.seed)  # the structures that a cost draws: always the same
-        each = [self._score(model, phase, self._sample(*pair)) for pair in self.pairs]
+        each = []
+        for pair in self.pairs:
+            try:
+                sample = self._sample(*pair)
+            except (InputError, OSError, ValueError) as error:  # its file in the cache is gone
+                self.skipped.append(str(error))
+                continue
+            each.append(self._score(model, phase, sample))
         names = dict.fromkeys(name for scores in each for name in scores)
         means = {}
         for name in names:
