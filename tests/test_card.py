@@ -1,5 +1,6 @@
 """The card tells what a model has seen, how it was made and how well it does."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -101,9 +102,15 @@ def test_the_readme_shows_scores_data_and_duties(card) -> None:
     assert text.index("## Licence") < text.index("- by B") < text.index("## Limits")
 
 
+def test_the_command_in_the_readme_can_be_pasted(card) -> None:
+    (line,) = (li for li in readme("my runs/it's", card).splitlines() if "register" in li)
+    words = shlex.split(line)
+    assert words[words.index("--model") + 1] == "my runs/it's"
+
+
 def test_the_readme_of_a_training_without_val_people_says_so() -> None:
     text = readme("x", card_of(config_of(), cohort_of(), Progress(1), {}))
-    assert "| no scans of val people | | |" in text
+    assert "| there are no two scans of val people to compare | | |" in text
     assert "## Limits" not in text
 
 

@@ -22,6 +22,7 @@ from voxwarp.network import NETWORKS
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 SMALL: dict[str, Any] = {"data": {"sources": [{"folder": "/scans"}]}}
+USUAL = {"ncc": {"weight": 1.0}, "diffusion": {"weight": 1.0}}  # costs
 
 
 @pytest.fixture
@@ -309,7 +310,9 @@ def test_a_line_does_not_become_terabytes(write) -> None:
         ("data__people", True), ("data__structures__values", [0]),
         ("data__structures__values", [True]), ("preparation__spacing", 0),
         ("preparation__spacing", float("nan")), ("preparation__shape", [16, 16]),
-        ("preparation__shape", [16, 16, 0]), ("preparation__percentile", 0),
+        ("preparation__shape", [16, 16, 0]), ("preparation__shape", [16, 16, 7]),
+        ("preparation__shape", [16, 16, 4097]), ("preparation__spacing", 0.0099),
+        ("preparation__spacing", 100.1), ("preparation__percentile", 0),
         ("preparation__percentile", 100.1), ("preparation__alignment", "center"),
         ("augmentation__flip", 1.1), ("augmentation__flip", True),
         ("augmentation__scaling", 1), ("augmentation__rotation", -1),
@@ -329,6 +332,13 @@ def test_a_value_out_of_its_range_is_refused_by_name(name: str, value: Any) -> N
     message = refusal(changed(SMALL, **{name: value}))
     named = dotted.removesuffix(".atlas").removesuffix(".mode")
     assert message.startswith(f"config: {named}"), message
+
+
+def test_the_least_and_the_largest_lattice_are_accepted() -> None:
+    for spacing, shape in ((0.01, [8, 8, 4096]), (100, [8, 16, 24])):
+        lattice = {"spacing": spacing, "shape": shape}
+        wanted = build_config(changed(SMALL, preparation=lattice)).preparation
+        assert (wanted.spacing, wanted.shape) == (spacing, shape)
 
 
 @pytest.mark.parametrize("downsample", [0, 3, 16, True, "many"])
@@ -441,6 +451,9 @@ def resident() -> int:
         ({"ncc": {"weight": "heavy"}}, "ncc.weight: a number is wanted"),
         ({"ncc": {"weight": 0}, "dice": {"weight": 0.0}}, "must have a weight above 0"),
         ({}, "must have a weight above 0"),
+        ({"diffusion": {}}, "diffusion: none of them compares images or labels"),
+        ({"bending": {}, "inverse_consistency": {}}, "bending, inverse_consistency: none of them"),
+        ({"ncc": {"weight": 0}, "diffusion": {}}, "none of them compares"),
         ({"ncc": {"window": "five"}}, "'ncc': window: wanted is a value such as 9"),
         ({"ncc": {"window": True}}, "'ncc': window"),
         ({"ncc": {"window": 5.0}}, "'ncc': window"),
@@ -532,7 +545,13 @@ def base(write) -> Path:
         ("phases=[{steps: 3}]", lambda c: c.steps == 3),
         ("network.channels.1=16", lambda c: c.network["channels"] == [4, 16]),
         ("network={name: voxelmorph}", lambda c: c.network == {"name": "voxelmorph"}),
-        ("costs.mse.weight=2", lambda c: c.costs == {"mse": {"weight": 2}}),
+        ("costs={mse: {weight: 2}}", lambda c: c.costs == {"mse": {"weight": 2}}),
+        ("costs.mse.weight=2", lambda c: c.costs == {**USUAL, "mse": {"weight": 2}}),
+        (
+            "costs.diffusion.weight=0.5",
+            lambda c: c.costs == {**USUAL, "diffusion": {"weight": 0.5}},
+        ),
+        ("costs.ncc.window=5", lambda c: c.costs["ncc"] == {"weight": 1, "window": 5}),
         ("costs={}", None),
         ("task=a = b: 'c'", None),
         ("task='a = b'", lambda c: c.task == "a = b"),
@@ -566,6 +585,33 @@ def test_overrides(override: str, value: Any, base: Path, tmp_path: Path, monkey
     assert override.startswith("data.s") or config.data.sources[0].folder == str(
         base.parent / "scans"
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "overrides", "network", "costs"),
+    [
+        ("", ["network.decoder=[8,8,8,8,8,8]"], {"name": "voxelmorph", "decoder": [8] * 6}, USUAL),
+        (
+            "",
+            ["network.name=pyramid", "network.channels=[4,8]"],
+            {"name": "pyramid", "channels": [4, 8]},
+            USUAL,
+        ),
+        ("", ["costs.ncc.weight=0", "costs.mse={}"], {"name": "voxelmorph"},
+         {"ncc": {"weight": 0}, "mse": {}, "diffusion": {"weight": 1}}),
+        ("costs: {mse: {}}", ["costs.ncc.window=5"], {"name": "voxelmorph"},
+         {"mse": {}, "ncc": {"window": 5}}),
+        ("network: {name: pyramid}", ["network.steps=3"], {"name": "pyramid", "steps": 3}, USUAL),
+    ],
+)  # fmt: skip
+def test_part_of_a_section_that_is_not_there_leaves_the_rest_of_its_default(
+    section, overrides, network, costs, write
+) -> None:
+    path = write(f"data: {{sources: [{{folder: /scans}}]}}\n{section}")
+    for _ in range(2):  # the defaults themselves are not changed
+        config = read_config(path, overrides)
+        assert (config.network, config.costs) == (network, costs)
+    assert build_config(SMALL).costs == USUAL
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,16 @@ def test_a_users_function_is_given_what_its_arguments_are_called(module, given) 
     assert float(only("own_costs:scaled", by=2.0)(given)) == float(2 * given["fixed"].mean())
 
 
+def test_whole_numbers_of_ours_are_bounded_and_a_users_are_not(module) -> None:
+    """A window of 5000 voxels is a mistake; what 5000 means to somebody else is not known."""
+    module(OWN)
+    for power in (5000, -(10**15)):
+        costs = config({"own_costs:cost": {"power": power}}).costs
+        assert costs["own_costs:cost"]["power"] == power
+    assert "'mutual_information': bins" in refusal({"mutual_information": {"bins": 5000}})
+    assert "'ncc': window" in refusal({"ncc": {"window": 5001}})
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [

@@ -79,6 +79,23 @@ def test_other_lattices_lie_around_the_same_point(more):
         assert ((spare >= 0) & (spare < more["spacing"])).all()
 
 
+@pytest.mark.parametrize(
+    ("spacing", "downsample", "shape"),
+    [(3, 2, (54, 64, 76)), (3, 8, (56, 64, 80)), (1.5, 4, (108, 128, 152)), (3, 1, (54, 64, 75))],
+)
+def test_an_odd_spacing_leaves_whole_blocks_for_every_phase(spacing, downsample, shape):
+    """As few as cover the working grid, in multiples of what a phase averages."""
+    phases = [{"steps": 1, "downsample": downsample}, {"steps": 1}]
+    data = {"sources": [{"folder": "/nowhere"}]}
+    tree = {"data": data, "preparation": {"spacing": spacing}, "phases": phases}
+    grid = recipe_of(build_config(tree), []).grid
+    assert grid.shape == shape
+    assert grid.averaged(downsample).shape == tuple(n // downsample for n in shape)
+    middle = grid.to_world((np.array(grid.shape) - 1) / 2)
+    np.testing.assert_allclose(middle, [0, -16.5, 5.5], atol=1e-9)
+    np.testing.assert_allclose(grid.spacing, spacing)
+
+
 def scans_on(folder: Path, *grids: tuple[tuple[int, int, int], np.ndarray]) -> list[Scan]:
     paths = [
         write_scan(folder / f"{i}.nii", crop(i, shape), affine)
@@ -103,8 +120,9 @@ def test_a_centred_lattice_holds_the_largest_scan_along_each_axis(tmp_path):
     assert grid.axes == "RAS"
     np.testing.assert_allclose(grid.to_world((expected - 1) / 2), 0, atol=1e-9)
     np.testing.assert_allclose(grid.spacing, 1.2)
-    given = recipe_of(preparation(alignment="centre", shape=[5, 6, 7]), []).grid  # no scan is read
-    np.testing.assert_array_equal(given.affine[:3, 3], [-2, -2.5, -3])
+    # Where the shape is given, no scan is read.
+    given = recipe_of(preparation(alignment="centre", shape=[9, 10, 11]), []).grid
+    np.testing.assert_array_equal(given.affine[:3, 3], [-4, -4.5, -5])
 
 
 def test_a_lattice_by_headers_covers_all_scans_and_keeps_their_voxels(tmp_path):
@@ -120,8 +138,32 @@ def test_a_lattice_by_headers_covers_all_scans_and_keeps_their_voxels(tmp_path):
     np.testing.assert_array_equal(voxels, np.rint(voxels))  # nothing is interpolated
     room = voxels.min(axis=0), (grid.shape - voxels.max(axis=0))
     assert np.abs(room[0] - room[1]).max() <= 1
-    cropped = recipe_of(preparation(alignment="header", shape=[3, 5, 4]), scans).grid
-    np.testing.assert_array_equal(cropped.affine[:3, 3], [-10, 4, 12])
+    cropped = recipe_of(preparation(alignment="header", shape=[8, 9, 10]), scans).grid
+    np.testing.assert_array_equal(cropped.affine[:3, 3], [-12, 2, 9])
+
+
+def test_the_atlas_has_its_place_on_the_lattice(tmp_path):
+    """It is larger than the only scan, and lies to the right of it."""
+    shifted = np.eye(4)
+    shifted[0, 3] = 10
+    scan, atlas = scans_on(tmp_path, ((20, 12, 9), np.eye(4)), ((30, 12, 9), shifted))
+    sampling = {"mode": "atlas", "atlas": str(atlas.path)}
+    data = {"sources": [{"folder": "/nowhere"}]}
+    for alignment, shape in (("header", (48, 16, 16)), ("centre", (32, 16, 16))):
+        tree = {"data": data, "preparation": {"alignment": alignment}, "sampling": sampling}
+        grid = recipe_of(build_config(tree), [scan]).grid
+        assert grid.shape == shape
+        assert recipe_of(preparation(alignment=alignment), [scan]).grid.shape == (32, 16, 16)
+        both = faces((20, 12, 9), np.eye(4)), faces((30, 12, 9), shifted)
+        for points in both:
+            if alignment == "centre":
+                points = points - points.mean(axis=0)
+            voxels = grid.to_voxel(points) + 0.5
+            assert (voxels >= 0).all()
+            assert (voxels <= grid.shape).all()
+    template = {"mode": "atlas", "atlas": "template"}
+    tree = {"data": data, "preparation": {"alignment": "header"}, "sampling": template}
+    assert recipe_of(build_config(tree), [scan]).grid.shape == (32, 16, 16)
 
 
 def test_a_lattice_that_nothing_can_hold_is_refused(tmp_path):
@@ -447,6 +489,35 @@ def test_too_few_scans_for_pairs_are_refused(crops):
     bare = [without_labels(scans[0]), *scans[1:]]
     with pytest.raises(InputError, match="wants labelled scans of 2 train people or more"):
         prepare_cohort(cases[1][0], bare)
+
+
+def test_a_cost_of_labels_without_labels_is_refused(crops):
+    """Only where it counts, and only for labels to learn from."""
+    costs = {"mse": {}, "dice": {}}
+    atlas = {"mode": "atlas", "atlas": str(crops / "t1/0.nii.gz")}
+    labelled = {**atlas, "atlas_labels": str(crops / "labels/0.nii.gz")}
+    scans = gathered(crops_config(crops))
+    bare = [without_labels(scan) if scan.split == "train" else scan for scan in scans]
+    one = [without_labels(scans[0]), *scans[1:]]
+    two, enough = "wants labelled scans of 2 train people or more, there are ", None
+    cases = [
+        (crops_config(crops, costs=costs), bare, two + "0"),
+        (crops_config(crops, costs=costs), one, two + "1"),
+        (crops_config(crops, costs=costs), scans, enough),
+        (crops_config(crops, costs={"mse": {}, "dice": {"weight": 0}}), bare, enough),
+        (crops_config(crops, costs=costs, sampling=atlas), scans, "the atlas has none"),
+        (crops_config(crops, costs=costs, sampling=labelled), bare, "labelled scans of 1 train"),
+        (crops_config(crops, costs=costs, sampling=labelled), one, enough),
+    ]
+    for config, those, message in cases:
+        problems = [p for p in check(config, those).problems if "label" in p]
+        if message is enough:
+            assert len(prepare_cohort(config, those).scans) == 4
+            assert problems == []
+            continue
+        with pytest.raises(InputError, match=message):
+            prepare_cohort(config, those)
+        assert [message in problem for problem in problems] == [True]
 
 
 def test_a_scan_that_is_not_on_the_lattice_is_left_out(crops):

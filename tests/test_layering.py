@@ -44,8 +44,8 @@ MAY_IMPORT = {
     "parallel": "",
     "manifest": "config errors files",
     "structures": "config errors manifest",
-    "dataset": "brain cache config errors files grid manifest model prepare resample structures "
-    "volume",
+    "dataset": "brain cache config costs errors files grid manifest model prepare resample "
+    "structures volume",
     "inspection": "config dataset errors files manifest prepare structures volume",
     "sampling": "config dataset errors field grid",
     "objective": "config costs field model sampling",

@@ -13,6 +13,7 @@ from phantoms import ball, blobs
 from voxwarp import field, losses
 from voxwarp.network import (
     NETWORKS,
+    Convolution,
     Deformation,
     DiffeomorphicVoxelMorph,
     UNet,
@@ -404,6 +405,117 @@ def test_gradients_are_those_of_differences(name: str) -> None:
                 p -= sign * step * d
     assert abs(slope) > 1e-8
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=0.05)
+
+
+# ----------------------------------------------------------------------- convolutions in bf16
+
+
+def poison(*sizes: int) -> None:
+    """Leave NaN in memory that is free again, in pieces like those that layers will ask for."""
+    wanted = {*sizes, *(2**k for k in range(4, 19)), *(27 * 2**k for k in range(2, 14))}
+    held = [torch.full((size,), torch.nan, dtype=kind) for size in sorted(wanted)
+            for kind in (torch.float32, torch.bfloat16) for _ in range(3)]  # fmt: skip
+    del held
+
+
+def gradients(layer: nn.Module, x: Tensor, *, bf16: bool) -> list[Tensor]:
+    """Of a sum that weighs each voxel of the output, for the input and all weights."""
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        out = layer(x)
+    weight = torch.linspace(-1, 1, out.numel()).view(out.shape)
+    return list(torch.autograd.grad((out.float() * weight).sum(), [x, *layer.parameters()]))
+
+
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize(
+    ("before", "after", "stride", "padding"),
+    [(32, 32, 1, 1), (91, 32, 1, 1), (32, 3, 1, 1), (16, 32, 2, 1), (2, 16, 1, 1)],
+)
+def test_small_inputs_are_convolved_in_float32(before, after, stride, padding, side) -> None:
+    """bf16 kernels read memory there that nobody wrote, so it is made to hold NaN."""
+    torch.manual_seed(0)
+    ours = Convolution(before, after, 3, stride=stride, padding=padding)
+    plain = nn.Conv3d(before, after, 3, stride=stride, padding=padding)
+    plain.load_state_dict(ours.state_dict())
+    assert list(ours.state_dict()) == list(plain.state_dict()) == ["weight", "bias"]
+    for shape in ((side, side, side), (side, 5, 4)):
+        x = torch.randn(2, before, *shape)
+        expected = gradients(plain, x, bf16=False)
+        for layout in (torch.contiguous_format, torch.channels_last_3d):
+            for _ in range(3):
+                poison(x.numel(), *(p.numel() for p in ours.parameters()))
+                found = gradients(ours, x.contiguous(memory_format=layout), bf16=True)
+                for one, other in zip(found, expected, strict=True):
+                    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_small_inputs_that_come_in_bf16_are_taken_as_they_are() -> None:
+    torch.manual_seed(0)
+    layer, x = Convolution(8, 8, 3, padding=1), torch.randn(1, 8, 2, 2, 2).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = layer(x)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, layer(x.float()))
+
+
+def test_larger_inputs_are_convolved_in_bf16() -> None:
+    layer = Convolution(8, 8, 3, padding=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.randn(1, 8, 3, 3, 3)).dtype == torch.bfloat16
+        assert layer(torch.randn(1, 8, 2, 3, 3)).dtype == torch.float32
+    assert layer(torch.randn(1, 8, 3, 3, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("side", range(3, 9))
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_what_is_left_to_bf16_is_right_there(side, stride, padding) -> None:
+    """As far as eight bits are; no memory is read that nobody wrote."""
+    torch.manual_seed(0)
+    layer = Convolution(32, 32, 3, stride=stride, padding=padding)
+    x = torch.randn(2, 32, side, side, side).contiguous(memory_format=torch.channels_last_3d)
+    expected = gradients(layer, x, bf16=False)
+    for _ in range(3):
+        poison(x.numel(), layer.weight.numel())
+        for one, other in zip(gradients(layer, x, bf16=True), expected, strict=True):
+            assert (one - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 32), (48, 64, 48)])
+def test_a_pyramid_deeper_than_its_images_has_the_same_gradients_each_time(shape) -> None:
+    """Its last level has sides of one or two voxels."""
+    torch.manual_seed(0)
+    network = lively(VelocityPyramid((4, 8, 8, 16, 16)), *images(*shape))
+    moving, fixed = images(*shape)
+
+    def gradient(bf16: bool) -> list[Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            velocity = network.velocity(moving, fixed)
+        slope = torch.linspace(-1, 1, velocity.numel()).view(velocity.shape)
+        return list(torch.autograd.grad((velocity * slope).sum(), list(network.parameters())))
+
+    largest, found = max(float(g.norm()) for g in gradient(False)), []
+    for _ in range(2):
+        poison()
+        found.append(gradient(True))
+    for first, second in zip(*found, strict=True):
+        assert first.isfinite().all()
+        assert torch.equal(first, second)
+        assert first.norm() < 2 * largest  # as large as in float32, about
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_names_of_the_weights_are_those_of_plain_convolutions(name: str) -> None:
+    """Files of weights do not know which class a layer is of."""
+    network = SMALL[name]()
+    layers = {key: m for key, m in network.named_modules() if isinstance(m, nn.Conv3d)}
+    assert layers
+    assert all(type(layer) is Convolution for layer in layers.values())
+    named = {f"{key}.{kind}" for key in layers for kind in ("weight", "bias")}
+    norms = {f"{key}.{kind}" for key, m in network.named_modules()
+             if isinstance(m, nn.GroupNorm) for kind in ("weight", "bias")}  # fmt: skip
+    assert set(network.state_dict()) == named | norms
 
 
 # --------------------------------------------------------------------------------- learning

@@ -160,7 +160,9 @@ def test_both_directions_count_as_the_mean_of_one_and_the_other(name: str, compa
 def test_the_regularity_of_voxelmorph_both_ways_is_the_mean() -> None:
     network, batch = network_of("voxelmorph"), collate([pair(1)])
     values = evaluated(
-        config_of("voxelmorph", costs={"diffusion": {}}, both_directions=True), network, batch
+        config_of("voxelmorph", costs={"mse": {}, "diffusion": {}}, both_directions=True),
+        network,
+        batch,
     )
     ways = network(batch.moving, batch.fixed), network(batch.fixed, batch.moving)
     close(values["diffusion"], sum(losses.diffusion(w.displacement) for w in ways) / 2)

@@ -142,6 +142,11 @@ def test_limits_and_names_in_the_text_are_those_of_the_code() -> None:
     assert all(f"`{name}`" in README for name in EXTRACTORS)
 
 
+def test_the_guide_to_training_ends_with_all_the_knobs(cli) -> None:
+    guide = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    assert guide.rpartition("```text\n")[2] == cli("train", "--knobs").out + "```\n"
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
 def test_link_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()

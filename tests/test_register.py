@@ -11,6 +11,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -25,7 +26,8 @@ import extractors
 import voxwarp
 from voxwarp.brain import EXTRACTORS
 from voxwarp.errors import InputError
-from voxwarp.model import installed
+from voxwarp.grid import Grid
+from voxwarp.model import Model, Recipe, installed
 from voxwarp.prepare import template_path
 from voxwarp.registration import Registration, register
 
@@ -915,6 +917,50 @@ def test_a_header_of_two_minds_is_a_warning(phantoms, poses, make_grid, register
     fixed = phantoms.image(make_grid(), poses.fixed)
     said = register_quickly(moving, fixed).metrics["warnings"]
     assert any("qform and sform differ" in line and "moving" in line for line in said)
+
+
+@pytest.fixture(scope="module", params=["centre", "header"])
+def model_without_template(request, tiny_model, tmp_path_factory) -> Path:
+    """The tiny one, for scans that are not taken to MNI152 space."""
+    loaded, shape = Model.load(str(tiny_model)), np.array([40, 48, 56])
+    affine = np.diag([4.0, 4, 4, 1])
+    affine[:3, 3] = -2.0 * (shape - 1)
+    recipe = Recipe(Grid(shape.tolist(), affine), alignment=request.param)
+    folder = tmp_path_factory.mktemp("models") / "placed"
+    replace(loaded, recipe=recipe).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"affine": False}, "--no-affine"),
+        ({"bias": True}, "--bias"),
+        ({"brain_extract": "yes"}, "--brain-extract yes"),
+        ({"affine": False, "bias": True}, "--no-affine, --bias"),
+        ({"bias": False, "brain_extract": "no"}, None),
+    ],
+)
+def test_options_that_a_model_has_no_use_for_are_told(
+    scans, model_without_template, register_quickly, asked, named
+):
+    """And nothing comes of them."""
+    given = scans.moving, scans.fixed, model_without_template
+    plain = register(*given)
+    found = register(*given, **asked)
+    np.testing.assert_array_equal(found.warped.data, plain.warped.data)
+    said = [line for line in found.metrics["warnings"] if "had no effect" in line]
+    assert all("had no effect" not in line for line in plain.metrics["warnings"])
+    if named is None:
+        assert said == []
+        return
+    alignment = Model.load(str(model_without_template)).recipe.alignment
+    assert said == [
+        f"{named} had no effect: model placed places scans by their {alignment} and takes them "
+        f"as they are"
+    ]
+    usual = register_quickly(scans.moving, scans.fixed, affine=False)
+    assert all("had no effect" not in line for line in usual.metrics["warnings"])
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31 - 1])

@@ -15,17 +15,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import training
 from training import config_of, read_rows, tree_of, write_config, write_people
-from voxwarp import files, metrics, register
+from voxwarp import files, memory, metrics, register
 from voxwarp.checkpoint import NAME, Progress
 from voxwarp.config import Config, read_config
 from voxwarp.dataset import Cohort, prepare_cohort
@@ -40,6 +42,7 @@ from voxwarp.train import (
     _batches,
     _is_best,
     average_weights,
+    check_beforehand,
     learning_rate,
     phase_at,
     train,
@@ -217,6 +220,7 @@ def test_a_run_that_is_killed_twenty_times(people, tmp_path) -> None:
         process.communicate()
         if (out / NAME).exists():
             load_file(out / NAME)  # it is whole
+        if (out / "log.csv").exists():
             reached.append(len({row["step"] for row in read_rows(out)}))
     assert reached[-1] < 80, "it was done too early for the kills to tell anything"
     finish(start(config, out, "--resume"))
@@ -311,6 +315,119 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert not list(out.rglob("*.part"))
 
 
+def state_of(out: Path) -> Progress:
+    """How far the checkpoint in a folder is."""
+    return Progress(**about_checkpoint(out)["progress"])
+
+
+def about_checkpoint(out: Path) -> dict[str, Any]:
+    with safe_open(out / NAME, "pt") as stored:
+        return json.loads(stored.metadata()["voxwarp"])
+
+
+MODEL = {"model.json", "weights.safetensors", "README.md"}
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    """Let the power fail in a step."""
+    update = Learner.update
+
+    def crashes(self: Learner, step: int, *more: Any) -> dict[str, float]:
+        if step == last:
+            raise Crash
+        return update(self, step, *more)
+
+    monkeypatch.setattr(Learner, "update", crashes)
+
+
+def test_there_is_a_state_to_go_on_from_before_there_is_a_model(
+    people, tmp_path, monkeypatch
+) -> None:
+    """A power cut in the first step, and one after the first model but before its checkpoint."""
+    tree = tree_of(people)
+    tree["log"] = {**tree["log"], "checkpoint": 100}
+    config, out = training.build_config(tree), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        crash_at(patch, 0)
+        with pytest.raises(Crash):
+            run(config, out)
+    assert state_of(out).step == 0
+    assert not MODEL & {path.name for path in out.rglob("*")}
+    with monkeypatch.context() as patch:
+        break_writing(patch, "replace", Crash())
+        with pytest.raises(Crash):
+            run(config, out, resume=True)
+    assert (out / "model.json").exists()
+    assert state_of(out).step == 0
+    assert run(config, out, resume=True).step == 4
+    run(config, tmp_path / "unbroken")
+    assert_same_weights(tmp_path / "unbroken", out)
+
+
+def late_of(people: Path, **more: Any) -> Config:
+    """Nothing is saved by itself before the end."""
+    tree = tree_of(people, validation={"every": 100}, **more)
+    tree["log"] = {**tree["log"], "checkpoint": 100}
+    return training.build_config(tree)
+
+
+def test_a_cost_that_is_not_a_number_leaves_the_state_before_it(
+    people, tmp_path, monkeypatch
+) -> None:
+    config = late_of(people, costs={"training:sour": {}, "diffusion": {"weight": 0.1}})
+    run(config, tmp_path / "unbroken")
+    monkeypatch.setitem(training.calls, "left", 2)
+    with pytest.raises(InputError, match=r"^step 3: .*; the state before it is saved"):
+        run(config, tmp_path / "run")
+    assert state_of(tmp_path / "run").step == 2
+    assert not (tmp_path / "run/model.json").exists()
+    monkeypatch.setitem(training.calls, "left", 1 << 30)
+    assert run(config, tmp_path / "run", resume=True).step == 4
+    assert_same_weights(tmp_path / "unbroken", tmp_path / "run")
+
+
+def test_scans_that_cannot_be_read_any_more_leave_the_state_before_them(
+    people, tmp_path, monkeypatch
+) -> None:
+    config = late_of(people, data={"cache": str(tmp_path / "prepared")})
+    run(config, tmp_path / "unbroken")
+    cohort, step = cohort_of(config), Monitor.step
+
+    def lose(self: Monitor, progress: Progress, *more: Any) -> None:
+        if progress.step == 2:
+            for number in cohort.indices("train"):
+                cohort.files[number][0].unlink()
+        step(self, progress, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "step", lose)
+        with pytest.raises(InputError, match=r"^10 pairs in a row cannot be read"):
+            run(config, tmp_path / "run")
+    assert state_of(tmp_path / "run").step == 2
+    assert run(config, tmp_path / "run", resume=True).step == 4
+    assert_same_weights(tmp_path / "unbroken", tmp_path / "run")
+
+
+def test_the_minutes_count_from_the_beginning_of_the_preparation(
+    people, brief, tmp_path, monkeypatch
+) -> None:
+    """Ten of them go by while scans are prepared."""
+    passed = [0.0]
+
+    def slowly(*given: Any, **more: Any) -> Cohort:
+        passed[0] += 600
+        return prepare_cohort(*given, **more)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr("voxwarp.train.time", clock)
+    monkeypatch.setattr("voxwarp.train.prepare_cohort", slowly)
+    config = config_of(people)
+    assert run(config, tmp_path / "enough", minutes=30).step == 4
+    assert run(config, tmp_path / "run", minutes=9).step == 1
+    assert run(config, tmp_path / "run", minutes=11, resume=True).step == 4
+    assert_same_weights(brief, tmp_path / "run")
+
+
 def test_a_cost_that_is_not_a_number_stops_before_the_weights_are_changed(
     people, tmp_path, monkeypatch
 ) -> None:
@@ -369,6 +486,7 @@ def test_a_signal_ends_the_command_in_order(people, tmp_path, number, workers) -
     command = [sys.executable, "-m", "voxwarp", "train", str(config), "-o", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, start_new_session=True, **pipes)
+    await_change(process, out / NAME)  # before the first step
     await_change(process, out / NAME)
     os.killpg(process.pid, number)
     stdout, stderr = process.communicate(timeout=60)
@@ -403,6 +521,31 @@ def test_a_prepared_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
     assert Model.load(tmp_path / "run" / "last").card["samples_skipped"] == progress.skipped
     assert [int(row["skipped"]) for row in read_rows(tmp_path / "run") if row["loss"]][-1] == len(
         said
+    )
+
+
+def test_a_val_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
+    people, brief, tmp_path, monkeypatch, capsys
+) -> None:
+    config = config_of(people, data={"cache": str(tmp_path / "prepared")})
+    cohort, step = cohort_of(config), Monitor.step
+    damaged = cohort.files[cohort.indices("val")[0]][0]
+
+    def damage(self: Monitor, progress: Progress, *more: Any) -> None:
+        if progress.step == 3:
+            damaged.write_bytes(damaged.read_bytes()[:1000])
+        step(self, progress, *more)
+
+    monkeypatch.setattr(Monitor, "step", damage)
+    progress = train(config, tmp_path / "run", device="cpu")
+    assert (progress.step, progress.skipped) == (4, 2)  # both pairs of the second validation
+    said = [line for line in capsys.readouterr().err.splitlines() if "skipped;" in line]
+    assert [str(damaged) in line for line in said] == [True, True]
+    assert [row["step"] for row in read_rows(tmp_path / "run") if row["val_cost"]] == ["2"]
+    torch.testing.assert_close(  # what is learnt is not changed by it
+        load_file(tmp_path / "run/last/weights.safetensors"),
+        load_file(brief / "last/weights.safetensors"),
+        **{"rtol": 0, "atol": 0},
     )
 
 
@@ -458,6 +601,125 @@ def test_so_is_one_that_holds_a_model(held, refuses) -> None:
     assert "--overwrite" in refuses("train", held[1], "-o", held[0])
 
 
+def test_a_model_without_a_state_cannot_be_gone_on_with(held, refuses) -> None:
+    (held[0] / NAME).unlink()
+    line = refuses("train", held[1], "-o", held[0], "--resume")
+    assert f"no {NAME} to go on from" in line
+
+
+def test_going_on_and_beginning_anew_are_not_both_wanted(held, refuses, tmp_path) -> None:
+    for out in (held[0], tmp_path / "new"):
+        assert "just one" in refuses("train", held[1], "-o", out, "--resume", "--overwrite")
+
+
+@pytest.fixture
+def begun(people, tmp_path, tmp_path_factory) -> tuple[Path, Path, Path]:
+    """The table of people of this test alone, a run of theirs to go on, its configuration."""
+    folder = shutil.copytree(people, tmp_path_factory.mktemp("own") / "crops")
+    config = write_config(tmp_path / "config.yaml", tree_of(folder))
+    run(read_config(config), tmp_path / "run", minutes=0)
+    return folder / "scans.csv", tmp_path / "run", config
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("3,val", "3,train"),
+        ("2,train", "2,val"),
+        ("5,test", "5,val"),
+        ("2,train,t1/p2.nii.gz,labels/p2.nii.gz\n", ""),
+        ("2,train", "9,train,t1/p9.nii.gz,\n2,train"),
+        ("2,train,t1/p2.nii.gz,labels/p2.nii.gz", "2,train,t1/p2.nii.gz,"),
+        ("2,train,t1/p2.nii.gz", "2,train,t1/p9.nii.gz"),
+    ],
+    ids=["to train", "to val", "to be tested", "fewer", "more", "unlabelled", "file"],
+)
+def test_other_scans_or_splits_are_not_resumed(begun, old, new) -> None:
+    """Not the second time either; put back, they are."""
+    table, out, config = begun
+    shutil.copy(table.parent / "t1/p2.nii.gz", table.parent / "t1/p9.nii.gz")
+    before = table.read_text()
+    assert before.count(old) == 1
+    table.write_text(before.replace(old, new))
+    held = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"not those that .* began with: .*start_from"):
+            run(read_config(config), out, resume=True)
+        assert held == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    header, *rows = before.splitlines()
+    table.write_text("\n".join([header, *rows[::-1]]) + "\n")  # their order says nothing
+    assert state_of(out).step == 1
+    assert run(read_config(config), out, resume=True).step == 4
+
+
+def test_another_number_of_processes_cannot_go_on(begun, refuses) -> None:
+    _, out, config = begun
+    about = about_checkpoint(out)
+    about["progress"]["processes"] = 2
+    save_file(load_file(out / NAME), out / NAME, metadata={"voxwarp": json.dumps(about)})
+    for _ in range(2):
+        line = refuses("train", config, "-o", out, "--resume", "--device", "cpu")
+        assert "begun by 2 processes, and these are 1" in line
+
+
+# ------------------------------------------------------------------- Before anything is prepared
+
+
+@pytest.fixture
+def unprepared(people, tmp_path) -> Path:
+    """A configuration of people of whom nobody is in the cache yet."""
+    tree = tree_of(people, data={"cache": str(tmp_path / "prepared")})
+    return write_config(tmp_path / "config.yaml", tree)
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], " GB of memory and 0.1 GB are free"),
+        (
+            ["start_from={brief}", "network.channels=[4,8]"],
+            "and not {'channels': [4, 8], 'name': 'pyramid'}",
+        ),
+        (
+            ["start_from={brief}", "network={name: voxelmorph}"],
+            "and not {'encoder': [16, 32, 32, 32], ",
+        ),
+        (["start_from={brief}/none"], "unknown model"),
+    ],
+)
+def test_what_is_known_beforehand_is_told_before_scans_are_prepared(
+    unprepared, brief, tmp_path, monkeypatch, cli, refuses, overrides, words, check
+) -> None:
+    """``refuses`` looks whether anything is written."""
+    if not overrides:
+        monkeypatch.setattr("voxwarp.train.check_memory", memory.check_memory)
+        monkeypatch.setattr(memory, "available_memory", lambda device: int(0.1e9))
+    given = [override.replace("{brief}", str(brief)) for override in overrides]
+    if not check:
+        assert words in refuses("train", unprepared, *given, "-o", tmp_path / "run")
+        return
+    outcome = cli("train", unprepared, *given, "--check", "--device", "cpu")
+    assert outcome.code == 2
+    (line,) = (li for li in outcome.err.splitlines() if li.startswith("voxwarp: error: "))
+    assert words in line
+    assert "phantoms, train: 3 scans" in outcome.out
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_a_problem_is_told_once(unprepared, cli, tmp_path) -> None:
+    """Although both the scans and the memory want the lattice."""
+    rows = "id,split,scan\n1,train,1.nii\n2,train,2.nii\n"
+    (tmp_path / "scans.csv").write_text(rows)
+    for i in (1, 2):
+        (tmp_path / f"{i}.nii").write_text("no image")
+    source = f"data.sources=[{{table: {tmp_path}/scans.csv}}]"
+    lattice = "preparation={alignment: header}"
+    outcome = cli("train", unprepared, source, lattice, "--check", "--device", "cpu")
+    assert outcome.code == 2
+    assert outcome.err.count("headers can be read") == 1
+
+
 @pytest.mark.parametrize(
     ("override", "name"),
     [
@@ -490,6 +752,25 @@ def test_overwriting_begins_anew(held, cli, brief) -> None:
     assert str(out / "model.json") in outcome.out
     assert len(logged(out)) == len(logged(brief))
     assert Model.load(out).card["seed"] == 9
+
+
+def test_overwriting_leaves_nothing_of_the_old_training(held, tmp_path, monkeypatch) -> None:
+    """Not even where it breaks off in its first step."""
+    out, config = held
+    (out / "tensorboard").mkdir()
+    (out / "tensorboard/events.out.tfevents.1.host.2.0").write_bytes(b"old")
+    (out / "mine.txt").write_text("the user's")
+    names = {path.name for path in out.rglob("*")}
+    assert names >= MODEL | {NAME, "last"}
+    with monkeypatch.context() as patch:
+        crash_at(patch, 0)
+        with pytest.raises(Crash):
+            run(read_config(config, ["seed=9"]), out, overwrite=True)
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert left == {NAME, "config.yaml", "data.json", "log.csv", "mine.txt"}
+    assert state_of(out).step == 0
+    assert logged(out) == []
+    assert run(read_config(config, ["seed=9"]), out, resume=True).step == 4
 
 
 def test_overwriting_takes_nothing_away_before_it_can_begin(held, refuses, people) -> None:
@@ -633,6 +914,41 @@ def test_another_architecture_cannot_be_gone_on_from(people, brief, tmp_path) ->
         run(config, tmp_path / "run")
     with pytest.raises(InputError, match="unknown model"):
         run(config_of(people, start_from=str(tmp_path / "none")), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "fits"),
+    [
+        ({"name": "pyramid"}, {"name": "pyramid", "channels": [8, 16, 32, 32, 32]}, True),
+        (PYRAMID, {**PYRAMID, "steps": 5}, True),
+        (PYRAMID, {"name": "pyramid", "channels": [4, 8, 8]}, True),
+        (
+            {"name": "voxelmorph", "encoder": [16, 32, 32, 32]},
+            {"name": "voxelmorph", "decoder": [32, 32, 32, 32, 8, 8]},
+            True,
+        ),
+        (PYRAMID, {**PYRAMID, "channels": [4, 8, 16]}, False),
+        ({"name": "pyramid"}, PYRAMID, False),
+        (DIFFEOMORPHIC, {**VOXELMORPH, "decoder": [16] * 4}, False),
+    ],
+)
+def test_weights_fit_where_networks_differ_in_words_alone(
+    people, tmp_path, theirs, ours, fits
+) -> None:
+    """In defaults that are spelt out, and in the steps of the exponential, which has no weights."""
+    torch.manual_seed(1)
+    made = Model.build(theirs, Recipe(Grid((24, 24, 24), np.eye(4))))
+    made.save(tmp_path / "made")
+    config = config_of(people, network=ours, start_from=str(tmp_path / "made"))
+    scans = gather(config.data, config.seed)
+    if not fits:
+        with pytest.raises(InputError, match="its network is"):
+            check_beforehand(config, scans, CPU)
+        return
+    check_beforehand(config, scans, CPU)
+    learner = Learner.begin(config, cohort_of(config), CPU, World())
+    torch.testing.assert_close(weights_of(learner.network), weights_of(made.network))
+    assert learner.model(made.recipe, config.phases[0]).architecture == config.network
 
 
 @pytest.mark.parametrize(

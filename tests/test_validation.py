@@ -209,6 +209,39 @@ def test_maps_without_structures_have_no_dice(make_cohort) -> None:
     assert "val_dice" not in nobody(model_of((0, 0, 0)), FULL)
 
 
+def test_a_scan_that_is_gone_is_skipped_and_told(make_cohort) -> None:
+    """The others count as if it had never been there."""
+    expected = validator_of(make_cohort("AB"))(model_of((1, 0, -2)), FULL)
+    cohort = make_cohort("ABC")
+    validator = validator_of(cohort)
+    whole = validator(model_of((1, 0, -2)), FULL)
+    assert validator.skipped == []
+    gone = cohort.files[2][0]
+    content = gone.read_bytes()
+    gone.unlink()
+    assert validator(model_of((1, 0, -2)), FULL) == expected != whole
+    assert len(validator.skipped) == 4  # of six pairs
+    assert all(str(gone) in line for line in validator.skipped)
+    gone.write_bytes(content[:300])  # its header is whole
+    assert validator(model_of((1, 0, -2)), FULL) == expected
+    gone.write_bytes(content)
+    assert validator(model_of((1, 0, -2)), FULL) == whole
+    assert validator.skipped == []
+
+
+def test_the_picture_is_of_the_first_pair_that_can_be_read(make_cohort) -> None:
+    cohort = make_cohort("abc")
+    cohort.files[0][0].unlink()
+    ny = SHAPE[1]
+    picture = validator_of(cohort).pictures(model_of((0, 0, 0)), FULL)
+    for column, i in enumerate((2, 1)):  # fixed, moving
+        plane = cohort.image(i)[SHAPE[0] // 2].T[::-1] / np.float32(255)
+        found = picture[: SHAPE[2], column * ny : (column + 1) * ny]
+        np.testing.assert_allclose(found, plane, atol=1e-6)
+    cohort.files[1][0].unlink()
+    assert validator_of(cohort).pictures(model_of((0, 0, 0)), FULL) is None
+
+
 def test_the_same_structures_are_drawn_each_time(make_cohort) -> None:
     config = config_of(costs={"dice": {}}, sampling={"structures": 1})
     validator = validator_of(make_cohort("AB"), config)
@@ -282,6 +315,7 @@ def test_a_network_that_moves_nothing_ends_the_run(make_cohort) -> None:
         ({"val_cost": 0.9}, {"val_cost": 1}, True),
         ({"val_cost": 1.1}, {"val_cost": 1}, False),
         ({}, {"step": 3}, True),  # nothing to tell by: the last one
+        ({}, {"val_cost": 1, "step": 3}, False),  # no pair could be read
     ],
 )
 def test_the_better_one_has_the_higher_dice_or_else_the_lower_cost(scores, best, expected) -> None:

@@ -416,7 +416,7 @@ def _check_training(settings: Any, device: str) -> int:
     try:
         check_beforehand(settings, scans, torch_device(device))
     except InputError as error:
-        problems.append(str(error))
+        problems += [str(error)] if str(error) not in problems else []
     for problem in problems:
         _say(f"error: {problem}")
     return 2 if problems else 0

@@ -29,8 +29,8 @@ import torch
 from nibabel.spatialimages import SpatialImage
 
 from . import brain, cache
-from .costs import terms
 from .config import SPLITS, Config, Split
+from .costs import terms
 from .errors import InputError
 from .files import check_readable, write_bytes
 from .grid import Grid

@@ -70,7 +70,9 @@ class UNet(nn.Module):
         self.up = nn.ModuleList()
         width = encoder[-1]
         for number, out in enumerate(decoder):
-            self.up.append(Convolution(width + self._skip_width(number, channels), out, 3, padding=1))
+            self.up.append(
+                Convolution(width + self._skip_width(number, channels), out, 3, padding=1)
+            )
             width = out
         self.flow = _near_zero(width, std=1e-5)
 

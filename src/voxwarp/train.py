@@ -367,9 +367,7 @@ def _check_together(progress: Progress, among: World, device: torch.device) -> N
 
 def _hash_of(scans: Sequence[Scan]) -> str:
     """Of the scans' names and of what each is for."""
-    about = sorted(
-        (s.dataset, s.person, s.split, s.path.name, s.labels is not None) for s in scans
-    )
+    about = sorted((s.dataset, s.person, s.split, s.path.name, s.labels is not None) for s in scans)
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
@@ -475,9 +473,7 @@ def _weights_of(config: Config) -> nn.Module:
     model = Model.load(str(config.start_from))
     theirs, ours = (_with_defaults(network) for network in (model.architecture, config.network))
     if theirs != ours:
-        raise InputError(
-            f"start_from {config.start_from}: its network is {theirs}, and not {ours}"
-        )
+        raise InputError(f"start_from {config.start_from}: its network is {theirs}, and not {ours}")
     return model.network
 
 

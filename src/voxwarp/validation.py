@@ -1,6 +1,7 @@
 """How well a network does on people it has not learnt from, while it is being trained."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -66,22 +67,25 @@ class Validator:
             voxels where the fixed image is not 0 with det J ≤ 0; ``val_motion``, the mean
             displacement there, voxels of the phase. Nothing without val people.
         """
-        self.skipped.clear()
         torch.manual_seed(self.config.seed)  # the structures that a cost draws: always the same
-        each = []
-        for pair in self.pairs:
-            try:
-                sample = self._sample(*pair)
-            except (InputError, OSError, ValueError) as error:  # its file in the cache is gone
-                self.skipped.append(str(error))
-                continue
-            each.append(self._score(model, phase, sample))
+        each = [self._score(model, phase, sample) for sample in self._samples()]
         names = dict.fromkeys(name for scores in each for name in scores)
         means = {}
         for name in names:
             values = [scores[name] for scores in each if name in scores]
             means[name] = float(np.mean(values))
         return means
+
+    def _samples(self) -> Iterator[Sample]:
+        """The pairs that can be read; why the others cannot is in ``skipped`` then."""
+        self.skipped.clear()
+        for pair in self.pairs:
+            try:
+                sample = self._sample(*pair)
+            except (InputError, OSError, ValueError) as error:  # its file in the cache is gone
+                self.skipped.append(str(error))
+                continue
+            yield sample
 
     def _sample(self, moving: int, fixed: int | None) -> Sample:
         image, labels = self._read(moving)
@@ -143,11 +147,12 @@ class Validator:
     def pictures(self, model: Model, phase: Phase) -> np.ndarray | None:
         """(H, W) in [0, 1]: fixed, moving, moved, deformed grid, differences before and after.
 
-        A row for each plane through the middle of the first pair.
+        A row for each plane through the middle of the first pair that can be read.
         """
-        if not self.pairs:
+        sample = next(self._samples(), None)
+        if sample is None:
             return None
-        batch = collate([self._sample(*self.pairs[0])]).to(self.device)
+        batch = collate([sample]).to(self.device)
         displacement = self.displacement(model, phase, batch)
         moved = field.warp(batch.moving, displacement)
         lines = field.warp(_lines(batch.moving), displacement, padding="border")
@@ -180,7 +185,7 @@ def better(scores: dict[str, float], best: dict[str, float]) -> bool:
         return scores["val_dice"] > best["val_dice"]
     if "val_cost" in scores and "val_cost" in best:
         return scores["val_cost"] < best["val_cost"]
-    return True
+    return "val_cost" not in best  # one that could not be scored is not better than one that was
 
 
 def mean_dice(a: Tensor, b: Tensor) -> float | None:
