@@ -463,8 +463,8 @@ def resident() -> int:
         ({"mutual_information": {"bins": 3}}, "bins must be at least 4"),
         ({"ncc": None}, "costs.ncc: keys and values are wanted, got None"),
         ({"nobody:cost": {}}, "it cannot be imported (ModuleNotFoundError"),
-        ({"math:pi": {}}, "this is no function"),
-        ({":": {}}, "it cannot be imported"),
+        ({"math:pi": {}}, "that is no function"),
+        ({":": {}}, "or module:function"),
     ],
 )
 def test_a_cost_that_cannot_be_is_refused(costs: dict, words: str) -> None:

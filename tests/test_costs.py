@@ -151,7 +151,7 @@ def test_whole_numbers_of_ours_are_bounded_and_a_users_are_not(module) -> None:
     ("name", "options", "words"),
     [
         ("own_costs:gone", {}, "it cannot be imported (AttributeError"),
-        ("own_costs:number", {}, "this is no function"),
+        ("own_costs:number", {}, "that is no function"),
         ("own_costs:stray", {}, "its argument 'image' is none of fixed, moved"),
         ("own_costs:many", {}, "its argument 'fixed' is none of"),
         ("own_costs:anything", {}, "its argument 'more' is none of"),

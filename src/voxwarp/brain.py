@@ -1,6 +1,5 @@
 """Brain extraction: tell a head from a brain, find the brain's mask in a head."""
 
-import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from .errors import InputError
+from .named import function_named
 from .volume import Volume
 
 #: From a head, on a grid with axes near R, A, S, to a boolean mask of its shape.
@@ -51,17 +51,7 @@ def extractor(name: str) -> Extractor:
     """
     if name in EXTRACTORS:
         return EXTRACTORS[name]
-    module, _, function = name.partition(":")
-    if not function or not all(part.isidentifier() for part in module.split(".")):
-        known = ", ".join(EXTRACTORS)
-        raise InputError(f"extractor {name!r}: wanted one of {known}, or module:function")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise InputError(f"extractor {name!r}: {type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise InputError(f"extractor {name!r}: that is no function")
-    return found
+    return function_named(name, "extractor", EXTRACTORS)
 
 
 def extract(head: Volume, name: str) -> np.ndarray:

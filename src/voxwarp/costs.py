@@ -15,7 +15,6 @@ Its keyword-only arguments are options that the configuration may set. It return
 which less is better, and which for a batch is the mean of what it is for the pairs.
 """
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from . import losses
 from .errors import InputError
+from .named import function_named
 
 GIVEN = (
     *("fixed", "moved", "displacement", "inverse", "regularity"),
@@ -113,14 +113,7 @@ def cost_function(name: str) -> Cost:
     """
     if name in COSTS:
         return COSTS[name]
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:  # whatever the user's module does when imported
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"cost {name!r}: it cannot be imported ({reason})") from error
-    if not callable(found):
-        raise InputError(f"cost {name!r}: this is no function")
+    found = function_named(name, "cost", COSTS)
     try:
         _wants(found, name)
     except (TypeError, ValueError) as error:  # what is written in C may not tell its arguments

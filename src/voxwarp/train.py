@@ -307,6 +307,8 @@ def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> No
             f"output {out}: it holds a training ({held[0]}); --resume goes on with it, "
             f"--overwrite begins anew"
         )
+    if not held and not overwrite and (out / "README.md").exists():
+        raise InputError(f"output {out}: a README.md is there, which the model's would replace")
     if resume and held and NAME not in held:
         raise InputError(
             f"output {out}: it holds a model, and no {NAME} to go on from; take another folder, "
