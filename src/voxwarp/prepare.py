@@ -35,7 +35,7 @@ THINNEST = 20.0  # mm along each axis: less of a brain cannot be placed
 ROOM = 40.0  # mm around a brain for skull and skin
 
 CHOICES = "auto", "yes", "no"
-Kind = Literal["head", "brain"]
+Kind = Literal["head", "brain", "scan"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Findings:
     """What an examination finds in a scan.
 
     Args:
-        kind: the scan shows a "head", or a "brain" alone.
+        kind: the scan shows a "head", or a "brain" alone; "scan" where nobody looked.
         window: grid of the conformed scan.
         mask: the brain, where one was extracted or given; of any grid; None: all that is not 0.
         log_bias: logarithm of the bias field on a coarse lattice, if it was estimated.
@@ -207,7 +207,7 @@ def unaligned(scan: Volume, recipe: Recipe, mask: Volume | None = None) -> Findi
     if recipe.alignment == "centre":
         middle = (np.asarray(scan.grid.shape) - 1) / 2
         shift[:3, 3] = scan.grid.to_world(middle)
-    return Findings("brain", scan.grid, Affine(shift), mask)
+    return Findings("scan", scan.grid, Affine(shift), mask)
 
 
 def _examine_brain(scan: Volume, settings: Settings) -> Findings:
