@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from voxwarp.config import Structures
 from voxwarp.metrics import dice, jacobian_statistics
 from voxwarp.model import Model
 from voxwarp.prepare import Prepared, prepare
 from voxwarp.registration import deform, on_fixed_grid
 from voxwarp.resample import resample
+from voxwarp.structures import Table, structures_of
 from voxwarp.transform import Chain
 from voxwarp.volume import Volume, read_labels, read_volume
 
@@ -63,14 +65,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def structures(path: Path) -> np.ndarray:
-    """Lookup from label value to the structure's number, 1..30 in alphabetical order, else 0."""
-    rows = [r for r in read_table(path) if r["structure"]]
-    names = sorted({r["structure"] for r in rows})
-    table = np.zeros(1000, dtype=np.uint8)
-    for row in rows:
-        table[int(row["value"])] = names.index(row["structure"]) + 1
-    return table
+def structures(path: Path) -> Table:
+    """The 30 structures, numbered in alphabetical order, and the label values of each."""
+    return structures_of(Structures(table=str(path)), lambda split: set())
 
 
 def load(oasis: Path, scan: str, model: Model) -> tuple[Volume, Volume, Prepared]:
@@ -79,7 +76,7 @@ def load(oasis: Path, scan: str, model: Model) -> tuple[Volume, Volume, Prepared
     return image, labels, prepare(image, model.recipe)
 
 
-def score(moving, fixed, model: Model, table: np.ndarray) -> list[dict[str, object]]:
+def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
     """Rows of the affine alone and of the model."""
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
@@ -102,8 +99,8 @@ def score(moving, fixed, model: Model, table: np.ndarray) -> list[dict[str, obje
     return rows
 
 
-def dice_30(moved: np.ndarray, fixed: np.ndarray, table: np.ndarray) -> float:
-    return float(np.mean(list(dice(table[moved], table[fixed]).values())))
+def dice_30(moved: np.ndarray, fixed: np.ndarray, table: Table) -> float:
+    return float(np.mean(list(dice(table.numbered(moved), table.numbered(fixed)).values())))
 
 
 def dice_regions(moved: np.ndarray, fixed: np.ndarray, regions: list[int]) -> float:

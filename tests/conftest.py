@@ -15,6 +15,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from cohorts import write_crops
 from voxwarp.cli import main
 from voxwarp.field import jacobian_determinant
 from voxwarp.grid import Grid
@@ -298,6 +299,12 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """A folder of small scans and label maps, see ``cohorts``."""
+    return write_crops(tmp_path / "crops")
 
 
 @pytest.fixture

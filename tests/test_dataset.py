@@ -22,7 +22,6 @@ from cohorts import (
     cut,
     gathered,
     without_labels,
-    write_crops,
     write_scan,
 )
 from phantoms import oblique_affine
@@ -35,12 +34,6 @@ from voxwarp.manifest import Scan
 from voxwarp.model import WORKING_GRID, Recipe
 from voxwarp.prepare import prepare
 from voxwarp.volume import read_volume
-
-
-@pytest.fixture
-def crops(tmp_path: Path) -> Path:
-    return write_crops(tmp_path / "crops")
-
 
 # ------------------------------------------------------------------------------------- Lattice
 

@@ -1,17 +1,9 @@
 """What is found before a training: all problems, what is odd, and how much there is."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
-from cohorts import crop, crop_labels, crops_config, cut, gathered, write_crops, write_scan
+from cohorts import crop, crop_labels, crops_config, cut, gathered, write_scan
 from voxwarp.inspection import check
-
-
-@pytest.fixture
-def crops(tmp_path: Path) -> Path:
-    return write_crops(tmp_path / "crops")
 
 
 def test_all_is_well(crops):

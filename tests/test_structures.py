@@ -1,7 +1,5 @@
 """The structures of a training: their names, numbers and other sides."""
 
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -13,18 +11,12 @@ from cohorts import (
     gathered,
     table,
     without_labels,
-    write_crops,
     write_scan,
 )
 from voxwarp.dataset import prepare_cohort
 from voxwarp.errors import InputError
 from voxwarp.inspection import check
 from voxwarp.structures import mirror_of
-
-
-@pytest.fixture
-def crops(tmp_path: Path) -> Path:
-    return write_crops(tmp_path / "crops")
 
 
 def test_left_and_right_belong_together():

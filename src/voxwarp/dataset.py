@@ -250,6 +250,11 @@ def prepare_cohort(
     return Cohort(left, recipe, table.names, mirror_of(table.names), skipped, files)
 
 
+def intensities(image: np.ndarray) -> torch.Tensor:
+    """(X, Y, Z) bytes of the cache as an image, (1, X, Y, Z) float32 in [0, 1]."""
+    return torch.from_numpy(image.astype(np.float32)[None] / np.float32(255))
+
+
 def prepare_atlas(
     config: Config, cohort: Cohort
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
@@ -274,7 +279,7 @@ def prepare_atlas(
     if numbers is not None and numbers.itemsize > 1:  # PyTorch knows no wide unsigned integers
         numbers = numbers.astype(np.int32)
     return (
-        torch.from_numpy(image)[None].float() / 255,
+        intensities(image),
         None if numbers is None else torch.from_numpy(numbers),
     )
 

@@ -99,7 +99,7 @@ class Monitor:
                 f", best {key.removeprefix('val_')} {progress.best[key]:.4f}"
                 for key in ("val_dice", "val_cost")
                 if key in progress.best
-            )[:40]
+            )
         self._advance(description, progress.step, self.config.steps)
         if progress.step % self.config.log.every and progress.step != self.config.steps:
             return

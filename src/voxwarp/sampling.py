@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .config import Augmentation, Sampling, Split
-from .dataset import Cohort
+from .dataset import Cohort, intensities
 from .errors import InputError
 from .field import sample
 from .grid import Grid, canonical_axes
@@ -255,9 +255,10 @@ class Pairs(Dataset[Sample]):
             labels = None if found is None else self._on_lattice(found)
         except _UNREADABLE as error:
             raise InputError(f"image {self._cohort.scans[number].path}: {error}") from error
-        intensities = torch.from_numpy(image.astype(np.float32)[None] / np.float32(255))
         size = len(self._cohort.mirror)
-        return _Scan(number, intensities, None if labels is None else label_tensor(labels, size))
+        return _Scan(
+            number, intensities(image), None if labels is None else label_tensor(labels, size)
+        )
 
     def _on_lattice(self, array: np.ndarray) -> np.ndarray:
         if array.shape != self._grid.shape:

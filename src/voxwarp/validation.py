@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import field
 from .config import Config, Phase
-from .dataset import Cohort
+from .dataset import Cohort, intensities
 from .errors import InputError
 from .metrics import dice
 from .model import Model
@@ -99,7 +99,7 @@ class Validator:
         if scan is None:
             assert self.atlas is not None
             return self.atlas
-        image = torch.from_numpy(np.array(self.cohort.image(scan)))[None].float() / 255
+        image = intensities(self.cohort.image(scan))
         labels = self.cohort.labels(scan)
         return image, None if labels is None else label_tensor(labels, len(self.cohort.mirror))
 
