@@ -1,7 +1,8 @@
-"""Resampling against SciPy in voxel space and against values copied node by node."""
+"""Resampling against SciPy and ITK in voxel space and against values copied node by node."""
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from scipy.ndimage import map_coordinates
 
@@ -18,7 +19,7 @@ from phantoms import (
 )
 from voxwarp import resample as module
 from voxwarp.grid import Grid
-from voxwarp.resample import resample
+from voxwarp.resample import resample, resample_labels
 from voxwarp.transform import Affine, Chain, Warp
 from voxwarp.volume import Volume
 
@@ -313,3 +314,165 @@ def test_sub_voxel_shift_of_a_ramp_is_exact() -> None:
     u = torch.full((3, 5, 5, 5), 0.5)
     shifted = resample(ramp, fixed, Warp.from_voxels(u, fixed))
     np.testing.assert_allclose(shifted.data, fixed.nodes()[..., 0] + 0.2, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------ labels
+
+VALUES = np.array([0, 3, 17, 1 << 20, (1 << 20) + 1])
+
+
+def patches(dtype: type, seed: int = 0) -> np.ndarray:
+    """Labels in patches of a voxel or two, up to the border: all ways eight corners can differ."""
+    values = VALUES if np.dtype(dtype).itemsize > 2 else VALUES[:3]
+    codes = np.random.default_rng(seed).integers(0, len(values), (5, 5, 6))
+    return values[codes.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:9, :, :11]].astype(dtype)
+
+
+def heaviest(weights: dict[float, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The value with the largest weight, and where it is clear that it is the largest."""
+    values = sorted(weights)
+    stack = np.stack([weights[value] for value in values])
+    first, second = np.sort(stack, axis=0)[::-1][:2]
+    return np.array(values)[stack.argmax(axis=0)], first - second > 1e-5
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.float32, np.float64])
+def test_linear_labels_are_those_of_the_largest_indicator(seed: int, dtype: type) -> None:
+    moving, fixed, through, _ = setting(seed)
+    labels = patches(dtype, seed)
+    warp = Warp(smooth_field(seed, fixed.shape, pinned=False)[0].float().numpy(), fixed)
+    got = resample_labels(
+        Volume(labels, moving, is_label_file=True),
+        *(fixed, Chain([warp, through])),
+        interpolation="linear",
+    )
+
+    def indicator(mask: np.ndarray) -> np.ndarray:
+        volume = Volume(mask.astype(np.float64), moving)
+        return resample(volume, fixed, Chain([warp, through])).data
+
+    # Beyond the volume is background: what no other label has.
+    weights = {v: indicator(labels == v) for v in np.unique(labels) if v}
+    expected, clear = heaviest({0: 1 - indicator(labels != 0), **weights})
+    assert clear.mean() > 0.99
+    assert len(np.unique(got.data)) == (3 if dtype is np.uint8 else 5)
+    assert got.data.dtype == dtype
+    assert got.grid == fixed
+    assert got.is_label_file
+    np.testing.assert_array_equal(got.data[clear], expected[clear])
+    # Which is neither the nearest label nor one of a number in between.
+    nearest = resample_labels(Volume(labels, moving), fixed, Chain([warp, through])).data
+    assert 0.02 < (nearest != got.data).mean() < 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_linear_labels_are_scipys_label_by_label(seed: int) -> None:
+    moving, fixed, through, voxels = setting(seed)
+    labels = patches(np.int32, seed)
+    got = resample_labels(Volume(labels, moving), fixed, through, interpolation="linear")
+    at = np.moveaxis(voxels, -1, 0)
+    weights = {
+        v: map_coordinates((labels == v) * 1.0, at, order=1, mode="grid-constant", cval=v == 0)
+        for v in VALUES.tolist()
+    }
+    expected, clear = heaviest(weights)
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(got.data[clear], expected[clear])
+
+
+@pytest.mark.skipif(not hasattr(sitk, "sitkLabelLinear"), reason="SimpleITK before 2.4")
+def test_linear_labels_are_those_of_itk_inside() -> None:
+    labels = patches(np.int32)
+    step = np.array([0.83, 0.91, 0.87])
+    fixed = Grid((9, 9, 10), homogeneous(np.diag(step), (0.21, 0.13, 0.17)))
+    got = resample_labels(Volume(labels, Grid(SHAPE, np.eye(4))), fixed, interpolation="linear")
+    theirs = sitk.Resample(
+        *(sitk.GetImageFromArray(labels.T), fixed.shape, sitk.Transform(), sitk.sitkLabelLinear),
+        *((0.21, 0.13, 0.17), step.tolist()),
+    )
+    assert inside(fixed.nodes()).all()
+    np.testing.assert_array_equal(got.data, sitk.GetArrayFromImage(theirs).T)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+@pytest.mark.parametrize("dtype", [bool, *INTEGERS, np.uint64, *FLOATS, ">i4"])
+def test_labels_on_their_own_grid_are_the_labels(dtype: type, interpolation: str) -> None:
+    grid = oblique_grid(5, SHAPE)
+    labels = patches(np.int64).astype(dtype)
+    labels[0, 0, 0] = np.iinfo(labels.dtype).max if labels.dtype.kind in "iu" else 1
+    got = resample_labels(Volume(labels, grid), grid, interpolation=interpolation)
+    assert got.data.dtype == labels.dtype
+    np.testing.assert_array_equal(got.data, labels)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_are_copied_from_the_nearest_voxel_unless_told_otherwise(seed: int) -> None:
+    moving, fixed, through, _ = setting(seed)
+    labels = Volume(patches(np.int32, seed), moving)
+    expected = resample(labels, fixed, through, interpolation="nearest").data
+    np.testing.assert_array_equal(resample_labels(labels, fixed, through).data, expected)
+
+
+def test_of_labels_that_are_all_different_the_nearest_is_the_heaviest() -> None:
+    """990 labels, one a voxel: no two weights are added."""
+    grid = Grid(SHAPE, np.eye(4))
+    labels = Volume(np.random.default_rng(0).permutation(990).reshape(SHAPE) - 400, grid)
+    fixed = Grid((8, 9, 10), homogeneous(0.97 * np.eye(3), (0.31, 0.23, 0.41)))
+    got = resample_labels(labels, fixed, interpolation="linear")
+    np.testing.assert_array_equal(got.data, resample_labels(labels, fixed).data)
+
+
+@pytest.mark.parametrize(
+    ("row", "at", "expected"),
+    [
+        ([7, 7, 3, 3], 1.5, 3),  # half and half: the lower
+        ([3, 3, 7, 7], 1.5, 3),
+        ([7, 7, -3, -3], 1.5, -3),
+        ([7, 0, 7, 7], 0.5, 0),
+        ([7, 7, 7, 7], 3.5, 0),  # half and half with the background outside
+        ([-7, 7, 7, -7], 3.5, -7),
+        ([7, 7, 7, 7], 3.49, 7),
+        ([7, 7, 7, 7], -0.49, 7),
+        ([7, 7, 7, 7], -0.51, 0),
+        ([7, 7, 7, 7], 1e6, 0),
+        ([7, 3, 3, 3], 0.49, 7),
+        ([7, 3, 3, 3], 0.51, 3),
+    ],
+)
+@pytest.mark.parametrize("axis", range(3))
+def test_ties_go_to_the_lowest_label(row: list[int], at: float, expected: int, axis: int) -> None:
+    """On an oblique grid too, where coordinates are rounded; other axes between voxels."""
+    grid = oblique_grid(axis, (4, 4, 4))
+    labels = np.broadcast_to(np.reshape(row, [-1 if a == axis else 1 for a in range(3)]), (4, 4, 4))
+    points = grid.to_world(np.insert([[1.3, 1.6], [0.7, 1.2]], axis, at, axis=1))
+    for point in points:
+        one = Grid((1, 1, 1), homogeneous(np.eye(3), point))
+        got = resample_labels(Volume(labels, grid), one, interpolation="linear")
+        assert got.data.item() == expected
+
+
+@pytest.mark.parametrize("corner", list(np.ndindex(2, 2, 2)))
+def test_seven_corners_outweigh_the_nearest_until_it_is_very_near(
+    corner: tuple[int, int, int],
+) -> None:
+    labels = np.full((2, 2, 2), 5)
+    labels[corner] = 2
+    volume = Volume(labels, Grid((2, 2, 2), np.eye(4)))
+    for away, expected in ((0.25, 5), (0.2, 2)):  # (3/4)³ < 1/2 < (4/5)³
+        at = np.abs(np.array(corner) - away)
+        one = Grid((1, 1, 1), homogeneous(np.eye(3), at))
+        assert resample_labels(volume, one).data.item() == 2
+        assert resample_labels(volume, one, interpolation="linear").data.item() == expected
+
+
+def test_linear_labels_do_not_depend_on_slabs_and_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving, fixed, through, _ = setting(2)
+    series = np.stack([patches(np.int32, seed) for seed in range(2)], axis=-1)
+    whole = resample_labels(Volume(series, moving), fixed, through, interpolation="linear").data
+    monkeypatch.setattr(module, "SLAB_VOXELS", 9 * 12 * 3 + 7)
+    for t in range(2):
+        frame = Volume(np.asfortranarray(series[..., t]), moving)
+        alone = resample_labels(frame, fixed, through, interpolation="linear").data
+        np.testing.assert_array_equal(whole[..., t], alone)
+    assert (whole[..., 0] != whole[..., 1]).any()

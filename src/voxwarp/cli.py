@@ -49,6 +49,13 @@ class InterpolationName(str, Enum):
     cubic = "cubic"
 
 
+class Resampling(str, Enum):
+    """How label maps are resampled."""
+
+    nearest = "nearest"
+    linear = "linear"
+
+
 # Older versions of typer stand on the click package, newer ones carry their own: either way,
 # this is its ClickException, the base of every complaint about the command line's words.
 _UsageProblem: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
@@ -430,6 +437,194 @@ def _scores(done: Any) -> str:
             f"{best['val_folds_percent']:.4f} % (step {best['step']})"
         )
     return f", validation cost {best['val_cost']:.4f}" if "val_cost" in best else ""
+
+
+PairsArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Table of pairs (columns moving, fixed), table of scans, or a training's YAML file: "
+        "then all ordered pairs of a split.",
+        metavar="PAIRS",
+    ),
+]
+SplitOption = Annotated[
+    str, typer.Option(help="Whose scans: train, val, test or all; of a table that names splits.")
+]
+KindOption = Annotated[
+    str, typer.Option(help="Pairs of two people (inter), scans of one (retest), or all.")
+]
+ScanOption = Annotated[
+    str | None, typer.Option(help="Paths in a table of scans, such as t1/{id}.nii.gz.")
+]
+ScanLabelsOption = Annotated[
+    str | None, typer.Option(help="Of their label maps, such as labels/{id}.nii.gz.")
+]
+StructuresOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV table with columns value and structure; without it every value is a structure."
+    ),
+]
+RegionsOption = Annotated[
+    str | None, typer.Option(help="Label values of Dice-regions, such as 4-41,44,47-62 [all].")
+]
+ResamplingOption = Annotated[
+    Resampling, typer.Option(help="How labels are resampled: linear is one value at a time.")
+]
+BusyOption = Annotated[
+    bool, typer.Option("--busy", help="Other work is running: leave times out of tables.")
+]
+FirstOption = Annotated[int | None, typer.Option(help="Only so many pairs.", min=1)]
+
+
+@app.command()
+def evaluate(
+    pairs: PairsArgument,
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the rows.")],
+    model: Annotated[str, typer.Option(help="Name of a model, or its folder.")] = "default",
+    split: SplitOption = "test",
+    kind: KindOption = "all",
+    scan: ScanOption = None,
+    labels: ScanLabelsOption = None,
+    structures: StructuresOption = None,
+    regions: RegionsOption = None,
+    resampling: ResamplingOption = Resampling.nearest,
+    first: FirstOption = None,
+    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
+    cache: CacheOption = True,
+    busy: BusyOption = False,
+    overwrite: OverwriteOption = False,
+) -> int:
+    """Score a model on pairs of scans: overlap, distances, folds, time and memory."""
+    from .evaluation import evaluate as run
+
+    chosen = _pairs(pairs, split, scan, labels, kind, first)
+    rows = run(
+        chosen,
+        model,
+        out,
+        protocol=_protocol(chosen, structures, regions, resampling.value),
+        device=device.value,
+        cache=cache,
+        alone=not busy,
+        overwrite=overwrite,
+        progress=typer.echo,
+    )
+    return _rows_summary(rows, out)
+
+
+@app.command()
+def benchmark(
+    pairs: PairsArgument,
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the rows.")],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="With commas: affine, ants-syn, ants-syncc, greedy, elastix, convexadam, names "
+            "of models, NAME=WEIGHTS [all but ants-syncc, which takes an hour a pair, and default]."
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="That each method may use [cores].", min=0)] = 0,
+    limit: Annotated[float, typer.Option(help="Seconds for a pair.", min=1)] = 3600.0,
+    busy: BusyOption = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the warps (60 MB a pair).")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+    split: SplitOption = "test",
+    kind: KindOption = "all",
+    scan: ScanOption = None,
+    labels: ScanLabelsOption = None,
+    structures: StructuresOption = None,
+    regions: RegionsOption = None,
+    resampling: ResamplingOption = Resampling.nearest,
+    first: FirstOption = None,
+    device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.cpu,
+    overwrite: OverwriteOption = False,
+) -> int:
+    """Run other registration methods and ours on the same pairs, from the same affine map."""
+    from .benchmark import USUAL, Terms, entries
+    from .benchmark import benchmark as run
+
+    words = [w.strip() for w in methods.split(",")] if methods else list(USUAL)
+    found, skipped = entries(words)
+    for name, why in skipped.items():
+        _say(f"warning: {name} is skipped: {why}")
+    if not found:
+        raise InputError("methods: none of them can be run here")
+    chosen = _pairs(pairs, split, scan, labels, kind, first)
+    terms = Terms(
+        threads=threads or os.cpu_count() or 1,
+        limit=limit,
+        alone=not busy,
+        device=device.value,
+        keep=keep,
+    )
+    rows = run(
+        chosen,
+        found,
+        out,
+        protocol=_protocol(chosen, structures, regions, resampling.value),
+        terms=terms,
+        overwrite=overwrite,
+        retry=retry,
+        progress=typer.echo,
+    )
+    return _rows_summary(rows, out)
+
+
+@app.command()
+def figures(
+    rows: Annotated[
+        list[Path], typer.Argument(help="Folders of evaluate or benchmark.", metavar="ROWS...")
+    ],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
+    learning: Annotated[
+        Path | None, typer.Option(help="CSV file of trainings: sweep of λ, number of people.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Method that the others are compared with [the last].")
+    ] = None,
+) -> None:
+    """Make tables and figures (PNG, SVG) from the rows of evaluations and benchmarks."""
+    from .figures import draw
+
+    for path in draw(rows, out, learning=learning, reference=reference):
+        typer.echo(path)
+
+
+def _pairs(
+    table: Path,
+    split: str,
+    scan: str | None,
+    labels: str | None,
+    kind: str,
+    first: int | None,
+) -> list:
+    from .pairs import read_pairs
+
+    return read_pairs(table, split=split, scan=scan, labels=labels, kind=kind)[:first]
+
+
+def _protocol(pairs: list, structures: Path | None, regions: str | None, labels: Any) -> Any:
+    from .config import Structures
+    from .scoring import Protocol, ranges, values_of
+    from .structures import structures_of
+
+    wanted = Structures(table=None if structures is None else str(structures))
+    table = structures_of(wanted, lambda split: values_of(pairs))
+    return Protocol(table, None if regions is None else ranges(regions), labels)
+
+
+def _rows_summary(rows: list[dict], out: Path) -> int:
+    """The mean of each method; 3 where a pair could not be done."""
+    from .evaluation import summary
+
+    for words in summary(rows):
+        typer.echo(words)
+    typer.echo(out / "pairs.csv")
+    return 3 if any(row["status"] != "ok" for row in rows) else 0
 
 
 @cache_app.callback()

@@ -42,6 +42,27 @@ def write_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
     write_bytes(path, stream.getvalue())
 
 
+def write_elastix_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
+    """Write the map as elastix's ``TransformParameters`` text, to be its initial transform.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    matrix = _FLIP @ affine.fixed_to_moving @ _FLIP
+    numbers = " ".join(repr(float(x)) for x in (*matrix[:3, :3].ravel(), *matrix[:3, 3]))
+    lines = [
+        '(Transform "AffineTransform")',
+        "(NumberOfParameters 12)",
+        f"(TransformParameters {numbers})",
+        '(InitialTransformParametersFileName "NoInitialTransform")',
+        '(HowToCombineTransforms "Compose")',
+        "(FixedImageDimension 3)",
+        "(MovingImageDimension 3)",
+        "(CenterOfRotationPoint 0 0 0)",
+    ]
+    write_bytes(path, "\n".join([*lines, ""]).encode())
+
+
 def read_affine(path: str | os.PathLike[str]) -> Affine:
     """Read an ITK affine: MATLAB v4 ``.mat``, or text ``.txt`` or ``.tfm``, any centre.
 

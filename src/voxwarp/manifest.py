@@ -72,6 +72,18 @@ class _Row(NamedTuple):
 
 
 def gather(data: Data, seed: int) -> list[Scan]:
+    """``scans_of`` a training.
+
+    Raises:
+        InputError: see there, or nobody is to be trained on.
+    """
+    scans = scans_of(data, seed)
+    if not any(scan.split == "train" for scan in scans):
+        raise InputError(f"data: none of the {len(scans)} scans is in split train")
+    return scans if data.people is None else _first_people(scans, data.people, seed)
+
+
+def scans_of(data: Data, seed: int) -> list[Scan]:
     """All scans of the sources, each with a split; those of one person have the same.
 
     People without a split are put into one by lots drawn from the seed and their names, so the
@@ -82,17 +94,14 @@ def gather(data: Data, seed: int) -> list[Scan]:
         seed: of the lots.
 
     Raises:
-        InputError: a source is missing, empty or wrong in a row, a scan is there twice, a person
-            in two splits, or nobody is to be trained on.
+        InputError: a source is missing, empty or wrong in a row, a scan is there twice, or a
+            person in two splits.
     """
     _check_names(data.sources)
     rows = [row for source in data.sources for row in _rows(source)]
     _check_duplicates(rows)
     splits = _splits(rows, data.fractions, seed)
-    scans = [Scan(**{**row._asdict(), "split": splits[row.key]}) for row in rows]
-    if not any(scan.split == "train" for scan in scans):
-        raise InputError(f"data: none of the {len(scans)} scans is in split train")
-    return scans if data.people is None else _first_people(scans, data.people, seed)
+    return [Scan(**{**row._asdict(), "split": splits[row.key]}) for row in rows]
 
 
 def shares(number: int, fractions: Mapping[Split, float]) -> dict[Split, int]:

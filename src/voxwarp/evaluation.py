@@ -1,0 +1,322 @@
+"""A model on every pair of a list: rows of numbers, and a record of where they come from."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import InputError
+from .files import check_readable, check_writable, write_bytes
+from .meter import Meter
+from .model import Model, has_bfloat16
+from .pairs import Pair
+from .registration import Registration, origin, register, torch_device, versions
+from .rows import PAIR_COLUMNS, PAIRS, STRUCTURE_COLUMNS, STRUCTURES, Row, read_rows, write_rows
+from .scoring import Found, Protocol, measure, read_case
+
+EVALUATE = "evaluate.json"
+
+Progress = Callable[[str], None]
+
+
+# ----------------------------------------------------------------------------------------- Rows
+
+
+@dataclass
+class Sheet:
+    """The two files of rows in a folder; what is there already is kept and added to."""
+
+    folder: Path
+    pairs: list[Row] = field(default_factory=list)
+    structures: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Sheet":
+        """With the rows that the folder holds; structures of no pair are what a crash left."""
+        if not (folder / PAIRS).exists():
+            return cls(folder)
+        pairs = read_rows(folder / PAIRS, PAIR_COLUMNS)
+        there = {_key(row) for row in pairs}
+        structures = read_rows(folder / STRUCTURES, STRUCTURE_COLUMNS)
+        return cls(folder, pairs, [row for row in structures if _key(row) in there])
+
+    def holds(self, method: str, pair: Pair) -> bool:
+        """Whether there is a row of this method and pair."""
+        return any(_key(row) == (method, *pair.key) for row in self.pairs)
+
+    def add(self, method: str, row: Row, structures: Iterable[Row] = ()) -> None:
+        """Add the rows of a pair and write both files, that of the pairs last."""
+        self.pairs.append({"method": method} | row)
+        self.structures += [{"method": method} | structure for structure in structures]
+        self.write()
+
+    def forget(self, method: str, *, failed: bool) -> None:
+        """Drop the rows of a method, or of its failures alone."""
+        gone = {
+            _key(row)
+            for row in self.pairs
+            if row["method"] == method and not (failed and row["status"] == "ok")
+        }
+        self.pairs = [row for row in self.pairs if _key(row) not in gone]
+        self.structures = [row for row in self.structures if _key(row) not in gone]
+
+    def write(self) -> None:
+        """Write both files, that of the pairs, which is the record, last."""
+        write_rows(self.folder / STRUCTURES, STRUCTURE_COLUMNS, self.structures)
+        write_rows(self.folder / PAIRS, PAIR_COLUMNS, self.pairs)
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["method"], row["moving"], row["fixed"]
+
+
+def failure(pair: Pair, status: str, reason: str, labels: str) -> Row:
+    """The row of a pair that a method could not do."""
+    return {
+        "kind": pair.kind,
+        "moving": pair.moving.name,
+        "fixed": pair.fixed.name,
+        "moving_person": pair.moving.person,
+        "fixed_person": pair.fixed.person,
+        "status": status,
+        "reason": " ".join(reason.split())[:200],
+        "labels": labels,
+    }
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write JSON with NaN as null, whole or not at all."""
+    write_bytes(path, (json.dumps(_finite(record), indent=2) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were made on."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(x for x in lines if x.startswith("model name")).partition(":")[2].strip()
+    memory = math.nan
+    with suppress(ValueError, OSError, AttributeError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+        "system": platform.platform(),
+        "bfloat16_instructions": has_bfloat16(torch.device("cpu")),
+    }
+
+
+def inputs_of(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Paths and SHA-256 of all scans and label maps, by name.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    subjects = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
+    for subject in subjects.values():
+        for path, what in ((subject.path, "image"), (subject.labels, "label map")):
+            if path is not None:
+                check_readable(path, what)
+    return {
+        name: {"image": origin(s.path), "labels": origin(s.labels)} for name, s in subjects.items()
+    }
+
+
+def couples(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Pairs with the ones the other way round, which are compared with each other."""
+    joined: dict[frozenset[str], list[Pair]] = {}
+    for pair in pairs:
+        joined.setdefault(frozenset(pair.key), []).append(pair)
+    return list(joined.values())
+
+
+# ---------------------------------------------------------------------------------------- Model
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    protocol: Protocol,
+    device: str = "auto",
+    cache: bool = True,
+    alone: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Register every pair with a model, as ``register`` does, and write its numbers.
+
+    The folder gets ``pairs.csv``, ``structures.csv`` and ``evaluate.json`` with where they come
+    from. An evaluation that was interrupted goes on with the pairs that are missing.
+
+    Args:
+        pairs: from ``pairs.read_pairs``.
+        model: name of an installed model, or a model's folder.
+        out: folder of the results.
+        protocol: what is counted.
+        device: see ``register``.
+        cache: see ``register``; the time of what comes from the cache is that of its finding.
+        alone: nothing else runs on the machine, so that times count.
+        overwrite: begin anew.
+        progress: called with a line for every pair.
+
+    Returns:
+        The rows of the pairs.
+
+    Raises:
+        InputError: an input is missing, or the folder holds rows of another evaluation.
+    """
+    out, loaded = Path(out), Model.load(model)
+    record: dict[str, Any] = {
+        "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
+        "protocol": protocol.described(),
+        "inputs": inputs_of(pairs),
+    }
+    sheet = begin(out, EVALUATE, record, overwrite=overwrite)
+    record |= {"versions": versions(), "machine": machine(), "stages": {}}
+    options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
+    target, warm_up = torch_device(device), math.nan
+    where = "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target)
+    for couple in couples(pairs):
+        todo = [pair for pair in couple if not sheet.holds(loaded.name, pair)]
+        if not todo:
+            continue
+        if math.isnan(warm_up):  # the first run of a network takes longer than the others
+            warm_up = sum(_registered(todo[0], options)[1].seconds.values())
+        done = {pair.key: _registered(pair, options) for pair in couple}
+        for pair in todo:
+            result, meter = done[pair.key]
+            other, _ = done.get(pair.swapped_key, (None, None))
+            if isinstance(result, str):
+                row, structures = failure(pair, "failed", result, protocol.labels), list[Row]()
+            else:
+                mask = result.fixed_mask
+                case = read_case(pair, None if mask is None else mask.data != 0)
+                found = Found(result.transform, result.warp, result.inverse)
+                swapped = other.transform if isinstance(other, Registration) else None
+                row, structures = measure(case, found, protocol, swapped)
+                row |= _times(result, meter)
+            row |= {
+                "device": where,
+                "threads": torch.get_num_threads(),
+                "timed": "yes" if alone else "no",
+            }
+            record["stages"]["_to_".join(pair.key)] = {
+                "seconds": meter.seconds,
+                "memory_mb": meter.memory_mb,
+            }
+            sheet.add(loaded.name, row, structures)
+            write_record(out / EVALUATE, record | {"warm_up_s": warm_up, "pairs": sheet.pairs})
+            if progress:
+                progress(line(sheet.pairs[-1]))
+    return sheet.pairs
+
+
+def _registered(pair: Pair, options: dict[str, Any]) -> tuple[Registration | str, Meter]:
+    """The registration, or why there is none, and what its stages took."""
+    meter = Meter()
+    try:
+        return register(pair.moving.path, pair.fixed.path, progress=meter.start, **options), meter
+    except Exception as error:  # one pair's trouble is not the others'
+        return f"{type(error).__name__}: {error}", meter
+    finally:
+        meter.stop()
+
+
+def _times(result: Registration, meter: Meter) -> Row:
+    """Of the stages of ``register``; measuring is no part of what a user waits for."""
+    seconds = {name: took for name, took in meter.seconds.items() if name != "measure"}
+    sides = [result.metrics["preparation"][side] for side in ("moving", "fixed")]
+    return {
+        "affine_s": sum(sum(side["seconds"].values()) for side in sides),
+        "deform_s": seconds["network"] + seconds["compose"],
+        "whole_s": math.nan if any(s.get("from_cache") for s in sides) else sum(seconds.values()),
+        "memory_mb": max(meter.memory_mb.values()),
+    }
+
+
+def begin(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) -> Sheet:
+    """The rows that a folder holds, if they were made with the same settings.
+
+    Args:
+        out: folder of the results.
+        name: of the record in it.
+        settings: that rows in one file have to share; as the record has them.
+        overwrite: drop the rows that are there.
+
+    Raises:
+        InputError: it holds rows that were made otherwise, or cannot be written.
+    """
+    check_writable(out)
+    if overwrite:
+        for there in (PAIRS, STRUCTURES, name):
+            (out / there).unlink(missing_ok=True)
+    if (out / PAIRS).exists() and not (out / name).exists():
+        raise InputError(f"output {out}: it holds rows of another command: use another folder")
+    if (out / name).exists():
+        before = json.loads((out / name).read_text(encoding="utf-8"))
+        other = [k for k, v in _finite(settings).items() if before.get(k) != v]
+        if other:
+            raise InputError(
+                f"output {out}: its rows were made with other {' and '.join(other)}: use "
+                f"--overwrite to begin anew, or another folder"
+            )
+    return Sheet.open(out)
+
+
+def line(row: Row) -> str:
+    """A row in a few words."""
+    words = f"{row['method']}: {row['moving']} -> {row['fixed']}"
+    if row["status"] != "ok":
+        return f"{words}: {row['status']} ({row['reason']})"
+    parts = [
+        f"Dice {row['dice']:.3f}" if not math.isnan(row.get("dice", math.nan)) else "",
+        f"folds {row['folds']}",
+        f"local NCC {row['local_ncc']:.3f}",
+        f"{row['deform_s']:.2f} s" if not math.isnan(row.get("deform_s", math.nan)) else "",
+    ]
+    return f"{words}: {', '.join(filter(None, parts))}"
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """A line of means for every method and kind of pairs."""
+    lines = []
+    for method, kind in dict.fromkeys((row["method"], row["kind"]) for row in rows):
+        all_of = [row for row in rows if (row["method"], row["kind"]) == (method, kind)]
+        done = [row for row in all_of if row["status"] == "ok"]
+        parts = [f"{len(done)} of {len(all_of)} pairs"]
+        for column, words in _SUMMARY.items():
+            values = [v for row in done if not math.isnan(v := row.get(column, math.nan))]
+            if values:
+                parts.append(words.format(sum(values) / len(values)))
+        lines.append(f"{method}, {kind}: {', '.join(parts)}")
+    return lines
+
+
+_SUMMARY = {
+    "dice": "Dice {:.4f}",
+    "dice_regions": "Dice-regions {:.4f}",
+    "hd95_mm": "HD95 {:.2f} mm",
+    "tre_mm": "TRE {:.2f} mm",
+    "folds": "folds {:.1f}",
+    "local_ncc": "local NCC {:.3f}",
+    "deform_s": "deformable stage {:.2f} s",
+    "memory_mb": "{:.0f} MB",
+}

@@ -1,0 +1,65 @@
+"""Time and peak memory of the stages of a computation. Only the standard library is imported."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Meter:
+    """What each stage took.
+
+    Attributes:
+        seconds: by stage, wall clock.
+        memory_mb: by stage, the most memory that the process held during it, in 10⁶ bytes, what
+            it held before included. Where the system cannot forget earlier peaks (Linux can),
+            it is the most so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.memory_mb: dict[str, float] = {}
+        self._stage, self._since = "", 0.0
+
+    def start(self, stage: str) -> None:
+        """End the stage before, if one is running, and begin this one."""
+        self.stop()
+        forget_peak()
+        self._stage, self._since = stage, time.perf_counter()
+
+    def stop(self) -> None:
+        """End the running stage; a stage that ran before goes on adding up."""
+        if not self._stage:
+            return
+        took = time.perf_counter() - self._since
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + took
+        self.memory_mb[self._stage] = max(self.memory_mb.get(self._stage, 0.0), peak_mb())
+        self._stage = ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """The block is the stage."""
+        self.start(name)
+        try:
+            yield
+        finally:
+            self.stop()
+
+
+def peak_mb() -> float:
+    """The most memory this process has held since ``forget_peak``, resident, in 10⁶ bytes."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = _STATUS.read_text().splitlines()
+        return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+
+
+def forget_peak() -> None:
+    """Let ``peak_mb`` count from now, where the system can do that."""
+    with suppress(OSError):
+        _CLEAR.write_text("5")
