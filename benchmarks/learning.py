@@ -1,7 +1,7 @@
 """The paper's two networks learning: step by step, with λ, with the number of people.
 
     python benchmarks/learning.py RUNS ROWS.csv [experiment ...]
-    python benchmarks/learning.py --figures ROWS.csv FOLDER
+    voxwarp figures --learning ROWS.csv -o FOLDER
 
 Each training is a ``voxwarp train`` of a configuration in configs/, in RUNS, with a higher
 learning rate and far fewer steps than the paper's, coarse to fine, and NCC windows of 5 voxels;
@@ -56,8 +56,6 @@ def trainings() -> list[dict]:
 
 
 def main() -> None:
-    if sys.argv[1] == "--figures":
-        return figures(Path(sys.argv[2]), Path(sys.argv[3]))
     runs, out, wanted = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     rows = []
     for training in trainings():
@@ -91,40 +89,6 @@ def rows_of(training: dict, folder: Path) -> list[dict]:
         log = [row for row in csv.DictReader(stream) if row["val_dice"]]
     about = {k: v for k, v in training.items() if k != "changes"}
     return [about | {k: row[k] for k in COLUMNS if k in row} for row in log]
-
-
-def figures(source: Path, folder: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    with open(source, newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    sweep = {float(r["smoothness"]): r for r in rows if r["experiment"] == "lambda"}  # the last
-    figure, left = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    right = left.twinx()
-    weights = sorted(sweep)
-    left.plot(weights, [float(sweep[w]["val_dice"]) for w in weights], "ko-", label="Dice-30")
-    folds = [float(sweep[w]["val_folds_percent"]) for w in weights]
-    right.plot(weights, folds, "s--", color="0.5", label="folds")
-    left.set(xscale="log", xlabel="λ", ylabel="Dice of 30 structures, val")
-    right.set_ylabel("folded voxels, %")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    for ending in ("png", "svg"):
-        figure.savefig(folder / f"lambda.{ending}", dpi=150)
-    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for network, style in (("vm1", "ko-"), ("vm2", "ks--")):
-        chosen = [r for r in rows if (r["experiment"], r["network"]) == ("networks", network)]
-        steps = [int(r["step"]) for r in chosen]
-        label = f"VoxelMorph-{network[-1]}"
-        axes.plot(steps, [float(r["val_dice"]) for r in chosen], style, label=label, markersize=4)
-    for begins in 700, 1000:
-        axes.axvline(begins, color="0.8", linewidth=1, zorder=0)
-    axes.set(xlabel="steps: at 4 mm, 2 mm, 1 mm", ylabel="Dice of 30 structures, val")
-    axes.legend(frameon=False)
-    for ending in ("png", "svg"):
-        figure.savefig(folder / f"learning.{ending}", dpi=150)
 
 
 if __name__ == "__main__":

@@ -58,12 +58,13 @@ MAY_IMPORT = {
     "meter": "",
     "rows": "errors files",
     "statistics": "errors rows",
-    "figures": "errors files rows statistics",
+    "tables": "rows statistics",
+    "figures": "errors files rows statistics tables",
     "pairs": "config errors files manifest",
     "scoring": "errors metrics pairs prepare resample rows structures transform volume",
     "evaluation": "errors files meter model pairs registration rows scoring",
     "baselines": "*",
-    "benchmark": "baselines errors evaluation formats keras model named pairs prepare "
+    "benchmark": "baselines errors evaluation files formats keras model named pairs prepare "
     "registration rows scoring transform volume",
     "cli": "*",
     "__main__": "cli",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cohorts import table
 from voxwarp.config import Data
 from voxwarp.errors import InputError
-from voxwarp.manifest import Scan, gather, shares
+from voxwarp.manifest import Scan, gather, scans_of, shares
 
 
 def table_data(path: Path, **more) -> Data:
@@ -348,6 +348,44 @@ def test_fewer_people_are_the_first_of_more(tmp_path):
         split_of_people(tmp_path, rows, people=33)
     chosen = [split_of_people(tmp_path, rows, seed, split="train", people=5) for seed in range(6)]
     assert len({tuple(sorted(people)) for people in chosen}) == 6
+
+
+def test_all_scans_of_a_data_set_that_nobody_is_trained_on(tmp_path):
+    """``gather`` wants somebody to train on, ``scans_of`` does not."""
+    path = table(tmp_path / "t.csv", "scan,person,split\na.nii,x,val\nb.nii,x,\nc.nii,y,test\n")
+    found = scans_of(table_data(path), 0)
+    assert [(s.path.name, s.person, s.split) for s in found] == [
+        *(("a.nii", "x", "val"), ("b.nii", "x", "val"), ("c.nii", "y", "test")),
+    ]
+    with pytest.raises(InputError, match="none of the 3 scans is in split train"):
+        gather(table_data(path), 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=people_with_scans(), seed=st.integers(0, 3), people=st.integers(1, 3))
+def test_a_training_on_fewer_people_takes_from_all_scans(tmp_path_factory, rows, seed, people):
+    """As they are and where they are: only people of train are left out."""
+    text = "scan,person\n" + "".join(f"{p}-{n}.nii,{p}\n" for p, n in rows)
+    path = table(tmp_path_factory.mktemp("all") / "t.csv", text)
+    everybody = scans_of(table_data(path, people=people), seed)
+    assert [scan.path.name for scan in everybody] == [f"{p}-{n}.nii" for p, n in rows]
+    assert everybody == scans_of(table_data(path), seed) == gather(table_data(path), seed)
+    train = {scan.key for scan in everybody if scan.split == "train"}
+    if people > len(train):
+        return
+    some = gather(table_data(path, people=people), seed)
+    chosen = {scan.key for scan in some if scan.split == "train"}
+    assert len(chosen) == people
+    assert some == [s for s in everybody if s.split != "train" or s.key in chosen]
+
+
+@pytest.mark.parametrize(
+    "text", [text for text, m in WRONG_TABLES.items() if "none of the" not in m]
+)
+def test_scans_of_a_wrong_table_are_refused(tmp_path, text):
+    path = table(tmp_path / "t.csv", text)
+    with pytest.raises(InputError, match=WRONG_TABLES[text]):
+        scans_of(table_data(path), 0)
 
 
 @pytest.mark.data

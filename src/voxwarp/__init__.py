@@ -10,26 +10,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .apply import SavedTransform, apply_to_image, apply_to_points, load_transform
     from .errors import InputError
+    from .evaluation import evaluate
     from .grid import Grid
     from .model import Model
+    from .pairs import Pair, read_pairs
     from .prepare import Settings
     from .preprocessing import Preprocessed, preprocess
     from .registration import Registration, register
+    from .scoring import Protocol
     from .volume import Volume, read_volume, write_volume
 
 _HOME = {
     "Grid": "grid",
     "InputError": "errors",
     "Model": "model",
+    "Pair": "pairs",
     "Preprocessed": "preprocessing",
+    "Protocol": "scoring",
     "Registration": "registration",
     "SavedTransform": "apply",
     "Settings": "prepare",
     "Volume": "volume",
     "apply_to_image": "apply",
     "apply_to_points": "apply",
+    "evaluate": "evaluation",
     "load_transform": "apply",
     "preprocess": "preprocessing",
+    "read_pairs": "pairs",
     "read_volume": "volume",
     "register": "registration",
     "write_volume": "volume",
@@ -39,7 +46,9 @@ __all__ = [
     "Grid",
     "InputError",
     "Model",
+    "Pair",
     "Preprocessed",
+    "Protocol",
     "Registration",
     "SavedTransform",
     "Settings",
@@ -47,8 +56,10 @@ __all__ = [
     "__version__",
     "apply_to_image",
     "apply_to_points",
+    "evaluate",
     "load_transform",
     "preprocess",
+    "read_pairs",
     "read_volume",
     "register",
     "write_volume",

@@ -6,11 +6,17 @@ of its own, so that a crash, a hang or a leak stays there. Nothing heavy is impo
 needed: what other tools hold in memory shall not be ours.
 """
 
+import ctypes
+import hashlib
 import json
+import os
+import re
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .errors import InputError
 from .meter import Meter
 
 if TYPE_CHECKING:
@@ -28,7 +35,8 @@ if TYPE_CHECKING:
 # The affine map as it is given to a method, for ITK, greedy and elastix; then what it leaves.
 AFFINE, AFFINE_TEXT, AFFINE_ELASTIX = "0GenericAffine.mat", "affine.txt", "affine-elastix.txt"
 WARP, INVERSE, WARPED = "1Warp.nii.gz", "1InverseWarp.nii.gz", "Warped.nii.gz"
-RECORD = "run.json"
+JOB, RECORD = "job.json", "run.json"
+KERAS = ".h5", ".hdf5"  # endings of the weights of the paper's authors
 
 QUICK, REPEATS = 10.0, 3  # seconds of a deformable stage that is repeated, and how often
 
@@ -46,6 +54,8 @@ class Job:
         weights: of a network: an installed model, a model's folder or a Keras file.
         device: "cpu", "cuda" or "auto", of a network.
         repeat: run a quick deformable stage several times, since its first run warms up.
+        weights_sha256: of the weights, to be refused if they are others by then.
+        package: name and version of the package behind the method.
     """
 
     method: str
@@ -58,6 +68,8 @@ class Job:
     weights: str | None = None
     device: str = "cpu"
     repeat: bool = True
+    weights_sha256: str = ""
+    package: str = ""
 
     @property
     def place(self) -> Path:
@@ -65,7 +77,10 @@ class Job:
         return Path(self.folder)
 
     def save(self) -> Path:
-        """Write it and the affine map into its folder, as the methods and this module want them."""
+        """Write it and the affine map into its folder, as the methods and this module want them.
+
+        Its paths are absolute then: whoever reads it may be elsewhere.
+        """
         from .formats import write_affine, write_elastix_affine
         from .transform import Affine
 
@@ -76,8 +91,13 @@ class Job:
         write_affine(start, self.place / AFFINE)
         write_elastix_affine(start, self.place / AFFINE_ELASTIX)
         np.savetxt(self.place / AFFINE_TEXT, start.fixed_to_moving)
-        path = self.place / "job.json"
-        path.write_text(json.dumps(asdict(self)))
+        paths = {
+            key: str(Path(getattr(self, key)).absolute()) for key in ("fixed", "moving", "folder")
+        }
+        if self.weights is not None:
+            paths["weights"] = located(self.weights)
+        path = self.place.absolute() / JOB
+        path.write_text(json.dumps(asdict(self) | paths))
         return path
 
 
@@ -212,14 +232,19 @@ def greedy(run: Run) -> None:
     same = f"-d 3 -threads {job.threads}"
     run.deform(
         lambda: tool.execute(
-            f"{same} -m NCC 2x2x2 -n 100x50x10 -i {job.fixed} {job.moving} "
-            f"-it {place / AFFINE_TEXT} -o {place / 'warp.nii'}"
+            f"{same} -m NCC 2x2x2 -n 100x50x10 -i {_word(job.fixed)} {_word(job.moving)} "
+            f"-it {_word(place / AFFINE_TEXT)} -o {_word(place / 'warp.nii')}"
         )
     )
     with run.meter.stage("inverse"):
-        tool.execute(f"{same} -iw {place / 'warp.nii'} {place / 'inverse.nii'}")
+        tool.execute(f"{same} -iw {_word(place / 'warp.nii')} {_word(place / 'inverse.nii')}")
     warp, inverse = _itk_fields(place / "warp.nii", place / "inverse.nii")
     run.write(warp, inverse)
+
+
+def _word(path: str | Path) -> str:
+    """A path as one word of greedy's command line, spaces and quotes in it or not."""
+    return re.sub(r"([^\w/.-])", r"\\\1", str(path))
 
 
 def _itk_fields(*paths: Path) -> list[Any]:
@@ -239,7 +264,9 @@ def elastix(run: Run) -> None:
     with run.meter.stage("read"):
         fixed, moving = (itk.imread(path, itk.F) for path in (job.fixed, job.moving))
         parameters = itk.ParameterObject.New()
-        parameters.AddParameterMap(parameters.GetDefaultParameterMap("bspline"))
+        settings = parameters.GetDefaultParameterMap("bspline")
+        settings["WriteResultImage"] = ("false",)  # the moved image, which everybody makes alike
+        parameters.AddParameterMap(settings)
 
     def stage() -> Any:
         # Threads are those of the environment: number_of_threads= is a segmentation fault (0.25.4).
@@ -308,6 +335,8 @@ def network(run: Run) -> None:
     device = torch_device(job.device)
     with run.meter.stage("read"):
         model = model_of(str(job.weights))
+        if job.weights_sha256 not in ("", model.sha256):
+            raise InputError(f"model {job.weights}: its weights have changed meanwhile")
         model.network.to(device)
         fixed, moving = read_volume(job.fixed), read_volume(job.moving)
     poses = [Affine(np.array(pose)) for pose in (job.template_to_fixed, job.template_to_moving)]
@@ -329,13 +358,34 @@ def model_of(weights: str) -> "Model":
     """The model of that name or folder, or the one in a Keras file.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or its scans lie elsewhere than in MNI152 space.
     """
     from .keras import import_keras
     from .model import Model
 
-    is_keras = weights.endswith((".h5", ".hdf5"))
-    return import_keras(weights) if is_keras else Model.load(weights)
+    if weights.endswith(KERAS):
+        model = import_keras(weights)
+        model.sha256 = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        return model
+    model = Model.load(weights)
+    if model.recipe.alignment != "mni152":
+        raise InputError(
+            f"model {weights}: it takes scans as they lie ({model.recipe.alignment}), and all "
+            f"methods of a benchmark start from an affine map through MNI152 space"
+        )
+    return model
+
+
+def located(weights: str) -> str:
+    """Where the model of that name, folder or Keras file is, wherever one looks from.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    from .model import find
+
+    path = Path(weights) if weights.endswith(KERAS) else find(weights)
+    return str(path.absolute())
 
 
 class Method(NamedTuple):
@@ -381,11 +431,30 @@ def missing(method: str) -> str | None:
 
 
 def main() -> None:
-    """Do the job whose file is named, and leave its record beside the other files."""
+    """Do the job whose file is named, and leave its record beside the other files.
+
+    A second word is the number of the process that waits for it, and that it shall not outlive.
+    """
+    if len(sys.argv) > 2:
+        _end_with(int(sys.argv[2]))
     job = Job(**json.loads(Path(sys.argv[1]).read_text()))
-    run = Run(job)
-    method_of(job.method)(run)
-    (job.place / RECORD).write_text(json.dumps(run.record(), indent=2) + "\n")
+    run, record = Run(job), dict[str, Any]()
+    try:
+        method_of(job.method)(run)
+        record = run.record()
+    except Exception as error:  # said here, since what tools print may come after the traceback
+        record = {"reason": f"{type(error).__name__}: {error}".strip().splitlines()[-1]}
+        raise
+    finally:
+        (job.place / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _end_with(parent: int) -> None:
+    """Be killed when the parent ends, however it does; Linux can do that."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit("the process that wanted this is gone")
 
 
 if __name__ == "__main__":

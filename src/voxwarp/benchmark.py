@@ -1,24 +1,40 @@
 """Methods side by side: each on every pair, one at a time, in a process of its own."""
 
+import fcntl
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import baselines
-from .baselines import AFFINE, INVERSE, METHODS, RECORD, WARP, Job, method_of, missing, model_of
+import torch
+
+from .baselines import (
+    AFFINE,
+    INVERSE,
+    JOB,
+    METHODS,
+    RECORD,
+    WARP,
+    Job,
+    located,
+    method_of,
+    missing,
+    model_of,
+)
 from .errors import InputError
 from .evaluation import (
     Progress,
+    Sheet,
     begin,
     couples,
     failure,
@@ -27,14 +43,15 @@ from .evaluation import (
     machine,
     write_record,
 )
+from .files import check_writable
 from .formats import read_affine, read_warp
 from .model import installed
 from .pairs import Pair, Subject
 from .prepare import examine
-from .registration import versions
+from .registration import origin, versions
 from .rows import Row
-from .scoring import Found, Protocol, measure, read_case
-from .transform import Chain
+from .scoring import Found, Protocol, measure, read_case, read_landmarks, values_of
+from .transform import Chain, Transform
 from .volume import read_volume
 
 BENCHMARK = "benchmark.json"
@@ -91,8 +108,8 @@ def entries(words: Sequence[str]) -> tuple[list[Entry], dict[str, str]]:
         name, _, weights = word.partition("=")
         if name in found or name in skipped:
             raise InputError(f"methods: {name} is there twice")
-        if not name or "/" in name:
-            raise InputError(f"methods: {word!r}: give it a name, as NAME=WEIGHTS")
+        if not _names_a_file(name) or (weights and name in METHODS):
+            raise InputError(f"methods: {word!r}: give it a name of its own, as NAME=WEIGHTS")
         if weights:
             found[name] = _own(name, weights)
         elif name in METHODS and name != "network":
@@ -102,7 +119,7 @@ def entries(words: Sequence[str]) -> tuple[list[Entry], dict[str, str]]:
             else:
                 found[name] = Entry(name, name)
         elif name in installed():
-            found[name] = Entry(name, "network", name)
+            found[name] = Entry(name, "network", located(name))
         elif name in AUTHORS:
             skipped[name] = f"its weights are not here: {name}=FILE.h5"
         else:
@@ -117,7 +134,12 @@ def _own(name: str, source: str) -> Entry:
         method_of(source)
         return Entry(name, source)
     model_of(source)
-    return Entry(name, "network", str(Path(source).absolute()) if Path(source).exists() else source)
+    return Entry(name, "network", located(source))
+
+
+def _names_a_file(name: str) -> bool:
+    """Whether a file can have this name, beside another in one name, and is not hidden then."""
+    return bool(re.fullmatch(r"[^\s./\\][^/\\\0\r\n]*", name)) and len(name.encode()) <= 120
 
 
 def benchmark(
@@ -136,7 +158,8 @@ def benchmark(
     The folder gets ``pairs.csv``, ``structures.csv``, ``benchmark.json`` and, for every run,
     ``transforms/METHOD/PAIR/run.json`` with its log. A benchmark that was interrupted goes on
     where it stopped, and more methods and pairs can be added. A method that fails on a pair, or
-    takes too long, leaves a row that says so.
+    takes too long, leaves a row that says so. Transforms that were kept are measured again where
+    their rows are gone, and stand for what their run.json says, threads and times included.
 
     Args:
         pairs: brains, from ``pairs.read_pairs``.
@@ -144,7 +167,7 @@ def benchmark(
         out: folder of the results.
         protocol: what is counted.
         terms: what each method gets.
-        overwrite: begin anew.
+        overwrite: drop the rows that are there; what failed or took too long is run again.
         retry: run again what failed or took too long.
         progress: called with a line for every pair.
 
@@ -152,79 +175,118 @@ def benchmark(
         The rows of the pairs.
 
     Raises:
-        InputError: an input is missing or is no brain, or the folder holds rows that were made
-            otherwise.
+        InputError: an input is missing or is no brain, the folder holds rows that were made
+            otherwise, or another benchmark is at work in it.
     """
-    record: dict[str, Any] = {"protocol": protocol.described()}
-    sheet = begin(out, BENCHMARK, record, overwrite=overwrite)
-    record |= _provenance(pairs, methods)
-    write_record(out / BENCHMARK, record)
-    places = _places(pairs, out)
-    for entry in methods:
-        if retry:
-            sheet.forget(entry.name, failed=True)
-        for couple in couples(pairs):
-            todo = [pair for pair in couple if not sheet.holds(entry.name, pair)]
-            if not todo:
-                continue
-            runs = {pair.key: _run(pair, entry, out, places, terms, retry) for pair in couple}
-            for pair in todo:
-                row, structures = _measured(pair, runs, protocol)
-                sheet.add(entry.name, row, structures)
-                if progress:
-                    progress(line(sheet.pairs[-1]))
-            if not terms.keep:
-                for job, _ in runs.values():
-                    _clear(job.place)
-    return sheet.pairs
+    _check(pairs)
+    with _alone_in(out):
+        sheet = begin(out, BENCHMARK, {"protocol": protocol.described()}, overwrite=overwrite)
+        record = {"protocol": protocol.described()} | _provenance(pairs, methods)
+        record = _joined(record, out, sheet)
+        places = _places(pairs, out, terms)
+        write_record(out / BENCHMARK, record)
+        for entry in methods:
+            about = record["methods"][entry.name]
+            jobs = {pair.key: _job(pair, entry, about, out, places, terms) for pair in pairs}
+            if retry:
+                _forget_failures(sheet, entry, pairs)
+            for couple in couples(pairs):
+                todo = [pair for pair in couple if not sheet.holds(entry.name, pair)]
+                if not todo:
+                    continue
+                runs = {p.key: _run(jobs[p.key], terms, retry or overwrite) for p in couple}
+                for pair in todo:
+                    row, structures = _measured(pair, runs, protocol)
+                    affine = sum(places[s.name]["seconds"] for s in (pair.fixed, pair.moving))
+                    sheet.add(entry.name, row | _times(affine, runs[pair.key].record), structures)
+                    if progress:
+                        progress(line(sheet.pairs[-1]))
+                if not terms.keep:
+                    for run in runs.values():
+                        _clear(run.job.place)
+        return sheet.pairs
 
 
-Runs = dict[tuple[str, str], tuple[Job, dict[str, Any]]]
+class Done(NamedTuple):
+    """A job and what its run.json says."""
+
+    job: Job
+    record: dict[str, Any]
 
 
-def _run(
-    pair: Pair, entry: Entry, out: Path, places: dict[str, Any], terms: Terms, retry: bool
-) -> tuple[Job, dict[str, Any]]:
-    """A method on a pair, unless its files are there already."""
-    poses = {side: places[s.name] for side, s in (("fixed", pair.fixed), ("moving", pair.moving))}
-    job = Job(
+def _job(
+    pair: Pair,
+    entry: Entry,
+    about: dict[str, Any],
+    out: Path,
+    places: dict[str, Any],
+    terms: Terms,
+) -> Job:
+    return Job(
         method=entry.method,
         fixed=str(pair.fixed.path.absolute()),
         moving=str(pair.moving.path.absolute()),
-        template_to_fixed=poses["fixed"]["template_to_scan"],
-        template_to_moving=poses["moving"]["template_to_scan"],
+        template_to_fixed=places[pair.fixed.name]["template_to_scan"],
+        template_to_moving=places[pair.moving.name]["template_to_scan"],
         folder=str((out / "transforms" / entry.name / "_to_".join(pair.key)).absolute()),
         threads=terms.threads,
         weights=entry.weights,
         device=terms.device,
         repeat=terms.alone,
+        weights_sha256=about.get("weights_sha256", ""),
+        package=about.get("package", ""),
     )
+
+
+def _run(job: Job, terms: Terms, retry: bool) -> Done:
+    """A job that is done, now or before."""
     with suppress(OSError, ValueError):
         record = json.loads((job.place / RECORD).read_text(encoding="utf-8"))
         whole = record.get("status") == "ok" and (job.place / WARP).exists()
-        if whole or (record.get("status", "ok") != "ok" and not retry):
-            return job, record
-    record = execute(job, limit=terms.limit, alone=terms.alone)
-    record["affine_s"] = sum(pose["seconds"] for pose in poses.values())
-    write_record(job.place / RECORD, record)
-    return job, record
+        failed = record.get("status", "ok") != "ok" and not retry
+        if (whole or failed) and _is_of(job):
+            return Done(job, record)
+    return Done(job, execute(job, limit=terms.limit, alone=terms.alone))
 
 
-def _measured(pair: Pair, runs: Runs, protocol: Protocol) -> tuple[Row, list[Row]]:
-    job, run = runs[pair.key]
-    row, structures = failure(pair, run["status"], run["reason"], protocol.labels), list[Row]()
-    if run["status"] == "ok":
+def _is_of(job: Job) -> bool:
+    """Whether the files in a job's folder are its own: of this method, start and weights."""
+    wanted, there = asdict(job), json.loads((job.place / JOB).read_text(encoding="utf-8"))
+    same = ("method", "template_to_fixed", "template_to_moving")
+    known = ("weights_sha256", "package")  # where they were written down
+    return all(there.get(key) == wanted[key] for key in same) and all(
+        there.get(key, "") in ("", wanted[key]) for key in known
+    )
+
+
+def _measured(
+    pair: Pair, runs: dict[tuple[str, str], Done], protocol: Protocol
+) -> tuple[Row, list[Row]]:
+    """The numbers of a pair; where its files are of no use, its run.json says so from now on."""
+    job, record = runs[pair.key]
+    if record["status"] == "ok":
         try:
-            found, swapped = _found(job), runs.get(pair.swapped_key)
-            back = (
-                _found(swapped[0]).transform if swapped and swapped[1]["status"] == "ok" else None
-            )
-            row, structures = measure(read_case(pair), found, protocol, back)
-        except (InputError, ValueError) as error:  # files that a method left half-written, say
-            row = failure(pair, "failed", str(error), protocol.labels)
-    affine, seconds = run.get("affine_s", math.nan), run.get("seconds", {})
+            back = _there(runs.get(pair.swapped_key))
+            return measure(read_case(pair), _found(job), protocol, back)
+        except Exception as error:  # a file that a method left half-written, say
+            reason = str(error) if isinstance(error, InputError) else _told(error)
+            record |= {"status": "failed", "reason": reason}
+            write_record(job.place / RECORD, record)
+    return failure(pair, record["status"], record["reason"], protocol.labels), []
+
+
+def _there(run: Done | None) -> Transform | None:
+    """What was found for the pair the other way round; none if that is of no use."""
+    with suppress(InputError, ValueError):
+        return _found(run.job).transform if run and run.record["status"] == "ok" else None
+    return None
+
+
+def _times(affine: float, run: dict[str, Any]) -> Row:
+    """Columns of a run: ``whole_s`` is what a user waits for, of a run without repetitions."""
+    seconds = run.get("seconds", {})
     whole = affine + run["process_s"] - run.get("repeated_s", 0.0)
-    return row | {
+    return {
         "affine_s": affine,
         "deform_s": seconds.get("deform", math.nan),
         "first_s": run.get("first_s", math.nan),
@@ -233,7 +295,7 @@ def _measured(pair: Pair, runs: Runs, protocol: Protocol) -> tuple[Row, list[Row
         "device": run.get("device", "cpu"),
         "threads": run["threads"],
         "timed": "yes" if run["alone"] else "no",
-    }, structures
+    }
 
 
 def _found(job: Job) -> Found:
@@ -254,8 +316,52 @@ def _clear(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------- Start
 
 
-def _places(pairs: Sequence[Pair], out: Path) -> dict[str, Any]:
+def _check(pairs: Sequence[Pair]) -> None:
+    """What would come up after hours: names that are no files', labels that do not fit.
+
+    Raises:
+        InputError: there is such a thing, or a label map or landmarks cannot be read.
+    """
+    inputs_of(pairs)
+    for subject in {s for pair in pairs for s in (pair.moving, pair.fixed)}:
+        if not _names_a_file(subject.name):
+            raise InputError(f"pairs: scan {subject.name!r}: that cannot be a file's name")
+        if subject.landmarks is not None:
+            read_landmarks(subject.landmarks)
+    if len({"_to_".join(pair.key) for pair in pairs}) < len(pairs):
+        raise InputError("pairs: two of them would have one folder: give the scans other names")
+    values_of(pairs)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keep a second benchmark out of a folder: each would write over the other's rows."""
+    check_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"output {out}: another benchmark is at work in it") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _forget_failures(sheet: Sheet, entry: Entry, pairs: Sequence[Pair]) -> None:
+    """Drop a method's rows of these pairs that are not "ok"; those of others stay."""
+    keys = {(entry.name, *pair.key) for pair in pairs}
+    sheet.pairs = [
+        row
+        for row in sheet.pairs
+        if row["status"] == "ok" or (row["method"], row["moving"], row["fixed"]) not in keys
+    ]
+
+
+def _places(pairs: Sequence[Pair], out: Path, terms: Terms) -> dict[str, Any]:
     """Where each brain lies in MNI152 space, and the seconds it took to find out.
+
+    What was found before stays; under other terms it is found again for the time it takes.
 
     Raises:
         InputError: one of them is a head.
@@ -263,17 +369,33 @@ def _places(pairs: Sequence[Pair], out: Path) -> dict[str, Any]:
     subjects = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
     places, warm = {}, False
     for name, subject in subjects.items():
-        path = out / "scans" / f"{name}.json"
-        if not path.exists():
+        path, known = out / "scans" / f"{name}.json", dict[str, Any]()
+        with suppress(OSError, ValueError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+        digest = (origin(subject.path) or {})["sha256"]
+        now = {"sha256": digest, "threads": terms.threads, "alone": terms.alone}
+        if not now.items() <= known.items():
             if not warm:
-                _place(subject)
+                _place(subject, terms.threads)
                 warm = True
-            write_record(path, _place(subject))
-        places[name] = json.loads(path.read_text(encoding="utf-8"))
+            is_it = "template_to_scan" in known and known.get("sha256", digest) == digest
+            pose = {"template_to_scan": known["template_to_scan"]} if is_it else {}
+            known = _place(subject, terms.threads) | pose | now
+            write_record(path, known)
+        places[name] = known
     return places
 
 
-def _place(subject: Subject) -> dict[str, Any]:
+def _place(subject: Subject, threads: int) -> dict[str, Any]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _examined(subject)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _examined(subject: Subject) -> dict[str, Any]:
     began = time.perf_counter()
     found = examine(read_volume(subject.path))
     if found.kind == "head":
@@ -297,10 +419,47 @@ def _provenance(pairs: Sequence[Pair], methods: Sequence[Entry]) -> dict[str, An
 
 def _described(entry: Entry) -> dict[str, Any]:
     about = {"what": (method_of(entry.method).__doc__ or "").strip()}
-    if entry.weights is None:
-        return about
-    model = model_of(entry.weights)
-    return about | {"weights": entry.weights, "weights_sha256": model.sha256}
+    if entry.weights is not None:
+        model = model_of(entry.weights)
+        return about | {"weights": entry.weights, "weights_sha256": model.sha256}
+    package = METHODS[entry.method].package if entry.method in METHODS else None
+    return about | ({"package": f"{package} {version(package)}"} if package else {})
+
+
+def _joined(record: dict[str, Any], out: Path, sheet: Sheet) -> dict[str, Any]:
+    """The record with what the one in the folder says of methods and scans of earlier calls.
+
+    Raises:
+        InputError: there are rows of a method or a scan of that name that was another one.
+    """
+    if not sheet.pairs:
+        return record
+    before = json.loads((out / BENCHMARK).read_text(encoding="utf-8"))
+    named = {row[column] for row in sheet.pairs for column in ("method", "moving", "fixed")}
+    for part in ("methods", "inputs"):
+        earlier = before.get(part, {})
+        for name in named & earlier.keys() & record[part].keys():
+            _check_same(f"output {out}: its rows of {name}", earlier[name], record[part][name])
+        record[part] = earlier | record[part]
+    machines = [*before.get("earlier_machines", []), before.get("machine")]
+    others = [m for m in machines if m and m != record["machine"]]
+    record["versions"] = before.get("versions", {}) | record["versions"]
+    return record | ({"earlier_machines": others} if others else {})
+
+
+def _check_same(rows: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compare weights and package of a method, or the files of a scan; paths may have changed."""
+    for key in ("weights_sha256", "package", "image", "labels", "landmarks"):
+        was, is_ = (
+            x.get(key, {}).get("sha256") if isinstance(x.get(key), dict) else x.get(key)
+            for x in (before, now)
+        )
+        if key in before and key in now and was != is_:
+            what = key.partition("_")[0]
+            raise InputError(
+                f"{rows} were made with another {what} ({str(was)[:24]}; now {str(is_)[:24]}): use "
+                f"--overwrite to begin anew, or another folder"
+            )
 
 
 # -------------------------------------------------------------------------------------- Process
@@ -319,7 +478,9 @@ def execute(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
     """
     job.place.mkdir(parents=True, exist_ok=True)
     (job.place / RECORD).unlink(missing_ok=True)
-    words = [sys.executable, "-m", baselines.__name__, str(job.save())]
+    _clear(job.place)  # of an earlier run, which is not to be taken for what this one finds
+    path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    words = [sys.executable, "-u", "-c", _WORKER, str(job.save()), str(os.getpid()), path]
     log = job.place / "log.txt"
     began = time.perf_counter()
     with open(log, "wb") as stream:
@@ -339,16 +500,29 @@ def execute(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
         finally:
             _end(process)
     took = time.perf_counter() - began
-    record: dict[str, Any] = {"status": "ok", "reason": ""}
+    said: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        said = json.loads((job.place / RECORD).read_text())
     if code is None:
-        record = {"status": "time limit", "reason": f"stopped after {limit:.0f} s"}
-    elif code != 0:
-        record = {"status": "failed", "reason": _last_words(log, code)}
+        record: dict[str, Any] = {
+            "status": "time limit",
+            "reason": f"stopped after {limit:g} s",
+        }
+    elif code != 0 or "seconds" not in said:
+        record = {"status": "failed", "reason": said.get("reason") or _last_words(log, code)}
     else:
-        record |= json.loads((job.place / RECORD).read_text())
+        record = {"status": "ok", "reason": ""} | said
     record |= {"process_s": took, "threads": job.threads, "alone": alone}
     write_record(job.place / RECORD, record)
     return record
+
+
+# Modules are where they are for us, also those of the user in the folder that we are in; in
+# PYTHONPATH that would reach the interpreters of other tools.
+_WORKER = (
+    "import os, sys; sys.path[:] = sys.argv.pop().split(os.pathsep); "
+    "from voxwarp.baselines import main; main()"
+)
 
 
 def _threads(number: int) -> dict[str, str]:
@@ -366,6 +540,18 @@ def _end(process: subprocess.Popen) -> None:
 def _last_words(log: Path, code: int) -> str:
     """Why a process failed, in one line: the last of its log, or the signal that ended it."""
     if code < 0:
-        return f"ended by signal {signal.Signals(-code).name}"
+        return _signal(-code)
+    if code == 0:
+        return "it ended without an error before it was done"
     lines = log.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
     return " ".join(lines[-1].split())[:200]
+
+
+def _signal(number: int) -> str:
+    known = {one.value: one.name for one in signal.Signals}
+    killed = " (by the system, where memory runs out)" if number == signal.SIGKILL else ""
+    return f"ended by signal {known.get(number, number)}{killed}"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

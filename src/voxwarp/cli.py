@@ -523,7 +523,8 @@ def benchmark(
         str | None,
         typer.Option(
             help="With commas: affine, ants-syn, ants-syncc, greedy, elastix, convexadam, names "
-            "of models, NAME=WEIGHTS [all but ants-syncc, which takes an hour a pair, and default]."
+            "of models, NAME=WEIGHTS, NAME=MODULE:FUNCTION [the first ones but ants-syncc, which "
+            "takes an hour a pair, and default]."
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="That each method may use [cores].", min=0)] = 0,
@@ -554,7 +555,7 @@ def benchmark(
         raise InputError("methods: none of them can be run here")
     chosen = _pairs(pairs, split, scan, labels, kind, first)
     terms = Terms(
-        threads=threads or os.cpu_count() or 1,
+        threads=threads or _cores(),
         limit=limit,
         alone=not busy,
         device=device.value,
@@ -576,21 +577,23 @@ def benchmark(
 @app.command()
 def figures(
     rows: Annotated[
-        list[Path], typer.Argument(help="Folders of evaluate or benchmark.", metavar="ROWS...")
-    ],
+        list[Path] | None,
+        typer.Argument(help="Folders of evaluate or benchmark.", metavar="[ROWS]..."),
+    ] = None,
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
     learning: Annotated[
         Path | None, typer.Option(help="CSV file of trainings: sweep of λ, number of people.")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Method that the others are compared with [the last].")
+        str | None,
+        typer.Option(help="Method that the others are compared with [the first that deforms]."),
     ] = None,
 ) -> None:
     """Make tables and figures (PNG, SVG) from the rows of evaluations and benchmarks."""
     from .figures import draw
 
-    for path in draw(rows, out, learning=learning, reference=reference):
+    for path in draw(rows or [], out, learning=learning, reference=reference):
         typer.echo(path)
 
 
@@ -612,9 +615,16 @@ def _protocol(pairs: list, structures: Path | None, regions: str | None, labels:
     from .scoring import Protocol, ranges, values_of
     from .structures import structures_of
 
+    chosen = None if regions is None else ranges(regions)  # before any map is read
     wanted = Structures(table=None if structures is None else str(structures))
-    table = structures_of(wanted, lambda split: values_of(pairs))
-    return Protocol(table, None if regions is None else ranges(regions), labels)
+    return Protocol(structures_of(wanted, lambda split: values_of(pairs)), chosen, labels)
+
+
+def _cores() -> int:
+    """Those that this process may use, which on shared machines are not all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _rows_summary(rows: list[dict], out: Path) -> int:

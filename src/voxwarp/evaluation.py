@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,24 @@ from .errors import InputError
 from .files import check_readable, check_writable, write_bytes
 from .meter import Meter
 from .model import Model, has_bfloat16
-from .pairs import Pair
+from .pairs import Pair, Subject
 from .registration import Registration, origin, register, torch_device, versions
-from .rows import PAIR_COLUMNS, PAIRS, STRUCTURE_COLUMNS, STRUCTURES, Row, read_rows, write_rows
+from .rows import (
+    PAIR_COLUMNS,
+    PAIRS,
+    STRUCTURE_COLUMNS,
+    STRUCTURES,
+    WORDS,
+    Row,
+    read_rows,
+    write_rows,
+)
 from .scoring import Found, Protocol, measure, read_case
 
 EVALUATE = "evaluate.json"
+
+_COUNTS = "folds", "folds_any", "threads"  # whole numbers, that is
+_BLANK = {column: "" if column in WORDS else math.nan for column in PAIR_COLUMNS}
 
 Progress = Callable[[str], None]
 
@@ -42,7 +54,7 @@ class Sheet:
         """With the rows that the folder holds; structures of no pair are what a crash left."""
         if not (folder / PAIRS).exists():
             return cls(folder)
-        pairs = read_rows(folder / PAIRS, PAIR_COLUMNS)
+        pairs = [_counted(row) for row in read_rows(folder / PAIRS, PAIR_COLUMNS)]
         there = {_key(row) for row in pairs}
         structures = read_rows(folder / STRUCTURES, STRUCTURE_COLUMNS)
         return cls(folder, pairs, [row for row in structures if _key(row) in there])
@@ -53,7 +65,7 @@ class Sheet:
 
     def add(self, method: str, row: Row, structures: Iterable[Row] = ()) -> None:
         """Add the rows of a pair and write both files, that of the pairs last."""
-        self.pairs.append({"method": method} | row)
+        self.pairs.append(_BLANK | {"method": method} | row)
         self.structures += [{"method": method} | structure for structure in structures]
         self.write()
 
@@ -71,6 +83,11 @@ class Sheet:
         """Write both files, that of the pairs, which is the record, last."""
         write_rows(self.folder / STRUCTURES, STRUCTURE_COLUMNS, self.structures)
         write_rows(self.folder / PAIRS, PAIR_COLUMNS, self.pairs)
+
+
+def _counted(row: Row) -> Row:
+    """A row that was read, with counts as they were before they were written."""
+    return row | {c: int(row[c]) for c in _COUNTS if math.isfinite(row[c])}
 
 
 def _key(row: Row) -> tuple[str, str, str]:
@@ -123,19 +140,27 @@ def machine() -> dict[str, Any]:
 
 
 def inputs_of(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Paths and SHA-256 of all scans and label maps, by name.
+    """Paths and SHA-256 of all scans, label maps and landmarks, by name of the scan.
 
     Raises:
-        InputError: one of them is not there.
+        InputError: one of them is not there or cannot be read, or two scans have one name.
     """
-    subjects = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
-    for subject in subjects.values():
-        for path, what in ((subject.path, "image"), (subject.labels, "label map")):
-            if path is not None:
-                check_readable(path, what)
-    return {
-        name: {"image": origin(s.path), "labels": origin(s.labels)} for name, s in subjects.items()
+    subjects: dict[str, Subject] = {}
+    for subject in (s for pair in pairs for s in (pair.moving, pair.fixed)):
+        if subjects.setdefault(subject.name, subject) != subject:
+            raise InputError(f"pairs: {subject.name!r} stands for two scans, or two of their files")
+    files = {
+        name: {"image": s.path, "labels": s.labels}
+        | ({} if s.landmarks is None else {"landmarks": s.landmarks})
+        for name, s in subjects.items()
     }
+    for what, path in (item for of_scan in files.values() for item in of_scan.items()):
+        if path is not None:
+            check_readable(path, "label map" if what == "labels" else what)
+    try:
+        return {name: {k: origin(p) for k, p in of.items()} for name, of in files.items()}
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def couples(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -172,7 +197,8 @@ def evaluate(
         out: folder of the results.
         protocol: what is counted.
         device: see ``register``.
-        cache: see ``register``; the time of what comes from the cache is that of its finding.
+        cache: see ``register``; the time of what comes from the cache is that of its finding,
+            and that of the whole is left out.
         alone: nothing else runs on the machine, so that times count.
         overwrite: begin anew.
         progress: called with a line for every pair.
@@ -183,50 +209,94 @@ def evaluate(
     Raises:
         InputError: an input is missing, or the folder holds rows of another evaluation.
     """
-    out, loaded = Path(out), Model.load(model)
-    record: dict[str, Any] = {
+    out, loaded, target = Path(out), Model.load(model), torch_device(device)
+    settings: dict[str, Any] = {
         "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
         "protocol": protocol.described(),
         "inputs": inputs_of(pairs),
+        "versions": versions(),
     }
-    sheet = begin(out, EVALUATE, record, overwrite=overwrite)
-    record |= {"versions": versions(), "machine": machine(), "stages": {}}
+    sheet = begin(out, EVALUATE, settings, overwrite=overwrite)
+    record = settings | _so_far(out / EVALUATE, sheet)
+    if not sheet.pairs:
+        write_record(out / EVALUATE, record)  # rows without it would be anybody's
     options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
-    target, warm_up = torch_device(device), math.nan
-    where = "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target)
+    on = {
+        "device": "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target),
+        "threads": torch.get_num_threads(),
+        "timed": "yes" if alone else "no",
+    }
+    warm_up = math.nan
     for couple in couples(pairs):
         todo = [pair for pair in couple if not sheet.holds(loaded.name, pair)]
         if not todo:
             continue
         if math.isnan(warm_up):  # the first run of a network takes longer than the others
-            warm_up = sum(_registered(todo[0], options)[1].seconds.values())
-        done = {pair.key: _registered(pair, options) for pair in couple}
-        for pair in todo:
-            result, meter = done[pair.key]
-            other, _ = done.get(pair.swapped_key, (None, None))
-            if isinstance(result, str):
-                row, structures = failure(pair, "failed", result, protocol.labels), list[Row]()
-            else:
-                mask = result.fixed_mask
-                case = read_case(pair, None if mask is None else mask.data != 0)
-                found = Found(result.transform, result.warp, result.inverse)
-                swapped = other.transform if isinstance(other, Registration) else None
-                row, structures = measure(case, found, protocol, swapped)
-                row |= _times(result, meter)
-            row |= {
-                "device": where,
-                "threads": torch.get_num_threads(),
-                "timed": "yes" if alone else "no",
-            }
+            record["warm_up_s"] = warm_up = _warm_up(todo[0], options)
+        for pair, row, structures, meter in _scores(couple, todo, protocol, options):
             record["stages"]["_to_".join(pair.key)] = {
                 "seconds": meter.seconds,
                 "memory_mb": meter.memory_mb,
             }
-            sheet.add(loaded.name, row, structures)
-            write_record(out / EVALUATE, record | {"warm_up_s": warm_up, "pairs": sheet.pairs})
+            sheet.add(loaded.name, row | on, structures)
+            write_record(out / EVALUATE, record | {"pairs": sheet.pairs})
             if progress:
                 progress(line(sheet.pairs[-1]))
     return sheet.pairs
+
+
+def _so_far(path: Path, sheet: Sheet) -> dict[str, Any]:
+    """What a record tells of the rows that are there, and of this machine."""
+    before = _read_record(path) if sheet.pairs else {}
+    here, last = machine(), before.get("machine")
+    earlier = [m for m in [*before.get("earlier_machines", []), last] if m and m != _finite(here)]
+    return {
+        "machine": here,
+        **({"earlier_machines": earlier} if earlier else {}),
+        "warm_up_s": before.get("warm_up_s"),
+        "stages": before.get("stages", {}),
+        "pairs": sheet.pairs,
+    }
+
+
+def _warm_up(pair: Pair, options: dict[str, Any]) -> float:
+    """Seconds of a registration that is thrown away; NaN where it fails."""
+    result, meter = _registered(pair, options)
+    return sum(meter.seconds.values()) if isinstance(result, Registration) else math.nan
+
+
+def _scores(
+    couple: Sequence[Pair], todo: Iterable[Pair], protocol: Protocol, options: dict[str, Any]
+) -> Iterator[tuple[Pair, Row, list[Row], Meter]]:
+    """Rows of the pairs of a couple, and what their stages took; with the end, all is let go."""
+    done = {pair.key: _registered(pair, options) for pair in couple}
+    for pair in todo:
+        result, meter = done[pair.key]
+        other, _ = done.get(pair.swapped_key, (None, None))
+        row, structures = _scored(pair, result, other, protocol)
+        if isinstance(result, Registration) and row["status"] == "ok":
+            row |= _times(result, meter, options["cache"])
+        yield pair, row, structures, meter
+
+
+def _scored(
+    pair: Pair, result: Registration | str, other: Registration | str | None, protocol: Protocol
+) -> tuple[Row, list[Row]]:
+    """The numbers of a registration, or why there are none; ``other`` is the other way round."""
+    if isinstance(result, str):
+        return failure(pair, "failed", result, protocol.labels), []
+    try:
+        mask = result.fixed_mask
+        case = read_case(pair, None if mask is None else mask.data != 0)
+        found = Found(result.transform, result.warp, result.inverse)
+        swapped = other.transform if isinstance(other, Registration) else None
+        return measure(case, found, protocol, swapped)
+    except Exception as error:  # of labels or landmarks, say
+        return failure(pair, "failed", _reason(error), protocol.labels), []
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 
 def _registered(pair: Pair, options: dict[str, Any]) -> tuple[Registration | str, Meter]:
@@ -235,20 +305,22 @@ def _registered(pair: Pair, options: dict[str, Any]) -> tuple[Registration | str
     try:
         return register(pair.moving.path, pair.fixed.path, progress=meter.start, **options), meter
     except Exception as error:  # one pair's trouble is not the others'
-        return f"{type(error).__name__}: {error}", meter
+        return _reason(error), meter
     finally:
         meter.stop()
 
 
-def _times(result: Registration, meter: Meter) -> Row:
+def _times(result: Registration, meter: Meter, cache: bool) -> Row:
     """Of the stages of ``register``; measuring is no part of what a user waits for."""
     seconds = {name: took for name, took in meter.seconds.items() if name != "measure"}
     sides = [result.metrics["preparation"][side] for side in ("moving", "fixed")]
+    affine = sum(sum(side["seconds"].values()) for side in sides)
     return {
-        "affine_s": sum(sum(side["seconds"].values()) for side in sides),
+        "affine_s": affine,
         "deform_s": seconds["network"] + seconds["compose"],
-        "whole_s": math.nan if any(s.get("from_cache") for s in sides) else sum(seconds.values()),
-        "memory_mb": max(meter.memory_mb.values()),
+        # Of scans that were examined before, perhaps, the whole is not known.
+        "whole_s": math.nan if cache and affine else sum(seconds.values()),
+        "memory_mb": max(meter.memory_mb[stage] for stage in ("network", "compose")),
     }
 
 
@@ -265,13 +337,13 @@ def begin(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) ->
         InputError: it holds rows that were made otherwise, or cannot be written.
     """
     check_writable(out)
+    if (out / PAIRS).exists() and not (out / name).exists():
+        raise InputError(f"output {out}: it holds rows of another command: use another folder")
     if overwrite:
         for there in (PAIRS, STRUCTURES, name):
             (out / there).unlink(missing_ok=True)
-    if (out / PAIRS).exists() and not (out / name).exists():
-        raise InputError(f"output {out}: it holds rows of another command: use another folder")
     if (out / name).exists():
-        before = json.loads((out / name).read_text(encoding="utf-8"))
+        before = _read_record(out / name)
         other = [k for k, v in _finite(settings).items() if before.get(k) != v]
         if other:
             raise InputError(
@@ -279,6 +351,16 @@ def begin(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) ->
                 f"--overwrite to begin anew, or another folder"
             )
     return Sheet.open(out)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"record {path}: cannot be read ({error})") from error
+    if not isinstance(record, dict):
+        raise InputError(f"record {path}: a JSON object is wanted")
+    return record
 
 
 def line(row: Row) -> str:

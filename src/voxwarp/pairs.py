@@ -14,7 +14,8 @@ from .files import check_readable
 from .manifest import Record, Scan, check_pattern, records_of, scans_of
 
 Kind = Literal["inter", "retest"]
-_COLUMNS = ("", "_name", "_person", "_labels", "_landmarks")  # behind "moving" and "fixed"
+_SIDES = "moving", "fixed"
+_FACTS = "_name", "_person", "_labels", "_landmarks"  # behind "moving" and "fixed"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Pair:
 
     @property
     def kind(self) -> Kind:
-        """Two people, or two scans of one."""
-        return "retest" if self.moving.person == self.fixed.person else "inter"
+        """Two people, or two scans of one; who has no name is nobody else."""
+        same = self.moving.person == self.fixed.person != ""
+        return "retest" if same else "inter"
 
     @property
     def key(self) -> tuple[str, str]:
@@ -72,9 +74,11 @@ def read_pairs(
     Args:
         table: a table of pairs, with columns ``moving`` and ``fixed`` (paths from its folder) and
             perhaps ``moving_person``, ``moving_labels``, ``moving_landmarks``, ``moving_name`` and
-            the same of ``fixed``; or a table of scans as ``voxwarp train`` reads them, or the
-            YAML configuration of a training: then every ordered pair of a split's scans.
-        split: whose scans; those of a table that names none are all taken. "all": everybody.
+            the same of ``fixed``, where what one row says of a scan counts in all; or a table of
+            scans as ``voxwarp train`` reads them, or the YAML configuration of a training: then
+            every ordered pair of a split's scans.
+        split: whose scans. "all": everybody's. Those of a table that names no split are all
+            taken; where it names some, people without one count as train.
         scan, labels: patterns of the paths in a table of scans, such as ``t1/{id}.nii.gz``.
         kind: "inter" (two people), "retest" (two scans of one person) or "all".
 
@@ -86,13 +90,18 @@ def read_pairs(
     if kind not in (*get_args(Kind), "all"):
         raise InputError(f"kind {kind!r}: inter, retest or all is wanted")
     check_readable(table, "pairs")
-    if table.suffix.lower() not in (".yaml", ".yml") and _lists_pairs(table):
+    is_yaml = table.suffix.lower() in (".yaml", ".yml")
+    is_list = not is_yaml and _lists_pairs(table)
+    if (is_yaml or is_list) and (scan or labels):
+        raise InputError(f"pairs {table}: patterns of scans and labels are for tables of scans")
+    if is_list:
         pairs = _listed(table)
     else:
-        pairs = _of_scans(_scans(table, split, scan, labels))
+        scans = _configured(table) if is_yaml else _tabled(table, split, scan, labels)
+        pairs = _of_scans([one for one in scans if split in ("all", one.split)])
     chosen = [pair for pair in pairs if kind in ("all", pair.kind)]
     if not chosen:
-        of = "" if split == "all" else f" in split {split}"
+        of = "" if is_list or split == "all" else f" in split {split}"
         raise InputError(f"pairs {table}: there is no pair{of} (kind {kind})")
     return beside_their_swaps(chosen)
 
@@ -110,19 +119,18 @@ def beside_their_swaps(pairs: Iterable[Pair]) -> list[Pair]:
 # --------------------------------------------------------------------------------------- Scans
 
 
-def _scans(table: Path, split: str, scan: str | None, labels: str | None) -> list[Scan]:
-    if table.suffix.lower() in (".yaml", ".yml"):
-        config = read_config(table)
-        scans = scans_of(config.data, config.seed)
-    else:
-        source = Source(
-            table=str(table.absolute()),
-            scan=scan,
-            labels=labels,
-            split="test" if split == "all" else split,  # type: ignore[arg-type]
-        )
-        scans = scans_of(Data(sources=[source]), 0)
-    return [scan for scan in scans if split in ("all", scan.split)]
+def _configured(config: Path) -> list[Scan]:
+    known = read_config(config)
+    return scans_of(known.data, known.seed)
+
+
+def _tabled(table: Path, split: str, scan: str | None, labels: str | None) -> list[Scan]:
+    """Who has no split where others have one may have been trained on, and is left to train."""
+    records, _ = records_of(table)
+    named = any(record.words.get("split") for record in records)
+    taken = None if named else "test" if split == "all" else split
+    source = Source(table=str(table.absolute()), scan=scan, labels=labels, split=taken)  # type: ignore[arg-type]
+    return scans_of(Data(sources=[source], fractions={"train": 1.0}), 0)
 
 
 def _of_scans(scans: Sequence[Scan]) -> list[Pair]:
@@ -131,14 +139,27 @@ def _of_scans(scans: Sequence[Scan]) -> list[Pair]:
         Subject(names[scan.path], scan.path, scan.labels, f"{scan.dataset}/{scan.person}")
         for scan in scans
     ]
+    _check_names(subjects)
     return [Pair(a, b) for a, b in itertools.permutations(subjects, 2)]
+
+
+def _check_names(subjects: Iterable[Subject]) -> None:
+    """Rows are told apart by the names of their scans."""
+    named: dict[str, Path] = {}
+    for subject in subjects:
+        if len(subject.name.splitlines()) != 1:
+            raise InputError(f"scan {subject.path}: {subject.name!r} is no name for it")
+        if named.setdefault(subject.name, subject.path) != subject.path:
+            raise InputError(
+                f"scan {subject.path}: {named[subject.name]} is called {subject.name!r}, too"
+            )
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """The files' names without their endings; where they are the same, what tells them apart."""
     stems = {path: _stem(path.name) for path in paths}
     counts = Counter(stems.values())
-    if max(counts.values(), default=0) == 1:
+    if max(counts.values(), default=1) == 1:
         return stems
     common = os.path.commonpath([path.parent for path in stems])
     return {p: _stem(os.path.relpath(p, common)).replace(os.sep, "-") for p in stems}
@@ -155,44 +176,58 @@ def _stem(name: str) -> str:
 
 def _lists_pairs(table: Path) -> bool:
     _, columns = records_of(table)
-    return {"moving", "fixed"} <= set(columns)
+    return not {*_SIDES}.isdisjoint(columns)
 
 
 def _listed(table: Path) -> list[Pair]:
     records, columns = records_of(table)
     check_pattern("{moving}{fixed}", columns, f"table {table}")
-    sides = [[_side(table, record, side) for side in ("moving", "fixed")] for record in records]
-    paths = list(dict.fromkeys(path for both in sides for path, _ in both))
-    names, named = _names(paths), dict[str, Path]()
-    pairs: dict[tuple[str, str], Pair] = {}
-    for record, both in zip(records, sides, strict=True):
-        moving, fixed = (_subject(table, names[path], path, words) for path, words in both)
-        for subject in (moving, fixed):
-            if named.setdefault(subject.name, subject.path) != subject.path:
-                raise InputError(f"{record.where}: another scan is called {subject.name!r} already")
-        pair = Pair(moving, fixed)
-        if pair.key in pairs or moving.path == fixed.path:
-            what = "a scan with itself" if moving.path == fixed.path else "there already"
+    subjects, pairs = _subjects(table, records), dict[tuple[str, str], Pair]()
+    for record in records:
+        pair = Pair(*(subjects[_scan(table, record, side)] for side in _SIDES))
+        if pair.key in pairs or pair.moving == pair.fixed:
+            what = "a scan with itself" if pair.moving == pair.fixed else "there already"
             raise InputError(f"{record.where}: this pair is {what}, in {table}")
         pairs[pair.key] = pair
     return list(pairs.values())
 
 
-def _side(table: Path, record: Record, side: str) -> tuple[Path, dict[str, str]]:
-    words = {column: record.words.get(f"{side}{column}", "") for column in _COLUMNS}
-    if not words[""]:
+def _subjects(table: Path, records: Sequence[Record]) -> dict[Path, Subject]:
+    """The scans in a list, by path, each with what all rows say of it."""
+    known: dict[Path, dict[str, str]] = {}
+    for record, side in itertools.product(records, _SIDES):
+        facts = known.setdefault(_scan(table, record, side), {})
+        for fact in _FACTS:
+            word = record.words.get(side + fact, "")
+            if word and facts.setdefault(fact, word) != word:
+                raise InputError(
+                    f"{record.where}: {side}{fact} {word!r}: another row has {facts[fact]!r} for "
+                    f"this scan, in {table}"
+                )
+    names = _names(list(known))
+    subjects = {
+        path: Subject(
+            facts.get("_name", names[path]),
+            path,
+            _path(table, facts["_labels"]) if "_labels" in facts else None,
+            # Scans of which nothing is said are of different people.
+            facts.get("_person", str(path)),
+            _path(table, facts["_landmarks"]) if "_landmarks" in facts else None,
+        )
+        for path, facts in known.items()
+    }
+    _check_names(subjects.values())
+    return subjects
+
+
+def _scan(table: Path, record: Record, side: str) -> Path:
+    word = record.words.get(side, "")
+    if not word:
         raise InputError(f"{record.where}: it names no {side} scan, in {table}")
-    return _path(table, words[""]), words
-
-
-def _subject(table: Path, name: str, path: Path, words: dict[str, str]) -> Subject:
-    labels, landmarks = (
-        _path(table, words[c]) if words[c] else None for c in ("_labels", "_landmarks")
-    )
-    # Scans of which nothing is said are of different people.
-    person = words["_person"] or str(path)
-    return Subject(words["_name"] or name, path, labels, person, landmarks)
+    return _path(table, word)
 
 
 def _path(table: Path, name: str) -> Path:
+    if "\0" in name:
+        raise InputError(f"table {table}: {name!r} is no path")
     return Path(os.path.normpath(table.absolute().parent / name))

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from . import metrics
 from .errors import InputError
 from .metrics import bounding_box, dice
 from .pairs import Pair, Subject
-from .prepare import from_zero, scaled
+from .prepare import from_zero, read_scan, scaled
 from .resample import resample, resample_labels
 from .rows import Row
 from .structures import Table, label_values
 from .transform import Transform, Warp
-from .volume import Volume, read_labels, read_volume
+from .volume import Volume
 
 SMALLEST_REGION = 50  # voxels in both maps; less is noise
 
@@ -59,9 +60,10 @@ def ranges(text: str) -> Ranges:
         InputError: it is something else.
     """
     parts = [re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", x) for x in text.split(",")]
-    if not all(parts):
+    found = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    if not all(parts) or any(low > high for low, high in found):
         raise InputError(f"regions {text!r}: label values are wanted, such as 4-41,44,47-62")
-    return [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +101,11 @@ class Found:
 
 
 def read_case(pair: Pair, brain: np.ndarray | None = None) -> Case:
-    """Read the scans and labels of a pair; the last few scans are remembered.
+    """Read the scans and labels of a pair as ``register`` does; the last few are remembered.
 
     Args:
         pair: which.
-        brain: mask on the fixed grid; by default all that is not 0.
+        brain: mask on the grid of the fixed scan as it is read; by default all that is not 0.
 
     Raises:
         InputError: a file cannot be read, or labels are not on their scan's grid.
@@ -115,10 +117,24 @@ def read_case(pair: Pair, brain: np.ndarray | None = None) -> Case:
     return Case(pair, moving, fixed, moving_labels, fixed_labels, brain)
 
 
-@lru_cache(maxsize=4)
 def _read(subject: Subject) -> tuple[Volume, Volume | None]:
-    image = read_volume(subject.path)
-    return image, None if subject.labels is None else read_labels(subject.labels, image)
+    return _as_of(subject, *(_changed(path) for path in (subject.path, subject.labels) if path))
+
+
+@lru_cache(maxsize=4)
+def _as_of(subject: Subject, *changed: tuple[int, int] | None) -> tuple[Volume, Volume | None]:
+    """What was in the files when they were changed last."""
+    image, labels, _ = read_scan(subject.path, "", subject.labels)
+    return image, labels
+
+
+def _changed(path: Path) -> tuple[int, int] | None:
+    """Time and size by which a file is told from an older one; None of one that is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def values_of(pairs: Sequence[Pair]) -> set[int]:
@@ -241,30 +257,41 @@ def _landmark_error(pair: Pair, transform: Transform) -> float:
     return float(metrics.target_registration_errors(transform, *points).mean())
 
 
-@lru_cache(maxsize=64)
 def read_landmarks(path: Path) -> dict[str, tuple[float, float, float]]:
     """Points by name, RAS mm, of a CSV file with columns x, y, z.
 
-    The name is what stands in the first other column, or the row's number.
+    The name is what stands in the first other column, or the row's number, from 1.
 
     Raises:
         InputError: the file cannot be read, has no such columns, a name twice or no numbers.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"landmarks {path}: cannot be read ({error})") from error
     points: dict[str, tuple[float, float, float]] = {}
-    for number, row in enumerate(rows, 1):
-        other = [column for column in row if column not in ("x", "y", "z")]
-        name = str(row[other[0]]).strip() if other else str(number)
-        try:
-            point = (float(row["x"]), float(row["y"]), float(row["z"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"landmarks {path}, row {number + 1}: x, y, z are wanted") from error
-        if points.setdefault(name, point) is not point:
-            raise InputError(f"landmarks {path}, row {number + 1}: {name!r} is there already")
+    for number, (line, row) in enumerate(rows, 1):
+        name, point = _landmark(row, str(number), f"landmarks {path}, row {line}")
+        if name in points:
+            raise InputError(f"landmarks {path}, row {line}: {name!r} is there already")
+        points[name] = point
     if not points:
         raise InputError(f"landmarks {path}: there are none in it")
     return points
+
+
+def _landmark(
+    row: dict[str, str], number: str, where: str
+) -> tuple[str, tuple[float, float, float]]:
+    """Its name and place; of a row that is too long or short, csv has None among its items."""
+    other = [column for column in row if column not in ("x", "y", "z")]
+    name = row[other[0]] if other else number
+    try:
+        x, y, z = (float(row[axis]) for axis in "xyz")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: x, y, z are wanted") from error
+    if None in row or name is None or not all(map(math.isfinite, (x, y, z))):
+        raise InputError(f"{where}: x, y, z are wanted, and as many fields as in row 1")
+    return name.strip(), (x, y, z)

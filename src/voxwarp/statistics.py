@@ -5,8 +5,9 @@ their pairs worse. Intervals therefore come from drawing people, not pairs.
 """
 
 import math
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -155,15 +156,44 @@ def compare(
     if value not in PAIR_COLUMNS or value in WORDS:
         raise InputError(f"comparison by {value!r}: that is no number that the rows have")
     check_one_way(results)
-    rows, others = (_by_pair(results, name, kind) for name in (method, reference))
+    ours, theirs = (_by_pair(results, name, kind) for name in (method, reference))
     both = [
-        (row[value] - others[pair][value], row["moving_person"], row["fixed_person"])
-        for pair, row in rows.items()
-        if pair in others and not math.isnan(row[value] - others[pair][value])
+        row | {value: row[value] - theirs[pair][value]}
+        for pair, row in ours.items()
+        if pair in theirs and not math.isnan(row[value] - theirs[pair][value])
     ]
-    differences, moving, fixed = zip(*both, strict=True) if both else ((), (), ())
-    interval = bootstrap_over_people(differences, moving, fixed)
-    return Comparison(method, reference, len(both), interval, wilcoxon(differences))
+    p = wilcoxon([row[value] for row in both])
+    return Comparison(method, reference, len(both), interval(both, value), p)
+
+
+def interval(rows: Sequence[Row], value: str = "dice") -> Interval:
+    """``bootstrap_over_people`` of a column of rows."""
+    people = [[row[f"{role}_person"] for row in rows] for role in ("moving", "fixed")]
+    return bootstrap_over_people([row[value] for row in rows], *people)
+
+
+def mean(rows: Iterable[Row], column: str) -> float:
+    """Mean of a column where it is known; NaN where it is nowhere."""
+    known = [row[column] for row in rows if not math.isnan(row[column])]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def deforms(results: Results, method: str) -> bool:
+    """Whether a method does more than the affine stage: some pair takes it more than 0 s."""
+    done = [r for r in results.pairs if (r["method"], r["status"]) == (method, "ok")]
+    return method != "affine" and not (done and all(row["deform_s"] == 0 for row in done))
+
+
+def reference_of(results: Results, named: str | None) -> str:
+    """The method that others are compared to: the one named, or the first that deforms.
+
+    Raises:
+        InputError: there are no rows of it.
+    """
+    if named is None:
+        named = next(iter(sorted(results.methods, key=lambda m: not deforms(results, m))), "")
+    check_method(results, named)
+    return named
 
 
 def check_one_way(results: Results) -> None:
@@ -194,3 +224,52 @@ def check_method(results: Results, method: str) -> None:
 def _by_pair(results: Results, method: str, kind: str) -> dict[tuple[str, str], Row]:
     check_method(results, method)
     return {(row["moving"], row["fixed"]): row for row in results.of_method(method, kind)}
+
+
+# ------------------------------------------------------------------------------------ structures
+
+
+def joined_names(names: Iterable[str]) -> dict[str, str]:
+    """The name without its side for each of a left and a right structure; others keep theirs.
+
+    Sides are left and right, L and R or lh and rh, as words of their own: ``cortex_L``,
+    ``Left-Hippocampus``, ``ctx-lh-insula``. A structure whose other side is not there keeps its
+    name, too.
+    """
+    without = {name: _without_side(name) for name in names}
+    sides: dict[str, list[str]] = {}
+    for whole, side in without.values():
+        sides.setdefault(whole, []).append(side)
+    return {
+        name: whole if sorted(sides[whole]) == ["l", "r"] else name
+        for name, (whole, _) in without.items()
+    }
+
+
+def _without_side(name: str) -> tuple[str, str]:
+    """The name without its side, and the side: l, r or nothing."""
+    found = re.search(r"(?:^|[\W_]+)(left|right|[lr]h?)(?![^\W_])", name, re.IGNORECASE)
+    if not found:
+        return name, ""
+    whole = (name[: found.start()] + name[found.end() :]).strip(" _-()")
+    return whole or name, found[1][0].lower()
+
+
+def dice_by_structure(results: Results, kind: str = "inter") -> dict[str, dict[str, list[float]]]:
+    """Dice by method and structure, one a pair; that of left and right is their mean."""
+    pair_of = ("method", "moving", "fixed")
+    done = {
+        tuple(row[c] for c in pair_of)
+        for row in results.pairs
+        if (row["kind"], row["status"]) == (kind, "ok")
+    }
+    joint = joined_names(row["structure"] for row in results.structures)
+    sides: dict[tuple, list[float]] = {}
+    for row in results.structures:
+        pair = tuple(row[c] for c in pair_of)
+        if pair in done and not math.isnan(row["dice"]):
+            sides.setdefault((joint[row["structure"]], *pair), []).append(row["dice"])
+    dice: dict[str, dict[str, list[float]]] = {}
+    for (structure, method, *_), both in sides.items():
+        dice.setdefault(method, {}).setdefault(structure, []).append(float(np.mean(both)))
+    return dice
