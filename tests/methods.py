@@ -3,7 +3,7 @@
 Only what each needs is imported: most of them take a few tenths of a second.
 """
 
-import ctypes
+import atexit
 import json
 import os
 import signal
@@ -81,11 +81,15 @@ def tells(run: Any) -> None:
 
 
 def raises(run: Any) -> None:
-    """Prints through C, too, whose buffer is written when the traceback has been."""
+    """With a message of several lines."""
     count(run)
-    print("about to fail")
-    ctypes.CDLL(None).printf(b"printed last\n")
     raise RuntimeError("itkFilter.cxx:12:\nITK ERROR: no overlap")
+
+
+def raises_and_greets(run: Any) -> None:
+    """``raises``; the traceback is not the last word, as libraries may have one at the end."""
+    atexit.register(print, "goodbye", file=sys.stderr)
+    raises(run)
 
 
 def raises_once(run: Any) -> None:

@@ -21,9 +21,10 @@ import torch
 from scipy import ndimage
 
 import methods
-from conftest import Pose
+from conftest import CENTER, VALUES, Pose
 from voxwarp import baselines
 from voxwarp import benchmark as runner
+from voxwarp import rows as rows_module
 from voxwarp.baselines import AFFINE, INVERSE, JOB, RECORD, WARP, Job, Run, method_of
 from voxwarp.benchmark import BENCHMARK, USUAL, Entry, Terms, benchmark, entries, execute
 from voxwarp.errors import InputError
@@ -36,7 +37,7 @@ from voxwarp.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, read_rows
 from voxwarp.scoring import Protocol
 from voxwarp.structures import Table
 from voxwarp.transform import Affine
-from voxwarp.volume import Volume, read_volume
+from voxwarp.volume import Volume
 
 POSES = {
     "a": Pose(turn=(-4, 3, 6), zoom=0.97, shift=(2, 5, -3)),
@@ -60,7 +61,7 @@ def cohort(phantoms, make_grid, tmp_path_factory) -> SimpleNamespace:
     """Three small scans with labels and landmarks, and all ordered pairs of them."""
     folder = tmp_path_factory.mktemp("cohort")
     rng = np.random.default_rng(0)
-    marks = rng.uniform(-30, 30, (6, 3)) + [0, -17, 5]
+    marks = CENTER + rng.uniform(-30, 30, (6, 3))
     for number, (name, pose) in enumerate(POSES.items()):
         grid = make_grid("LPI", (10, 11, 9), turn=(4 * number, 3, -5), room=10)
         nib.save(phantoms.image(grid, pose), folder / f"{name}.nii.gz")
@@ -128,8 +129,9 @@ def here(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def protocol() -> Protocol:
-    values = [2, 7, 17, 53, 1003, 2035, 12144, 40000]
-    return Protocol(Table([f"s{v}" for v in values], {v: i for i, v in enumerate(values, 1)}))
+    """As the command makes it without a table: every value is a structure."""
+    values = VALUES.tolist()
+    return Protocol(Table([str(v) for v in values], {v: i for i, v in enumerate(values, 1)}))
 
 
 Bench = Callable[..., list[dict[str, Any]]]
@@ -238,10 +240,8 @@ def job(cohort: SimpleNamespace, tmp_path: Path) -> Callable[..., Job]:
     def make(method: str, **more: Any) -> Job:
         poses = (affine_of(POSES[name]).fixed_to_moving.tolist() for name in "ab")
         paths = (str(cohort.folder / f"{name}.nii.gz") for name in "ab")
-        folder = tmp_path / "out" / method / "b_to_a"
-        return Job(
-            f"methods:{method}", *paths, *poses, **{"folder": str(folder), "threads": 3} | more
-        )
+        folder = str(tmp_path / "out" / method / "b_to_a")
+        return replace(Job(f"methods:{method}", *paths, *poses, folder, 3), **more)
 
     return make
 
@@ -260,11 +260,11 @@ def test_surroundings_of_a_method(job, cohort, tmp_path: Path, monkeypatch):
     assert (done["threads"], done["alone"], done["device"]) == (3, True, "cpu")
     assert done["process_s"] > done["seconds"]["deform"] >= 0
     told = json.loads((tmp_path / "x" / "told.json").read_text())
+    assert Path(told.pop("place")).samefile(tmp_path / "x")
     assert told == {
         "threads": ["3", "3", "3"],
         "there": [True, True],
         "folder": str(tmp_path / "x"),
-        "place": str(tmp_path / "x"),
         "stdin": "",
     }
     assert (tmp_path / "x" / "log.txt").read_text().split("\n")[:2] == ["to stdout", "to stderr"]
@@ -273,7 +273,7 @@ def test_surroundings_of_a_method(job, cohort, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "reason", "logged"),
     [
-        ("raises", "ITK ERROR: no overlap", "Traceback"),
+        ("raises_and_greets", "ITK ERROR: no overlap", "Traceback"),
         ("exits", "no licence found", "no licence found"),
         ("crashes", "ended by signal SIGSEGV", ""),
         ("stops_early", "it ended without an error before it was done", ""),
@@ -467,7 +467,7 @@ def test_times_are_what_a_user_waits_for(bench: Bench, cohort, tmp_path: Path, m
 
 
 def test_affine_stage_has_the_threads_of_the_methods(
-    here, bench: Bench, cohort, known_places: list[str], tmp_path: Path, monkeypatch
+    here, bench: Bench, cohort, tmp_path: Path, monkeypatch
 ):
     """Under other terms its time is taken anew, and the map stays what all rows started from."""
     seen = []
@@ -483,9 +483,9 @@ def test_affine_stage_has_the_threads_of_the_methods(
     assert len(seen) == 3, "what is known is not sought again"
     place = tmp_path / "out" / "scans" / "a.json"
     first = json.loads(place.read_text())
-    POSES_MOVED = affine_of(replace(POSES["a"], shift=(50, 0, 0)))
-    monkeypatch.setattr(runner, "examine", lambda scan: Findings("brain", scan.grid, POSES_MOVED))
-    bench("tells", pairs, terms=replace(TERMS, threads=1, alone=True))
+    elsewhere = affine_of(replace(POSES["a"], shift=(50, 0, 0)))
+    monkeypatch.setattr(runner, "examine", lambda scan: Findings("brain", scan.grid, elsewhere))
+    bench("leaves_nothing", pairs, terms=replace(TERMS, threads=1, alone=True))
     second = json.loads(place.read_text())
     assert second["template_to_scan"] == first["template_to_scan"]
     assert (second["threads"], second["alone"]) == (1, True)
@@ -495,8 +495,8 @@ def test_affine_stage_has_the_threads_of_the_methods(
 # ------------------------------------------------------------------------- Going on, and again
 
 
-class Stop(Exception):
-    """The benchmark is broken off."""
+class BrokenOffError(Exception):
+    """The benchmark is."""
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
@@ -508,9 +508,9 @@ def test_broken_off_it_goes_on(here, bench: Bench, cohort, tmp_path: Path, after
     def stop(line: str) -> None:
         lines.append(line)
         if len(lines) == after:
-            raise Stop
+            raise BrokenOffError
 
-    with pytest.raises(Stop):
+    with pytest.raises(BrokenOffError):
         bench("quick_shift shift", progress=stop)
     assert len(in_file(tmp_path / "out")) == after
     again = bench("quick_shift shift", progress=lines.append)
@@ -523,6 +523,30 @@ def test_broken_off_it_goes_on(here, bench: Bench, cohort, tmp_path: Path, after
     assert (tmp_path / "out" / "structures.csv").read_bytes() == (
         tmp_path / "whole" / "structures.csv"
     ).read_bytes()
+
+
+def test_full_disk_loses_nothing(here, bench: Bench, cohort, tmp_path: Path, monkeypatch):
+    """The second row of a pair cannot be written, while its structures could."""
+    pairs, calls = both_ways(cohort), []
+    whole = bench("quick_shift", pairs, out=tmp_path / "whole")
+    write = rows_module.write_bytes
+
+    def full(path: Path, payload: bytes) -> None:
+        calls.append(path)
+        if len(calls) == 4:
+            raise InputError(f"cannot write {path}: No space left on device")
+        write(path, payload)
+
+    monkeypatch.setattr(rows_module, "write_bytes", full)
+    with pytest.raises(InputError, match="No space left"):
+        bench("quick_shift", pairs)
+    assert statuses(in_file(tmp_path / "out")) == {("a", "b"): "ok"}
+    assert untimed(bench("quick_shift", pairs)[1:]) == untimed(whole[1:])
+    for name in ("structures.csv", BENCHMARK):
+        assert len((tmp_path / "out" / name).read_text().splitlines()) == len(
+            (tmp_path / "whole" / name).read_text().splitlines()
+        )
+    assert count_of(tmp_path / "out", "quick_shift") == ["a_to_b", "b_to_a"]
 
 
 def test_rows_are_told_as_they_come(here, bench: Bench, cohort):
@@ -552,14 +576,18 @@ def test_failure_of_a_pair_is_a_row_and_the_others_go_on(
 
 @pytest.mark.parametrize(
     ("method", "reason"),
-    [("leaves_nan", "NaN"), ("leaves_nothing", "no such file"), ("half_file", WARP)],
+    [
+        ("leaves_nan", f"transform {WARP}: some displacements are NaN or infinite"),
+        ("leaves_nothing", f"transform {WARP}: no such file or folder"),
+        ("half_file", f"transform {WARP}: not an image that can be read"),
+    ],
 )
 def test_files_of_no_use_are_a_failure(
     here, bench: Bench, cohort, tmp_path: Path, method: str, reason: str
 ):
     (row,) = bench(method, chosen(cohort, ("a", "b")))
     assert row["status"] == "failed"
-    assert reason in row["reason"]
+    assert row["reason"].startswith(reason)
     record = json.loads((tmp_path / "out/transforms" / method / "a_to_b" / RECORD).read_text())
     assert (record["status"], record["reason"]) == ("failed", row["reason"])
 
@@ -647,9 +675,9 @@ def test_rows_of_other_settings_are_refused(here, bench: Bench, cohort, protocol
     with pytest.raises(InputError, match="other protocol: use --overwrite"):
         bench("quick_shift", pairs, protocol=replace(protocol, labels="linear"))
     assert (tmp_path / "out" / "pairs.csv").read_bytes() == before
-    assert (
-        len(bench("shift", pairs, protocol=replace(protocol, labels="linear"), overwrite=True)) == 2
-    )
+    linear = replace(protocol, labels="linear")
+    again = bench("quick_shift", pairs, protocol=linear, overwrite=True)
+    assert [row["labels"] for row in again] == ["linear"] * 2
 
 
 def test_rows_of_another_scan_or_version_are_refused(
@@ -669,9 +697,8 @@ def test_rows_of_another_scan_or_version_are_refused(
         benchmark(ab, found, **given)
     assert len(benchmark(ab, found, **given, overwrite=True)) == 1
 
-    monkeypatch.setitem(
-        baselines.METHODS, "affine", baselines.METHODS["affine"]._replace(package="numpy")
-    )
+    of_numpy = baselines.METHODS["affine"]._replace(package="numpy")
+    monkeypatch.setitem(baselines.METHODS, "affine", of_numpy)
     benchmark(ab, [Entry("other", "affine")], **given)
     monkeypatch.setattr(runner, "version", lambda name: "99.1")
     with pytest.raises(InputError, match=rf"package \(numpy {version('numpy')}; now numpy 99.1\)"):
@@ -736,9 +763,7 @@ def test_scans_whose_pairs_would_share_a_folder(bench: Bench, cohort):
     there, back = both_ways(cohort)
     x, xx = replace(there.moving, name="x"), replace(there.fixed, name="x_to_x")
     with pytest.raises(InputError, match="one folder"):
-        bench(
-            "quick_shift", [replace(there, moving=x, fixed=xx), replace(back, moving=xx, fixed=x)]
-        )
+        bench("shift", [replace(there, moving=x, fixed=xx), replace(back, moving=xx, fixed=x)])
 
 
 def test_labels_that_do_not_fit_are_told_before_anything_is_run(
@@ -827,12 +852,13 @@ def test_killed_it_leaves_nothing_running_and_goes_on(
         text=True,
     )
     place = tmp_path / "out" / "transforms" / "once"
-    worker, child = pids_of(place / "b_to_c", 60)
+    worker, child = pids_of(place / "b_to_c", 20)
     process.send_signal(how)
     out, err = process.communicate(timeout=20)
     assert "once: a -> b: Dice" in out
     if how is signal.SIGINT:
-        assert (process.returncode, err) == (130, "voxwarp: error: interrupted\n")
+        assert process.returncode == 130
+        assert "Traceback" not in err
         assert is_gone(child)
     else:
         assert process.returncode == -how
@@ -936,13 +962,14 @@ def test_greedy_on_two_people(cli, data: Path, tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(runner, "examine", examine)
     root = data / "oasis-malf"
-    words = "benchmark", root / "subjects.csv", "-o", tmp_path / "out", "--kind", "retest"
+    words = "benchmark", root / "subjects.csv", "-o", tmp_path / "out", "--kind", "inter"
     more = "--scan", "t1/{id}.nii.gz", "--labels", "labels/{id}.nii.gz", "--first", "1"
     outcome = cli(*words, *more, "--methods", "affine,greedy", "--threads", "1", "--busy")
     assert outcome.code == 0, outcome.err
     rows = {row["method"]: row for row in in_file(tmp_path / "out")}
-    assert rows["greedy"]["dice_regions"] > rows["affine"]["dice_regions"] + 0.05
+    for row in rows.values():
+        print({c: row[c] for c in ("method", "dice_regions", "inverse_error_mm", "local_ncc")})
+    assert rows["greedy"]["dice_regions"] > rows["affine"]["dice_regions"] + 0.1
     assert rows["greedy"]["inverse_error_mm"] < 0.3
     assert rows["affine"]["folds"] == rows["affine"]["folds_any"] == 0
     assert rows["greedy"]["local_ncc"] > rows["affine"]["local_ncc"] + 0.1
-    assert read_volume(root / "t1" / f"{rows['greedy']['fixed']}.nii.gz").grid.spacing

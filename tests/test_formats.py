@@ -1,5 +1,6 @@
 """ITK's files, read and written: SimpleITK, ANTs, SciPy and nitransforms are the oracles."""
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,7 @@ from voxwarp.formats import (
     read_warp,
     to_sitk,
     write_affine,
+    write_elastix_affine,
     write_warp,
 )
 from voxwarp.grid import Grid
@@ -133,6 +135,66 @@ def test_affine_file_is_matlab_4_of_doubles_about_the_origin(affine: Affine, tmp
     np.testing.assert_allclose(
         (POINTS * FLIP) @ matrix.T + offset, affine.map(POINTS) * FLIP, atol=1e-10
     )
+
+
+def elastix_parameters(path: Path) -> dict[str, str]:
+    """The entries of a parameter file of elastix, (Key value ...) one a line."""
+    lines = path.read_text().splitlines()
+    found = [re.fullmatch(r"\((\w+) (.+)\)", line) for line in lines]
+    assert all(found)
+    return {entry[1]: entry[2] for entry in found}
+
+
+def test_affine_for_elastix_maps_the_same_points(affine: Affine, tmp_path: Path):
+    """By elastix's manual: T(x) = A (x - c) + t + c, LPS, A row by row, then t."""
+    write_elastix_affine(affine, tmp_path / "affine.txt")
+    told = elastix_parameters(tmp_path / "affine.txt")
+    numbers = [float(word) for word in told["TransformParameters"].split()]
+    center = [float(word) for word in told["CenterOfRotationPoint"].split()]
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(numbers[:9])
+    transform.SetTranslation(numbers[9:])
+    transform.SetCenter(center)
+    np.testing.assert_allclose(mapped(transform, POINTS), affine.map(POINTS), atol=1e-9)
+    a, t = np.reshape(numbers[:9], (3, 3)), np.array(numbers[9:])
+    np.testing.assert_allclose((POINTS * FLIP) @ a.T + t, affine.map(POINTS) * FLIP, atol=1e-9)
+    assert told["Transform"] == '"AffineTransform"'
+    assert told["NumberOfParameters"] == "12" == str(len(numbers))
+    assert told["FixedImageDimension"] == told["MovingImageDimension"] == "3"
+    assert told["InitialTransformParametersFileName"] == '"NoInitialTransform"'
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_affine_for_elastix_is_what_transformix_does(
+    affine: Affine, make_grid, tmp_path: Path, monkeypatch
+):
+    """The field that it makes of the file on an oblique grid is the affine map's."""
+    monkeypatch.chdir(tmp_path)  # where it leaves its files
+    itk = pytest.importorskip("itk")
+    if not hasattr(itk, "transformix_deformation_field"):
+        pytest.skip("itk has no elastix here: itk-elastix is not installed")
+    grid = make_grid("SLA", (16, 21, 33), turn=(20, 10, -25))
+    volume = Volume(np.random.default_rng(5).random(grid.shape, np.float32), grid)
+    sitk.WriteImage(to_sitk(volume), str(tmp_path / "image.nii.gz"))
+    image = itk.imread(str(tmp_path / "image.nii.gz"), itk.F)
+    write_elastix_affine(affine, tmp_path / "affine.txt")
+    parameters = itk.ParameterObject.New()
+    parameters.ReadParameterFile(str(tmp_path / "affine.txt"))
+    region = image.GetLargestPossibleRegion()
+    direction = itk.array_from_matrix(image.GetDirection())
+    for key, values in {
+        "Size": region.GetSize(),
+        "Index": region.GetIndex(),
+        "Spacing": image.GetSpacing(),
+        "Origin": image.GetOrigin(),
+        "Direction": direction.T.ravel(),  # column by column
+    }.items():
+        parameters.SetParameter(0, key, [repr(float(v)) if v % 1 else str(int(v)) for v in values])
+    field = itk.array_from_image(itk.transformix_deformation_field(image, parameters))
+    nodes = grid.nodes()
+    moved = nodes + np.moveaxis(field, (0, 1, 2), (2, 1, 0)) * FLIP
+    np.testing.assert_allclose(moved, affine.map(nodes), atol=1e-3)
 
 
 def test_affine_round_trips_exactly(affine: Affine, tmp_path: Path):

@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "tables": "rows statistics",
     "figures": "errors files rows statistics tables",
     "pairs": "config errors files manifest",
-    "scoring": "errors metrics pairs prepare resample rows structures transform volume",
+    "scoring": "config errors metrics pairs prepare resample rows structures transform volume",
     "evaluation": "errors files meter model pairs registration rows scoring",
     "baselines": "*",
     "benchmark": "baselines errors evaluation files formats keras model named pairs prepare "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .prepare import Settings
     from .preprocessing import Preprocessed, preprocess
     from .registration import Registration, register
-    from .scoring import Protocol
+    from .scoring import Protocol, protocol_of
     from .volume import Volume, read_volume, write_volume
 
 _HOME = {
@@ -36,6 +36,7 @@ _HOME = {
     "evaluate": "evaluation",
     "load_transform": "apply",
     "preprocess": "preprocessing",
+    "protocol_of": "scoring",
     "read_pairs": "pairs",
     "read_volume": "volume",
     "register": "registration",
@@ -59,6 +60,7 @@ __all__ = [
     "evaluate",
     "load_transform",
     "preprocess",
+    "protocol_of",
     "read_pairs",
     "read_volume",
     "register",

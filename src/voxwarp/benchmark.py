@@ -269,8 +269,9 @@ def _measured(
             back = _there(runs.get(pair.swapped_key))
             return measure(read_case(pair), _found(job), protocol, back)
         except Exception as error:  # a file that a method left half-written, say
-            reason = str(error) if isinstance(error, InputError) else _told(error)
-            record |= {"status": "failed", "reason": reason}
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            words = f"{kind}{error}".replace(f"{job.place}{os.sep}", "")
+            record |= {"status": "failed", "reason": words}
             write_record(job.place / RECORD, record)
     return failure(pair, record["status"], record["reason"], protocol.labels), []
 
@@ -551,7 +552,3 @@ def _signal(number: int) -> str:
     known = {one.value: one.name for one in signal.Signals}
     killed = " (by the system, where memory runs out)" if number == signal.SIGKILL else ""
     return f"ended by signal {known.get(number, number)}{killed}"
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -504,7 +504,7 @@ def evaluate(
         chosen,
         model,
         out,
-        protocol=_protocol(chosen, structures, regions, resampling.value),
+        protocol=_protocol(pairs, chosen, structures, regions, resampling.value),
         device=device.value,
         cache=cache,
         alone=not busy,
@@ -565,7 +565,7 @@ def benchmark(
         chosen,
         found,
         out,
-        protocol=_protocol(chosen, structures, regions, resampling.value),
+        protocol=_protocol(pairs, chosen, structures, regions, resampling.value),
         terms=terms,
         overwrite=overwrite,
         retry=retry,
@@ -610,21 +610,16 @@ def _pairs(
     return read_pairs(table, split=split, scan=scan, labels=labels, kind=kind)[:first]
 
 
-def _protocol(pairs: list, structures: Path | None, regions: str | None, labels: Any) -> Any:
-    from .config import Structures
-    from .scoring import Protocol, ranges, values_of
-    from .structures import structures_of
+def _protocol(
+    table: Path, pairs: list, structures: Path | None, regions: str | None, labels: Any
+) -> Any:
+    """The protocol; of a training, its structures count unless others are named."""
+    from .config import read_config
+    from .scoring import protocol_of
 
-    chosen = None if regions is None else ranges(regions)  # before any map is read
-    wanted = Structures(table=None if structures is None else str(structures))
-    return Protocol(structures_of(wanted, lambda split: values_of(pairs)), chosen, labels)
-
-
-def _cores() -> int:
-    """Those that this process may use, which on shared machines are not all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    is_training = table.suffix.lower() in (".yaml", ".yml") and structures is None
+    wanted = read_config(table).data.structures if is_training else structures
+    return protocol_of(pairs, structures=wanted, regions=regions, labels=labels)
 
 
 def _rows_summary(rows: list[dict], out: Path) -> int:
@@ -704,6 +699,13 @@ def models_import(
     check_writable(folder, ("model.json", "weights.safetensors"), overwrite=overwrite)
     model.save(folder)
     typer.echo(f"{model.name}\t{folder}")
+
+
+def _cores() -> int:
+    """Those that this process may use, which on shared machines are not all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from . import metrics
+from .config import Structures
 from .errors import InputError
 from .metrics import bounding_box, dice
 from .pairs import Pair, Subject
 from .prepare import from_zero, read_scan, scaled
 from .resample import resample, resample_labels
 from .rows import Row
-from .structures import Table, label_values
+from .structures import Table, label_values, structures_of
 from .transform import Transform, Warp
 from .volume import Volume
 
@@ -64,6 +65,30 @@ def ranges(text: str) -> Ranges:
     if not all(parts) or any(low > high for low, high in found):
         raise InputError(f"regions {text!r}: label values are wanted, such as 4-41,44,47-62")
     return found
+
+
+def protocol_of(
+    pairs: Sequence[Pair],
+    *,
+    structures: str | os.PathLike[str] | Structures | None = None,
+    regions: str | None = None,
+    labels: Literal["nearest", "linear"] = "nearest",
+) -> Protocol:
+    """A protocol in words.
+
+    Args:
+        pairs: whose label values are the structures where none are named.
+        structures: path of a CSV table with columns value and structure, or a training's.
+        regions: see ``ranges``; None: all label values.
+        labels: how they are resampled.
+
+    Raises:
+        InputError: one of these is wrong, or a label map cannot be read.
+    """
+    chosen = None if regions is None else ranges(regions)  # before any map is read
+    if not isinstance(structures, Structures):
+        structures = Structures(table=None if structures is None else os.fspath(structures))
+    return Protocol(structures_of(structures, lambda split: values_of(pairs)), chosen, labels)
 
 
 @dataclass(frozen=True, eq=False)
