@@ -81,7 +81,7 @@ def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
     displacement, _ = deform(model, f, moving[2], torch.device("cpu"))
-    warp = on_fixed_grid(displacement, model, f, image.grid)
+    (warp,) = on_fixed_grid([displacement], model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
     regions = large_regions(moving[1].data, labels.data)
     rows = []

@@ -325,8 +325,8 @@ def network(run: Run) -> None:
     """A model of voxwarp's, or weights of the paper's authors; an inverse where it has one."""
     import torch
 
-    from .prepare import Findings, prepare
-    from .registration import on_fixed_grid, torch_device
+    from .prepare import Findings
+    from .registration import on_fixed_grid, prepare_both, torch_device
     from .transform import Affine, Warp
     from .volume import read_volume
 
@@ -338,17 +338,16 @@ def network(run: Run) -> None:
         if job.weights_sha256 not in ("", model.sha256):
             raise InputError(f"model {job.weights}: its weights have changed meanwhile")
         model.network.to(device)
-        fixed, moving = read_volume(job.fixed), read_volume(job.moving)
+        scans = read_volume(job.fixed), read_volume(job.moving)
     poses = [Affine(np.array(pose)) for pose in (job.template_to_fixed, job.template_to_moving)]
+    found = [Findings("brain", scan.grid, pose) for scan, pose in zip(scans, poses, strict=True)]
 
     def stage() -> list[Warp]:
-        f, m = (
-            prepare(scan, model.recipe, Findings("brain", scan.grid, pose))
-            for scan, pose in zip((fixed, moving), poses, strict=True)
-        )
-        found = model.deform(*(x.image[None, None].to(device) for x in (m, f)))
-        fields = [u[0].cpu() for u in (found.displacement, found.inverse) if u is not None]
-        return [on_fixed_grid(u, model, f, fixed.grid) for u in fields]
+        f, m = prepare_both(model.recipe, *zip(scans, found, strict=True))
+        deformation = model.deform(*(x.image[None, None].to(device) for x in (m, f)))
+        both = deformation.displacement, deformation.inverse
+        fields = [u[0].cpu() for u in both if u is not None]
+        return on_fixed_grid(fields, model, f, scans[0].grid)
 
     run.device = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     run.write(*run.deform(stage))

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -240,14 +240,15 @@ def register(
     clock.start("prepare")
     _prepare_both(f, m, loaded.recipe, settings, fixed_is_template=fixed is None, cache=cache)
     clock.start("network")
-    displacement, inverse = deform(loaded, f.prepared, m.prepared, target)
+    both = deform(loaded, f.prepared, m.prepared, target)
     clock.start("compose")
+    warp, inverse_warp = on_fixed_grid(both, loaded, f.prepared, f.volume.grid)
     result = Registration(
         fixed=f.volume,
         moving=m.volume,
         affine=m.prepared.template_to_scan.after(f.prepared.template_to_scan.inverse()),
-        warp=on_fixed_grid(displacement, loaded, f.prepared, f.volume.grid),
-        inverse_warp=on_fixed_grid(inverse, loaded, f.prepared, f.volume.grid),
+        warp=warp,
+        inverse_warp=inverse_warp,
         labels=m.labels,
         moving_mask=m.mask_to_keep(),
         fixed_mask=f.mask_to_keep(),
@@ -256,7 +257,7 @@ def register(
     clock.start("resample")
     _ = result.warped, result.inverse_warped, result.warped_labels, result.warped_mask
     clock.start("measure")
-    measured = _measure(result, f, m.prepared, displacement)
+    measured = _measure(result, f, m.prepared, both[0])
     clock.stop()
     result.metrics.update(
         versions=versions(),
@@ -308,9 +309,6 @@ class _Scan:
         else:
             self.found = unaligned(self.volume, recipe, self.mask)
 
-    def prepare(self, recipe: Recipe) -> None:
-        self.prepared = prepare(self.volume, recipe, self.found)
-
     def brain_mask(self) -> Volume:
         """The brain on the scan's own grid."""
         return brain_mask(self.found, self.volume, self.volume.grid)
@@ -343,9 +341,15 @@ def _prepare_both(
         # The two share their world: what leads to one leads to the other.
         there = fixed.found.template_to_scan
         moving.found = placed(moving.found, moving.volume, there)
+    fixed.prepared, moving.prepared = prepare_both(
+        recipe, (fixed.volume, fixed.found), (moving.volume, moving.found)
+    )
+
+
+def prepare_both(recipe: Recipe, *scans: tuple[Volume, Findings]) -> list[Prepared]:
+    """Put scans on the working grid, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(scan.prepare, recipe) for scan in (fixed, moving)]:
-            job.result()
+        return list(pool.map(lambda scan: prepare(scan[0], recipe, scan[1]), scans))
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -395,10 +399,17 @@ def deform(
     return deformation.displacement[0].cpu(), inverse[0].cpu()
 
 
-def on_fixed_grid(displacement: torch.Tensor, model: Model, fixed: Prepared, grid: Grid) -> Warp:
-    """A displacement of the working grid as a warp of the fixed scan's space, on its grid."""
-    template_warp = Warp.from_voxels(displacement, model.recipe.grid)
-    return _rounded(carry(template_warp, fixed.template_to_scan.inverse(), grid))
+def on_fixed_grid(
+    displacements: Iterable[torch.Tensor], model: Model, fixed: Prepared, grid: Grid
+) -> list[Warp]:
+    """Displacements of the working grid as warps of the fixed scan's space, on its grid."""
+    space = fixed.template_to_scan.inverse()
+
+    def carried(displacement: torch.Tensor) -> Warp:
+        return _rounded(carry(Warp.from_voxels(displacement, model.recipe.grid), space, grid))
+
+    with ThreadPoolExecutor(2) as pool:  # half of the work is NumPy's, on one core
+        return list(pool.map(carried, displacements))
 
 
 def _rounded(warp: Warp) -> Warp:
