@@ -261,7 +261,7 @@ def test_a_sheared_scan_is_scored(run, study):
 def test_rows_are_complete_and_read_back(run, tmp_path):
     """What is returned is what the files hold, to six digits; nothing is missing."""
     lines: list[str] = []
-    rows = run(progress=lines.append, alone=False)
+    rows = run(progress=lines.append)
     keys = [("p0", "p1"), ("p1", "p0"), ("p0", "p2"), ("p2", "p0"), ("p1", "p2"), ("p2", "p1")]
     assert [(row["moving"], row["fixed"]) for row in rows] == keys
     assert all(list(row) == list(PAIR_COLUMNS) for row in rows)
@@ -771,11 +771,11 @@ def test_a_sheet_forgets(tmp_path):
         about = {"moving": "a", "fixed": fixed}
         row = row_of(**about, status=status, method=method)
         sheet.add(method, row, [{"structure": "s", **about}])
-    sheet.forget("m", failed=True)
+    a, b, c = (Subject(name, tmp_path / name) for name in "abc")
+    sheet.forget_failures("m", [Pair(a, b)])
+    assert [(r["method"], r["fixed"]) for r in sheet.pairs] == [("m", "b"), ("m", "c"), ("n", "c")]
+    sheet.forget_failures("m", [Pair(a, b), Pair(a, c)])
     assert [(r["method"], r["fixed"]) for r in sheet.pairs] == [("m", "b"), ("n", "c")]
-    assert [(r["method"], r["fixed"]) for r in sheet.structures] == [("m", "b"), ("n", "c")]
-    sheet.forget("m", failed=False)
-    assert [r["method"] for r in sheet.pairs] == ["n"]
 
 
 def test_begin_compares_settings(tmp_path):
@@ -829,14 +829,13 @@ def test_options_of_the_command(cli, words, study, tmp_path):
     assert (done.code, done.err) == (0, "")
     rows = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
     assert [(r["moving"], r["fixed"]) for r in rows] == [("p0", "p1"), ("p1", "p0"), ("p1", "p2")]
-    assert {(r["labels"], r["timed"], r["kind"]) for r in rows} == {("linear", "yes", "inter")}
+    assert {(r["labels"], r["timed"], r["kind"]) for r in rows} == {("linear", "no", "inter")}
     assert [math.isnan(r["consistency_mm"]) for r in rows] == [False, False, True]
     protocol = record_of(tmp_path / "out")["protocol"]
     assert protocol == {"structures": ["a", "b"], "regions": [[2, 3]], "labels": "linear"}
     without = [w for w in words if w not in ("--structures", study / "s.csv")]
-    done = cli(*without, "--first", "2", "--overwrite", "--busy")
+    done = cli(*without, "--first", "2", "--overwrite")
     assert done.code == 0
-    assert {r["timed"] for r in read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)} == {"no"}
     assert record_of(tmp_path / "out")["protocol"]["structures"] == ["1", "2", "3", "4"]
     structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
     assert len(structures) == 8
@@ -905,5 +904,5 @@ def test_the_command_does_not_mix_rows(cli, refuses, words, tmp_path):
 def test_help_names_the_options(cli):
     text = cli("evaluate", "--help").out
     promised = "PAIRS -o --model --split --kind --scan --labels --structures --regions --resampling"
-    promised += " --first --device --cache --no-cache --busy --overwrite"
+    promised += " --first --device --cache --no-cache --retry --overwrite"
     assert [name for name in promised.split() if name not in text] == []

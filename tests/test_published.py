@@ -1,5 +1,6 @@
 """What the documents say of the benchmark is what its rows say."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def test_the_document_shows_the_table(name: str) -> None:
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert rows
     assert "\n".join(rows) in DOCUMENT
+
+
+def test_records_tell_no_place() -> None:
+    """Paths in what is committed are relative: nobody else has those of who made it."""
+    for folder in ROWS:
+        record = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
+        assert record["inputs"]
+        paths = [file["path"] for of in record["inputs"].values() for file in of.values()]
+        paths += [about.get("weights", "") for about in record["methods"].values()]
+        assert not [path for path in paths if Path(path).is_absolute()]
 
 
 def test_every_method_of_the_rows_is_explained() -> None:

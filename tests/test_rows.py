@@ -1,6 +1,7 @@
 """Row files: what is written is read, what is wrong is named, folders are joined by a rule."""
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,29 @@ def test_a_folder_that_lacks_a_file(tmp_path: Path) -> None:
     (folder(tmp_path, pair()) / "structures.csv").unlink()
     with pytest.raises(InputError, match=r"structures\.csv: no such file"):
         Results.load([tmp_path])
+
+
+@pytest.mark.parametrize("part", ["structures", "regions", "image", "weights"])
+def test_records_that_contradict_each_other_are_refused(tmp_path: Path, part: str) -> None:
+    """Names mean the same in all folders that are joined; where labels went is not compared."""
+    for number, folder in enumerate((tmp_path / "a", tmp_path / "b")):
+        folder.mkdir()
+        write_rows(folder / "pairs.csv", PAIR_COLUMNS, [])
+        write_rows(folder / "structures.csv", STRUCTURE_COLUMNS, [])
+        record = {
+            "protocol": {
+                "structures": ["s", str(number)] if part == "structures" else ["s"],
+                "regions": [[1, 2 + number]] if part == "regions" else "all",
+                "labels": ("nearest", "linear")[number],
+            },
+            "inputs": {"x": {"image": {"path": str(number), "sha256": "ab"}, "labels": None}},
+            "methods": {"m": {"weights_sha256": "cd"}, f"only {number}": {"weights_sha256": "ef"}},
+        }
+        if part == "image" and number:
+            record["inputs"]["x"]["image"]["sha256"] = "other"
+        if part == "weights" and number:
+            record["methods"]["m"]["weights_sha256"] = "other"
+        (folder / "benchmark.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"{tmp_path / 'b'}: the {part}.* others than in"):
+        Results.load([tmp_path / "a", tmp_path / "b"])
+    assert Results.load([tmp_path / "a"]).pairs == []

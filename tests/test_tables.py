@@ -113,7 +113,7 @@ def test_the_table_agrees_with_the_statistics() -> None:
     [
         ([3, 1, 2], 0, 2),
         ([3, 1, 2], 2, 3),  # the median of 1, 2, 3, >60, >60
-        ([1, 2], 2, "> 60"),
+        ([1, 2], 2, "> 31"),  # 1, 2, >60, >60: half way from 2 to more than 60
         ([1], 3, "> 60"),
     ],
 )

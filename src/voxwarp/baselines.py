@@ -53,7 +53,9 @@ class Job:
         threads: that the method may use.
         weights: of a network: an installed model, a model's folder or a Keras file.
         device: "cpu", "cuda" or "auto", of a network.
-        repeat: run a quick deformable stage several times, since its first run warms up.
+        repeat: run a quick deformable stage several times, since its first run warms up, as far
+            as the limit allows.
+        limit: seconds after which it is stopped.
         weights_sha256: of the weights, to be refused if they are others by then.
         package: name and version of the package behind the method.
     """
@@ -68,6 +70,7 @@ class Job:
     weights: str | None = None
     device: str = "cpu"
     repeat: bool = True
+    limit: float = 3600.0
     weights_sha256: str = ""
     package: str = ""
 
@@ -124,7 +127,7 @@ class Run:
         with self.meter.stage("deform"):
             found = stage()
         self.first = self.meter.seconds["deform"]
-        if self.job.repeat and self.first < QUICK:
+        if self.job.repeat and self.first < min(QUICK, self.job.limit / (2 * REPEATS + 2)):
             began = time.perf_counter()
             again = [_seconds(stage) for _ in range(REPEATS)]
             self.repeated = time.perf_counter() - began

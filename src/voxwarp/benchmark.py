@@ -1,6 +1,5 @@
 """Methods side by side: each on every pair, one at a time, in a process of its own."""
 
-import fcntl
 import json
 import math
 import os
@@ -9,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +34,7 @@ from .errors import InputError
 from .evaluation import (
     Progress,
     Sheet,
+    alone_in,
     begin,
     couples,
     failure,
@@ -43,12 +43,11 @@ from .evaluation import (
     machine,
     write_record,
 )
-from .files import check_writable
 from .formats import read_affine, read_warp
 from .model import installed
 from .pairs import Pair, Subject
 from .prepare import examine
-from .registration import origin, versions
+from .registration import origin, torch_device, versions
 from .rows import Row
 from .scoring import Found, Protocol, measure, read_case, read_landmarks, values_of
 from .transform import Chain, Transform
@@ -179,26 +178,32 @@ def benchmark(
             otherwise, or another benchmark is at work in it.
     """
     _check(pairs)
-    with _alone_in(out):
-        sheet = begin(out, BENCHMARK, {"protocol": protocol.described()}, overwrite=overwrite)
+    if any(entry.weights for entry in methods):
+        torch_device(terms.device)
+    with alone_in(out):
+        # All that may be refused comes before rows are dropped.
         record = {"protocol": protocol.described()} | _provenance(pairs, methods)
-        record = _joined(record, out, sheet)
         places = _places(pairs, out, terms)
+        sheet = begin(out, BENCHMARK, {"protocol": protocol.described()}, overwrite=overwrite)
+        record = _joined(record, out, sheet)
         write_record(out / BENCHMARK, record)
         for entry in methods:
             about = record["methods"][entry.name]
             jobs = {pair.key: _job(pair, entry, about, out, places, terms) for pair in pairs}
             if retry:
-                _forget_failures(sheet, entry, pairs)
+                sheet.forget_failures(entry.name, pairs)
             for couple in couples(pairs):
                 todo = [pair for pair in couple if not sheet.holds(entry.name, pair)]
                 if not todo:
                     continue
-                runs = {p.key: _run(jobs[p.key], terms, retry or overwrite) for p in couple}
+                # One that has its row is there to be compared with, if its files still are.
+                needed = [p for p in couple if p in todo or (jobs[p.key].place / WARP).exists()]
+                runs = {p.key: _run(jobs[p.key], terms, retry or overwrite) for p in needed}
                 for pair in todo:
                     row, structures = _measured(pair, runs, protocol)
                     affine = sum(places[s.name]["seconds"] for s in (pair.fixed, pair.moving))
-                    sheet.add(entry.name, row | _times(affine, runs[pair.key].record), structures)
+                    row |= _times(affine, runs[pair.key].record, terms)
+                    sheet.add(entry.name, row, structures)
                     if progress:
                         progress(line(sheet.pairs[-1]))
                 if not terms.keep:
@@ -233,6 +238,7 @@ def _job(
         weights=entry.weights,
         device=terms.device,
         repeat=terms.alone,
+        limit=terms.limit,
         weights_sha256=about.get("weights_sha256", ""),
         package=about.get("package", ""),
     )
@@ -283,8 +289,12 @@ def _there(run: Done | None) -> Transform | None:
     return None
 
 
-def _times(affine: float, run: dict[str, Any]) -> Row:
-    """Columns of a run: ``whole_s`` is what a user waits for, of a run without repetitions."""
+def _times(affine: float, run: dict[str, Any], terms: Terms) -> Row:
+    """Columns of a run: ``whole_s`` is that of one without repetitions.
+
+    Kept files of another run are timed if the affine stage was measured as they were.
+    """
+    alike = (run["alone"], run["threads"]) == (True, terms.threads) and terms.alone
     seconds = run.get("seconds", {})
     whole = affine + run["process_s"] - run.get("repeated_s", 0.0)
     return {
@@ -295,7 +305,7 @@ def _times(affine: float, run: dict[str, Any]) -> Row:
         "memory_mb": run.get("memory_mb", {}).get("deform", math.nan),
         "device": run.get("device", "cpu"),
         "threads": run["threads"],
-        "timed": "yes" if run["alone"] else "no",
+        "timed": "yes" if alike else "no",
     }
 
 
@@ -332,31 +342,6 @@ def _check(pairs: Sequence[Pair]) -> None:
     if len({"_to_".join(pair.key) for pair in pairs}) < len(pairs):
         raise InputError("pairs: two of them would have one folder: give the scans other names")
     values_of(pairs)
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Keep a second benchmark out of a folder: each would write over the other's rows."""
-    check_writable(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"output {out}: another benchmark is at work in it") from error
-        except OSError:  # a file system without locks
-            pass
-        yield
-
-
-def _forget_failures(sheet: Sheet, entry: Entry, pairs: Sequence[Pair]) -> None:
-    """Drop a method's rows of these pairs that are not "ok"; those of others stay."""
-    keys = {(entry.name, *pair.key) for pair in pairs}
-    sheet.pairs = [
-        row
-        for row in sheet.pairs
-        if row["status"] == "ok" or (row["method"], row["moving"], row["fixed"]) not in keys
-    ]
 
 
 def _places(pairs: Sequence[Pair], out: Path, terms: Terms) -> dict[str, Any]:

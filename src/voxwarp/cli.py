@@ -471,9 +471,7 @@ RegionsOption = Annotated[
 ResamplingOption = Annotated[
     Resampling, typer.Option(help="How labels are resampled: linear is one value at a time.")
 ]
-BusyOption = Annotated[
-    bool, typer.Option("--busy", help="Other work is running: leave times out of tables.")
-]
+RetryOption = Annotated[bool, typer.Option("--retry", help="Try again what failed.")]
 FirstOption = Annotated[int | None, typer.Option(help="Only so many pairs.", min=1)]
 
 
@@ -493,7 +491,7 @@ def evaluate(
     first: FirstOption = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     cache: CacheOption = True,
-    busy: BusyOption = False,
+    retry: RetryOption = False,
     overwrite: OverwriteOption = False,
 ) -> int:
     """Score a model on pairs of scans: overlap, distances, folds, time and memory."""
@@ -507,8 +505,8 @@ def evaluate(
         protocol=_protocol(pairs, chosen, structures, regions, resampling.value),
         device=device.value,
         cache=cache,
-        alone=not busy,
         overwrite=overwrite,
+        retry=retry,
         progress=typer.echo,
     )
     return _rows_summary(rows, out)
@@ -529,9 +527,11 @@ def benchmark(
     ] = None,
     threads: Annotated[int, typer.Option(help="That each method may use [cores].", min=0)] = 0,
     limit: Annotated[float, typer.Option(help="Seconds for a pair.", min=1)] = 3600.0,
-    busy: BusyOption = False,
+    busy: Annotated[
+        bool, typer.Option("--busy", help="Other work is running: leave times out of tables.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the warps (60 MB a pair).")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+    retry: RetryOption = False,
     split: SplitOption = "test",
     kind: KindOption = "all",
     scan: ScanOption = None,
@@ -583,7 +583,8 @@ def figures(
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
     learning: Annotated[
-        Path | None, typer.Option(help="CSV file of trainings: sweep of λ, number of people.")
+        Path | None,
+        typer.Option(help="Rows of benchmarks/learning.py: sweep of λ, number of people."),
     ] = None,
     reference: Annotated[
         str | None,

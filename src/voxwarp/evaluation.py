@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,10 @@ class Sheet:
         self.structures += [{"method": method} | structure for structure in structures]
         self.write()
 
-    def forget(self, method: str, *, failed: bool) -> None:
-        """Drop the rows of a method, or of its failures alone."""
-        gone = {
-            _key(row)
-            for row in self.pairs
-            if row["method"] == method and not (failed and row["status"] == "ok")
-        }
-        self.pairs = [row for row in self.pairs if _key(row) not in gone]
-        self.structures = [row for row in self.structures if _key(row) not in gone]
+    def forget_failures(self, method: str, pairs: Iterable[Pair]) -> None:
+        """Drop a method's rows of these pairs that are not "ok"."""
+        keys = {(method, *pair.key) for pair in pairs}
+        self.pairs = [r for r in self.pairs if r["status"] == "ok" or _key(r) not in keys]
 
     def write(self) -> None:
         """Write both files, that of the pairs, which is the record, last."""
@@ -182,11 +177,14 @@ def evaluate(
     protocol: Protocol,
     device: str = "auto",
     cache: bool = True,
-    alone: bool = True,
     overwrite: bool = False,
+    retry: bool = False,
     progress: Progress | None = None,
 ) -> list[Row]:
     """Register every pair with a model, as ``register`` does, and write its numbers.
+
+    Its seconds are those of ``register``'s stages inside one process, which are no process of
+    their own as a benchmark's are: rows say that they are not ``timed``, and no table has them.
 
     The folder gets ``pairs.csv``, ``structures.csv`` and ``evaluate.json`` with where they come
     from. An evaluation that was interrupted goes on with the pairs that are missing.
@@ -199,8 +197,8 @@ def evaluate(
         device: see ``register``.
         cache: see ``register``; the time of what comes from the cache is that of its finding,
             and that of the whole is left out.
-        alone: nothing else runs on the machine, so that times count.
         overwrite: begin anew.
+        retry: try again what failed.
         progress: called with a line for every pair.
 
     Returns:
@@ -216,33 +214,36 @@ def evaluate(
         "inputs": inputs_of(pairs),
         "versions": versions(),
     }
-    sheet = begin(out, EVALUATE, settings, overwrite=overwrite)
-    record = settings | _so_far(out / EVALUATE, sheet)
-    if not sheet.pairs:
-        write_record(out / EVALUATE, record)  # rows without it would be anybody's
-    options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
-    on = {
-        "device": "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target),
-        "threads": torch.get_num_threads(),
-        "timed": "yes" if alone else "no",
-    }
-    warm_up = math.nan
-    for couple in couples(pairs):
-        todo = [pair for pair in couple if not sheet.holds(loaded.name, pair)]
-        if not todo:
-            continue
-        if math.isnan(warm_up):  # the first run of a network takes longer than the others
-            record["warm_up_s"] = warm_up = _warm_up(todo[0], options)
-        for pair, row, structures, meter in _scores(couple, todo, protocol, options):
-            record["stages"]["_to_".join(pair.key)] = {
-                "seconds": meter.seconds,
-                "memory_mb": meter.memory_mb,
-            }
-            sheet.add(loaded.name, row | on, structures)
-            write_record(out / EVALUATE, record | {"pairs": sheet.pairs})
-            if progress:
-                progress(line(sheet.pairs[-1]))
-    return sheet.pairs
+    with alone_in(out):
+        sheet = begin(out, EVALUATE, settings, overwrite=overwrite)
+        record = settings | _so_far(out / EVALUATE, sheet)
+        if retry:
+            sheet.forget_failures(loaded.name, pairs)
+        if not sheet.pairs:
+            write_record(out / EVALUATE, record)  # rows without it would be anybody's
+        options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
+        on = {
+            "device": "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target),
+            "threads": torch.get_num_threads(),
+            "timed": "no",
+        }
+        warm_up = math.nan
+        for couple in couples(pairs):
+            todo = [pair for pair in couple if not sheet.holds(loaded.name, pair)]
+            if not todo:
+                continue
+            if math.isnan(warm_up):  # the first run of a network takes longer than the others
+                record["warm_up_s"] = warm_up = _warm_up(todo[0], options)
+            for pair, row, structures, meter in _scores(couple, todo, protocol, options):
+                record["stages"]["_to_".join(pair.key)] = {
+                    "seconds": meter.seconds,
+                    "memory_mb": meter.memory_mb,
+                }
+                sheet.add(loaded.name, row | on, structures)
+                write_record(out / EVALUATE, record | {"pairs": sheet.pairs})
+                if progress:
+                    progress(line(sheet.pairs[-1]))
+        return sheet.pairs
 
 
 def _so_far(path: Path, sheet: Sheet) -> dict[str, Any]:
@@ -322,6 +323,27 @@ def _times(result: Registration, meter: Meter, cache: bool) -> Row:
         "whole_s": math.nan if cache and affine else sum(seconds.values()),
         "memory_mb": max(meter.memory_mb[stage] for stage in ("network", "compose")),
     }
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Keep a second command out of a folder of results: each would write over the other's rows.
+
+    Raises:
+        InputError: another one is at work in it, or it cannot be written.
+    """
+    check_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "wb") as stream:
+        try:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"output {out}: another command is at work in it") from error
+        except (ImportError, OSError):  # a system or a file system without locks
+            pass
+        yield
 
 
 def begin(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) -> Sheet:

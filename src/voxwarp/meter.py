@@ -1,6 +1,5 @@
 """Time and peak memory of the stages of a computation. Only the standard library is imported."""
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -55,6 +54,8 @@ def peak_mb() -> float:
     with suppress(OSError, StopIteration, ValueError):
         lines = _STATUS.read_text().splitlines()
         return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+    import resource  # which Windows lacks
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 

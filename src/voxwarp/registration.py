@@ -348,7 +348,7 @@ def _prepare_both(
 
 def prepare_both(recipe: Recipe, *scans: tuple[Volume, Findings]) -> list[Prepared]:
     """Put scans on the working grid, two at a time."""
-    with ThreadPoolExecutor(2) as pool:
+    with _pool() as pool:
         return list(pool.map(lambda scan: prepare(scan[0], recipe, scan[1]), scans))
 
 
@@ -408,8 +408,13 @@ def on_fixed_grid(
     def carried(displacement: torch.Tensor) -> Warp:
         return _rounded(carry(Warp.from_voxels(displacement, model.recipe.grid), space, grid))
 
-    with ThreadPoolExecutor(2) as pool:  # half of the work is NumPy's, on one core
+    with _pool() as pool:  # half of the work is NumPy's, on one core
         return list(pool.map(carried, displacements))
+
+
+def _pool() -> ThreadPoolExecutor:
+    """For two jobs at a time, or one where only one thread is allowed."""
+    return ThreadPoolExecutor(min(2, torch.get_num_threads()))
 
 
 def _rounded(warp: Warp) -> Warp:

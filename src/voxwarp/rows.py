@@ -6,6 +6,7 @@ a row for each method, pair and structure. Tables and figures are made of nothin
 
 import csv
 import io
+import json
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from .files import check_readable, write_bytes
 
 PAIRS = "pairs.csv"
 STRUCTURES = "structures.csv"
+RECORDS = "benchmark.json", "evaluate.json"  # of where the rows beside them come from
 
 #: kind: "inter" (two people) or "retest" (two scans of one); status: "ok", "failed" or
 #: "time limit"; labels: "nearest" or "linear", how they were resampled; dice, hd95_mm and
@@ -163,9 +165,11 @@ class Results:
         one for each device.
 
         Raises:
-            InputError: a folder lacks a file, a file is not as it should be, or one file has
-                the same method, pair and way of the labels twice.
+            InputError: a folder lacks a file, a file is not as it should be, one file has the
+                same method, pair and way of the labels twice, or the records beside the rows
+                tell of other structures, scans or weights under the same names.
         """
+        _check_records([Path(folder) for folder in folders])
         chosen: dict[tuple, tuple[int, Row]] = {}
         timed: dict[tuple, Row] = {}
         structures: list[dict[tuple, list[Row]]] = []
@@ -212,6 +216,37 @@ class Results:
             for row in self.pairs
             if (row["method"], row["kind"]) == (method, kind) and status in (None, row["status"])
         ]
+
+
+def _check_records(folders: Sequence[Path]) -> None:
+    """Refuse rows that mean different things by one name, as far as records tell."""
+    known: dict[str, tuple[Path, Any]] = {}
+    for folder in folders:
+        for what, value in _facts(folder):
+            first, before = known.setdefault(what, (folder, value))
+            if before != value:
+                raise InputError(f"rows {folder}: {what} are others than in {first}")
+
+
+def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
+    for path in (folder / name for name in RECORDS):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            for part in ("structures", "regions"):
+                if "protocol" in record:
+                    yield f"the {part}", record["protocol"][part]
+            for name, files in record.get("inputs", {}).items():
+                for what, file in files.items():
+                    if file and file["sha256"]:
+                        yield f"the {what} of {name}", file["sha256"]
+            methods = record.get("methods", {})
+            if "model" in record:
+                methods = {record["model"]["name"]: record["model"]}
+            for name, about in methods.items():
+                if "weights_sha256" in about:
+                    yield f"the weights of {name}", about["weights_sha256"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(f"record {path}: it cannot be read ({error!r})") from error
 
 
 def _pairs_of(path: Path) -> Iterator[Row]:

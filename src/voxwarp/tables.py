@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .rows import Results, Row
-from .statistics import check_one_way, compare, interval, mean, reference_of
+from .statistics import check_one_way, compare, deforms, interval, mean, reference_of
 
 KINDS = {"inter": "ordered pairs of different people", "retest": "pairs of two scans of one person"}
 LABELS = {
@@ -105,7 +105,7 @@ class Seconds(NamedTuple):
 
 
 def seconds(results: Results, method: str, kind: str, column: str, *, gpu: bool) -> Seconds:
-    """Median over the timed pairs; one that was stopped took longer than any that was not."""
+    """Median over the timed pairs, for which the limit of one that was stopped is a bound."""
     about = {"method": method, "kind": kind}
     # A limit that was hit beside other work is told where nothing better is known.
     for rows in (results.timed, results.of_method(method, kind, "time limit")):
@@ -113,9 +113,8 @@ def seconds(results: Results, method: str, kind: str, column: str, *, gpu: bool)
         took = [r[column] for r in ours if r["status"] == "ok" and r[column] >= 0]
         limits = [limit for r in ours if (limit := _limit(r))]
         if took or limits:
-            median = _median([*took, *(math.inf for _ in limits)])
-            stopped = median == math.inf
-            return Seconds(min(limits) if stopped else median, stopped, len(took) + len(limits))
+            stopped = _median([*took, *(math.inf for _ in limits)]) == math.inf
+            return Seconds(_median([*took, *limits]), stopped, len(took) + len(limits))
     return Seconds(math.nan, False, 0)
 
 
@@ -166,7 +165,8 @@ def speed(results: Results, *, reference: str | None = None) -> list[Row]:
         InputError: there is no such reference.
     """
     to = reference_of(results, reference)
-    ratios = [speed_ratio(results, method, to) for method in results.methods if method != to]
+    others = [m for m in results.methods if m != to and deforms(results, m)]
+    ratios = [speed_ratio(results, method, to) for method in others]
     return [row for row in ratios if row["pairs"]]
 
 
