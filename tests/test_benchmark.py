@@ -784,7 +784,7 @@ def test_second_benchmark_in_a_folder_is_refused(here, bench: Bench, cohort):
     said = []
 
     def another(line: str) -> None:
-        with pytest.raises(InputError, match="another benchmark is at work in it") as refusal:
+        with pytest.raises(InputError, match="another command is at work in it") as refusal:
             bench("shift", both_ways(cohort))
         said.append(refusal)
 

@@ -132,6 +132,22 @@ def test_points_bars_and_the_front() -> None:
     assert {"affine", "fast", "worse", "best"} <= {*words(drawing.figure)}
 
 
+def test_means_of_fewer_pairs_say_so() -> None:
+    """They may be those of easier pairs, so they are no part of the front either."""
+    results = cohort("a", "b")
+    for method, dice in (("a", 0.7), ("b", 0.8)):
+        for row in results.of_method(method, "inter"):
+            row["dice"] = dice
+    gone = results.of_method("b", "inter")[2:]
+    results.pairs = [row for row in results.pairs if row not in gone]
+    drawing = dice_against_time(results)
+    assert drawing is not None
+    assert {"a", "b, of 2 pairs"} <= {*words(drawing.figure)}
+    assert "of n pairs: a mean of these alone" in drawing.caption
+    (front,) = (x.get_ydata() for x in drawing.figure.axes[0].lines if x.get_color() == "0.75")
+    assert {*np.round(front, 9)} == {0.7}
+
+
 def test_names_beside_points_do_not_cover_each_other() -> None:
     results = cohort("affine", *(f"a method called {i}" for i in range(9)))
     for row in results.pairs:  # all of much the same Dice, in pairs of much the same time

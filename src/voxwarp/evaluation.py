@@ -30,7 +30,7 @@ from .rows import (
 )
 from .scoring import Found, Protocol, measure, read_case
 
-EVALUATE = "evaluate.json"
+EVALUATE, LOCK = "evaluate.json", ".lock"
 
 _COUNTS = "folds", "folds_any", "threads"  # whole numbers, that is
 _BLANK = {column: "" if column in WORDS else math.nan for column in PAIR_COLUMNS}
@@ -334,7 +334,7 @@ def alone_in(out: Path) -> Iterator[None]:
     """
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "wb") as stream:
+    with open(out / LOCK, "wb") as stream:
         try:
             import fcntl
 
@@ -343,7 +343,10 @@ def alone_in(out: Path) -> Iterator[None]:
             raise InputError(f"output {out}: another command is at work in it") from error
         except (ImportError, OSError):  # a system or a file system without locks
             pass
-        yield
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
 
 
 def begin(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) -> Sheet:

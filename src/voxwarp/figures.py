@@ -287,6 +287,7 @@ class _Point(NamedTuple):
     gpu: bool
     seconds: Seconds
     dice: Interval
+    some: int = 0  # how many pairs it has Dice of, where others have it of more
 
 
 @_style()
@@ -315,6 +316,8 @@ def dice_against_time(results: Results) -> Drawing | None:
         "; dashed: no deformation" * bool(flat),
         "; open, dotted: the same on a GPU" * any(point.gpu for point in points),
         "; arrow: stopped at its time limit, at the bottom where there is no Dice" * stopped,
+        "; of n pairs: a mean of these alone, which may be easier or harder than all"
+        * any(point.some for point in points),
     ]
     shown = {*flat, *(point.method for point in points)}
     return Drawing(
@@ -328,6 +331,7 @@ def dice_against_time(results: Results) -> Drawing | None:
 
 
 def _points(results: Results) -> Iterator[_Point]:
+    counts = {m: len(results.of_method(m, "inter")) for m in results.methods}
     for method in results.methods:
         if not deforms(results, method):
             continue
@@ -335,7 +339,8 @@ def _points(results: Results) -> Iterator[_Point]:
         for gpu in (False, True):
             took = seconds(results, method, "inter", "deform_s", gpu=gpu)
             if took.median > 0 and (took.stopped or not math.isnan(dice.mean)):
-                yield _Point(method, gpu, took, dice)
+                some = counts[method] if counts[method] < max(counts.values()) else 0
+                yield _Point(method, gpu, took, dice, some)
 
 
 def _scatter(points: Sequence[_Point], flat: Mapping[str, float]) -> "Figure":
@@ -357,11 +362,12 @@ def _scatter(points: Sequence[_Point], flat: Mapping[str, float]) -> "Figure":
             axes.plot((x, 1.7 * x), (y, y), "k->", markevery=[1], markersize=5, linewidth=1)
         twin = next((p for p in points if point.gpu and p[:2] == (point.method, False)), None)
         if twin is None:
-            labels.append((x, y, f"{point.method}, GPU" if point.gpu else point.method))
+            of = f", of {point.some} pairs" if point.some else ""
+            labels.append((x, y, f"{point.method}{', GPU' if point.gpu else ''}{of}"))
         else:  # a dotted line leads to the name
             ends = (x, twin.seconds.median), (y, y)
             axes.plot(*ends, ":", color="0.55", linewidth=0.9, zorder=0)
-    _draw_front(axes, points)
+    _draw_front(axes, [point for point in points if not point.some])
     for method, value in flat.items():
         axes.axhline(value, color="0.3", linestyle=(0, (5, 3)), linewidth=0.9, zorder=1)
         labels.append((axes.get_xlim()[0], value, method))
