@@ -164,39 +164,6 @@ def test_affine_for_elastix_maps_the_same_points(affine: Affine, tmp_path: Path)
     assert told["InitialTransformParametersFileName"] == '"NoInitialTransform"'
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_affine_for_elastix_is_what_transformix_does(
-    affine: Affine, make_grid, tmp_path: Path, monkeypatch
-):
-    """The field that it makes of the file on an oblique grid is the affine map's."""
-    monkeypatch.chdir(tmp_path)  # where it leaves its files
-    itk = pytest.importorskip("itk")
-    if not hasattr(itk, "transformix_deformation_field"):
-        pytest.skip("itk has no elastix here: itk-elastix is not installed")
-    grid = make_grid("SLA", (16, 21, 33), turn=(20, 10, -25))
-    volume = Volume(np.random.default_rng(5).random(grid.shape, np.float32), grid)
-    sitk.WriteImage(to_sitk(volume), str(tmp_path / "image.nii.gz"))
-    image = itk.imread(str(tmp_path / "image.nii.gz"), itk.F)
-    write_elastix_affine(affine, tmp_path / "affine.txt")
-    parameters = itk.ParameterObject.New()
-    parameters.ReadParameterFile(str(tmp_path / "affine.txt"))
-    region = image.GetLargestPossibleRegion()
-    direction = itk.array_from_matrix(image.GetDirection())
-    for key, values in {
-        "Size": region.GetSize(),
-        "Index": region.GetIndex(),
-        "Spacing": image.GetSpacing(),
-        "Origin": image.GetOrigin(),
-        "Direction": direction.T.ravel(),  # column by column
-    }.items():
-        parameters.SetParameter(0, key, [repr(float(v)) if v % 1 else str(int(v)) for v in values])
-    field = itk.array_from_image(itk.transformix_deformation_field(image, parameters))
-    nodes = grid.nodes()
-    moved = nodes + np.moveaxis(field, (0, 1, 2), (2, 1, 0)) * FLIP
-    np.testing.assert_allclose(moved, affine.map(nodes), atol=1e-3)
-
-
 def test_affine_round_trips_exactly(affine: Affine, tmp_path: Path):
     write_affine(affine, tmp_path / "a.mat")
     again = read_affine(tmp_path / "a.mat")
