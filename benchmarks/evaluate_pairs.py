@@ -20,7 +20,7 @@ from voxwarp.config import Structures
 from voxwarp.metrics import dice, jacobian_statistics
 from voxwarp.model import Model
 from voxwarp.prepare import Prepared, prepare
-from voxwarp.registration import deform, on_fixed_grid
+from voxwarp.registration import both_ways, deform, images_of, on_fixed_grid
 from voxwarp.resample import resample
 from voxwarp.structures import Table, structures_of
 from voxwarp.transform import Chain
@@ -80,8 +80,8 @@ def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
     """Rows of the affine alone and of the model."""
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
-    displacement, _ = deform(model, f, moving[2], torch.device("cpu"))
-    (warp,) = on_fixed_grid([displacement], model, f, image.grid)
+    answer = deform(model, *images_of(moving[2], f, torch.device("cpu")))
+    (warp,) = on_fixed_grid(both_ways(answer)[:1], model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
     regions = large_regions(moving[1].data, labels.data)
     rows = []

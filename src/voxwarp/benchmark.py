@@ -36,7 +36,6 @@ from .evaluation import (
     Sheet,
     alone_in,
     begin,
-    couples,
     failure,
     inputs_of,
     line,
@@ -45,7 +44,7 @@ from .evaluation import (
 )
 from .formats import read_affine, read_warp
 from .model import installed
-from .pairs import Pair, Subject
+from .pairs import Pair, Subject, couples
 from .prepare import examine
 from .registration import origin, torch_device, versions
 from .rows import Row

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import InputError
-from .files import check_writable
+from .files import check_writable, without_ending
 
 app = typer.Typer(
     help="Learning-based deformable registration of 3-D brain scans.",
@@ -64,7 +64,7 @@ _UsageProblem: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 def main() -> None:
     """Run a command; a wrong request is one line on stderr and exit code 2, a bug is 1."""
     try:
-        code = app(standalone_mode=False)
+        code = app(with_refine_steps(sys.argv[1:]), standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except _UsageProblem as error:
@@ -73,6 +73,16 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", code=130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def with_refine_steps(words: list[str]) -> list[str]:
+    """The words with the number that ``--refine`` stands for where none follows it."""
+    given: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--refine" and not following.isdigit():
+            word = "--refine=30"
+        given.append("--refine=0" if word == "--no-refine" else word)
+    return given
 
 
 # Options that several commands share.
@@ -97,6 +107,26 @@ StrictOption = Annotated[
 CacheOption = Annotated[
     bool,
     typer.Option("--cache/--no-cache", help="Remember what was found in each scan."),
+]
+RefineOption = Annotated[
+    int,
+    typer.Option(
+        metavar="[N]",
+        min=0,
+        max=1000,
+        help="Go on from the network's answer for this pair, in N steps [30 where no N is given].",
+        show_default=False,
+    ),
+]
+RefineSecondsOption = Annotated[
+    float | None, typer.Option(help="Time that the refinement may take.", metavar="SECONDS")
+]
+SmoothnessOption = Annotated[
+    float | None,
+    typer.Option(
+        help="How smooth a refined deformation is, or that of model none: 2 is twice as wide.",
+        metavar="FACTOR",
+    ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
 
@@ -143,6 +173,9 @@ def register(
     extractor: ExtractorOption = "deepbet",
     bias: BiasOption = None,
     affine: Annotated[bool, typer.Option(help="Align linearly first.")] = True,
+    refine: RefineOption = 0,
+    refine_seconds: RefineSecondsOption = None,
+    smoothness: SmoothnessOption = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     seed: Annotated[
         int,
@@ -170,6 +203,9 @@ def register(
             extractor=extractor,
             bias=bias,
             affine=affine,
+            refine=refine,
+            refine_seconds=refine_seconds,
+            smoothness=smoothness,
             device=device.value,
             seed=seed,
             cache=cache,
@@ -748,19 +784,12 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
 
 
 def _nifti_name(image: Path) -> str:
-    return f"{_stem(image)}.nii.gz"
-
-
-def _stem(image: Path) -> str:
-    stem = image.name
-    for ending in (".gz", ".nii", ".mgz", ".mgh"):
-        stem = stem.removesuffix(ending)
-    return stem
+    return f"{without_ending(image.name)}.nii.gz"
 
 
 def _folders(scans: list[Path], out: Path) -> list[Path]:
     """A folder of each scan's name."""
-    names = [_stem(scan) for scan in scans]
+    names = [without_ending(scan.name) for scan in scans]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"output {out / name}: two of the scans have this name")

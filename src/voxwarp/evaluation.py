@@ -16,7 +16,7 @@ from .errors import InputError
 from .files import check_readable, check_writable, write_bytes
 from .meter import Meter
 from .model import Model, has_bfloat16
-from .pairs import Pair, Subject
+from .pairs import Pair, Subject, couples
 from .registration import Registration, origin, register, torch_device, versions
 from .rows import (
     PAIR_COLUMNS,
@@ -29,6 +29,7 @@ from .rows import (
     write_rows,
 )
 from .scoring import Found, Protocol, measure, read_case
+from .statistics import mean
 
 EVALUATE, LOCK = "evaluate.json", ".lock"
 
@@ -156,14 +157,6 @@ def inputs_of(pairs: Sequence[Pair]) -> dict[str, Any]:
         return {name: {k: origin(p) for k, p in of.items()} for name, of in files.items()}
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-
-def couples(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Pairs with the ones the other way round, which are compared with each other."""
-    joined: dict[frozenset[str], list[Pair]] = {}
-    for pair in pairs:
-        joined.setdefault(frozenset(pair.key), []).append(pair)
-    return list(joined.values())
 
 
 # ---------------------------------------------------------------------------------------- Model
@@ -410,9 +403,8 @@ def summary(rows: Sequence[Row]) -> list[str]:
         done = [row for row in all_of if row["status"] == "ok"]
         parts = [f"{len(done)} of {len(all_of)} pairs"]
         for column, words in _SUMMARY.items():
-            values = [v for row in done if not math.isnan(v := row.get(column, math.nan))]
-            if values:
-                parts.append(words.format(sum(values) / len(values)))
+            if not math.isnan(value := mean(done, column)):
+                parts.append(words.format(value))
         lines.append(f"{method}, {kind}: {', '.join(parts)}")
     return lines
 

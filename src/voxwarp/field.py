@@ -6,6 +6,7 @@ voxels of the lattice they live on. A displacement u pulls: moved(x) = moving(x 
 
 import math
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import Any, Literal
 
 import torch
@@ -233,6 +234,25 @@ def invert(displacement: Tensor, *, iterations: int = 20) -> Tensor:
     return inverse
 
 
+def corrected_inverse(displacement: Tensor, inverse: Tensor, *, bound: float = 0.5) -> Tensor:
+    """A better inverse w of u from a near one, by a step of Newton's method.
+
+    With the residual r(y) = w(y) + u(y + w(y)):  w ← w − (I + ∇w) r, since I + ∇w is nearly the
+    inverse of the Jacobian of Id + u there. Unlike fixed-point iteration it also converges where
+    u stretches by more than two.
+
+    Args:
+        displacement: u, (B, 3, X, Y, Z), voxels.
+        inverse: w, likewise.
+        bound: longest change along an axis, voxels.
+    """
+    residual = inverse + warp(displacement, inverse, padding="border")
+    change = residual.clone()
+    for axis in range(3):
+        change.addcmul_(difference(inverse, 2 + axis), residual[:, axis : axis + 1])
+    return inverse - change.clamp_(-bound, bound)
+
+
 def resize(field: Tensor, shape: Sequence[int]) -> Tensor:
     """A displacement or velocity on a lattice of another size over the same field of view.
 
@@ -259,6 +279,43 @@ def upsample(field: Tensor) -> Tensor:
     return 2 * F.interpolate(field, scale_factor=2, mode="trilinear", align_corners=False)
 
 
+def downsample(field: Tensor) -> Tensor:
+    """A displacement or velocity averaged down by two, in voxels of the coarse lattice.
+
+    Args:
+        field: (B, 3, X, Y, Z), even sides, in its own voxels.
+    """
+    return averaged(field, 2) / 2
+
+
+def averaged(volume: Tensor, factor: int) -> Tensor:
+    """The mean of blocks of ``factor``³ voxels, (B, C, X / factor, ...)."""
+    return volume if factor == 1 else F.avg_pool3d(volume, factor)
+
+
+Crop = tuple[slice | EllipsisType, ...]
+
+
+def padded(volume: Tensor, multiple: int, *, border: bool = False) -> tuple[Tensor, Crop]:
+    """The volume with more around it up to sides of a multiple, and the slices that undo it.
+
+    Zeros, or the border's value.
+    """
+    shape = volume.shape[2:]
+    target = [-(-n // multiple) * multiple for n in shape]
+    # F.pad wants (before, after) of the last axis first.
+    pads = [((t - n) // 2, t - n - (t - n) // 2) for n, t in zip(shape, target, strict=True)]
+    flat = [n for before_after in reversed(pads) for n in before_after]
+    more = F.pad(volume, flat, mode="replicate" if border else "constant") if any(flat) else volume
+    return more, crop(shape, target)
+
+
+def crop(shape: Sequence[int], padded: Sequence[int]) -> Crop:
+    """The slices that take a volume of ``shape`` out of the middle of a padded one."""
+    starts = [(p - n) // 2 for n, p in zip(shape, padded, strict=True)]
+    return (..., *(slice(s, s + n) for s, n in zip(starts, shape, strict=True)))
+
+
 Differences = Literal["central", "forward", "backward"]
 
 
@@ -270,13 +327,14 @@ def jacobian_determinant(displacement: Tensor, *, differences: Differences = "ce
         differences: "central" (one-sided at the border), or one-sided everywhere. Central
             differences miss folds between neighbours (Liu et al., doi:10.1007/s11263-024-02047-1).
     """
-    gradient = [_difference(displacement, axis, differences) for axis in (2, 3, 4)]
+    gradient = [difference(displacement, axis, differences) for axis in (2, 3, 4)]
     (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = (g.unbind(1) for g in gradient)
     xx, yy, zz = xx + 1, yy + 1, zz + 1
     return xx * (yy * zz - yz * zy) - xy * (yx * zz - yz * zx) + xz * (yx * zy - yy * zx)
 
 
-def _difference(field: Tensor, axis: int, differences: Differences) -> Tensor:
+def difference(field: Tensor, axis: int, differences: Differences = "central") -> Tensor:
+    """The change a voxel along an axis of the tensor; at a border, to the only neighbour."""
     step = field.diff(dim=axis)
     first, last = step.narrow(axis, 0, 1), step.narrow(axis, step.shape[axis] - 1, 1)
     if differences == "forward":

@@ -131,3 +131,10 @@ def check_readable(path: Path, what: str) -> None:
         raise InputError(f"{what} {path}: no such file or folder") from error
     except OSError as error:
         raise InputError(f"{what} {path}: cannot be read: {error.strerror or error}") from error
+
+
+def without_ending(name: str) -> str:
+    """An image file's name without ``.nii.gz``, ``.mgz`` and the like."""
+    for ending in (".gz", ".nii", ".mgz", ".mgh"):
+        name = name.removesuffix(ending)
+    return name

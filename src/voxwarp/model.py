@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .files import write_bytes
 from .grid import Grid
-from .network import NETWORKS, Deformation
+from .network import NETWORKS, Deformation, PairDescent
 
 FORMAT = "voxwarp-model-1"
 
@@ -83,20 +83,28 @@ class Model:
         arguments = {key: value for key, value in architecture.items() if key != "name"}
         return cls(NETWORKS[architecture["name"]](**arguments), architecture, recipe, **more)
 
-    def deform(self, moving: Tensor, fixed: Tensor) -> Deformation:
+    def deform(
+        self, moving: Tensor, fixed: Tensor, *, smoothness: float | None = None
+    ) -> Deformation:
         """Run the network for use, not for training.
 
         Args:
             moving, fixed: (B, 1, X, Y, Z) prepared images on the network's device.
+            smoothness: of the deformation, for a network that is ``adjustable``; 1 is its own.
 
         Returns:
             Displacements in voxels, float32. Convolutions run in bf16 where the processor has
             instructions for it, everything else in float32.
         """
         self.network.eval()
-        device = next(self.network.parameters()).device
-        with torch.inference_mode(), bfloat16_convolutions(device):
-            return self.network(moving, fixed)
+        knob = {} if smoothness is None else {"smoothness": smoothness}
+        with torch.inference_mode(), bfloat16_convolutions(moving.device):
+            return self.network(moving, fixed, **knob)
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether the smoothness of its deformations can be chosen."""
+        return isinstance(self.network, PairDescent)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``model.json`` and ``weights.safetensors`` into ``folder``."""

@@ -7,7 +7,6 @@ Figure 3; Dalca et al., MICCAI 2018, for the velocity.
 
 import itertools
 from collections.abc import Sequence
-from types import EllipsisType
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import field
+from .box import Box
+from .descent import Plan, Stage, descend
 
 
 class Convolution(nn.Conv3d):
@@ -119,7 +120,7 @@ class VoxelMorph(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
         """The deformation that pulls ``moving`` onto ``fixed``; no inverse is known."""
-        pair, crop = _padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
+        pair, crop = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
         displacement = self.unet(pair).float()[crop]
         return Deformation(displacement, None, displacement)
 
@@ -148,7 +149,7 @@ class DiffeomorphicVoxelMorph(nn.Module):
 
     def velocity(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """The velocity v of the padded pair, at half resolution and in voxels of that."""
-        pair, _ = _padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
+        pair, _ = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
         there, back = self.unet(torch.cat([pair, pair.flip(1)])).float().chunk(2)
         return (there - back) / 2
 
@@ -199,7 +200,7 @@ class VelocityPyramid(nn.Module):
 
         ``finest`` leaves out as many of the finest levels, for a first phase of training.
         """
-        images, _ = _padded(torch.cat([moving, fixed]), 2 ** len(self.encoder))
+        images, _ = field.padded(torch.cat([moving, fixed]), 2 ** len(self.encoder))
         x = F.avg_pool3d(images, 2).contiguous(memory_format=torch.channels_last_3d)
         features = [x := block(x) for block in self.encoder]
         velocity = self._residual(len(features) - 1, features[-1])
@@ -228,6 +229,35 @@ class VelocityPyramid(nn.Module):
     def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
         """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
         return _integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)
+
+
+class PairDescent(nn.Module):
+    """Optimisation of one pair, coarse to fine, in a network's place: see ``descent``.
+
+    It has no weights, so it has no opinion of what scans look like. The finest lattice is at half
+    resolution.
+
+    Args:
+        steps: at most, on the lattices of 1/2^n, ..., 1/4, 1/2 of the resolution.
+    """
+
+    def __init__(self, *, steps: Sequence[int] = (16, 20, 20)):
+        super().__init__()
+        self.steps = tuple(steps)
+
+    def forward(self, moving: Tensor, fixed: Tensor, *, smoothness: float = 1.0) -> Deformation:
+        """The deformation that pulls ``moving`` onto ``fixed`` and its inverse.
+
+        Args:
+            moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
+            smoothness: factor of the widths of the Gaussians that smooth.
+        """
+        factors = [2**k for k in range(len(self.steps), 0, -1)]
+        plan = Plan([Stage(f, n) for f, n in zip(factors, self.steps, strict=True)])
+        box = Box.around(moving, fixed, multiple=max(factors))
+        ways = descend(box.take(moving), box.take(fixed), plan.smoother(smoothness))
+        displacement, inverse = (box.put_back(way) for way in ways)
+        return Deformation(displacement, inverse, displacement)
 
 
 def local_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -264,27 +294,13 @@ def _integrated(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformati
     """exp(±v) on the lattice of ``shape`` that the velocity, at half resolution, is around."""
     both = field.exponentiate(torch.cat([velocity, -velocity]), steps=steps)
     full = field.upsample(both)
-    displacement, inverse = full[_crop(shape, full.shape[2:])].chunk(2)
+    displacement, inverse = full[field.crop(shape, full.shape[2:])].chunk(2)
     return Deformation(displacement, inverse, velocity)
-
-
-def _padded(pair: Tensor, multiple: int) -> tuple[Tensor, tuple[slice | EllipsisType, ...]]:
-    """The pair with zeros around it up to sides of a multiple, and the slices that undo it."""
-    shape = pair.shape[2:]
-    target = [-(-n // multiple) * multiple for n in shape]
-    crop = _crop(shape, target)
-    # F.pad wants (before, after) of the last axis first.
-    pads = [((t - n) // 2, t - n - (t - n) // 2) for n, t in zip(shape, target, strict=True)]
-    return F.pad(pair, [n for before_after in reversed(pads) for n in before_after]), crop
-
-
-def _crop(shape: Sequence[int], padded: Sequence[int]) -> tuple[slice | EllipsisType, ...]:
-    starts = [(p - n) // 2 for n, p in zip(shape, padded, strict=True)]
-    return (..., *(slice(s, s + n) for s, n in zip(starts, shape, strict=True)))
 
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "voxelmorph": VoxelMorph,
     "diffeomorphic": DiffeomorphicVoxelMorph,
     "pyramid": VelocityPyramid,
+    "descent": PairDescent,
 }

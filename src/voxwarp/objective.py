@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from . import field
 from .config import Config, Phase
 from .costs import Term, terms
+from .field import averaged
 from .model import bfloat16_convolutions
 from .sampling import Batch
 
@@ -118,11 +119,6 @@ class Objective:
             # Zero, and yet of the network: every process has the same gradients to share.
             return 0 * given["regularity"].sum()
         return len(batch.labelled) / len(batch.moving) * term(labelled)
-
-
-def averaged(image: Tensor, factor: int) -> Tensor:
-    """The mean of blocks of ``factor``³ voxels, (B, C, X / factor, ...)."""
-    return image if factor == 1 else F.avg_pool3d(image, factor)
 
 
 def as_velocity(image: Tensor, shape: torch.Size, factor: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from .config import SPLITS, Data, Source, read_config
 from .errors import InputError
-from .files import check_readable
+from .files import check_readable, without_ending
 from .manifest import Record, Scan, check_pattern, records_of, scans_of
 
 Kind = Literal["inter", "retest"]
@@ -108,12 +108,15 @@ def read_pairs(
 
 def beside_their_swaps(pairs: Iterable[Pair]) -> list[Pair]:
     """The pairs, each followed by the one the other way round where that is among them."""
-    waiting = {pair.key: pair for pair in pairs}
-    order: list[Pair] = []
-    while waiting:
-        pair = waiting.pop(next(iter(waiting)))
-        order += [pair, *filter(None, [waiting.pop(pair.swapped_key, None)])]
-    return order
+    return [pair for couple in couples(pairs) for pair in couple]
+
+
+def couples(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """Pairs with the ones the other way round, which are compared with each other."""
+    joined: dict[frozenset[str], list[Pair]] = {}
+    for pair in pairs:
+        joined.setdefault(frozenset(pair.key), []).append(pair)
+    return list(joined.values())
 
 
 # --------------------------------------------------------------------------------------- Scans
@@ -157,18 +160,12 @@ def _check_names(subjects: Iterable[Subject]) -> None:
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """The files' names without their endings; where they are the same, what tells them apart."""
-    stems = {path: _stem(path.name) for path in paths}
+    stems = {path: without_ending(path.name) for path in paths}
     counts = Counter(stems.values())
     if max(counts.values(), default=1) == 1:
         return stems
     common = os.path.commonpath([path.parent for path in stems])
-    return {p: _stem(os.path.relpath(p, common)).replace(os.sep, "-") for p in stems}
-
-
-def _stem(name: str) -> str:
-    for ending in (".gz", ".nii", ".mgz", ".mgh"):
-        name = name.removesuffix(ending)
-    return name
+    return {p: without_ending(os.path.relpath(p, common)).replace(os.sep, "-") for p in stems}
 
 
 # --------------------------------------------------------------------------------------- Lists

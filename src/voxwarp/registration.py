@@ -1,13 +1,14 @@
-"""Register two brain scans: prepare both, run the network once, compose, resample once."""
+"""Register two brain scans: prepare, run the network, refine, compose, resample once."""
 
 import hashlib
 import json
+import math
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from .errors import InputError
 from .files import check_writable, publish, side_by_side, staging
 from .grid import Grid
 from .model import Model, Recipe, has_bfloat16
+from .network import Deformation
 from .prepare import (
     Findings,
     Prepared,
@@ -35,6 +37,7 @@ from .prepare import (
     template_path,
     unaligned,
 )
+from .refine import STEPS, Refinement, refined
 from .resample import resample
 from .transform import Affine, Chain, Warp, carry
 from .volume import Source, Volume, nifti, write_volume
@@ -186,6 +189,9 @@ def register(
     extractor: str = "deepbet",
     bias: bool | None = None,
     affine: bool = True,
+    refine: bool | int = False,
+    refine_seconds: float | None = None,
+    smoothness: float | None = None,
     device: str = "auto",
     seed: int = 0,
     cache: bool = True,
@@ -207,6 +213,11 @@ def register(
         extractor: name of what extracts them, see ``brain.extractor``.
         bias: correct the bias field; None: of heads, not of brains.
         affine: align linearly first; without it the scans must be aligned in world space.
+        refine: go on from the network's answer by optimisation of this pair, in at most so many
+            steps (True: 30); 0 or False: not.
+        refine_seconds: time that the refinement may take; no limit without.
+        smoothness: factor of how smooth refined deformations are, and those of models that are
+            made by optimisation; 1 without.
         device: "auto", "cpu" or "cuda".
         seed: of what is random; nothing is so far, and it is only recorded.
         cache: remember what was found in each scan, and look there first.
@@ -218,6 +229,8 @@ def register(
     if not 0 <= seed < 2**31 - 1:
         raise InputError(f"seed {seed}: a whole number from 0 to {2**31 - 2} is wanted")
     settings = Settings(brain_extract, extractor, bias, affine)
+    refinement = _refinement(refine, refine_seconds)
+    check_smoothness(smoothness)
     unused = fixed_labels is not None and labels is None
     target = torch_device(device)
     clock = _Clock(progress)
@@ -237,10 +250,20 @@ def register(
         raise InputError(
             f"model {loaded.name}: its scans are not in MNI152 space: give a fixed scan"
         )
+    if smoothness is not None and refinement is None and not loaded.adjustable:
+        raise InputError(
+            f"smoothness: model {loaded.name} decides on it by itself; refine its answer, or take "
+            f"another model"
+        )
     clock.start("prepare")
     _prepare_both(f, m, loaded.recipe, settings, fixed_is_template=fixed is None, cache=cache)
     clock.start("network")
-    both = deform(loaded, f.prepared, m.prepared, target)
+    images = images_of(m.prepared, f.prepared, target)
+    deformation = deform(loaded, *images, smoothness=smoothness)
+    if refinement:
+        clock.start("refine")
+        deformation = refined(*images, deformation, refinement, smoothness=smoothness or 1.0)
+    both = both_ways(deformation)
     clock.start("compose")
     warp, inverse_warp = on_fixed_grid(both, loaded, f.prepared, f.volume.grid)
     result = Registration(
@@ -268,6 +291,8 @@ def register(
             "extractor": extractor,
             "bias": bias,
             "affine": affine,
+            "refine": asdict(refinement) if refinement else None,
+            "smoothness": smoothness,
             "device": str(target),
             "precision": "bf16 convolutions" if has_bfloat16(target) else "float32",
             "seed": seed,
@@ -387,16 +412,60 @@ def torch_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def deform(
-    model: Model, fixed: Prepared, moving: Prepared, device: torch.device
+def images_of(
+    moving: Prepared, fixed: Prepared, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """φ and φ⁻¹ on the working grid: displacements (3, X, Y, Z) in its voxels."""
-    images = (image[None, None].to(device) for image in (moving.image, fixed.image))
-    deformation = model.deform(*images)
-    inverse = deformation.inverse
-    if inverse is None:
-        inverse = fields.invert(deformation.displacement)
-    return deformation.displacement[0].cpu(), inverse[0].cpu()
+    """Moving and fixed on the working grid as networks take them, (1, 1, X, Y, Z)."""
+    return moving.image[None, None].to(device), fixed.image[None, None].to(device)
+
+
+def deform(
+    model: Model,
+    moving: torch.Tensor,
+    fixed: torch.Tensor,
+    *,
+    smoothness: float | None = None,
+) -> Deformation:
+    """The model's answer on the working grid, with its inverse."""
+    answer = model.deform(moving, fixed, smoothness=smoothness if model.adjustable else None)
+    if answer.inverse is None:
+        answer = answer._replace(inverse=fields.invert(answer.displacement))
+    return answer
+
+
+def both_ways(deformation: Deformation) -> tuple[torch.Tensor, torch.Tensor]:
+    """φ and φ⁻¹ as displacements (3, X, Y, Z) in voxels of the working grid."""
+    assert deformation.inverse is not None
+    return deformation.displacement[0].cpu(), deformation.inverse[0].cpu()
+
+
+LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.25, 8.0
+
+
+def check_smoothness(smoothness: float | None) -> None:
+    """Refuse factors that no lattice can follow.
+
+    Raises:
+        InputError: it is not between 0.25 and 8.
+    """
+    if smoothness is not None and not LEAST_SMOOTHNESS <= smoothness <= MOST_SMOOTHNESS:
+        raise InputError(
+            f"smoothness {smoothness}: a factor from {LEAST_SMOOTHNESS} to {MOST_SMOOTHNESS:.0f} "
+            f"is wanted"
+        )
+
+
+def _refinement(refine: bool | int, seconds: float | None) -> Refinement | None:
+    """What is asked for; a time alone asks for one."""
+    if refine is False and seconds is None:
+        return None
+    if refine is True or refine is False:
+        refine = STEPS
+    if not 0 <= refine <= 1000:
+        raise InputError(f"refine {refine}: 1 to 1000 steps are wanted, or 0 for none")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise InputError(f"refine_seconds {seconds}: a time above 0 is wanted")
+    return Refinement(refine, seconds) if refine else None
 
 
 def on_fixed_grid(

@@ -174,7 +174,7 @@ def interval(rows: Sequence[Row], value: str = "dice") -> Interval:
 
 def mean(rows: Iterable[Row], column: str) -> float:
     """Mean of a column where it is known; NaN where it is nowhere."""
-    known = [row[column] for row in rows if not math.isnan(row[column])]
+    known = [v for row in rows if not math.isnan(v := row.get(column, math.nan))]
     return math.fsum(known) / len(known) if known else math.nan
 
 

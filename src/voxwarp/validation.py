@@ -11,9 +11,10 @@ from . import field
 from .config import Config, Phase
 from .dataset import Cohort, intensities
 from .errors import InputError
+from .field import averaged
 from .metrics import dice
 from .model import Model
-from .objective import Objective, averaged, convolutions
+from .objective import Objective, convolutions
 from .sampling import ATLAS, Batch, Sample, collate, label_tensor
 
 STILL = 0.02  # voxels: a mean displacement below this is none
