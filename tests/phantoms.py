@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from voxwarp.grid import Grid
@@ -122,3 +123,23 @@ def label_map(
         centre, radii = rng.uniform(0.3, 0.7, 3) * size, rng.uniform(0.15, 0.25, 3) * size
         labels[(((x - centre) / radii) ** 2).sum(-1) <= 1] = value
     return labels
+
+
+def texture(
+    seed: int = 0, shape: Sequence[int] = (20, 22, 24), *, grain: float = 2.0
+) -> np.ndarray:
+    """Noise smoothed by ``grain`` voxels in an ellipsoid on zero, in [0, 1], float32.
+
+    Textured everywhere in ``texture_core``, with as much contrast as a brain.
+    """
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), grain)
+    return ((0.5 + 0.2 * noise / noise.std()).clip(0, 1) * _ellipsoid(shape)).astype(np.float32)
+
+
+def texture_core(shape: Sequence[int] = (20, 22, 24)) -> torch.Tensor:
+    """Where ``texture`` is not fading out yet, (X, Y, Z)."""
+    return torch.from_numpy(_ellipsoid(shape) > 0.9)
+
+
+def _ellipsoid(shape: Sequence[int]) -> np.ndarray:
+    return ball(shape, [(n - 1) / 2 for n in shape], [0.4 * n for n in shape], edge=3)

@@ -19,6 +19,8 @@ import voxwarp
 from voxwarp import cli as command_line
 from voxwarp.keras import import_keras
 from voxwarp.model import Model
+from voxwarp.refine import STEPS, Refinement
+from voxwarp.registration import _refinement
 
 COMMANDS = [
     *([], ["register"], ["preprocess"], ["apply"], ["points"], ["cache"], ["models"]),
@@ -95,7 +97,7 @@ def test_help_names_the_contract(cli):
     promised = {
         "register": "MOVING FIXED -o --model --labels --fixed-labels --affine --no-affine --device "
         "--seed --overwrite --mask --fixed-mask --brain-extract auto yes no --extractor --bias "
-        "--no-bias --cache --no-cache --strict",
+        "--no-bias --cache --no-cache --strict --refine --refine-seconds --smoothness",
         "preprocess": "SCAN -o --labels --mask --conform --no-conform --bias --no-bias "
         "--brain-extract --extractor --affine --no-affine --crop --no-crop --normalise "
         "--no-normalise --cache --no-cache --strict --overwrite",
@@ -145,6 +147,84 @@ def test_no_words_give_the_help(cli, words: list[str]):
 def test_wrong_words(refuses, monkeypatch, tmp_path, words: list[str], said: str):
     monkeypatch.chdir(tmp_path)
     assert said in refuses(*words)
+
+
+REQUEST = ["register", "m.nii", "f.nii", "-o", "out"]
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ([*REQUEST], 0),
+        ([*REQUEST, "--refine"], STEPS),
+        ([*REQUEST, "--refine", "5"], 5),
+        ([*REQUEST, "--refine=5"], 5),
+        ([*REQUEST, "--refine", "0"], 0),
+        ([*REQUEST, "--no-refine"], 0),
+        (["register", "m.nii", "--refine", "f.nii", "-o", "out"], STEPS),
+        (["register", "--refine", "12", "m.nii", "f.nii", "-o", "out"], 12),
+        ([*REQUEST, "--refine", "--strict"], STEPS),
+        ([*REQUEST, "--refine", "--no-refine"], 0),  # the last one counts, as of all options
+        ([*REQUEST, "--no-refine", "--refine", "3"], 3),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else None,
+)
+def test_refine_has_a_number_or_none(cli, monkeypatch, tmp_path, words: list[str], steps: int):
+    asked = registered_with(cli, monkeypatch, tmp_path, words)
+    assert asked["scans"] == ("m.nii", "f.nii")
+    assert int(asked["refine"]) == steps
+    assert asked["refine_seconds"] is asked["smoothness"] is None
+
+
+def test_refine_seconds_alone_ask_for_refinement(cli, monkeypatch, tmp_path):
+    """As in Python: there, too, the number of steps is the usual one then."""
+    asked = registered_with(cli, monkeypatch, tmp_path, [*REQUEST, "--refine-seconds", "2.5"])
+    assert _refinement(asked["refine"], asked["refine_seconds"]) == Refinement(STEPS, 2.5)
+
+
+def test_smoothness_is_passed_on(cli, monkeypatch, tmp_path):
+    asked = registered_with(
+        cli, monkeypatch, tmp_path, [*REQUEST, "--refine", "--smoothness", "1.5"]
+    )
+    assert (asked["refine"], asked["smoothness"]) == (STEPS, 1.5)
+
+
+def registered_with(cli, monkeypatch, tmp_path, words: list[str]) -> dict[str, object]:
+    """The arguments that a command line makes of ``register``, which does nothing here."""
+    asked: dict[str, object] = {}
+
+    def noted(moving: Path, fixed: Path | None, _model: str, **options: object) -> None:
+        asked.update(options, scans=(str(moving), str(fixed)))
+        raise voxwarp.InputError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("voxwarp.registration.register", noted)
+    assert cli(*words).err == "voxwarp: error: enough\n"
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--refine", "x"], "x"),
+        (["--refine=x"], "--refine"),
+        (["--refine="], "--refine"),
+        (["--refine=-1"], "--refine"),
+        (["--refine", "1001"], "--refine"),
+        (["--refine", "2.5"], "2.5"),
+        (["--no-refine=3"], "--no-refine"),
+        (["--refine-seconds", "soon"], "--refine-seconds"),
+        (["--refine-seconds", "0"], "refine_seconds 0"),
+        (["--refine", "--refine-seconds", "nan"], "refine_seconds nan"),
+        (["--smoothness"], "--smoothness"),
+        (["--smoothness", "very"], "--smoothness"),
+        (["--refine", "--smoothness", "9"], "smoothness 9"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else None,
+)
+def test_wrong_words_of_refinement(refuses, monkeypatch, tmp_path, words: list[str], said: str):
+    monkeypatch.chdir(tmp_path)
+    assert said in refuses(*REQUEST, *words)
 
 
 def test_bug_is_exit_code_1_with_a_traceback(tmp_path):

@@ -92,7 +92,7 @@ def test_there_is_a_configuration_for_each_variant_of_the_paper(monkeypatch) -> 
             assert config.network["decoder"] == [32, 32, 32, 32, *tail]
             assert (config.sampling.mode, config.costs["ncc"]["window"]) == (mode, 9)
     assert found["vm1-atlas"].sampling.atlas == "template"
-    assert found["default"].compare_at == "velocity"
+    assert found["pyramid"].compare_at == "velocity"
 
 
 def test_without_the_variable_the_data_are_beside_the_checkout(monkeypatch) -> None:
@@ -375,7 +375,7 @@ def test_structures_come_from_one_place() -> None:
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ({}, "name None; there are voxelmorph, diffeomorphic, pyramid"),
+        ({}, "name None; there are voxelmorph, diffeomorphic, pyramid, descent, anatomy"),
         ({"name": "piramid"}, "did you mean 'pyramid'"),
         ({"name": ["pyramid"]}, "name ['pyramid']; did you mean 'pyramid'"),
         ({"name": "pyramid", "chanels": [8]}, "no argument 'chanels'; did you mean 'channels'"),

@@ -28,7 +28,11 @@ def given() -> dict[str, Tensor]:
         name: smooth_field(i, (6, 7, 8)).float().repeat(2, 1, 1, 1, 1)
         for i, name in enumerate(("displacement", "inverse", "regularity"))
     }
-    return {**images, **labels, **fields}
+    voxels = {
+        "log_odds": torch.randn(20, 4, generator=draw),
+        "labels": torch.randint(4, (20, 8), generator=draw),
+    }
+    return {**images, **labels, **fields, **voxels}
 
 
 @pytest.fixture
@@ -78,6 +82,11 @@ def refusal(costs: dict) -> str:
             "inverse_consistency",
             {},
             lambda g: losses.inverse_consistency(g["displacement"], g["inverse"]),
+        ),
+        (
+            "recognition",
+            {"eps": 2.0},
+            lambda g: losses.recognition(g["log_odds"], g["labels"], eps=2.0),
         ),
     ],
 )

@@ -404,6 +404,61 @@ def test_the_inverse_of_a_flow_is_the_flow_backwards() -> None:
     assert (got - field.exponentiate(-velocity)).abs().max() < 0.03
 
 
+STRETCH = np.array([[2.0, 0.3, 0.0], [0.0, 0.4, 0.2], [0.1, 0.0, 0.6]])  # by 1 + 2.0 along X
+
+
+def stretched(share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The field of x ↦ (I + A) x around the middle, and ``share`` · (I + A)⁻¹ y as a field."""
+    back = share * np.linalg.inv(np.eye(3) + STRETCH)
+    return linear_field(STRETCH, (17, 18, 19)), linear_field(back - np.eye(3), (17, 18, 19))
+
+
+def test_correcting_an_inverse_squares_its_error() -> None:
+    """Of (1 − ε) (I + A)⁻¹ it makes (1 − ε²) (I + A)⁻¹, exactly: Newton and Schulz."""
+    displacement, expected = stretched()
+    _, inverse = stretched(1 - 0.3)
+    errors = [float((inverse - expected).abs().max())]
+    for power in (2, 4, 8):
+        inverse = field.corrected_inverse(displacement, inverse, bound=np.inf)
+        _, known = stretched(1 - 0.3**power)
+        torch.testing.assert_close(inverse, known, atol=1e-10, rtol=0)
+        errors.append(float((inverse - expected).abs().max()))
+    assert errors[0] > 0.5
+    assert errors[-1] < 1e-3
+
+
+def test_corrections_find_an_inverse_that_fixed_point_iteration_does_not() -> None:
+    """It stretches by three; the bound only makes it take more steps."""
+    displacement, expected = stretched()
+    _, inverse = stretched(1 - 0.3)
+    by_iteration = field.invert(displacement, iterations=100)
+    assert field.compose(displacement, by_iteration).abs().max() > 1
+    for _ in range(20):
+        inverse = field.corrected_inverse(displacement, inverse, bound=0.2)
+    torch.testing.assert_close(inverse, expected, atol=1e-10, rtol=0)
+
+
+def test_a_correction_of_an_inverse_is_no_longer_than_its_bound() -> None:
+    displacement, _ = stretched()
+    _, inverse = stretched(1 - 0.3)
+    for bound in (0.05, 0.5):
+        change = field.corrected_inverse(displacement, inverse, bound=bound) - inverse
+        assert float(change.abs().max()) == pytest.approx(bound)
+    usual = field.corrected_inverse(displacement, inverse)
+    assert torch.equal(usual, field.corrected_inverse(displacement, inverse, bound=0.5))
+
+
+def test_corrections_undo_a_smooth_displacement_sooner_than_iteration_does() -> None:
+    displacement = smooth_field(5, amplitude=1.5)
+    inverse = -displacement
+    for steps in (1, 2, 3):
+        inverse = field.corrected_inverse(displacement, inverse)
+        left = field.compose(displacement, inverse).norm(dim=1).mean()
+        iterated = field.invert(displacement, iterations=steps)
+        assert left < 0.5 * field.compose(displacement, iterated).norm(dim=1).mean()
+    assert left < 1e-3
+
+
 # ------------------------------------------------------------------------------------- resize
 
 
@@ -450,6 +505,52 @@ def test_upsampling_undoes_the_averaging_of_a_linear_field() -> None:
     small = torch.nn.functional.avg_pool3d(large, 2) / 2  # and in voxels twice as large
     inner = (..., *(slice(1, -1),) * 3)
     torch.testing.assert_close(field.upsample(small)[inner], large[inner])
+
+
+# ------------------------------------------------------------------- averaged, padded, difference
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_averages_are_those_of_blocks(factor: int) -> None:
+    volume = smooth_field(1, (8, 12, 16), pinned=False)
+    x, y, z = (n // factor for n in volume.shape[2:])
+    blocks = volume[0].numpy().reshape(3, x, factor, y, factor, z, factor)
+    expected = blocks.mean(axis=(2, 4, 6))
+    np.testing.assert_allclose(field.averaged(volume, factor)[0].numpy(), expected, atol=1e-14)
+
+
+def test_downsampling_keeps_where_a_displacement_leads() -> None:
+    """Of a linear field: the matrix stays, and the offset is of half as many voxels."""
+    matrix = np.random.default_rng(1).normal(size=(3, 3))
+    full = linear_field(matrix, (8, 10, 12), (1, 2, 3))
+    half = linear_field(matrix, (4, 5, 6), (0.5, 1, 1.5))
+    torch.testing.assert_close(field.downsample(full), half)
+
+
+@pytest.mark.parametrize(("border", "mode"), [(False, "constant"), (True, "edge")])
+@pytest.mark.parametrize("shape", [(5, 6, 7), (8, 8, 16), (1, 9, 15)])
+def test_padding_is_even_around_the_volume_and_the_slices_undo_it(
+    shape: tuple[int, ...], border: bool, mode: str
+) -> None:
+    volume = torch.rand(2, 3, *shape)
+    more, crop = field.padded(volume, 8, border=border)
+    missing = [-n % 8 for n in shape]
+    widths = [(0, 0), (0, 0), *((m // 2, m - m // 2) for m in missing)]
+    np.testing.assert_array_equal(more.numpy(), np.pad(volume.numpy(), widths, mode=mode))
+    assert torch.equal(more[crop], volume)
+    assert crop == field.crop(shape, more.shape[2:])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_differences_are_numpys(axis: int) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, *SHAPE))
+    central = field.difference(torch.from_numpy(values), axis + 2).numpy()
+    np.testing.assert_allclose(central, np.gradient(values, axis=axis + 2), atol=1e-14)
+    steps = np.diff(values, axis=axis + 2)
+    for differences, repeated in (("forward", (0, 1)), ("backward", (1, 0))):
+        widths = [repeated if i == axis + 2 else (0, 0) for i in range(5)]
+        got = field.difference(torch.from_numpy(values), axis + 2, differences).numpy()
+        np.testing.assert_array_equal(got, np.pad(steps, widths, mode="edge"))
 
 
 # ------------------------------------------------------------------------ Jacobian determinant

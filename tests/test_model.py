@@ -15,10 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from phantoms import blobs, oblique_affine
+from phantoms import blobs, oblique_affine, texture, texture_core
+from voxwarp import field, losses
 from voxwarp.errors import InputError
 from voxwarp.grid import Grid
 from voxwarp.model import Model, Recipe, find, has_bfloat16, installed
+from voxwarp.refine import Refinement
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "voxelmorph": {"name": "voxelmorph", "encoder": [4, 8], "decoder": [8, 8, 8, 6]},
@@ -166,6 +168,80 @@ def test_deform_is_the_network_in_evaluation() -> None:
     tolerance = 0.15 if has_bfloat16(torch.device("cpu")) else 1e-5
     torch.testing.assert_close(got.displacement, expected, atol=tolerance * scale, rtol=0)
     assert not model.network.training
+
+
+# ------------------------------------------------------------------------------ the model "none"
+
+SHIFT = (2.0, -1.5, 1.0)
+SIZE = (31, 36, 41)  # no multiples of what the coarsest lattice wants
+
+
+def shifted() -> tuple[torch.Tensor, torch.Tensor]:
+    """moving and fixed(x) = moving(x + shift)."""
+    moving = torch.from_numpy(texture(1, SIZE, grain=2.5))[None, None]
+    shift = torch.tensor(SHIFT).view(1, 3, 1, 1, 1).expand(1, 3, *SIZE)
+    return moving, field.warp(moving, shift)
+
+
+def test_the_model_none_finds_a_shift_and_the_way_back() -> None:
+    found, core = Model.load("none").deform(*shifted()), texture_core(SIZE)
+    for way, sign in ((found.displacement, 1), (found.inverse, -1)):
+        mean = way[0, :, core].mean(dim=1)
+        torch.testing.assert_close(mean, sign * torch.tensor(SHIFT), atol=0.15, rtol=0)
+    left = field.compose(found.displacement, found.inverse).norm(dim=1)[0, core]
+    assert left.mean() < 0.02
+
+
+def test_the_model_none_is_as_precise_where_convolutions_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no convolutions, and differences of bf16 numbers are no derivatives."""
+    model, images = Model.load("none"), shifted()
+    found = []
+    for has in (True, False):
+        monkeypatch.setattr("voxwarp.model.has_bfloat16", lambda _, has=has: has)
+        answer = model.deform(*images)
+        found.append((*answer, *model.refine(*images, answer, Refinement(6))))
+    for got, expected in zip(*found, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("smoothness", [None, 2.0])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_answer_of_any_network_is_refined(name: str, smoothness: float | None) -> None:
+    model, images = fresh(name), pair()
+    answer = model.deform(*images)
+    before, after = (
+        losses.local_ncc(images[1], field.warp(images[0], way.displacement), window=3)
+        for way in (
+            answer,
+            model.refine(*images, answer, Refinement(6), smoothness=smoothness),
+        )
+    )
+    assert after < before - 0.01
+
+
+def test_smoothness_is_a_knob_of_the_model_none() -> None:
+    model, images = Model.load("none"), shifted()
+    factors = None, 0.5, 1.0, 2.0, 4.0
+    ways = [model.deform(*images, smoothness=factor).displacement for factor in factors]
+    assert torch.equal(ways[0], ways[2])
+    rough = [float(field.jacobian_determinant(way).log().std()) for way in ways[1:]]
+    assert rough == sorted(rough, reverse=True)
+    assert rough[0] > 1.5 * rough[-1]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_network_that_decides_on_the_smoothness_is_not_adjustable(name: str) -> None:
+    assert not fresh(name).adjustable
+    assert Model.load("none").adjustable
+
+
+def test_the_model_none_does_not_move_nothing() -> None:
+    nothing = torch.zeros(1, 1, *SIZE)
+    for way in Model.load("none").deform(nothing, nothing):
+        assert torch.equal(way, torch.zeros(1, 3, *SIZE))
 
 
 # ----------------------------------------------------------------------------- what is refused

@@ -29,6 +29,7 @@ from voxwarp.errors import InputError
 from voxwarp.grid import Grid
 from voxwarp.model import Model, Recipe, installed
 from voxwarp.prepare import template_path
+from voxwarp.refine import STEPS
 from voxwarp.registration import Registration, register
 
 IMAGES = ("1Warp.nii.gz", "1InverseWarp.nii.gz", "Warped.nii.gz", "InverseWarped.nii.gz")
@@ -470,6 +471,155 @@ def test_jacobian_statistics_are_those_of_the_map(result, scans):
     assert found["std_log"] == pytest.approx(np.log(determinant).std(ddof=1), abs=1e-4)
     assert found["folds"] == (determinant <= 0).sum() == 0
     assert found["folds_percent"] == 0
+
+
+# Refinement
+
+
+@pytest.fixture(scope="module")
+def refined(scans, register_quickly) -> Registration:
+    """The two scans again; the tiny model's random answer is gone on from."""
+    return register_quickly(
+        *(scans.moving, scans.fixed),
+        **{"labels": scans.moving_labels, "fixed_labels": scans.fixed_labels},
+        refine=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def without_network(tmp_path_factory) -> Path:
+    """The model none at 4 mm."""
+    recipe = Recipe(Recipe().grid.resized((40, 48, 56)))
+    folder = tmp_path_factory.mktemp("models") / "none-at-4-mm"
+    Model.build({"name": "descent", "steps": [8, 8]}, recipe).save(folder)
+    return folder
+
+
+def test_refinement_makes_the_scans_more_alike(result, refined):
+    before, after = (run.metrics["similarity"] for run in (result, refined))
+    assert after["before"] == before["before"]
+    assert after["after"]["local_ncc"] > before["after"]["local_ncc"] + 0.03
+    assert after["after"]["correlation"] > before["after"]["correlation"]
+    assert refined.metrics["dice"]["mean"] > result.metrics["dice"]["mean"]
+    assert refined.metrics["jacobian"]["folds"] == 0
+    assert refined.metrics["warnings"] == result.metrics["warnings"]
+
+
+def test_refined_transform_then_inverse_returns(refined, scans):
+    for path, there, back in (
+        (scans.fixed, refined.transform, refined.inverse),
+        (scans.moving, refined.inverse, refined.transform),
+    ):
+        points = brain_points(path)
+        error = np.linalg.norm(back.map(there.map(points)) - points, axis=1)
+        assert np.median(error) < 0.1
+        assert np.quantile(error, 0.95) < 0.5
+
+
+def test_refinement_is_on_record(result, refined):
+    assert refined.metrics["settings"]["refine"] == {"steps": STEPS, "seconds": None}
+    assert refined.metrics["settings"]["smoothness"] is None
+    assert refined.metrics["seconds"]["refine"] > 0
+    assert result.metrics["settings"]["refine"] is result.metrics["settings"]["smoothness"] is None
+    assert "refine" not in result.metrics["seconds"]
+    json.dumps(refined.metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"refine": False}, None),
+        ({"refine": 0}, None),
+        ({"refine": True}, {"steps": STEPS, "seconds": None}),
+        ({"refine": 7}, {"steps": 7, "seconds": None}),
+        ({"refine": True, "refine_seconds": 60}, {"steps": STEPS, "seconds": 60}),
+        ({"refine_seconds": 0.5}, {"steps": STEPS, "seconds": 0.5}),
+    ],
+)
+def test_refinement_as_it_is_asked_for(scans, register_quickly, monkeypatch, asked, expected):
+    """A time alone asks for it, too."""
+    done, stages = [], []
+
+    def noted(_model, _moving, _fixed, answer, refinement, **_):
+        done.append(refinement)
+        return answer
+
+    monkeypatch.setattr(Model, "refine", noted)
+    found = register_quickly(
+        scans.moving, scans.fixed, affine=False, progress=stages.append, **asked
+    )
+    assert found.metrics["settings"]["refine"] == expected
+    assert [vars(refinement) for refinement in done] == ([expected] if expected else [])
+    assert ("refine" in stages) == ("refine" in found.metrics["seconds"]) == bool(expected)
+
+
+def test_time_of_the_refinement_is_kept(scans, register_quickly):
+    """There is none for a single step; the answer comes back, but for an averaging."""
+    plain, hasty = (
+        register_quickly(scans.moving, scans.fixed, **more)
+        for more in ({}, {"refine": 1000, "refine_seconds": 1e-6})
+    )
+    points = brain_points(scans.fixed)
+    apart = np.linalg.norm(hasty.transform.map(points) - plain.transform.map(points), axis=1)
+    assert apart.mean() < 0.5
+    assert hasty.metrics["seconds"]["refine"] < 5
+
+
+def test_refined_scan_registered_to_itself_hardly_moves(scans, register_quickly):
+    """Of voxels of 4 mm."""
+    found = register_quickly(scans.fixed, scans.fixed, refine=True)
+    points = brain_points(scans.fixed)
+    assert np.linalg.norm(found.transform.map(points) - points, axis=1).mean() < 1
+    assert found.metrics["similarity"]["after"]["local_ncc"] > 0.98
+
+
+def test_smoother_refinements_are_smoother(scans, register_quickly, refined):
+    smooth = register_quickly(scans.moving, scans.fixed, refine=True, smoothness=3)
+    assert smooth.metrics["settings"]["smoothness"] == 3
+    assert smooth.metrics["jacobian"]["std_log"] < 0.8 * refined.metrics["jacobian"]["std_log"]
+
+
+def test_smoothness_of_a_model_that_can_be_told_needs_no_refinement(
+    scans, phantoms, without_network, monkeypatch
+):
+    monkeypatch.setattr("voxwarp.prepare.template", lambda: phantoms.template)
+    rough, smooth = (
+        register(scans.moving, scans.fixed, without_network, smoothness=factor)
+        for factor in (None, 3)
+    )
+    assert rough.metrics["settings"]["smoothness"] is None
+    assert smooth.metrics["settings"]["refine"] is None
+    spreads = [run.metrics["jacobian"]["std_log"] for run in (smooth, rough)]
+    assert spreads[0] < 0.8 * spreads[1]
+    for run in (rough, smooth):
+        similarity = run.metrics["similarity"]
+        assert similarity["after"]["local_ncc"] > similarity["before"]["local_ncc"] + 0.02
+        assert run.metrics["jacobian"]["folds"] == 0
+
+
+def test_smoothness_of_a_model_that_decides_by_itself_is_refused(scans, tiny_model):
+    with pytest.raises(InputError, match=r"smoothness: model tiny .* refine"):
+        register(scans.moving, scans.fixed, tiny_model, smoothness=2.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        *(({"refine": steps}, f"refine {steps}: ") for steps in (-1, 1001)),
+        *(
+            ({"refine_seconds": seconds}, f"refine_seconds {seconds}: ")
+            for seconds in (0, -1.0, np.nan, np.inf)
+        ),
+        ({"refine": 5, "refine_seconds": 0}, "refine_seconds 0: "),
+        *(
+            ({"refine": True, "smoothness": factor}, f"smoothness {factor}: ")
+            for factor in (0, 0.1, 9, -1, np.nan, np.inf)
+        ),
+    ],
+)
+def test_wrong_refinement_is_refused_before_anything_is_read(asked, said):
+    with pytest.raises(InputError, match=said):
+        register("nowhere.nii", **asked)
 
 
 # The command

@@ -21,6 +21,7 @@ from phantoms import blobs, homogeneous, indices, label_map, rotation
 from voxwarp import sampling
 from voxwarp.config import Augmentation, Sampling
 from voxwarp.errors import InputError
+from voxwarp.field import lattice
 from voxwarp.grid import Grid
 from voxwarp.sampling import ATLAS, Batch, Pairs, Sample, collate
 
@@ -312,6 +313,48 @@ def test_jitter_is_as_large_as_was_said_and_of_each_scan_alone(motions: list[tup
         assert (drawn.min(axis=0) < -0.9 * most).all()
         assert np.abs(drawn.mean(axis=0)).max() < 0.15 * most
         assert abs(np.corrcoef(drawn[::2].ravel(), drawn[1::2].ravel())[0, 1]) < 0.2
+
+
+@pytest.fixture
+def reached(monkeypatch) -> list[torch.Tensor]:
+    """Where the voxels of each scan come from, (3, X, Y, Z) displacements in voxels."""
+    found, original = [], sampling.sample
+
+    def recorded(volume: torch.Tensor, at: torch.Tensor, **options: bool) -> torch.Tensor:
+        if not options.get("nearest"):
+            found.append((at - lattice(at.shape[2:], at))[0])
+        return original(volume, at, **options)
+
+    monkeypatch.setattr(sampling, "sample", recorded)
+    return found
+
+
+def test_bending_is_as_large_as_was_said_and_linear_between_its_nodes(reached) -> None:
+    cohort = Cohort(list("abz"), grid=grid_of(spacing=(1, 1.5, 2)))
+    data = pairs(cohort, Augmentation(bending=3))
+    for n in range(100):
+        data[n]
+    every = torch.stack(reached)
+    assert len(every) == 200
+    corners = every[..., [0, -1], :, :][..., [0, -1], :][..., [0, -1]]  # are nodes
+    deviation = corners.flatten(2).std(dim=(0, 2)).numpy()
+    np.testing.assert_allclose(deviation, [3, 2, 1.5], rtol=0.1)
+    nodes = sampling.BENDING_NODES[0]
+    inner = every.diff(n=2, dim=2).abs() > 1e-3
+    assert float(inner.float().mean()) < 2 * nodes / SHAPE[0]
+    assert abs(np.corrcoef(every[::2].ravel(), every[1::2].ravel())[0, 1]) < 0.2
+
+
+def test_bending_changes_no_other_draw(motions: list[tuple]) -> None:
+    cohort, both = Cohort(list("abz")), []
+    for bending in (0.0, 2.0):
+        motions.clear()
+        one = pairs(cohort, JITTER.model_copy(update={"bending": bending}))[5]
+        both.append((one.names, [call[:3] for call in motions]))
+    assert both[0][0] == both[1][0]
+    for plain, bent in zip(*(calls for _, calls in both), strict=True):
+        for before, after in zip(plain[1:], bent[1:], strict=True):
+            np.testing.assert_array_equal(before, after)
 
 
 def test_a_motion_is_about_the_middle_and_in_millimetres() -> None:

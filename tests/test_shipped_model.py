@@ -1,4 +1,4 @@
-"""The model in the package: its card says what it must, and its weights load."""
+"""The models in the package: their cards say what they must, and their weights load."""
 
 from pathlib import Path
 
@@ -11,14 +11,18 @@ from voxwarp.model import WORKING_GRID, Model
 SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
 
 
-def test_default_is_among_them() -> None:
-    assert "default" in [folder.name for folder in SHIPPED]
+def test_default_and_none_are_among_them() -> None:
+    assert {"default", "none"} <= {folder.name for folder in SHIPPED}
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_card_is_filled_in(folder: Path) -> None:
-    card = Model.load(folder).card
-    for key in ("data", "recipe", "scores", "licence", "credit", "limits"):
+    model = Model.load(folder)
+    card = model.card
+    trained = any(True for _ in model.network.parameters())
+    assert bool(card["data"]) == trained
+    learnt = ("data", "scores", "credit") if trained else ()  # of scans, which want their credit
+    for key in ("task", "recipe", "licence", "limits", *learnt):
         assert card.get(key), f"the card of {folder.name} has no {key}"
     if any("BY-NC" in source for source in card["data"]):
         assert card["licence"] == "CC BY-NC 4.0"

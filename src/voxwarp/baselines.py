@@ -30,6 +30,7 @@ from .meter import Meter
 
 if TYPE_CHECKING:
     from .model import Model
+    from .refine import Refinement
     from .transform import Warp
 
 # The affine map as it is given to a method, for ITK, greedy and elastix; then what it leaves.
@@ -326,10 +327,21 @@ def convexadam(run: Run) -> None:
 
 def network(run: Run) -> None:
     """A model of voxwarp's, or weights of the paper's authors; an inverse where it has one."""
+    _answer(run, None)
+
+
+def refined(run: Run) -> None:
+    """A model of voxwarp's, then its answer refined for the pair, as ``register --refine`` does."""
+    from .refine import Refinement
+
+    _answer(run, Refinement())
+
+
+def _answer(run: Run, refinement: "Refinement | None") -> None:
     import torch
 
     from .prepare import Findings
-    from .registration import on_fixed_grid, prepare_both, torch_device
+    from .registration import images_of, on_fixed_grid, prepare_both, torch_device
     from .transform import Affine, Warp
     from .volume import read_volume
 
@@ -347,7 +359,10 @@ def network(run: Run) -> None:
 
     def stage() -> list[Warp]:
         f, m = prepare_both(model.recipe, *zip(scans, found, strict=True))
-        deformation = model.deform(*(x.image[None, None].to(device) for x in (m, f)))
+        images = images_of(m, f, device)
+        deformation = model.deform(*images)
+        if refinement:
+            deformation = model.refine(*images, deformation, refinement)
         both = deformation.displacement, deformation.inverse
         fields = [u[0].cpu() for u in both if u is not None]
         return on_fixed_grid(fields, model, f, scans[0].grid)
@@ -405,7 +420,9 @@ METHODS = {
     "elastix": Method(elastix, "itk-elastix"),
     "convexadam": Method(convexadam, "convexAdam"),
     "network": Method(network),  # any model, under the model's name
+    "refined": Method(refined),  # and under that with rows.REFINE behind it
 }
+OF_MODELS = "network", "refined"
 
 
 def method_of(name: str) -> Callable[[Run], None]:

@@ -22,6 +22,7 @@ from .baselines import (
     INVERSE,
     JOB,
     METHODS,
+    OF_MODELS,
     RECORD,
     WARP,
     Job,
@@ -47,7 +48,7 @@ from .model import installed
 from .pairs import Pair, Subject, couples
 from .prepare import examine
 from .registration import origin, torch_device, versions
-from .rows import Row
+from .rows import REFINE, Row
 from .scoring import Found, Protocol, measure, read_case, read_landmarks, values_of
 from .transform import Chain, Transform
 from .volume import read_volume
@@ -96,7 +97,8 @@ def entries(words: Sequence[str]) -> tuple[list[Entry], dict[str, str]]:
 
     Args:
         words: names of ``METHODS``, names of installed models, NAME=WEIGHTS with a model's
-            folder or a Keras file of the paper's authors, or NAME=MODULE:FUNCTION.
+            folder or a Keras file of the paper's authors, or NAME=MODULE:FUNCTION. Behind a
+            model, ``+refine`` has its answers refined.
 
     Raises:
         InputError: a word is none of these, two have one name, or weights cannot be read.
@@ -110,18 +112,18 @@ def entries(words: Sequence[str]) -> tuple[list[Entry], dict[str, str]]:
             raise InputError(f"methods: {word!r}: give it a name of its own, as NAME=WEIGHTS")
         if weights:
             found[name] = _own(name, weights)
-        elif name in METHODS and name != "network":
+        elif name in METHODS and name not in OF_MODELS:
             package = missing(name)
             if package:
                 skipped[name] = f"{package} is not installed: pip install 'voxwarp[benchmark]'"
             else:
                 found[name] = Entry(name, name)
-        elif name in installed():
-            found[name] = Entry(name, "network", located(name))
+        elif name.removesuffix(REFINE) in installed():
+            found[name] = _of_model(name, name)
         elif name in AUTHORS:
             skipped[name] = f"its weights are not here: {name}=FILE.h5"
         else:
-            known = ", ".join([*(m for m in METHODS if m != "network"), *installed()])
+            known = ", ".join([*(m for m in METHODS if m not in OF_MODELS), *installed()])
             raise InputError(f"methods: there is no {name!r}; there are {known}, and NAME=WEIGHTS")
     return list(found.values()), skipped
 
@@ -131,8 +133,14 @@ def _own(name: str, source: str) -> Entry:
     if ":" in source and not Path(source).exists():
         method_of(source)
         return Entry(name, source)
-    model_of(source)
-    return Entry(name, "network", located(source))
+    return _of_model(name, source)
+
+
+def _of_model(name: str, source: str) -> Entry:
+    """A model, and whether its answers are refined."""
+    weights = source.removesuffix(REFINE)
+    model_of(weights)
+    return Entry(name, "network" if weights == source else "refined", located(weights))
 
 
 def _names_a_file(name: str) -> bool:

@@ -37,7 +37,8 @@ class Box:
             low, high = (int(at[0]) - margin, int(at[-1]) + margin + 1) if len(at) else (0, n)
             low, high = max(low, 0), min(high, n)
             side = -(-(high - low) // multiple) * multiple
-            first.append(min(low - (side - (high - low)) // 2, max(n - side, 0)))
+            start = low - (side - (high - low)) // 2
+            first.append(min(max(start, 0), n - side) if side <= n else start)
             shape.append(side)
         return cls(tuple(first), tuple(shape), whole)
 

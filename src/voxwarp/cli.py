@@ -75,12 +75,15 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+REFINE_STEPS = 24  # as in refine.py, which takes PyTorch to import
+
+
 def with_refine_steps(words: list[str]) -> list[str]:
     """The words with the number that ``--refine`` stands for where none follows it."""
     given: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == "--refine" and not following.isdigit():
-            word = "--refine=30"
+            word = f"--refine={REFINE_STEPS}"
         given.append("--refine=0" if word == "--no-refine" else word)
     return given
 
@@ -109,12 +112,12 @@ CacheOption = Annotated[
     typer.Option("--cache/--no-cache", help="Remember what was found in each scan."),
 ]
 RefineOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         metavar="[N]",
         min=0,
         max=1000,
-        help="Go on from the network's answer for this pair, in N steps [30 where no N is given].",
+        help="Go on from the network's answer for this pair, in N steps, or 24; --no-refine: not.",
         show_default=False,
     ),
 ]
@@ -173,7 +176,7 @@ def register(
     extractor: ExtractorOption = "deepbet",
     bias: BiasOption = None,
     affine: Annotated[bool, typer.Option(help="Align linearly first.")] = True,
-    refine: RefineOption = 0,
+    refine: RefineOption = None,
     refine_seconds: RefineSecondsOption = None,
     smoothness: SmoothnessOption = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
@@ -203,7 +206,7 @@ def register(
             extractor=extractor,
             bias=bias,
             affine=affine,
-            refine=refine,
+            refine=False if refine is None else refine,
             refine_seconds=refine_seconds,
             smoothness=smoothness,
             device=device.value,
@@ -525,6 +528,7 @@ def evaluate(
     regions: RegionsOption = None,
     resampling: ResamplingOption = Resampling.nearest,
     first: FirstOption = None,
+    refine: RefineOption = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     cache: CacheOption = True,
     retry: RetryOption = False,
@@ -539,6 +543,7 @@ def evaluate(
         model,
         out,
         protocol=_protocol(pairs, chosen, structures, regions, resampling.value),
+        refine=refine or False,
         device=device.value,
         cache=cache,
         overwrite=overwrite,
@@ -557,8 +562,8 @@ def benchmark(
         str | None,
         typer.Option(
             help="With commas: affine, ants-syn, ants-syncc, greedy, elastix, convexadam, names "
-            "of models, NAME=WEIGHTS, NAME=MODULE:FUNCTION [the first ones but ants-syncc, which "
-            "takes an hour a pair, and default]."
+            "of models, NAME=WEIGHTS, NAME=MODULE:FUNCTION; +refine behind a model refines its "
+            "answers [the first ones but ants-syncc, which takes an hour a pair, and default]."
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="That each method may use [cores].", min=0)] = 0,

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from .costs import COSTS, check_options, cost_function, options_of
+from .costs import COSTS, OF_RECOGNITION, check_options, cost_function, options_of, wants_of
 from .errors import InputError
 from .network import NETWORKS
 
@@ -188,6 +188,10 @@ class Sampling(Section):
     structures: WholeNumber = Field(
         default=0, description="that the cost dice compares in a step, drawn anew each time; 0: all"
     )
+    voxels: WholeNumber = Field(
+        default=0,
+        description="of each scan that the cost recognition looks at in a step, drawn; 0: all",
+    )
 
     @model_validator(mode="after")
     def _atlas(self) -> "Sampling":
@@ -210,6 +214,9 @@ class Augmentation(Section):
         default=0.0, description="change of size along each axis, at most; 0.1: by 10 %"
     )
     shift: NotNegative = Field(default=0.0, description="mm along each axis, at most")
+    bending: NotNegative = Field(
+        default=0.0, description="deviation of a smooth displacement along each axis, mm"
+    )
     gamma: NotNegative = Field(
         default=0.0,
         description="log-range of a power of the intensities, which the network sees and the "
@@ -286,7 +293,7 @@ class Config(Section):
     augmentation: Augmentation = Field(default=Augmentation(), description="random changes")
     network: dict[str, Any] = Field(
         default={"name": "voxelmorph"},
-        description="name (voxelmorph, diffeomorphic, pyramid) and its arguments",
+        description="name (voxelmorph, diffeomorphic, pyramid, anatomy) and its arguments",
     )
     start_from: str | None = Field(
         default=None, description="model whose weights are the first ones, instead of random ones"
@@ -334,9 +341,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
-        has_velocity = self.network["name"] != "voxelmorph"
+        name = self.network["name"]
+        has_velocity = name in ("diffeomorphic", "pyramid")
         if self.compare_at == "velocity" and not has_velocity:
-            raise ValueError("compare_at velocity: network voxelmorph predicts no velocity")
+            raise ValueError(f"compare_at velocity: network {name} predicts no velocity")
+        of_recognition = [n for n in self.costs if OF_RECOGNITION & {*wants_of(n)}]
+        if name == "anatomy" and of_recognition != list(self.costs):
+            raise ValueError("costs: network anatomy learns by cost recognition alone")
+        if name != "anatomy" and of_recognition:
+            raise ValueError(f"costs: {of_recognition[0]} is for network anatomy")
+        if name == "anatomy" and self.sampling.labelled < 1:
+            raise ValueError("sampling.labelled: network anatomy learns from labels: 1 is wanted")
         if any(phase.leave_out for phase in self.phases):
             if self.network["name"] != "pyramid" or self.compare_at != "velocity":
                 raise ValueError("phases.leave_out wants a pyramid and compare_at: velocity")
@@ -366,6 +381,8 @@ LARGEST_WIDTH, LARGEST_DEPTH = 4096, 16
 def _check_network(network: Mapping[str, Any]) -> None:
     """Make sure that a network can be built so; it is not, but for the shapes of its weights."""
     name = network.get("name")
+    if name == "descent":
+        raise ValueError("network descent has no weights, so there is nothing to train")
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"name {name!r}{_nearest(str(name), NETWORKS)}")
     arguments = {key: value for key, value in network.items() if key != "name"}

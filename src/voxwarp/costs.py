@@ -9,6 +9,8 @@ inverse                   the displacement of φ⁻¹, or of the registration of
 regularity                the velocity where there is one, else the displacement
 fixed_labels              structures, (B, K, X, Y, Z), 1 inside and 0 outside
 moved_labels              structures of the moving scan after the deformation, in [0, 1]
+log_odds                  of the classes of N voxels that ``anatomy`` looked at, (N, classes)
+labels                    the numbers of their structures in the label map, (N, S)
 ========================  =======================================================
 
 Its keyword-only arguments are options that the configuration may set. It returns a scalar, of
@@ -30,7 +32,7 @@ from .named import function_named
 
 GIVEN = (
     *("fixed", "moved", "displacement", "inverse", "regularity"),
-    *("fixed_labels", "moved_labels"),
+    *("fixed_labels", "moved_labels", "log_odds", "labels"),
 )
 
 Cost = Callable[..., Tensor]
@@ -57,7 +59,11 @@ COSTS: dict[str, Cost] = {
     "bending": _bending,
     "dice": _dice,
     "inverse_consistency": losses.inverse_consistency,
+    "recognition": losses.recognition,
 }
+
+#: What there is to train of a network that recognises: costs of nothing else.
+OF_RECOGNITION = {"log_odds", "labels"}
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,11 @@ def cost_function(name: str) -> Cost:
     return found
 
 
+def wants_of(name: str) -> tuple[str, ...]:
+    """What the function behind a name is given."""
+    return _wants(cost_function(name), name)
+
+
 def options_of(function: Cost) -> dict[str, Any]:
     """Options of a cost and their defaults."""
     parameters = inspect.signature(function).parameters.values()
@@ -146,8 +157,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             )
     if name in COSTS and options:
         try:
-            image = torch.zeros(1, 1, 4, 4, 4)
-            function(**dict.fromkeys(_wants(function, name), image), **options)
+            wants = _wants(function, name)
+            given = torch.zeros(4, 4) if OF_RECOGNITION & {*wants} else torch.zeros(1, 1, 4, 4, 4)
+            function(**dict.fromkeys(wants, given), **options)
         except (ValueError, RuntimeError) as error:
             raise InputError(f"cost {name!r}: {error}") from error
 

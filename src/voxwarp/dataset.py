@@ -471,7 +471,7 @@ def check_enough(config: Config, scans: Iterable[Scan]) -> None:
     """
     train = [scan for scan in scans if scan.split == "train"]
     least = 2 if config.sampling.mode == "pairwise" else 1
-    compared = any(n.endswith("_labels") for t in terms(config.costs) for n in t.wants)
+    compared = any(n.endswith("labels") for t in terms(config.costs) for n in t.wants)
     if compared and config.sampling.mode == "atlas" and config.sampling.atlas_labels is None:
         raise InputError("costs: labels are to be compared, and the atlas has none")
     for kind, share, those in (

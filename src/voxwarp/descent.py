@@ -61,7 +61,8 @@ class Plan:
         stages: from coarse to fine.
         window: edge of the windows of the local correlation, odd, voxels of each lattice.
         force_smoothing: sigma of the Gaussian that smooths the force, voxels of each lattice.
-        tolerance: a stage ends when the mean squared correlation grows by less than this a step.
+        tolerance: a stage ends when what is to be large, the mean squared correlation less the
+            weighted difference of the features, grows by less than this a step.
         least_volume: the determinant that no voxel shall fall below.
     """
 
@@ -113,11 +114,15 @@ def descend(
             displacement, inverse = start
         else:
             displacement, inverse = (field.averaged(way, factor) / factor for way in start)
+        took = 0.0
         for stage in how.stages:
             displacement, inverse = on_lattice(displacement, inverse, factor, stage.factor)
+            took *= (factor / stage.factor) ** 3  # as many more voxels
             factor = stage.factor
             forces = _forces(moving, fixed, features, factor, how)
-            displacement, inverse = _descended(displacement, inverse, forces, stage, how, until)
+            displacement, inverse, took = _descended(
+                displacement, inverse, forces, stage, how, until, took
+            )
         displacement = unfolded(displacement, least=how.least_volume)
         displacement, inverse = on_lattice(displacement, inverse, factor, 1)
         for _ in range(LAST_CORRECTIONS):
@@ -135,25 +140,32 @@ def _descended(
     stage: Stage,
     how: Plan,
     until: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The displacement and its inverse after the steps of a stage."""
+    took: float,
+) -> tuple[Tensor, Tensor, float]:
+    """The displacement and its inverse after the steps of a stage, and the seconds of a step.
+
+    ``took`` are those that the first one is expected to take.
+    """
     seen: list[float] = []
-    took = 0.0
+    best = displacement, inverse
     for number in range(1, stage.steps + 1):
         began = time.monotonic()
         if until is not None and began + took > until:
             break
         found = [force(displacement) for force in forces]
+        seen.append(sum(likeness for _, likeness in found))
+        if seen[-1] == max(seen):
+            best = displacement, inverse
+        if len(seen) > LOOK_BACK and seen[-1] - seen[-1 - LOOK_BACK] < LOOK_BACK * how.tolerance:
+            displacement, inverse = best
+            break
         force = gaussian(sum(f for f, _ in found), how.force_smoothing)  # type: ignore[arg-type]
         step = levelled(force, stage.length)
         displacement = gaussian(field.compose(displacement, step), stage.smoothing)
         if number % STEPS_A_CORRECTION == 0:
             inverse = field.corrected_inverse(displacement, inverse)
-        seen.append(found[0][1])
-        if len(seen) > LOOK_BACK and seen[-1] - seen[-1 - LOOK_BACK] < LOOK_BACK * how.tolerance:
-            break
         took = time.monotonic() - began
-    return displacement, field.corrected_inverse(displacement, inverse)
+    return displacement, field.corrected_inverse(displacement, inverse), took
 
 
 STEPS_A_CORRECTION = 4  # of the inverse, which so stays within a voxel of the right one
@@ -192,7 +204,7 @@ class _Correlation:
     2 A / (F M) · ((f − f̄) − A / M (m − m̄)) ∇m. The full gradient leads to less overlap of labels.
     """
 
-    GUARD = 1e-7  # of F M: noise of 2 % of the brightest tissue in flat windows
+    GUARD = 1e-7  # of F M: noise of 2 % of the brightest tissue in flat windows; of M: rounding
 
     def __init__(self, moving: Tensor, fixed: Tensor, window: int):
         self.moving, self.fixed, self.window = moving, fixed, window
@@ -209,16 +221,16 @@ class _Correlation:
         mean, square, product = window_mean(moments, self.window).split(1, 1)
         variance = square.addcmul(mean, mean, value=-1).clamp_(min=0)
         across = product.addcmul(mean, self.mean, value=-1)
+        share = across / variance.clamp(min=self.GUARD)  # A / M
         slope = across / (self.variance * variance).add_(self.GUARD)
         cc = across.mul_(slope)
         slope.masked_fill_(cc > 1, 0)  # by rounding
-        share = slope * self.variance  # A / M
         pull = slope.mul_(self.central.addcmul(share, moved - mean, value=-1)).mul_(2)
         return _along_gradient(pull, moved), float(cc.clamp_(max=1).mean())
 
 
 class _Difference:
-    """Force towards a smaller squared difference of maps, w (f − m) ∇m, and minus that difference.
+    """Force towards a smaller squared difference of maps, w (f − m) ∇m, and minus w/2 of that.
 
     Args:
         coarse: voxels a side of the stage's lattice to one of the maps.
@@ -228,7 +240,7 @@ class _Difference:
         self.moving, self.fixed, self.weight, self.coarse = moving, fixed, weight, coarse
 
     def __call__(self, displacement: Tensor) -> tuple[Tensor, float]:
-        """(B, 3, X, Y, Z), a voxel of the stage's lattice, and −|f − m|²."""
+        """(B, 3, X, Y, Z), a voxel of the stage's lattice, and −w/2 mean |f − m|²."""
         shape = displacement.shape[2:]
         if self.coarse > 1:
             displacement = field.averaged(displacement, self.coarse) / self.coarse
@@ -237,7 +249,8 @@ class _Difference:
         force = _along_gradient(left, moved).mul_(self.weight)
         if self.coarse > 1:
             force = F.interpolate(force, size=shape, mode="trilinear") / self.coarse
-        return force, -float(left.square_().sum(dim=1).mean())
+        likeness = -self.weight / 2 * float(left.square_().sum(dim=1).mean())
+        return force, likeness
 
 
 def _along_gradient(weights: Tensor, image: Tensor) -> Tensor:
@@ -274,11 +287,10 @@ def unfolded(displacement: Tensor, *, least: float, rounds: int = 40) -> Tensor:
             part = displacement[sample : sample + 1, :, x, y, z]  # a view
             hit = folded[sample : sample + 1, None, x, y, z].float()
             around = gaussian(F.max_pool3d(hit, 5, 1, 2), 1.0)
-            for axis in (2, 3, 4):  # nothing changes where the part ends
-                around.narrow(axis, 0, 1).zero_()
-                around.narrow(axis, around.shape[axis] - 1, 1).zero_()
-            part += around * (gaussian(part, 1.0) - part)
-            folded[sample, x, y, z] = least_determinant(part)[0] < least
+            # What changes, and what is judged, has all its neighbours in the part.
+            changed, judged = (_within((x, y, z), folded.shape[1:], by) for by in (2, 1))
+            part[changed] += (around * (gaussian(part, 1.0) - part))[changed]
+            folded[sample, x, y, z][judged] = least_determinant(part)[0][judged] < least
     return displacement
 
 
@@ -292,6 +304,15 @@ def _regions(folded: Tensor) -> Iterator[tuple[int, tuple[slice, ...]]]:
             for i, n in zip(corner, folded.shape[1:], strict=True)
         )
         yield sample, region
+
+
+def _within(region: Sequence[slice], shape: Sequence[int], by: int) -> field.Crop:
+    """The slices of a part without ``by`` voxels at its ends, save where the lattice ends too."""
+    slices = (
+        slice(by if s.start > 0 else 0, s.stop - s.start - (by if s.stop < n else 0))
+        for s, n in zip(region, shape, strict=True)
+    )
+    return (..., *slices)
 
 
 def least_determinant(displacement: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from .registration import Registration, origin, register, torch_device, versions
 from .rows import (
     PAIR_COLUMNS,
     PAIRS,
+    REFINE,
     STRUCTURE_COLUMNS,
     STRUCTURES,
     WORDS,
@@ -168,6 +169,7 @@ def evaluate(
     out: str | os.PathLike[str],
     *,
     protocol: Protocol,
+    refine: bool | int = False,
     device: str = "auto",
     cache: bool = True,
     overwrite: bool = False,
@@ -187,6 +189,7 @@ def evaluate(
         model: name of an installed model, or a model's folder.
         out: folder of the results.
         protocol: what is counted.
+        refine: see ``register``; the method is called MODEL+refine then.
         device: see ``register``.
         cache: see ``register``; the time of what comes from the cache is that of its finding,
             and that of the whole is left out.
@@ -201,20 +204,23 @@ def evaluate(
         InputError: an input is missing, or the folder holds rows of another evaluation.
     """
     out, loaded, target = Path(out), Model.load(model), torch_device(device)
+    name = loaded.name + (REFINE if refine else "")
     settings: dict[str, Any] = {
         "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
         "protocol": protocol.described(),
         "inputs": inputs_of(pairs),
         "versions": versions(),
+        **({"refine": refine} if refine else {}),
     }
     with alone_in(out):
         sheet = begin(out, EVALUATE, settings, overwrite=overwrite)
         record = settings | _so_far(out / EVALUATE, sheet)
         if retry:
-            sheet.forget_failures(loaded.name, pairs)
+            sheet.forget_failures(name, pairs)
         if not sheet.pairs:
             write_record(out / EVALUATE, record)  # rows without it would be anybody's
         options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
+        options |= {"refine": refine} if refine else {}
         on = {
             "device": "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target),
             "threads": torch.get_num_threads(),
@@ -222,7 +228,7 @@ def evaluate(
         }
         warm_up = math.nan
         for couple in couples(pairs):
-            todo = [pair for pair in couple if not sheet.holds(loaded.name, pair)]
+            todo = [pair for pair in couple if not sheet.holds(name, pair)]
             if not todo:
                 continue
             if math.isnan(warm_up):  # the first run of a network takes longer than the others
@@ -232,7 +238,7 @@ def evaluate(
                     "seconds": meter.seconds,
                     "memory_mb": meter.memory_mb,
                 }
-                sheet.add(loaded.name, row | on, structures)
+                sheet.add(name, row | on, structures)
                 write_record(out / EVALUATE, record | {"pairs": sheet.pairs})
                 if progress:
                     progress(line(sheet.pairs[-1]))
@@ -311,11 +317,14 @@ def _times(result: Registration, meter: Meter, cache: bool) -> Row:
     affine = sum(sum(side["seconds"].values()) for side in sides)
     return {
         "affine_s": affine,
-        "deform_s": seconds["network"] + seconds["compose"],
+        "deform_s": sum(seconds.get(stage, 0.0) for stage in _DEFORMABLE),
         # Of scans that were examined before, perhaps, the whole is not known.
         "whole_s": math.nan if cache and affine else sum(seconds.values()),
-        "memory_mb": max(meter.memory_mb[stage] for stage in ("network", "compose")),
+        "memory_mb": max(meter.memory_mb.get(stage, 0.0) for stage in _DEFORMABLE),
     }
+
+
+_DEFORMABLE = "network", "refine", "compose"  # stages of ``register``
 
 
 @contextmanager

@@ -32,12 +32,14 @@ def _separable(volume: Tensor, matrix: Callable[[int], Tensor]) -> Tensor:
     """Each axis of (B, C, X, Y, Z) multiplied by the matrix of its length."""
     x, y, z = volume.shape[2:]
     along_x, along_y, along_z = (matrix(n).to(volume) for n in (x, y, z))
-    out = torch.matmul(along_x, volume.reshape(-1, x, y * z))
-    out = torch.matmul(along_y, out.view(-1, y, z))
-    return torch.matmul(out.view(-1, z), along_z.T).view(volume.shape)
+    with torch.autocast(volume.device.type, enabled=False):
+        out = torch.matmul(along_x, volume.reshape(-1, x, y * z))
+        out = torch.matmul(along_y, out.view(-1, y, z))
+        return torch.matmul(out.view(-1, z), along_z.T).view(volume.shape)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept may meet a gradient later
 def _gaussian(n: int, sigma: float) -> Tensor:
     reach = int(4 * sigma + 0.5)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -48,6 +50,7 @@ def _gaussian(n: int, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept may meet a gradient later
 def _window(n: int, window: int) -> Tensor:
     i = torch.arange(n)
     inside = ((i[:, None] - i).abs() <= window // 2).double()

@@ -19,6 +19,7 @@ from .errors import InputError
 from .files import write_bytes
 from .grid import Grid
 from .network import NETWORKS, Deformation, PairDescent
+from .refine import Refinement, refined
 
 FORMAT = "voxwarp-model-1"
 
@@ -100,6 +101,23 @@ class Model:
         knob = {} if smoothness is None else {"smoothness": smoothness}
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
             return self.network(moving, fixed, **knob)
+
+    def refine(
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        answer: Deformation,
+        refinement: Refinement,
+        *,
+        smoothness: float | None = None,
+    ) -> Deformation:
+        """Make an answer better by optimisation of the very pair; see ``refine.refined``."""
+        with torch.inference_mode(), bfloat16_convolutions(moving.device):
+            return refined(
+                *(moving, fixed, answer, refinement),
+                network=self.network,
+                smoothness=1.0 if smoothness is None else smoothness,
+            )
 
     @property
     def adjustable(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import field
 from .box import Box
-from .descent import Plan, Stage, descend
+from .descent import Features, Plan, Stage, descend
 
 
 class Convolution(nn.Conv3d):
@@ -243,7 +243,18 @@ class PairDescent(nn.Module):
 
     def __init__(self, *, steps: Sequence[int] = (16, 20, 20)):
         super().__init__()
+        if not steps:
+            raise ValueError("steps: a number for each lattice is wanted")
         self.steps = tuple(steps)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of the images are padded to multiples of."""
+        return 2 ** len(self.steps)
+
+    def features(self, moving: Tensor, fixed: Tensor) -> Features | None:
+        """What else than the images is to become alike: nothing."""
+        return None
 
     def forward(self, moving: Tensor, fixed: Tensor, *, smoothness: float = 1.0) -> Deformation:
         """The deformation that pulls ``moving`` onto ``fixed`` and its inverse.
@@ -254,10 +265,119 @@ class PairDescent(nn.Module):
         """
         factors = [2**k for k in range(len(self.steps), 0, -1)]
         plan = Plan([Stage(f, n) for f, n in zip(factors, self.steps, strict=True)])
-        box = Box.around(moving, fixed, multiple=max(factors))
-        ways = descend(box.take(moving), box.take(fixed), plan.smoother(smoothness))
+        box = Box.around(moving, fixed, multiple=self.multiple)
+        pair = box.take(moving), box.take(fixed)
+        ways = descend(*pair, plan.smoother(smoothness), features=self.features(*pair))
         displacement, inverse = (box.put_back(way) for way in ways)
         return Deformation(displacement, inverse, displacement)
+
+
+class AnatomyDescent(PairDescent):
+    """Descent on the images and on what a U-Net recognises in them.
+
+    The network tells of every voxel at half resolution which structures it may be part of. It has
+    learnt that from label maps, scan by scan. The descent makes both alike: the images by their
+    local correlation, the probabilities of the structures by their squared difference.
+
+    Args:
+        structures: how many the network tells apart, beside the background.
+        channels: of the U-Net's levels at 1/2, 1/4, ... of the resolution.
+        steps: as in ``PairDescent``.
+        maps: numbers that stand for the probabilities in the descent: a random projection of
+            them, which keeps their distances (Johnson & Lindenstrauss).
+        weight: of half the squared difference of the maps, where the squared local correlation
+            of the images weighs 1.
+    """
+
+    projection: Tensor
+
+    def __init__(
+        self,
+        structures: int = 30,
+        channels: Sequence[int] = (16, 32, 48, 48, 48),
+        *,
+        steps: Sequence[int] = (16, 20, 10),
+        maps: int = 6,
+        weight: int = 3,
+    ):
+        super().__init__(steps=steps)
+        self.recogniser = Recogniser(channels, structures + 1)
+        self.weight = weight
+        generator = torch.Generator().manual_seed(0)
+        projection = torch.randn(structures + 1, maps, generator=generator) / maps**0.5
+        self.register_buffer("projection", projection)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of the images are padded to multiples of."""
+        return max(2 ** len(self.recogniser.down), super().multiple)
+
+    def features(self, moving: Tensor, fixed: Tensor) -> Features:
+        """The maps of both images, (B, maps, X / 2, Y / 2, Z / 2)."""
+        embedded = self.recogniser(torch.cat([moving, fixed]))
+        maps = torch.stack([self._maps(e).view(-1, *e.shape[1:]) for e in embedded])
+        of_moving, of_fixed = maps.chunk(2)
+        return Features(of_moving, of_fixed, float(self.weight))
+
+    def _maps(self, embedded: Tensor) -> Tensor:
+        """(C, X, Y, Z) to (maps, X · Y · Z), some voxels at a time."""
+        voxels = embedded.flatten(1).T
+        with torch.autocast(embedded.device.type, enabled=False):
+            odds = (self.recogniser.classify(part) for part in voxels.split(2**16))
+            return torch.cat([o.softmax(dim=1) @ self.projection for o in odds]).T.contiguous()
+
+
+class Recogniser(nn.Module):
+    """A U-Net that embeds each voxel at half resolution, and classes in that space.
+
+    Embeddings have length one; the log-odds of a class are their scaled cosine to a vector of the
+    class. The eight voxels of the image behind one at half resolution are eight channels.
+
+    Args:
+        channels: of the levels at 1/2, 1/4, ... of the resolution; the embedding has the first.
+        classes: the background is number 0.
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int):
+        super().__init__()
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for before, width in zip((8, *channels), channels, strict=False):
+            first = _convolution(before, width, stride=2 if self.down else 1)
+            last = [_convolution(width, width), *_norm(width, bool(self.down)), _act()]
+            self.down.append(nn.Sequential(first, _act(), *last))
+        for level, (width, below) in enumerate(itertools.pairwise(channels)):
+            layers = [_convolution(width + below, width), *_norm(width, level > 0), _act()]
+            self.up.append(nn.Sequential(*layers))
+        self.embed = nn.Conv3d(channels[0], channels[0], 1)
+        self.classes = nn.Linear(channels[0], classes)
+        self.log_scale = nn.Parameter(torch.tensor(2.5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z), sides multiples of 2^levels, to (B, C, X / 2, Y / 2, Z / 2) float32."""
+        x = _blocks(images).contiguous(memory_format=torch.channels_last_3d)
+        seen = [x := block(x) for block in self.down]
+        for level in reversed(range(len(self.up))):
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = self.up[level](torch.cat([x, seen[level]], dim=1))
+        return F.normalize(self.embed(x).float(), dim=1)
+
+    def classify(self, embedded: Tensor) -> Tensor:
+        """(N, C) embeddings to (N, classes) log-odds."""
+        with torch.autocast(embedded.device.type, enabled=False):
+            directions = F.normalize(self.classes.weight.float(), dim=1)
+            return self.log_scale.exp() * (embedded @ directions.T) + self.classes.bias
+
+
+def _norm(width: int, wanted: bool) -> list[nn.Module]:
+    """Instance norm, or none: at the finest level it costs as much as the convolutions."""
+    return [nn.GroupNorm(width, width)] if wanted else []
+
+
+def _blocks(images: Tensor) -> Tensor:
+    """(B, 1, X, Y, Z) to (B, 8, X / 2, Y / 2, Z / 2): the voxels of each 2³ block as channels."""
+    b, _, x, y, z = images.shape
+    split = images.view(b, x // 2, 2, y // 2, 2, z // 2, 2)
+    return split.permute(0, 2, 4, 6, 1, 3, 5).reshape(b, 8, x // 2, y // 2, z // 2)
 
 
 def local_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -303,4 +423,5 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "diffeomorphic": DiffeomorphicVoxelMorph,
     "pyramid": VelocityPyramid,
     "descent": PairDescent,
+    "anatomy": AnatomyDescent,
 }

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from . import field
 from .config import Config, Phase
-from .costs import Term, terms
+from .costs import OF_RECOGNITION, Term, terms
+from .errors import InputError
 from .field import averaged
 from .model import bfloat16_convolutions
 from .sampling import Batch
@@ -42,11 +43,16 @@ class Objective:
             network: one of ``network.NETWORKS``, on the device of the batch.
             batch: images on the lattice of the cohort; the phase averages them down.
         """
+        if self.wants <= OF_RECOGNITION:
+            return self._summed(self._recognised(network, batch, phase), None, batch)
         given = self._deformation(network, batch, phase)
         if "moved" in self.wants:
             moving, fixed = (averaged(x, phase.downsample) for x in (batch.moving, batch.fixed))
             given["fixed"], given["moved"] = self._compared(moving, fixed, given, phase)
         labelled = self._of_labelled(given, batch, phase)
+        return self._summed(given, labelled, batch)
+
+    def _summed(self, given: Given, labelled: Given | None, batch: Batch) -> dict[str, Tensor]:
         values = {term.name: self._cost(term, given, labelled, batch) for term in self.terms}
         weighted = [term.weight * values[term.name] for term in self.terms]
         return {"loss": torch.stack(weighted).sum(), **values}
@@ -90,6 +96,22 @@ class Objective:
         ways = torch.cat([given["displacement"], given["inverse"]])
         return torch.cat([fixed, moving]), field.warp(torch.cat([moving, fixed]), ways)
 
+    def _recognised(self, network: Any, batch: Batch, phase: Phase) -> Given:
+        """Log-odds and labels of voxels of all labelled scans of the batch."""
+        if batch.moving_labels is None or batch.fixed_labels is None:
+            raise InputError("cost recognition: pairs without labels: set sampling.labelled to 1")
+        chosen = [x[batch.labelled] for x in (batch.seen_moving, batch.seen_fixed)]
+        images = averaged(torch.cat(chosen), phase.downsample)
+        with convolutions(self.config.precision, images.device):
+            embedded = network.recogniser(images)
+        labels = torch.cat([batch.moving_labels, batch.fixed_labels])
+        behind = blocks(labels, 2 * phase.downsample)
+        embedded = embedded.movedim(1, -1).flatten(0, 3)
+        if wanted := self.config.sampling.voxels:
+            drawn = torch.randint(len(behind), (wanted * len(images),)).to(behind.device)
+            behind, embedded = behind[drawn], embedded[drawn]
+        return {"log_odds": network.recogniser.classify(embedded), "labels": behind}
+
     def _of_labelled(self, given: Given, batch: Batch, phase: Phase) -> Given | None:
         """What is given of the pairs with labels, and their structures, where costs want them."""
         if "moved_labels" not in self.wants or batch.moving_labels is None:
@@ -113,7 +135,7 @@ class Objective:
     @staticmethod
     def _cost(term: Term, given: Given, labelled: Given | None, batch: Batch) -> Tensor:
         """A mean over all pairs: those without the labels that a cost wants count as 0."""
-        if not any(name.endswith("_labels") for name in term.wants):
+        if not any(name.endswith("_labels") for name in term.wants):  # of the structures
             return term(given)
         if labelled is None:
             # Zero, and yet of the network: every process has the same gradients to share.
@@ -128,6 +150,13 @@ def as_velocity(image: Tensor, shape: torch.Size, factor: int) -> Tensor:
         before = (factor * coarse - n) // 2
         padding += [before, factor * coarse - n - before]
     return F.avg_pool3d(F.pad(image, padding), factor)
+
+
+def blocks(labels: Tensor, side: int) -> Tensor:
+    """(B, X, Y, Z) to (B · X / side · ..., side³): the voxels of each block, block after block."""
+    b, x, y, z = labels.shape
+    split = labels.reshape(b, x // side, side, y // side, side, z // side, side)
+    return split.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, side**3)
 
 
 def drawn_structures(count: int, wanted: int) -> Tensor:

@@ -3,14 +3,14 @@
 import time
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import field
 from .box import Box
 from .descent import Plan, Stage, descend
-from .network import Deformation
+from .network import Deformation, PairDescent
 
-STEPS = 30
+STEPS = 24
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Refinement:
     def plan(self) -> Plan:
         """The stages of the descent."""
         fine = max(self.steps // 3, 1)
-        stages = [Stage(2, self.steps - fine), Stage(1, fine, smoothing=0.6, length=0.5)]
+        stages = [Stage(2, self.steps - fine), Stage(1, fine, smoothing=0.5, length=0.5)]
         return Plan([stage for stage in stages if stage.steps])
 
 
@@ -40,6 +40,7 @@ def refined(
     answer: Deformation,
     refinement: Refinement,
     *,
+    network: nn.Module | None = None,
     smoothness: float = 1.0,
 ) -> Deformation:
     """A deformation that makes ``moving`` more like ``fixed`` than a network's does.
@@ -48,6 +49,7 @@ def refined(
         moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
         answer: of the network, to start from.
         refinement: how much.
+        network: that answered; one that recognises structures is asked for them again.
         smoothness: factor of the widths of the Gaussians that smooth.
     """
     until = None if refinement.seconds is None else time.monotonic() + refinement.seconds
@@ -55,8 +57,11 @@ def refined(
     if inverse is None:
         inverse = field.invert(answer.displacement)
     plan = refinement.plan.smoother(smoothness)
-    box = Box.around(moving, fixed, multiple=max(stage.factor for stage in plan.stages))
+    describer = network if isinstance(network, PairDescent) else PairDescent()
+    box = Box.around(moving, fixed, multiple=describer.multiple)
+    pair = box.take(moving), box.take(fixed)
     start = box.take(answer.displacement, border=True), box.take(inverse, border=True)
-    ways = descend(box.take(moving), box.take(fixed), plan, start=start, until=until)
+    features = describer.features(*pair)
+    ways = descend(*pair, plan, start=start, features=features, until=until)
     displacement, inverse = (box.put_back(way) for way in ways)
     return Deformation(displacement, inverse, displacement)

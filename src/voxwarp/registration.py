@@ -37,7 +37,7 @@ from .prepare import (
     template_path,
     unaligned,
 )
-from .refine import STEPS, Refinement, refined
+from .refine import STEPS, Refinement
 from .resample import resample
 from .transform import Affine, Chain, Warp, carry
 from .volume import Source, Volume, nifti, write_volume
@@ -214,7 +214,7 @@ def register(
         bias: correct the bias field; None: of heads, not of brains.
         affine: align linearly first; without it the scans must be aligned in world space.
         refine: go on from the network's answer by optimisation of this pair, in at most so many
-            steps (True: 30); 0 or False: not.
+            steps (True: 24); 0 or False: not.
         refine_seconds: time that the refinement may take; no limit without.
         smoothness: factor of how smooth refined deformations are, and those of models that are
             made by optimisation; 1 without.
@@ -262,7 +262,7 @@ def register(
     deformation = deform(loaded, *images, smoothness=smoothness)
     if refinement:
         clock.start("refine")
-        deformation = refined(*images, deformation, refinement, smoothness=smoothness or 1.0)
+        deformation = loaded.refine(*images, deformation, refinement, smoothness=smoothness)
     both = both_ways(deformation)
     clock.start("compose")
     warp, inverse_warp = on_fixed_grid(both, loaded, f.prepared, f.volume.grid)
@@ -439,14 +439,14 @@ def both_ways(deformation: Deformation) -> tuple[torch.Tensor, torch.Tensor]:
     return deformation.displacement[0].cpu(), deformation.inverse[0].cpu()
 
 
-LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.25, 8.0
+LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
 
 
 def check_smoothness(smoothness: float | None) -> None:
     """Refuse factors that no lattice can follow.
 
     Raises:
-        InputError: it is not between 0.25 and 8.
+        InputError: it is not between 0.5 and 8.
     """
     if smoothness is not None and not LEAST_SMOOTHNESS <= smoothness <= MOST_SMOOTHNESS:
         raise InputError(

@@ -20,6 +20,7 @@ from .files import check_readable, write_bytes
 
 PAIRS = "pairs.csv"
 STRUCTURES = "structures.csv"
+REFINE = "+refine"  # behind the name of a model whose answers were refined
 RECORDS = "benchmark.json", "evaluate.json"  # of where the rows beside them come from
 
 #: kind: "inter" (two people) or "retest" (two scans of one); status: "ok", "failed" or

@@ -26,6 +26,8 @@ ATTEMPTS = 10  # pairs that are drawn before unreadable scans end the training
 LARGEST_TILT = 10.0  # degrees from left-right that the axis of a mirror may be
 BIAS_NODES = 4  # along each axis, between which the bias is linear
 
+BENDING_NODES = (6, 7, 8)  # along each axis, between which the displacement is linear
+
 _UNREADABLE = (OSError, ValueError, EOFError)  # NumPy has the last one for empty files
 
 
@@ -286,10 +288,16 @@ class Pairs(Dataset[Sample]):
         """The scan after a small random affine map; zero where that leads outside of it."""
         degrees, factors, shift = draw.uniform(-1, 1, (3, 3))
         a = self._augmentation
-        if scan.number == ATLAS or not (a.rotation or a.scaling or a.shift):
+        if scan.number == ATLAS or not (a.rotation or a.scaling or a.shift or a.bending):
             return scan
         matrix = motion(self._grid, a.rotation * degrees, 1 + a.scaling * factors, a.shift * shift)
         at = _reached(matrix, self._grid.shape)
+        if a.bending:
+            # A generator that hangs on draws which are made anyway: no other draw changes.
+            deviates = np.random.default_rng(degrees.view(np.uint64)).normal
+            for axis, spacing in enumerate(self._grid.spacing):
+                nodes = deviates(scale=a.bending / spacing, size=BENDING_NODES)
+                at[0, axis] += torch.from_numpy(_smooth(nodes, self._grid.shape))
         # The weights of an interpolation sum to one up to rounding alone.
         image, labels = sample(scan.image[None], at)[0].clamp_(0, 1), scan.labels
         if labels is not None:

@@ -181,6 +181,7 @@ class Learner:
             InputError: the memory that is free will not do.
         """
         objective = Objective(config, len(cohort.structures))
+        check_classes(config, cohort)
         torch.manual_seed(config.seed)
         network = Model.build(config.network, cohort.recipe).network
         if config.start_from:
@@ -244,6 +245,17 @@ class Learner:
     def _networks(self) -> dict[str, nn.Module]:
         both = {"network": self.network, "kept": self.kept}
         return both if self.kept is not self.network else {"network": self.network}
+
+
+def check_classes(config: Config, cohort: Cohort) -> None:
+    """Make sure that a network that recognises structures has a class for each.
+
+    Raises:
+        InputError: it has another number of them.
+    """
+    there = len(cohort.structures)
+    if config.network["name"] == "anatomy" and config.network.get("structures") != there:
+        raise InputError(f"network.structures: {there} are wanted, as the label maps have")
 
 
 def average_weights(kept: nn.Module, network: nn.Module, decay: float, step: int) -> None:
@@ -334,7 +346,8 @@ def check_beforehand(config: Config, scans: Sequence[Scan], device: torch.device
     if config.start_from:
         _weights_of(config)
     # How many structures there are may be known later; Learner.begin looks again.
-    check_memory(config, recipe_of(config, scans).grid.shape, 0, device)
+    structures = int(config.network.get("structures", 0))
+    check_memory(config, recipe_of(config, scans).grid.shape, structures, device)
 
 
 def _check_same(progress: Progress, scans: Sequence[Scan], among: World) -> None:
@@ -409,7 +422,7 @@ def _batches(
         InputError: scan after scan cannot be read, or a process that reads them was killed.
     """
     config = learner.config
-    labels = any(name.endswith("_labels") for name in learner.objective.wants)
+    labels = any(name.endswith("labels") for name in learner.objective.wants)
     knobs = config.sampling, config.augmentation
     pairs = Pairs(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
     try:
