@@ -319,6 +319,22 @@ def test_network_finds_what_register_finds(
     assert run.device == "cpu"
 
 
+def test_refined_finds_what_register_refines(
+    phantoms, unlike_grids, tiny_model: Path, register_quickly: Callable, tmp_path: Path
+):
+    paths = scans(phantoms, unlike_grids, tmp_path)
+    plain, result = (register_quickly(paths[1], paths[0], refine=on) for on in (False, True))
+    job = of_network(result, paths, tiny_model, tmp_path / "out")
+    baselines.refined(Run(job))
+    left = Left.read(job.place)
+    assert np.abs(result.warp.displacement - plain.warp.displacement).max() > 1
+    np.testing.assert_allclose(left.warp.displacement, result.warp.displacement, atol=1e-3)
+    assert left.inverse_warp is not None
+    np.testing.assert_allclose(
+        left.inverse_warp.displacement, result.inverse_warp.displacement, atol=1e-3
+    )
+
+
 def phantoms_points(grid: Grid) -> np.ndarray:
     rng = np.random.default_rng(5)
     return grid.to_world(rng.uniform(0.2, 0.8, (200, 3)) * np.array(grid.shape))

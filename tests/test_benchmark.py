@@ -184,7 +184,8 @@ def test_methods_are_understood(no_greedy, tiny_model: Path, tmp_path, monkeypat
     Model.load(tiny_model).save(tmp_path / "shelved")
     monkeypatch.chdir(tiny_model.parent)
     words = ["affine", "greedy", "elastix", "shelved", "vm1-authors", "ours=tiny"]
-    found, skipped = entries([*words, "fn=methods:shift", "again=shelved"])
+    words += ["fn=methods:shift", "again=shelved", "shelved+refine", "more=tiny+refine"]
+    found, skipped = entries(words)
     assert found == [
         Entry("affine", "affine"),
         Entry("elastix", "elastix"),
@@ -192,6 +193,8 @@ def test_methods_are_understood(no_greedy, tiny_model: Path, tmp_path, monkeypat
         Entry("ours", "network", str(tiny_model)),
         Entry("fn", "methods:shift"),
         Entry("again", "network", str(tmp_path / "shelved")),
+        Entry("shelved+refine", "refined", str(tmp_path / "shelved")),
+        Entry("more", "refined", str(tiny_model)),
     ]
     assert skipped == {
         "greedy": "picsl-greedy is not installed: pip install 'voxwarp[benchmark]'",
@@ -204,6 +207,9 @@ def test_methods_are_understood(no_greedy, tiny_model: Path, tmp_path, monkeypat
     [
         ("gredy", "there is no 'gredy'; there are affine, ants-syn, "),
         ("network", "there is no 'network'"),
+        ("refined", "there is no 'refined'"),
+        ("gone+refine", "there is no 'gone+refine'"),
+        ("x=gone+refine", "'gone'"),
         ("affine affine", "affine is there twice"),
         ("x=methods:shift x=methods:raises", "x is there twice"),
         ("=methods:shift", "a name of its own"),

@@ -841,6 +841,18 @@ def test_options_of_the_command(cli, words, study, tmp_path):
     assert len(structures) == 8
 
 
+def test_answers_are_refined(cli, words, run, tmp_path):
+    plain, refined = run("plain"), run("refined", refine=6)
+    assert {row["method"] for row in refined} == {"small+refine"}
+    assert record_of(tmp_path / "refined")["refine"] == 6
+    for before, after in zip(plain, refined, strict=True):
+        assert after["local_ncc"] > before["local_ncc"] + 0.01
+    done = cli(*words, "--refine", "6")
+    assert done.code == 0
+    both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "refined")]
+    assert differing(*both) <= TIMES
+
+
 def test_structures_without_a_table_are_those_of_the_maps(study):
     assert values_of(pairs_of(study)) == {1, 2, 3, 4}
 
