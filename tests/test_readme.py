@@ -16,7 +16,7 @@ import voxwarp
 from voxwarp import preprocessing, registration
 from voxwarp.brain import EXTRACTORS
 from voxwarp.cache import LIMIT
-from voxwarp.cli import app
+from voxwarp.cli import app, with_refine_steps
 from voxwarp.preprocessing import Preprocessed
 from voxwarp.registration import Registration
 
@@ -59,7 +59,7 @@ def test_there_is_something_to_check() -> None:
 
 @pytest.mark.parametrize("line", VOXWARP)
 def test_command_parses(line: str) -> None:
-    parse(shlex.split(line, comments=True)[1:])
+    parse(with_refine_steps(shlex.split(line, comments=True)[1:]))
 
 
 @pytest.mark.parametrize(
