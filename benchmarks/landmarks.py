@@ -23,6 +23,7 @@ from voxwarp.transform import Affine, Chain, Transform
 from voxwarp.volume import read_volume, to_canonical, write_volume
 
 LEFT_OUT = {29, 30}
+MODELS = ("pyramid", False), ("default", False), ("default", True), ("none", False), ("none", True)
 
 
 def main() -> None:
@@ -39,15 +40,14 @@ def main() -> None:
         print(*rows[-1].values(), flush=True)
 
     score("identity", Chain([]), 0.0)
-    began = time.perf_counter()
-    result = voxwarp.register(head, cache=False)
-    seconds = time.perf_counter() - began
-    score(
-        "voxwarp, affine",
-        result.affine,
-        sum(result.metrics["preparation"]["moving"]["seconds"].values()),
-    )
-    score("voxwarp, default", result.transform, seconds)
+    for model, refine in MODELS:
+        began = time.perf_counter()
+        result = voxwarp.register(head, model=model, refine=refine, cache=False)
+        seconds = time.perf_counter() - began
+        if len(rows) == 1:
+            found = result.metrics["preparation"]["moving"]["seconds"]
+            score("voxwarp, affine", result.affine, sum(found.values()))
+        score(f"voxwarp, {model}{' --refine' if refine else ''}", result.transform, seconds)
     if "--peers" in sys.argv:
         scan = from_zero(to_canonical(read_volume(head)))
         with tempfile.TemporaryDirectory() as folder:

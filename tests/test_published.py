@@ -18,7 +18,7 @@ DOCUMENT = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("figures")
-    draw(ROWS, out, learning=BENCHMARKS / "learning.csv", reference="default")
+    draw(ROWS, out, learning=BENCHMARKS / "learning.csv", reference="pyramid")
     return out
 
 

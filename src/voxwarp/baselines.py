@@ -341,7 +341,13 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
     import torch
 
     from .prepare import Findings
-    from .registration import images_of, on_fixed_grid, prepare_both, torch_device
+    from .registration import (
+        images_of,
+        on_fixed_grid,
+        prepare_both,
+        torch_device,
+        without_folds,
+    )
     from .transform import Affine, Warp
     from .volume import read_volume
 
@@ -365,7 +371,10 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
             deformation = model.refine(*images, deformation, refinement)
         both = deformation.displacement, deformation.inverse
         fields = [u[0].cpu() for u in both if u is not None]
-        return on_fixed_grid(fields, model, f, scans[0].grid)
+        warp, *inverse = on_fixed_grid(fields, model, f, scans[0].grid)
+        if refinement or model.adjustable:
+            warp = without_folds(warp, scans[0].data != 0)
+        return [warp, *inverse]
 
     run.device = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     run.write(*run.deform(stage))

@@ -307,24 +307,22 @@ class AnatomyDescent(PairDescent):
         projection = torch.randn(structures + 1, maps, generator=generator) / maps**0.5
         self.register_buffer("projection", projection)
 
-    @property
-    def multiple(self) -> int:
-        """What the sides of the images are padded to multiples of."""
-        return max(2 ** len(self.recogniser.down), super().multiple)
-
     def features(self, moving: Tensor, fixed: Tensor) -> Features:
         """The maps of both images, (B, maps, X / 2, Y / 2, Z / 2)."""
-        embedded = self.recogniser(torch.cat([moving, fixed]))
-        maps = torch.stack([self._maps(e).view(-1, *e.shape[1:]) for e in embedded])
-        of_moving, of_fixed = maps.chunk(2)
+        images = torch.cat([moving, fixed])
+        embedded, inside = self.recogniser(images), F.max_pool3d(images, 2) > 0
+        maps = [self._maps(*of_one) for of_one in zip(embedded, inside[:, 0], strict=True)]
+        of_moving, of_fixed = torch.stack(maps).chunk(2)
         return Features(of_moving, of_fixed, float(self.weight))
 
-    def _maps(self, embedded: Tensor) -> Tensor:
-        """(C, X, Y, Z) to (maps, X · Y · Z), some voxels at a time."""
-        voxels = embedded.flatten(1).T
+    def _maps(self, embedded: Tensor, inside: Tensor) -> Tensor:
+        """(C, X, Y, Z) to (maps, X, Y, Z); where there is no image, there is the background."""
         with torch.autocast(embedded.device.type, enabled=False):
-            odds = (self.recogniser.classify(part) for part in voxels.split(2**16))
-            return torch.cat([o.softmax(dim=1) @ self.projection for o in odds]).T.contiguous()
+            maps = self.projection[0].expand(*inside.shape, -1).clone()
+            voxels = embedded[:, inside].T
+            odds = (self.recogniser.classify(part) for part in voxels.split(2**15))
+            maps[inside] = torch.cat([o.softmax(dim=1) @ self.projection for o in odds])
+            return maps.movedim(-1, 0).contiguous()
 
 
 class Recogniser(nn.Module):
@@ -353,11 +351,11 @@ class Recogniser(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.5))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z), sides multiples of 2^levels, to (B, C, X / 2, Y / 2, Z / 2) float32."""
+        """(B, 1, X, Y, Z), even sides, to (B, C, X / 2, Y / 2, Z / 2) in float32."""
         x = _blocks(images).contiguous(memory_format=torch.channels_last_3d)
         seen = [x := block(x) for block in self.down]
         for level in reversed(range(len(self.up))):
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = F.interpolate(x, size=seen[level].shape[2:], mode="nearest")
             x = self.up[level](torch.cat([x, seen[level]], dim=1))
         return F.normalize(self.embed(x).float(), dim=1)
 

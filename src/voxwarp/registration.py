@@ -21,6 +21,7 @@ import torch
 from . import field as fields
 from . import formats, metrics
 from .cache import examined
+from .descent import least_determinant, unfolded
 from .errors import InputError
 from .files import check_writable, publish, side_by_side, staging
 from .grid import Grid
@@ -281,6 +282,10 @@ def register(
     _ = result.warped, result.inverse_warped, result.warped_labels, result.warped_mask
     clock.start("measure")
     measured = _measure(result, f, m.prepared, both[0])
+    if measured["jacobian"]["folds_any_difference"] and (refinement or loaded.adjustable):
+        # Made without folds on the working grid; resampling onto this one has brought some.
+        result = replace(result, warp=without_folds(result.warp, f.brain_mask().data != 0))
+        measured = _measure(result, f, m.prepared, both[0])
     clock.stop()
     result.metrics.update(
         versions=versions(),
@@ -479,6 +484,20 @@ def on_fixed_grid(
 
     with _pool() as pool:  # half of the work is NumPy's, on one core
         return list(pool.map(carried, displacements))
+
+
+def without_folds(warp: Warp, brain: np.ndarray) -> Warp:
+    """The warp, smoothed around the voxels of ``brain`` where it folds by any differences."""
+    x, y, z = metrics.bounding_box(brain)
+    displacement = warp.in_voxels()
+    part = displacement[None, :, x, y, z]
+    if not (least_determinant(part)[0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
+        return warp
+    displacement[:, x, y, z] = unfolded(part, least=LEAST_VOLUME)[0]
+    return _rounded(Warp.from_voxels(displacement, warp.grid))
+
+
+LEAST_VOLUME = 0.02  # determinant, where folds are smoothed away
 
 
 def _pool() -> ThreadPoolExecutor:
