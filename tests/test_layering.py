@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "box": "",
     "descent": "field filters",
     "network": "box descent field",
-    "refine": "box descent field network",
+    "refine": "descent field network",
     "model": "errors files grid network refine",
     "metrics": "field grid losses transform",
     "pose": "field grid transform volume",

@@ -13,10 +13,10 @@ from training import config_of, tree_of, write_people
 from voxwarp import losses
 from voxwarp.config import Phase, build_config
 from voxwarp.errors import InputError
-from voxwarp.field import averaged
+from voxwarp.field import averaged, blocks
 from voxwarp.model import Model, Recipe
 from voxwarp.network import AnatomyDescent, PairDescent, Recogniser
-from voxwarp.objective import Objective, blocks
+from voxwarp.objective import Objective
 from voxwarp.sampling import Sample, collate
 from voxwarp.train import train
 
@@ -62,7 +62,7 @@ def test_recognition_has_the_derivatives_of_differences() -> None:
 
 def test_blocks_are_the_voxels_behind_those_of_the_averaged_lattice() -> None:
     labels = torch.arange(2 * 4 * 6 * 8).view(2, 4, 6, 8)
-    got = blocks(labels, 2)
+    got = blocks(labels, 2).flatten(0, 3)
     means = averaged(labels[:, None].double(), 2).flatten()
     torch.testing.assert_close(got.double().mean(dim=1), means)
     assert got.flatten().sort().values.equal(labels.flatten())
@@ -99,7 +99,9 @@ def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
     for images, labels in ((batch.moving, batch.moving_labels), (batch.fixed, batch.fixed_labels)):
         for image, of_image in zip(images, labels, strict=True):
             embedded = learner.recogniser(image[None])[0].flatten(1).T
-            parts.append((learner.recogniser.classify(embedded), blocks(of_image[None], 2)))
+            parts.append(
+                (learner.recogniser.classify(embedded), blocks(of_image[None], 2).flatten(0, 3))
+            )
     odds, truth = (torch.cat(x) for x in zip(*parts, strict=True))
     torch.testing.assert_close(values["recognition"], losses.recognition(odds, truth))
     torch.testing.assert_close(values["loss"], 2 * values["recognition"])

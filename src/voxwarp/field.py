@@ -293,6 +293,13 @@ def averaged(volume: Tensor, factor: int) -> Tensor:
     return volume if factor == 1 else F.avg_pool3d(volume, factor)
 
 
+def blocks(volume: Tensor, side: int) -> Tensor:
+    """(B, X, Y, Z) to (B, X / side, Y / side, Z / side, side³): the voxels of each block."""
+    b, x, y, z = volume.shape
+    split = volume.reshape(b, x // side, side, y // side, side, z // side, side)
+    return split.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+
+
 Crop = tuple[slice | EllipsisType, ...]
 
 

@@ -265,9 +265,23 @@ class PairDescent(nn.Module):
         """
         factors = [2**k for k in range(len(self.steps), 0, -1)]
         plan = Plan([Stage(f, n) for f, n in zip(factors, self.steps, strict=True)])
+        return self.descended(moving, fixed, plan.smoother(smoothness))
+
+    def descended(
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        plan: Plan,
+        *,
+        start: tuple[Tensor, Tensor] | None = None,
+        until: float | None = None,
+    ) -> Deformation:
+        """The same by another plan, from another start: see ``descent.descend``."""
         box = Box.around(moving, fixed, multiple=self.multiple)
         pair = box.take(moving), box.take(fixed)
-        ways = descend(*pair, plan.smoother(smoothness), features=self.features(*pair))
+        if start is not None:
+            start = box.take(start[0], border=True), box.take(start[1], border=True)
+        ways = descend(*pair, plan, start=start, features=self.features(*pair), until=until)
         displacement, inverse = (box.put_back(way) for way in ways)
         return Deformation(displacement, inverse, displacement)
 
@@ -352,7 +366,8 @@ class Recogniser(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, X, Y, Z), even sides, to (B, C, X / 2, Y / 2, Z / 2) in float32."""
-        x = _blocks(images).contiguous(memory_format=torch.channels_last_3d)
+        x = field.blocks(images[:, 0], 2).movedim(-1, 1)
+        x = x.contiguous(memory_format=torch.channels_last_3d)
         seen = [x := block(x) for block in self.down]
         for level in reversed(range(len(self.up))):
             x = F.interpolate(x, size=seen[level].shape[2:], mode="nearest")
@@ -369,13 +384,6 @@ class Recogniser(nn.Module):
 def _norm(width: int, wanted: bool) -> list[nn.Module]:
     """Instance norm, or none: at the finest level it costs as much as the convolutions."""
     return [nn.GroupNorm(width, width)] if wanted else []
-
-
-def _blocks(images: Tensor) -> Tensor:
-    """(B, 1, X, Y, Z) to (B, 8, X / 2, Y / 2, Z / 2): the voxels of each 2³ block as channels."""
-    b, _, x, y, z = images.shape
-    split = images.view(b, x // 2, 2, y // 2, 2, z // 2, 2)
-    return split.permute(0, 2, 4, 6, 1, 3, 5).reshape(b, 8, x // 2, y // 2, z // 2)
 
 
 def local_correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from . import field
 from .config import Config, Phase
 from .costs import OF_RECOGNITION, Term, terms
 from .errors import InputError
-from .field import averaged
+from .field import averaged, blocks
 from .model import bfloat16_convolutions
 from .sampling import Batch
 
@@ -105,7 +105,7 @@ class Objective:
         with convolutions(self.config.precision, images.device):
             embedded = network.recogniser(images)
         labels = torch.cat([batch.moving_labels, batch.fixed_labels])
-        behind = blocks(labels, 2 * phase.downsample)
+        behind = blocks(labels, 2 * phase.downsample).flatten(0, 3)
         embedded = embedded.movedim(1, -1).flatten(0, 3)
         if wanted := self.config.sampling.voxels:
             drawn = torch.randint(len(behind), (wanted * len(images),)).to(behind.device)
@@ -135,7 +135,7 @@ class Objective:
     @staticmethod
     def _cost(term: Term, given: Given, labelled: Given | None, batch: Batch) -> Tensor:
         """A mean over all pairs: those without the labels that a cost wants count as 0."""
-        if not any(name.endswith("_labels") for name in term.wants):  # of the structures
+        if not any(name.endswith("_labels") for name in term.wants):
             return term(given)
         if labelled is None:
             # Zero, and yet of the network: every process has the same gradients to share.
@@ -150,13 +150,6 @@ def as_velocity(image: Tensor, shape: torch.Size, factor: int) -> Tensor:
         before = (factor * coarse - n) // 2
         padding += [before, factor * coarse - n - before]
     return F.avg_pool3d(F.pad(image, padding), factor)
-
-
-def blocks(labels: Tensor, side: int) -> Tensor:
-    """(B, X, Y, Z) to (B · X / side · ..., side³): the voxels of each block, block after block."""
-    b, x, y, z = labels.shape
-    split = labels.reshape(b, x // side, side, y // side, side, z // side, side)
-    return split.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, side**3)
 
 
 def drawn_structures(count: int, wanted: int) -> Tensor:

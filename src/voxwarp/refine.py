@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from . import field
-from .box import Box
-from .descent import Plan, Stage, descend
+from .descent import Plan, Stage
 from .network import Deformation, PairDescent
 
 STEPS = 24
@@ -58,10 +57,5 @@ def refined(
         inverse = field.invert(answer.displacement)
     plan = refinement.plan.smoother(smoothness)
     describer = network if isinstance(network, PairDescent) else PairDescent()
-    box = Box.around(moving, fixed, multiple=describer.multiple)
-    pair = box.take(moving), box.take(fixed)
-    start = box.take(answer.displacement, border=True), box.take(inverse, border=True)
-    features = describer.features(*pair)
-    ways = descend(*pair, plan, start=start, features=features, until=until)
-    displacement, inverse = (box.put_back(way) for way in ways)
-    return Deformation(displacement, inverse, displacement)
+    start = answer.displacement, inverse
+    return describer.descended(moving, fixed, plan, start=start, until=until)

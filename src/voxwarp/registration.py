@@ -21,7 +21,7 @@ import torch
 from . import field as fields
 from . import formats, metrics
 from .cache import examined
-from .descent import least_determinant, unfolded
+from .descent import Plan, least_determinant, unfolded
 from .errors import InputError
 from .files import check_writable, publish, side_by_side, staging
 from .grid import Grid
@@ -493,11 +493,8 @@ def without_folds(warp: Warp, brain: np.ndarray) -> Warp:
     part = displacement[None, :, x, y, z]
     if not (least_determinant(part)[0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
         return warp
-    displacement[:, x, y, z] = unfolded(part, least=LEAST_VOLUME)[0]
+    displacement[:, x, y, z] = unfolded(part, least=Plan.least_volume)[0]
     return _rounded(Warp.from_voxels(displacement, warp.grid))
-
-
-LEAST_VOLUME = 0.02  # determinant, where folds are smoothed away
 
 
 def _pool() -> ThreadPoolExecutor:
