@@ -136,12 +136,17 @@ def test_the_finest_voxels_reach_the_network() -> None:
     assert (recogniser(image) - recogniser(image + checkers)).abs().max() > 0.01
 
 
-def test_maps_are_the_projected_probabilities() -> None:
+@pytest.mark.parametrize("factor", [2, 4])
+def test_maps_are_the_projected_probabilities(factor: int) -> None:
+    """On a coarser lattice, those of the mean of what was seen."""
     learner, pair = network(), sample(1)
-    features = learner.features(pair.moving[None], pair.fixed[None])
-    embedded = learner.recogniser(pair.fixed[None])[0].flatten(1).T
-    p = learner.recogniser.classify(embedded).softmax(dim=1)
-    expected = (p @ learner.projection).T.view(1, -1, 8, 12, 16)
+    features = learner.features(pair.moving[None], pair.fixed[None], factor)
+    embedded = learner.recogniser(pair.fixed[None])
+    if factor == 4:
+        embedded = embedded.unflatten(2, (4, 2)).unflatten(4, (6, 2)).unflatten(6, (8, 2))
+        embedded = embedded.mean(dim=(3, 5, 7))
+    p = learner.recogniser.classify(embedded[0].flatten(1).T).softmax(dim=1)
+    expected = (p @ learner.projection).T.view(1, -1, *embedded.shape[2:])
     torch.testing.assert_close(features.fixed, expected, atol=1e-4, rtol=1e-3)
     assert features.weight == 3
 
@@ -161,8 +166,8 @@ def test_what_is_recognised_aligns_what_intensities_cannot() -> None:
     moving[..., 18:30, 18:30, 18:30], fixed[..., 21:33, 18:30, 18:30] = 0.51, 0.51
 
     class Knowing(AnatomyDescent):
-        def features(self, moving: Tensor, fixed: Tensor):
-            known = super().features(moving, fixed)
+        def features(self, moving: Tensor, fixed: Tensor, factor: int):
+            known = super().features(moving, fixed, factor)
             maps = [averaged((x > 0.505).float(), 2) for x in (moving, fixed)]
             return known._replace(moving=maps[0], fixed=maps[1])
 

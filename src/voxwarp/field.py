@@ -249,8 +249,21 @@ def corrected_inverse(displacement: Tensor, inverse: Tensor, *, bound: float = 0
     residual = inverse + warp(displacement, inverse, padding="border")
     change = residual.clone()
     for axis in range(3):
-        change.addcmul_(difference(inverse, 2 + axis), residual[:, axis : axis + 1])
+        _add_along(change, inverse, residual[:, axis : axis + 1], 2 + axis)
     return inverse - change.clamp_(-bound, bound)
+
+
+def _add_along(out: Tensor, field: Tensor, by: Tensor, axis: int) -> None:
+    """Add ∂field/∂axis · by, central differences, with little traffic to and from memory."""
+    n = field.shape[axis]
+    for first, count, before, after, share in (
+        (1, n - 2, 0, 2, 0.5),
+        (0, 1, 0, 1, 1.0),
+        (n - 1, 1, n - 2, n - 1, 1.0),
+    ):
+        step = field.narrow(axis, after, count) - field.narrow(axis, before, count)
+        there = out.narrow(axis, first, count)
+        there.addcmul_(step, by.narrow(axis, first, count), value=share)
 
 
 def resize(field: Tensor, shape: Sequence[int]) -> Tensor:
@@ -342,13 +355,12 @@ def jacobian_determinant(displacement: Tensor, *, differences: Differences = "ce
 
 def difference(field: Tensor, axis: int, differences: Differences = "central") -> Tensor:
     """The change a voxel along an axis of the tensor; at a border, to the only neighbour."""
-    step = field.diff(dim=axis)
-    first, last = step.narrow(axis, 0, 1), step.narrow(axis, step.shape[axis] - 1, 1)
-    if differences == "forward":
-        return torch.cat([step, last], dim=axis)
-    if differences == "backward":
-        return torch.cat([first, step], dim=axis)
-    inner = (
-        step.narrow(axis, 0, step.shape[axis] - 1) + step.narrow(axis, 1, step.shape[axis] - 1)
-    ) / 2
-    return torch.cat([first, inner, last], dim=axis)
+    n = field.shape[axis]
+    apart = 2 if differences == "central" else 1
+    inner = field.narrow(axis, apart, n - apart) - field.narrow(axis, 0, n - apart)
+    if apart == 2:
+        inner = inner / 2
+    first = field.narrow(axis, 1, 1) - field.narrow(axis, 0, 1)
+    last = field.narrow(axis, n - 1, 1) - field.narrow(axis, n - 2, 1)
+    ends = {"central": [first, inner, last], "forward": [inner, last], "backward": [first, inner]}
+    return torch.cat(ends[differences], dim=axis)

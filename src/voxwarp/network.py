@@ -231,6 +231,9 @@ class VelocityPyramid(nn.Module):
         return _integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)
 
 
+MAPS_FACTOR = 4  # voxels a side of the images to one of what is recognised in them
+
+
 class PairDescent(nn.Module):
     """Optimisation of one pair, coarse to fine, in a network's place: see ``descent``.
 
@@ -241,6 +244,8 @@ class PairDescent(nn.Module):
         steps: at most, on the lattices of 1/2^n, ..., 1/4, 1/2 of the resolution.
     """
 
+    LENGTH = 0.3  # bound of a step, voxels
+
     def __init__(self, *, steps: Sequence[int] = (16, 20, 20)):
         super().__init__()
         if not steps:
@@ -250,9 +255,9 @@ class PairDescent(nn.Module):
     @property
     def multiple(self) -> int:
         """What the sides of the images are padded to multiples of."""
-        return 2 ** len(self.steps)
+        return max(2 ** len(self.steps), MAPS_FACTOR)
 
-    def features(self, moving: Tensor, fixed: Tensor) -> Features | None:
+    def features(self, moving: Tensor, fixed: Tensor, factor: int) -> Features | None:
         """What else than the images is to become alike: nothing."""
         return None
 
@@ -264,7 +269,8 @@ class PairDescent(nn.Module):
             smoothness: factor of the widths of the Gaussians that smooth.
         """
         factors = [2**k for k in range(len(self.steps), 0, -1)]
-        plan = Plan([Stage(f, n) for f, n in zip(factors, self.steps, strict=True)])
+        stages = zip(factors, self.steps, strict=True)
+        plan = Plan([Stage(f, n, length=self.LENGTH) for f, n in stages])
         return self.descended(moving, fixed, plan.smoother(smoothness))
 
     def descended(
@@ -275,13 +281,17 @@ class PairDescent(nn.Module):
         *,
         start: tuple[Tensor, Tensor] | None = None,
         until: float | None = None,
+        factor: int = MAPS_FACTOR,
     ) -> Deformation:
-        """The same by another plan, from another start: see ``descent.descend``."""
+        """The same by another plan, from another start: see ``descent.descend``.
+
+        ``factor`` is that of the lattice on which what is recognised is compared.
+        """
         box = Box.around(moving, fixed, multiple=self.multiple)
         pair = box.take(moving), box.take(fixed)
         if start is not None:
             start = box.take(start[0], border=True), box.take(start[1], border=True)
-        ways = descend(*pair, plan, start=start, features=self.features(*pair), until=until)
+        ways = descend(*pair, plan, start=start, features=self.features(*pair, factor), until=until)
         displacement, inverse = (box.put_back(way) for way in ways)
         return Deformation(displacement, inverse, displacement)
 
@@ -303,6 +313,8 @@ class AnatomyDescent(PairDescent):
             of the images weighs 1.
     """
 
+    LENGTH = 0.4  # what is recognised lets steps be longer, and fewer
+
     projection: Tensor
 
     def __init__(
@@ -310,7 +322,7 @@ class AnatomyDescent(PairDescent):
         structures: int = 30,
         channels: Sequence[int] = (16, 32, 48, 48, 48),
         *,
-        steps: Sequence[int] = (16, 20, 10),
+        steps: Sequence[int] = (10, 12, 6),
         maps: int = 6,
         weight: int = 3,
     ):
@@ -321,10 +333,15 @@ class AnatomyDescent(PairDescent):
         projection = torch.randn(structures + 1, maps, generator=generator) / maps**0.5
         self.register_buffer("projection", projection)
 
-    def features(self, moving: Tensor, fixed: Tensor) -> Features:
-        """The maps of both images, (B, maps, X / 2, Y / 2, Z / 2)."""
+    def features(self, moving: Tensor, fixed: Tensor, factor: int) -> Features:
+        """The maps of both images, (B, maps, X / factor, ...); the factor is 2 or larger.
+
+        On a coarser lattice than its own the network tells what there is from the mean of what it
+        saw: that is nearly as good, for an eighth of the time.
+        """
         images = torch.cat([moving, fixed])
-        embedded, inside = self.recogniser(images), F.max_pool3d(images, 2) > 0
+        embedded = field.averaged(self.recogniser(images), factor // 2)
+        inside = F.max_pool3d(images, factor) > 0
         maps = [self._maps(*of_one) for of_one in zip(embedded, inside[:, 0], strict=True)]
         of_moving, of_fixed = torch.stack(maps).chunk(2)
         return Features(of_moving, of_fixed, float(self.weight))

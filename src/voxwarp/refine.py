@@ -58,4 +58,4 @@ def refined(
     plan = refinement.plan.smoother(smoothness)
     describer = network if isinstance(network, PairDescent) else PairDescent()
     start = answer.displacement, inverse
-    return describer.descended(moving, fixed, plan, start=start, until=until)
+    return describer.descended(moving, fixed, plan, start=start, until=until, factor=2)

@@ -20,6 +20,7 @@ import torch
 
 from . import field as fields
 from . import formats, metrics
+from .allocation import freed_memory_kept
 from .cache import examined
 from .descent import Plan, least_determinant, unfolded
 from .errors import InputError
@@ -177,6 +178,7 @@ class Registration:
             return publish(stage, folder, OUTPUTS)
 
 
+@freed_memory_kept()
 def register(
     moving: Source,
     fixed: Source | None = None,

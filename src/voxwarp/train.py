@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from .allocation import freed_memory_kept
 from .card import card_of, readme
 from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, saved_config
 from .config import Config, Phase, to_yaml
@@ -104,6 +105,7 @@ def train(
         return learner.progress
 
 
+@freed_memory_kept()
 def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until: float) -> None:
     """Take the steps that are left, or as many as there is time for."""
     config, progress, among = learner.config, learner.progress, learner.among
