@@ -46,7 +46,7 @@ def freed_memory_kept() -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 _set(_USUAL)
-                _give_back()
+                give_back()
 
 
 @cache
@@ -60,6 +60,7 @@ def _set(values: dict[int, int]) -> None:
             library.mallopt(parameter, value)
 
 
-def _give_back() -> None:
+def give_back() -> None:
+    """What is free to the system. The holes between what is used grow in number otherwise."""
     if library := _glibc():
         library.malloc_trim(0)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .allocation import freed_memory_kept
+from .allocation import freed_memory_kept, give_back
 from .card import card_of, readme
 from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, saved_config
 from .config import Config, Phase, to_yaml
@@ -124,6 +124,7 @@ def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until
                 if among.is_first:
                     learner.checkpoint(out)
                 raise
+            give_back()
             progress.step = done = step + 1
             progress.seconds = time.monotonic() - began
             monitor.step(progress, values, learning_rate(config, step))
