@@ -853,6 +853,21 @@ def test_answers_are_refined(cli, words, run, tmp_path):
     assert differing(*both) <= TIMES
 
 
+def test_deformations_are_smoothed(cli, words, run, tmp_path):
+    """Refined ones are; a model that decides by itself is refused before anything is written."""
+    rough, smooth = (run(f"s{s}", refine=6, smoothness=s) for s in (1.0, 3.0))
+    assert record_of(tmp_path / "s3.0")["smoothness"] == 3
+    for one, other in zip(rough, smooth, strict=True):
+        assert other["std_log_jacobian"] < 0.9 * one["std_log_jacobian"]
+    assert cli(*words, "--refine", "6", "--smoothness", "3").code == 0
+    both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "s3.0")]
+    assert differing(*both) <= TIMES
+    refused = cli(*words, "--smoothness", "3", "--overwrite")
+    assert refused.code == 2
+    assert "model small decides on it by itself" in refused.err
+    assert read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS) == both[0]
+
+
 def test_structures_without_a_table_are_those_of_the_maps(study):
     assert values_of(pairs_of(study)) == {1, 2, 3, 4}
 

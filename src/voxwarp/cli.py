@@ -127,7 +127,7 @@ RefineSecondsOption = Annotated[
 SmoothnessOption = Annotated[
     float | None,
     typer.Option(
-        help="How smooth a refined deformation is, or that of model none: 2 is twice as wide.",
+        help="How smooth a refined deformation is, or that of default and none: 2 is smoother.",
         metavar="FACTOR",
     ),
 ]
@@ -529,6 +529,7 @@ def evaluate(
     resampling: ResamplingOption = Resampling.nearest,
     first: FirstOption = None,
     refine: RefineOption = None,
+    smoothness: SmoothnessOption = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     cache: CacheOption = True,
     retry: RetryOption = False,
@@ -544,6 +545,7 @@ def evaluate(
         out,
         protocol=_protocol(pairs, chosen, structures, regions, resampling.value),
         refine=refine or False,
+        smoothness=smoothness,
         device=device.value,
         cache=cache,
         overwrite=overwrite,

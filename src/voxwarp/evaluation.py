@@ -17,7 +17,15 @@ from .files import check_readable, check_writable, write_bytes
 from .meter import Meter
 from .model import Model, has_bfloat16
 from .pairs import Pair, Subject, couples
-from .registration import Registration, origin, register, torch_device, versions
+from .registration import (
+    Registration,
+    check_adjustable,
+    check_smoothness,
+    origin,
+    register,
+    torch_device,
+    versions,
+)
 from .rows import (
     PAIR_COLUMNS,
     PAIRS,
@@ -170,6 +178,7 @@ def evaluate(
     *,
     protocol: Protocol,
     refine: bool | int = False,
+    smoothness: float | None = None,
     device: str = "auto",
     cache: bool = True,
     overwrite: bool = False,
@@ -190,6 +199,7 @@ def evaluate(
         out: folder of the results.
         protocol: what is counted.
         refine: see ``register``; the method is called MODEL+refine then.
+        smoothness: see ``register``.
         device: see ``register``.
         cache: see ``register``; the time of what comes from the cache is that of its finding,
             and that of the whole is left out.
@@ -204,13 +214,17 @@ def evaluate(
         InputError: an input is missing, or the folder holds rows of another evaluation.
     """
     out, loaded, target = Path(out), Model.load(model), torch_device(device)
+    check_smoothness(smoothness)
+    check_adjustable(loaded, smoothness, refined=bool(refine))
+    knobs: dict[str, Any] = {"refine": refine} if refine else {}
+    knobs |= {} if smoothness is None else {"smoothness": smoothness}
     name = loaded.name + (REFINE if refine else "")
     settings: dict[str, Any] = {
         "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
         "protocol": protocol.described(),
         "inputs": inputs_of(pairs),
         "versions": versions(),
-        **({"refine": refine} if refine else {}),
+        **knobs,
     }
     with alone_in(out):
         sheet = begin(out, EVALUATE, settings, overwrite=overwrite)
@@ -220,7 +234,7 @@ def evaluate(
         if not sheet.pairs:
             write_record(out / EVALUATE, record)  # rows without it would be anybody's
         options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
-        options |= {"refine": refine} if refine else {}
+        options |= knobs
         on = {
             "device": "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target),
             "threads": torch.get_num_threads(),

@@ -253,11 +253,7 @@ def register(
         raise InputError(
             f"model {loaded.name}: its scans are not in MNI152 space: give a fixed scan"
         )
-    if smoothness is not None and refinement is None and not loaded.adjustable:
-        raise InputError(
-            f"smoothness: model {loaded.name} decides on it by itself; refine its answer, or take "
-            f"another model"
-        )
+    check_adjustable(loaded, smoothness, refined=refinement is not None)
     clock.start("prepare")
     _prepare_both(f, m, loaded.recipe, settings, fixed_is_template=fixed is None, cache=cache)
     clock.start("network")
@@ -459,6 +455,19 @@ def check_smoothness(smoothness: float | None) -> None:
         raise InputError(
             f"smoothness {smoothness}: a factor from {LEAST_SMOOTHNESS} to {MOST_SMOOTHNESS:.0f} "
             f"is wanted"
+        )
+
+
+def check_adjustable(model: Model, smoothness: float | None, *, refined: bool) -> None:
+    """Refuse a smoothness that nothing would follow.
+
+    Raises:
+        InputError: the model decides by itself, and its answer is not refined.
+    """
+    if smoothness is not None and not (refined or model.adjustable):
+        raise InputError(
+            f"smoothness: model {model.name} decides on it by itself; refine its answer, or take "
+            f"another model"
         )
 
 
