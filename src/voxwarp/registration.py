@@ -376,7 +376,7 @@ def _prepare_both(
 
 def prepare_both(recipe: Recipe, *scans: tuple[Volume, Findings]) -> list[Prepared]:
     """Put scans on the working grid, two at a time."""
-    with _pool() as pool:
+    with ThreadPoolExecutor(min(2, torch.get_num_threads())) as pool:
         return list(pool.map(lambda scan: prepare(scan[0], recipe, scan[1]), scans))
 
 
@@ -489,12 +489,8 @@ def on_fixed_grid(
 ) -> list[Warp]:
     """Displacements of the working grid as warps of the fixed scan's space, on its grid."""
     space = fixed.template_to_scan.inverse()
-
-    def carried(displacement: torch.Tensor) -> Warp:
-        return _rounded(carry(Warp.from_voxels(displacement, model.recipe.grid), space, grid))
-
-    with _pool() as pool:  # half of the work is NumPy's, on one core
-        return list(pool.map(carried, displacements))
+    warps = (Warp.from_voxels(displacement, model.recipe.grid) for displacement in displacements)
+    return [_rounded(carry(warp, space, grid)) for warp in warps]
 
 
 def without_folds(warp: Warp, brain: np.ndarray) -> Warp:
@@ -506,11 +502,6 @@ def without_folds(warp: Warp, brain: np.ndarray) -> Warp:
         return warp
     displacement[:, x, y, z] = unfolded(part, least=Plan.least_volume)[0]
     return _rounded(Warp.from_voxels(displacement, warp.grid))
-
-
-def _pool() -> ThreadPoolExecutor:
-    """For two jobs at a time, or one where only one thread is allowed."""
-    return ThreadPoolExecutor(min(2, torch.get_num_threads()))
 
 
 def _rounded(warp: Warp) -> Warp:
