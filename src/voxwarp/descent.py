@@ -62,14 +62,15 @@ class Plan:
         window: edge of the windows of the local correlation, odd, voxels of each lattice.
         force_smoothing: sigma of the Gaussian that smooths the force, voxels of each lattice.
         tolerance: a stage ends when what is to be large, the mean squared correlation less the
-            weighted difference of the features, grows by less than this a step.
+            weighted difference of the features, grows by less than this in a step: what is left
+            to gain between two scans of one person is mostly noise.
         least_volume: the determinant that no voxel shall fall below.
     """
 
     stages: Sequence[Stage]
     window: int = 3
     force_smoothing: float = 1.3
-    tolerance: float = 1e-4
+    tolerance: float = 1e-3
     least_volume: float = 0.02
 
     def smoother(self, factor: float) -> "Plan":
@@ -156,7 +157,7 @@ def _descended(
         seen.append(sum(likeness for _, likeness in found))
         if seen[-1] == max(seen):
             best = displacement, inverse
-        if len(seen) > LOOK_BACK and seen[-1] - seen[-1 - LOOK_BACK] < LOOK_BACK * how.tolerance:
+        if len(seen) > 1 and seen[-1] - seen[-2] < how.tolerance:
             displacement, inverse = best
             break
         force = gaussian(sum(f for f, _ in found), how.force_smoothing)  # type: ignore[arg-type]
@@ -169,7 +170,6 @@ def _descended(
 
 
 STEPS_A_CORRECTION = 4  # of the inverse, which so stays within a voxel of the right one
-LOOK_BACK = 3  # steps over which the growth of the similarity is measured
 
 
 def levelled(force: Tensor, length: float) -> Tensor:
@@ -204,7 +204,8 @@ class _Correlation:
     2 A / (F M) · ((f − f̄) − A / M (m − m̄)) ∇m. The full gradient leads to less overlap of labels.
     """
 
-    GUARD = 1e-7  # of F M: noise of 2 % of the brightest tissue in flat windows; of M: rounding
+    GUARD = 1e-5  # of F M: noise of 6 % of the brightest tissue in flat windows
+    ROUNDING = 1e-7  # of M
 
     def __init__(self, moving: Tensor, fixed: Tensor, window: int):
         self.moving, self.fixed, self.window = moving, fixed, window
@@ -221,7 +222,7 @@ class _Correlation:
         mean, square, product = window_mean(moments, self.window).split(1, 1)
         variance = square.addcmul(mean, mean, value=-1).clamp_(min=0)
         across = product.addcmul(mean, self.mean, value=-1)
-        share = across / variance.clamp(min=self.GUARD)  # A / M
+        share = across / variance.clamp(min=self.ROUNDING)  # A / M
         slope = across / (self.variance * variance).add_(self.GUARD)
         cc = across.mul_(slope)
         slope.masked_fill_(cc > 1, 0)  # by rounding
