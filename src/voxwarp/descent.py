@@ -70,7 +70,7 @@ class Plan:
     stages: Sequence[Stage]
     window: int = 3
     force_smoothing: float = 1.3
-    tolerance: float = 1e-3
+    tolerance: float = 1e-4
     least_volume: float = 0.02
 
     def smoother(self, factor: float) -> "Plan":

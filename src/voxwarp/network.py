@@ -231,31 +231,29 @@ class VelocityPyramid(nn.Module):
         return _integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)
 
 
-MAPS_FACTOR = 4  # voxels a side of the images to one of what is recognised in them
-
-
 class PairDescent(nn.Module):
     """Optimisation of one pair, coarse to fine, in a network's place: see ``descent``.
 
-    It has no weights, so it has no opinion of what scans look like. The finest lattice is at half
-    resolution.
+    It has no weights, so it has no opinion of what scans look like.
 
     Args:
         steps: at most, on the lattices of 1/2^n, ..., 1/4, 1/2 of the resolution.
+        full_steps: at most, at the full resolution, then.
     """
 
-    LENGTH = 0.3  # bound of a step, voxels
+    LENGTH, SMOOTHING = 0.3, 0.42  # of the stages but for the last, see ``descent.Stage``
 
-    def __init__(self, *, steps: Sequence[int] = (16, 20, 20)):
+    def __init__(self, *, steps: Sequence[int] = (16, 20, 20), full_steps: int = 0):
         super().__init__()
         if not steps:
             raise ValueError("steps: a number for each lattice is wanted")
-        self.steps = tuple(steps)
+        self.steps, self.full_steps = tuple(steps), full_steps
+        self.factor = 2
 
     @property
     def multiple(self) -> int:
         """What the sides of the images are padded to multiples of."""
-        return max(2 ** len(self.steps), MAPS_FACTOR)
+        return max(2 ** len(self.steps), self.factor)
 
     def features(self, moving: Tensor, fixed: Tensor, factor: int) -> Features | None:
         """What else than the images is to become alike: nothing."""
@@ -269,9 +267,11 @@ class PairDescent(nn.Module):
             smoothness: factor of the widths of the Gaussians that smooth.
         """
         factors = [2**k for k in range(len(self.steps), 0, -1)]
-        stages = zip(factors, self.steps, strict=True)
-        plan = Plan([Stage(f, n, length=self.LENGTH) for f, n in stages])
-        return self.descended(moving, fixed, plan.smoother(smoothness))
+        coarse = zip(factors, self.steps, strict=True)
+        stages = [Stage(f, n, self.SMOOTHING, self.LENGTH) for f, n in coarse]
+        stages += [Stage(1, self.full_steps, length=0.5)] if self.full_steps else []
+        plan = Plan(stages).smoother(smoothness)
+        return self.descended(moving, fixed, plan, factor=self.factor)
 
     def descended(
         self,
@@ -281,7 +281,7 @@ class PairDescent(nn.Module):
         *,
         start: tuple[Tensor, Tensor] | None = None,
         until: float | None = None,
-        factor: int = MAPS_FACTOR,
+        factor: int = 2,
     ) -> Deformation:
         """The same by another plan, from another start: see ``descent.descend``.
 
@@ -306,14 +306,15 @@ class AnatomyDescent(PairDescent):
     Args:
         structures: how many the network tells apart, beside the background.
         channels: of the U-Net's levels at 1/2, 1/4, ... of the resolution.
-        steps: as in ``PairDescent``.
+        steps, full_steps: as in ``PairDescent``.
         maps: numbers that stand for the probabilities in the descent: a random projection of
             them, which keeps their distances (Johnson & Lindenstrauss).
         weight: of half the squared difference of the maps, where the squared local correlation
             of the images weighs 1.
+        factor: of the lattice on which the maps are compared: 1/factor of the resolution.
     """
 
-    LENGTH = 0.4  # what is recognised lets steps be longer, and fewer
+    LENGTH, SMOOTHING = 0.4, 0.35  # what is recognised lets steps be longer, and fewer
 
     projection: Tensor
 
@@ -322,11 +323,14 @@ class AnatomyDescent(PairDescent):
         structures: int = 30,
         channels: Sequence[int] = (16, 32, 48, 48, 48),
         *,
-        steps: Sequence[int] = (10, 12, 6),
+        steps: Sequence[int] = (10, 12, 8),
+        full_steps: int = 2,
         maps: int = 6,
         weight: int = 3,
+        factor: int = 2,
     ):
-        super().__init__(steps=steps)
+        super().__init__(steps=steps, full_steps=full_steps)
+        self.factor = factor
         self.recogniser = Recogniser(channels, structures + 1)
         self.weight = weight
         generator = torch.Generator().manual_seed(0)
