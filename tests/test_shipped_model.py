@@ -11,8 +11,9 @@ from voxwarp.model import WORKING_GRID, Model
 SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
 
 
-def test_default_and_none_are_among_them() -> None:
-    assert {"default", "none"} <= {folder.name for folder in SHIPPED}
+def test_the_promised_ones_are_there() -> None:
+    assert {"default", "fast", "none", "vm1", "vm2"} <= {folder.name for folder in SHIPPED}
+    assert all((folder / "README.md").is_file() for folder in SHIPPED)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)

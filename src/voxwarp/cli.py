@@ -75,7 +75,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-REFINE_STEPS = 24  # as in refine.py, which takes PyTorch to import
+REFINE_STEPS = 16  # as in refine.py, which takes PyTorch to import
 
 
 def with_refine_steps(words: list[str]) -> list[str]:
@@ -117,7 +117,7 @@ RefineOption = Annotated[
         metavar="[N]",
         min=0,
         max=1000,
-        help="Go on from the network's answer for this pair, in N steps, or 24; --no-refine: not.",
+        help="Go on from the network's answer for this pair, in N steps, or 16; --no-refine: not.",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from . import field
 from .descent import Plan, Stage
 from .network import Deformation, PairDescent
 
-STEPS = 24
+STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Refinement:
     """How much of it.
 
     Args:
-        steps: at most; two of three at 1/2 of the resolution, then the rest at the full one.
+        steps: at most. Where the answer has been at the full resolution, all of them are there;
+            of others two of three are at half of it first.
         seconds: after which no further step begins that would not be done by then; no limit
             without.
     """
@@ -25,11 +26,10 @@ class Refinement:
     steps: int = STEPS
     seconds: float | None = None
 
-    @property
-    def plan(self) -> Plan:
+    def plan(self, *, from_full: bool) -> Plan:
         """The stages of the descent."""
-        fine = max(self.steps // 3, 1)
-        stages = [Stage(2, self.steps - fine), Stage(1, fine, smoothing=0.5, length=0.5)]
+        fine = self.steps if from_full else max(self.steps // 3, 1)
+        stages = [Stage(2, self.steps - fine), Stage(1, fine, smoothing=0.35)]
         return Plan([stage for stage in stages if stage.steps])
 
 
@@ -55,7 +55,7 @@ def refined(
     inverse = answer.inverse
     if inverse is None:
         inverse = field.invert(answer.displacement)
-    plan = refinement.plan.smoother(smoothness)
     describer = network if isinstance(network, PairDescent) else PairDescent()
+    plan = refinement.plan(from_full=describer.full_steps > 0).smoother(smoothness)
     start = answer.displacement, inverse
     return describer.descended(moving, fixed, plan, start=start, until=until, factor=2)

@@ -217,7 +217,7 @@ def register(
         bias: correct the bias field; None: of heads, not of brains.
         affine: align linearly first; without it the scans must be aligned in world space.
         refine: go on from the network's answer by optimisation of this pair, in at most so many
-            steps (True: 24); 0 or False: not.
+            steps (True: 16); 0 or False: not.
         refine_seconds: time that the refinement may take; no limit without.
         smoothness: factor of how smooth refined deformations are, and those of models that are
             made by optimisation; 1 without.
