@@ -28,7 +28,13 @@ from voxwarp.transform import Affine, Chain, Transform
 from voxwarp.volume import read_volume, to_canonical, write_volume
 
 LEFT_OUT = {29, 30}
-MODELS = ("pyramid", False), ("default", False), ("default", True), ("none", False), ("none", True)
+MODELS = [
+    (m, r)
+    for m in ("pyramid", "default", "none")
+    for r in (False, True)
+    if (m, r) != ("pyramid", True)
+]
+MODELS += [("fast", False), ("vm1", False), ("vm2", False)]
 
 
 def main() -> None:

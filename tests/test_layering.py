@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "descent": "field filters",
     "network": "box descent field",
     "refine": "descent field network",
-    "model": "errors files grid network refine",
+    "model": "allocation errors files grid network refine",
     "metrics": "field grid losses transform",
     "pose": "field grid transform volume",
     "linear": "errors field losses metrics pose transform volume",

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from .allocation import freed_memory_kept
 from .errors import InputError
 from .files import write_bytes
 from .grid import Grid
@@ -84,6 +85,7 @@ class Model:
         arguments = {key: value for key, value in architecture.items() if key != "name"}
         return cls(NETWORKS[architecture["name"]](**arguments), architecture, recipe, **more)
 
+    @freed_memory_kept()
     def deform(
         self, moving: Tensor, fixed: Tensor, *, smoothness: float | None = None
     ) -> Deformation:
@@ -102,6 +104,7 @@ class Model:
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
             return self.network(moving, fixed, **knob)
 
+    @freed_memory_kept()
     def refine(
         self,
         moving: Tensor,
