@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from voxwarp.config import Structures
 from voxwarp.evaluation import evaluate
 from voxwarp.pairs import read_pairs
 from voxwarp.scoring import Protocol, ranges
@@ -33,8 +34,6 @@ def main() -> None:
 
 
 def measured(oasis: Path) -> list[dict]:
-    from voxwarp.config import Structures
-
     pairs = read_pairs(
         oasis / "subjects.csv", scan="t1/{id}.nii.gz", labels="labels/{id}.nii.gz", split="val"
     )

@@ -9,6 +9,7 @@ levelled out over the image: where the force is weaker than its mean, δ is prop
 where it is stronger, δ tends to a bound. Few steps are needed then.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -147,19 +148,18 @@ def _descended(
 
     ``took`` are those that the first one is expected to take.
     """
-    seen: list[float] = []
-    best = displacement, inverse
+    before, likeness_before = (displacement, inverse), -math.inf
     for number in range(1, stage.steps + 1):
         began = time.monotonic()
         if until is not None and began + took > until:
             break
         found = [force(displacement) for force in forces]
-        seen.append(sum(likeness for _, likeness in found))
-        if seen[-1] == max(seen):
-            best = displacement, inverse
-        if len(seen) > 1 and seen[-1] - seen[-2] < how.tolerance:
-            displacement, inverse = best
+        likeness = sum(of_one for _, of_one in found)
+        if likeness - likeness_before < how.tolerance:
+            if likeness < likeness_before:
+                displacement, inverse = before
             break
+        before, likeness_before = (displacement, inverse), likeness
         force = gaussian(sum(f for f, _ in found), how.force_smoothing)  # type: ignore[arg-type]
         step = levelled(force, stage.length)
         displacement = gaussian(field.compose(displacement, step), stage.smoothing)

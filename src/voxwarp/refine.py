@@ -58,4 +58,4 @@ def refined(
     describer = network if isinstance(network, PairDescent) else PairDescent()
     plan = refinement.plan(from_full=describer.full_steps > 0).smoother(smoothness)
     start = answer.displacement, inverse
-    return describer.descended(moving, fixed, plan, start=start, until=until, factor=2)
+    return describer.descended(moving, fixed, plan, start=start, until=until)
