@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,6 +185,7 @@ def register(
         typer.Option(help="Of what is random; nothing is so far.", min=0, max=2**31 - 2),
     ] = 0,
     cache: CacheOption = True,
+    report: Annotated[bool, typer.Option(help="Write report.html, a page to look at.")] = True,
     strict: StrictOption = False,
     overwrite: OverwriteOption = False,
 ) -> int:
@@ -215,13 +216,38 @@ def register(
             progress=progress,
         )
         progress("write")
-        files = result.save(out, overwrite=overwrite)
+        files = result.save(out, overwrite=overwrite, report=report)
     for file in files:
         typer.echo(file)
     seen = result.metrics["preparation"]
     typer.echo(f"moving: a {seen['moving']['seen_as']}, fixed: a {seen['fixed']['seen_as']}")
     typer.echo(_summary(result.metrics))
     return _warn(result.metrics["warnings"], strict)
+
+
+@app.command()
+def view(
+    folder: Annotated[Path, typer.Argument(help="Folder that register wrote.", metavar="OUT")],
+    *,
+    fixed: Annotated[
+        Path | None, typer.Option(help="The fixed scan, where it is at its place no more.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page; else its address is told.")] = True,
+) -> None:
+    """Show a result in the browser: fixed and moved in layers, with linked cross-hairs."""
+    import webbrowser
+
+    from .viewer import view as run
+
+    viewer = run(folder, fixed, port=port)
+    typer.echo(viewer.url)
+    _say("Ctrl-C ends it")
+    sys.stdout.flush()
+    if browser:
+        webbrowser.open(viewer.url)
+    with suppress(KeyboardInterrupt):
+        viewer.serve()
 
 
 @app.command()

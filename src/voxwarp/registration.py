@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -28,6 +28,8 @@ from .files import check_writable, publish, side_by_side, staging
 from .grid import Grid
 from .model import Model, Recipe, has_bfloat16
 from .network import Deformation
+from .pictures import Scene
+from .plots import draw
 from .prepare import (
     Findings,
     Prepared,
@@ -40,9 +42,14 @@ from .prepare import (
     unaligned,
 )
 from .refine import STEPS, Refinement
+from .report import mosaic
+from .report import report as write_report
 from .resample import resample
 from .transform import Affine, Chain, Warp, carry
 from .volume import Source, Volume, nifti, write_volume
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
 WARPED, INVERSE_WARPED, WARPED_LABELS = (
@@ -55,10 +62,11 @@ MOVING_MASK, FIXED_MASK, WARPED_MASK = (
     "FixedBrainMask.nii.gz",
     "WarpedBrainMask.nii.gz",
 )
+REPORT = "report.html"
 METRICS, PREPROCESSED = "metrics.json", "preprocess.json"  # the records of the two commands
 OUTPUTS = (
     *(AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS),
-    *(MOVING_MASK, FIXED_MASK, WARPED_MASK, METRICS),
+    *(MOVING_MASK, FIXED_MASK, WARPED_MASK, REPORT, METRICS),
 )
 
 Progress = Callable[[str], None]
@@ -73,7 +81,8 @@ class Registration:
         affine: the linear part A, from the fixed space to the moving space, RAS mm.
         warp: the deformable part W on the fixed grid; x ↦ A(W(x)) is the registration.
         inverse_warp: W⁻¹, also on the fixed grid.
-        labels: label map on the moving scan's grid, if one was given.
+        labels, fixed_labels: label maps on the scans' own grids, if they were given.
+        brain: the fixed brain on the fixed grid: 1 inside, 0 outside.
         moving_mask, fixed_mask: brains of scans that are heads, on the scans' own grids.
         metrics: what ``metrics.json`` holds.
     """
@@ -84,6 +93,8 @@ class Registration:
     warp: Warp
     inverse_warp: Warp
     labels: Volume | None
+    fixed_labels: Volume | None
+    brain: Volume
     moving_mask: Volume | None
     fixed_mask: Volume | None
     metrics: dict[str, Any]
@@ -97,6 +108,20 @@ class Registration:
     def moving_grid(self) -> Grid:
         """Grid of the moving scan."""
         return self.moving.grid
+
+    @property
+    def scene(self) -> Scene:
+        """What pictures show of it."""
+        return Scene(
+            fixed=self.fixed,
+            moving=self.moving,
+            affine=self.affine,
+            warp=self.warp,
+            brain=self.brain.data != 0,
+            masks={"moving": self.moving_mask, "fixed": self.fixed_mask},
+            labels=self.labels,
+            fixed_labels=self.fixed_labels,
+        )
 
     @property
     def transform(self) -> Chain:
@@ -143,8 +168,28 @@ class Registration:
         determinant = fields.jacobian_determinant(self.warp.in_voxels()[None])[0].numpy()
         return nifti(determinant, self.fixed.grid)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+    def plot(self) -> "dict[str, Figure]":
+        """The pictures of the report as figures of matplotlib's, by name.
+
+        Raises:
+            InputError: matplotlib is not installed.
+        """
+        return draw(self.scene)
+
+    def _repr_html_(self) -> str:
+        """Fixed and moved for a notebook, one in place of the other under the mouse."""
+        return mosaic(self.scene, self.metrics)
+
+    def save(
+        self, folder: str | os.PathLike[str], *, overwrite: bool = False, report: bool = True
+    ) -> list[Path]:
         """Write all outputs, named as ANTs names them: each whole, ``metrics.json`` last.
+
+        Args:
+            folder: where to; made if need be.
+            overwrite: replace what an earlier registration wrote.
+            report: write ``report.html``, too. Where that fails, it is left out, and
+                ``metrics["warnings"]`` says why.
 
         Returns:
             The files, in a fixed order.
@@ -164,6 +209,8 @@ class Registration:
                 lambda: write_volume(self.inverse_warped, stage / INVERSE_WARPED),
                 lambda: formats.write_affine(self.affine, stage / AFFINE),
             ]
+            if report:
+                jobs.insert(0, lambda: self._write_report(stage / REPORT, folder.absolute().name))
             for name, volume in (
                 (WARPED_LABELS, self.warped_labels),
                 (MOVING_MASK, self.moving_mask),
@@ -176,6 +223,17 @@ class Registration:
             self.metrics["seconds"]["write"] = round(time.perf_counter() - started, 3)
             (stage / METRICS).write_text(json.dumps(self.metrics, indent=2) + "\n")
             return publish(stage, folder, OUTPUTS)
+
+    def _write_report(self, path: Path, name: str) -> None:
+        """Write it, or tell in a warning why not: the registration itself is good without."""
+        started = time.perf_counter()
+        try:
+            written = write_report(self.scene, self.metrics, name=name)
+            path.write_text(written, encoding="utf-8")
+        except Exception as error:
+            path.unlink(missing_ok=True)
+            self.metrics["warnings"].append(f"no report: {type(error).__name__}: {error}")
+        self.metrics["seconds"]["report"] = round(time.perf_counter() - started, 3)
 
 
 @freed_memory_kept()
@@ -265,6 +323,7 @@ def register(
     both = both_ways(deformation)
     clock.start("compose")
     warp, inverse_warp = on_fixed_grid(both, loaded, f.prepared, f.volume.grid)
+    brain = f.brain_mask()
     result = Registration(
         fixed=f.volume,
         moving=m.volume,
@@ -272,8 +331,10 @@ def register(
         warp=warp,
         inverse_warp=inverse_warp,
         labels=m.labels,
+        fixed_labels=f.labels,
+        brain=brain,
         moving_mask=m.mask_to_keep(),
-        fixed_mask=f.mask_to_keep(),
+        fixed_mask=brain if f.found.mask else None,
         metrics={},
     )
     clock.start("resample")
@@ -282,7 +343,7 @@ def register(
     measured = _measure(result, f, m.prepared, both[0])
     if measured["jacobian"]["folds_any_difference"] and (refinement or loaded.adjustable):
         # Made without folds on the working grid; resampling onto this one has brought some.
-        result = replace(result, warp=without_folds(result.warp, f.brain_mask().data != 0))
+        result = replace(result, warp=without_folds(result.warp, result.brain.data != 0))
         measured = _measure(result, f, m.prepared, both[0])
     clock.stop()
     result.metrics.update(
@@ -518,9 +579,8 @@ def _rounded(warp: Warp) -> Warp:
 def _measure(
     result: Registration, fixed: _Scan, moving: Prepared, displacement: torch.Tensor
 ) -> dict[str, Any]:
-    target, labels = fixed.prepared.image, fixed.labels
+    target, labels = fixed.prepared.image, result.fixed_labels
     moved = fields.warp(moving.image[None, None], displacement[None])[0, 0]
-    brain = result.fixed_mask or fixed.brain_mask()
     scores = None
     if labels is not None and result.warped_labels is not None:
         each = metrics.dice(result.warped_labels.data, labels.data)
@@ -535,7 +595,7 @@ def _measure(
             "after": metrics.similarity(target, moved),
         },
         "dice": scores,
-        "jacobian": metrics.jacobian_statistics(result.warp, brain.data != 0),
+        "jacobian": metrics.jacobian_statistics(result.warp, result.brain.data != 0),
     }
 
 

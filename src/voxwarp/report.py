@@ -1,0 +1,114 @@
+"""The report of one registration: a page that shows what it did, to be looked at first."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .pages import fragment, jpeg, page, png
+from .pictures import Panel, Picture, Pictures, Scene
+
+THUMBNAIL = "thumbnail"  # id of the picture that an overview takes from a report
+
+#: How slices follow each other, left to right, and what is at the sides of each.
+_RUN = {
+    "axial": ("from bottom to top", "Left is left, front is up"),
+    "coronal": ("from back to front", "Left is left, head is up"),
+    "sagittal": ("from left to right", "Front is right, head is up"),
+}
+
+
+def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
+    """A self-contained page on a registration.
+
+    It opens from disk, loads nothing, and says everything without its script, which is there
+    for keys and automatic flicker.
+
+    Args:
+        scene: what its pictures show.
+        metrics: what ``metrics.json`` holds.
+        name: of the result, such as its folder's.
+    """
+    pictures = Pictures(scene)
+    panels = [_described(panel) for panel in pictures.panels()]
+    return page(
+        "report.html",
+        "report.js",
+        title=_title(metrics),
+        name=name,
+        metrics=metrics,
+        panels=panels,
+        thumbnail=jpeg(pictures.thumbnail().mosaic["middle"]),
+        thumbnail_id=THUMBNAIL,
+        dice=_dice(metrics),
+        seconds=_seconds(metrics),
+        total_seconds=sum(spent for _, spent, _ in _seconds(metrics)),
+    )
+
+
+def mosaic(scene: Scene, metrics: Mapping[str, Any]) -> str:
+    """Part of a page: fixed and moved, one in place of the other under the mouse."""
+    comparison = _described(Pictures(scene).comparison())
+    return fragment("mosaic.html", panel=comparison, metrics=metrics, title=_title(metrics))
+
+
+def _title(metrics: Mapping[str, Any]) -> str:
+    """Names of the two scans, or what is known of them."""
+    inputs = metrics.get("inputs") or {}
+    names = [_file_name(inputs.get(role), role) for role in ("moving", "fixed")]
+    return f"{names[0]} → {names[1]}"
+
+
+def _file_name(origin: Any, role: str) -> str:
+    origin = origin if isinstance(origin, Mapping) else {}
+    path = str(origin.get("path") or origin.get("template") or f"the {role} scan")
+    return path.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _dice(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Labels and their Dice, the worst first."""
+    each = (metrics.get("dice") or {}).get("per_label") or {}
+    return sorted(((str(label), float(value)) for label, value in each.items()), key=lambda x: x[1])
+
+
+def _seconds(metrics: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Stages, their seconds, and their share of the longest in percent."""
+    seconds = {str(k): float(v) for k, v in (metrics.get("seconds") or {}).items()}
+    longest = max(seconds.values(), default=0) or 1.0
+    return [(stage, s, 100 * s / longest) for stage, s in seconds.items() if math.isfinite(s)]
+
+
+def _described(panel: Panel) -> dict[str, Any]:
+    """A panel for the template."""
+    return {
+        "key": panel.key,
+        "title": panel.title,
+        "caption": panel.caption,
+        "switch": len(panel.pictures) > 1 and not panel.beside,
+        "pictures": [
+            _described_picture(picture, panel.title, panel.columns) for picture in panel.pictures
+        ],
+        "scale": panel.scale
+        and {
+            "ticks": panel.scale[0],
+            "colours": ", ".join("rgb({}, {}, {})".format(*c) for c in panel.scale[1]),
+        },
+    }
+
+
+def _described_picture(picture: Picture, title: str, columns: Mapping[str, int]) -> dict[str, Any]:
+    planes = []
+    for plane in picture.mosaic:
+        image, overlay = picture.mosaic[plane], picture.overlay
+        run, sides = _RUN[plane]
+        planes.append(
+            {
+                "name": plane,
+                "sides": sides,
+                "alt": f"{title}: {picture.name}, {columns[plane]} {plane} slices {run}",
+                "width": image.shape[1],
+                "height": image.shape[0],
+                "image": jpeg(image),
+                "overlay": overlay and png(overlay.mosaic[plane], overlay.colours),
+            }
+        )
+    return {"name": picture.name, "planes": planes}

@@ -1,0 +1,75 @@
+import { Niivue, SLICE_TYPE } from "./niivue.js";
+
+const layers = JSON.parse(document.getElementById("layers").textContent);
+const where = document.getElementById("where");
+const sliders = [...document.querySelectorAll("input[data-layer]")];
+const opacity = index => Number(sliders[index].value);
+const views = {
+  multi: SLICE_TYPE.MULTIPLANAR, axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL,
+  sagittal: SLICE_TYPE.SAGITTAL, render: SLICE_TYPE.RENDER,
+};
+
+// Colours of labels: hues a golden angle apart, so that neighbouring numbers differ.
+function colours(count) {
+  const map = { R: [0], G: [0], B: [0], A: [0], I: [0] };
+  for (let i = 1; i < count; i++) {
+    const hue = (i * 137.508) % 360, light = 0.4 + 0.1 * (i % 3);
+    const part = n => {
+      const k = (n + hue / 30) % 12;
+      return Math.round(255 * (light - 0.8 * Math.min(light, 1 - light) * Math.max(-1, Math.min(k - 3, 9 - k, 1))));
+    };
+    map.R.push(part(0)); map.G.push(part(8)); map.B.push(part(4)); map.A.push(255); map.I.push(i);
+  }
+  return map;
+}
+
+function tell(location) {
+  const mm = [...location.mm].slice(0, 3).map(x => x.toFixed(1)).join(", ");
+  const values = layers.map((layer, i) => {
+    const value = location.values[i]?.value;
+    if (value === undefined) return "";
+    if (layer.kind === "image") return `${layer.name} ${Number(value.toPrecision(4))}`;
+    return value ? `${layer.name} ${layer.values[value] ?? value}` : "";
+  });
+  where.textContent = [`R ${mm} mm`, ...values.filter(Boolean)].join(" · ");
+}
+
+const nv = new Niivue({
+  backColor: [0, 0, 0, 1], crosshairColor: [0, 0.9, 1, 0.7], show3Dcrosshair: true,
+  isColorbar: false, isOrientationTextVisible: true, dragAndDropEnabled: false, logLevel: "error",
+});
+nv.onLocationChange = tell;
+
+async function start() {
+  await nv.attachToCanvas(document.getElementById("canvas"));
+  await nv.loadVolumes(layers.map((layer, i) => ({
+    url: layer.url, name: `${layer.name}.nii.gz`, opacity: opacity(i), colormap: "gray",
+  })));
+  layers.forEach((layer, i) => {
+    if (layer.kind === "labels") nv.volumes[i].setColormapLabel(colours(layer.values.length));
+  });
+  nv.setInterpolation(false);
+  nv.setSliceType(views.multi);
+  nv.opts.multiplanarForceRender = true;
+  nv.updateGLVolume();
+  nv.createOnLocationChange();
+  for (const slider of sliders) {
+    slider.addEventListener("input", () => nv.setOpacity(Number(slider.dataset.layer), Number(slider.value)));
+  }
+  document.getElementById("view").addEventListener("change", event => nv.setSliceType(views[event.target.value]));
+  document.getElementById("colour").addEventListener("change", event => {
+    nv.volumes[1].colormap = event.target.checked ? "warm" : "gray";
+    nv.updateGLVolume();
+  });
+  const flicker = () => {
+    sliders[1].value = opacity(1) > 0 ? 0 : 1;
+    sliders[1].dispatchEvent(new Event("input"));
+  };
+  document.getElementById("flicker").addEventListener("click", flicker);
+  document.addEventListener("keydown", event => {
+    if (event.key === "f" && !event.ctrlKey && !event.metaKey && !event.altKey) flicker();
+  });
+  document.body.dataset.ready = "yes";
+}
+
+start().catch(error => { where.textContent = `It cannot be shown: ${error.message ?? error}`; throw error; });
