@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .prepare import Settings
     from .preprocessing import Preprocessed, preprocess
     from .registration import Registration, register
+    from .saved import load_registration
     from .scoring import Protocol, protocol_of
     from .volume import Volume, read_volume, write_volume
 
@@ -34,6 +35,7 @@ _HOME = {
     "apply_to_image": "apply",
     "apply_to_points": "apply",
     "evaluate": "evaluation",
+    "load_registration": "saved",
     "load_transform": "apply",
     "preprocess": "preprocessing",
     "protocol_of": "scoring",
@@ -58,6 +60,7 @@ __all__ = [
     "apply_to_image",
     "apply_to_points",
     "evaluate",
+    "load_registration",
     "load_transform",
     "preprocess",
     "protocol_of",

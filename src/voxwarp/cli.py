@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import InputError
-from .files import check_writable, without_ending
+from .files import check_writable, without_ending, write_bytes
 
 app = typer.Typer(
     help="Learning-based deformable registration of 3-D brain scans.",
@@ -248,6 +248,37 @@ def view(
         webbrowser.open(viewer.url)
     with suppress(KeyboardInterrupt):
         viewer.serve()
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Folders that register wrote, or that hold such.", metavar="DIR..."),
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The page [index.html in the folder of them all]."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write an index of many results, outliers first; of a single one, its report anew."""
+    from .registration import METRICS, REPORT
+
+    if len(folders) == 1 and out is None and (folders[0] / METRICS).is_file():
+        check_writable(folders[0], (REPORT,), overwrite=overwrite)
+        from .report import report as render
+        from .saved import load_registration
+
+        result = load_registration(folders[0])
+        page = render(result.scene, result.metrics, name=folders[0].absolute().name)
+        write_bytes(folders[0] / REPORT, page.encode())
+        typer.echo(folders[0] / REPORT)
+        return
+    from .overview import write_overview
+
+    typer.echo(write_overview(folders, out, overwrite=overwrite))
 
 
 @app.command()

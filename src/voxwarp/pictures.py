@@ -111,6 +111,12 @@ def composed(picture: Picture, plane: str) -> np.ndarray:
     return image
 
 
+def plain(volume: Volume) -> np.ndarray:
+    """The middle slice of each plane of a volume, side by side, grey."""
+    slices = Slices.through(volume.grid, volume.data > _least_shown(volume.data), columns=1)
+    return _in_a_row(list(_grey(_windowed(slices.of(volume))).values()))
+
+
 class Pictures:
     """All pictures of one scene; what several of them need is computed once.
 
@@ -351,7 +357,7 @@ def _in_a_row(images: list[np.ndarray]) -> np.ndarray:
     for image in images:
         above = (height - image.shape[0]) // 2
         below = height - image.shape[0] - above
-        padded.append(np.pad(image, ((above, below), (0, 0), (0, 0))))
+        padded.append(np.pad(image, ((above, below), (0, 0), (0, 0))[: image.ndim]))
     return np.concatenate(padded, axis=1)
 
 

@@ -1,10 +1,9 @@
 """The report of one registration: a page that shows what it did, to be looked at first."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from .pages import fragment, jpeg, page, png
+from .pages import NOTHING, fragment, jpeg, number, page, png
 from .pictures import Panel, Picture, Pictures, Scene
 
 THUMBNAIL = "thumbnail"  # id of the picture that an overview takes from a report
@@ -39,6 +38,7 @@ def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
         panels=panels,
         thumbnail=jpeg(pictures.thumbnail().mosaic["middle"]),
         thumbnail_id=THUMBNAIL,
+        warnings=_warnings(metrics),
         dice=_dice(metrics),
         seconds=_seconds(metrics),
         total_seconds=sum(spent for _, spent, _ in _seconds(metrics)),
@@ -53,7 +53,8 @@ def mosaic(scene: Scene, metrics: Mapping[str, Any]) -> str:
 
 def _title(metrics: Mapping[str, Any]) -> str:
     """Names of the two scans, or what is known of them."""
-    inputs = metrics.get("inputs") or {}
+    inputs = metrics.get("inputs")
+    inputs = inputs if isinstance(inputs, Mapping) else {}
     names = [_file_name(inputs.get(role), role) for role in ("moving", "fixed")]
     return f"{names[0]} → {names[1]}"
 
@@ -64,17 +65,31 @@ def _file_name(origin: Any, role: str) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1]
 
 
+def _warnings(metrics: Mapping[str, Any]) -> list[str]:
+    told = metrics.get("warnings")
+    return [str(warning) for warning in told] if isinstance(told, list) else []
+
+
 def _dice(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Labels and their Dice, the worst first."""
-    each = (metrics.get("dice") or {}).get("per_label") or {}
-    return sorted(((str(label), float(value)) for label, value in each.items()), key=lambda x: x[1])
+    dice = metrics.get("dice")
+    each = dice.get("per_label") if isinstance(dice, Mapping) else None
+    return sorted(_numbers(each), key=lambda pair: pair[1])
 
 
 def _seconds(metrics: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """Stages, their seconds, and their share of the longest in percent."""
-    seconds = {str(k): float(v) for k, v in (metrics.get("seconds") or {}).items()}
-    longest = max(seconds.values(), default=0) or 1.0
-    return [(stage, s, 100 * s / longest) for stage, s in seconds.items() if math.isfinite(s)]
+    seconds = _numbers(metrics.get("seconds"))
+    longest = max((spent for _, spent in seconds), default=0) or 1.0
+    return [(stage, spent, 100 * spent / longest) for stage, spent in seconds]
+
+
+def _numbers(values: Any) -> list[tuple[str, float]]:
+    """Those of a record's entries that are numbers: records may come from anywhere."""
+    if not isinstance(values, Mapping):
+        return []
+    found = [(str(name), value) for name, value in values.items() if number(value) != NOTHING]
+    return [(name, float(value)) for name, value in found]
 
 
 def _described(panel: Panel) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 import gzip
 import importlib.util
 import io
-import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from hashlib import sha256
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,8 +20,8 @@ import numpy as np
 from .errors import InputError
 from .files import check_readable
 from .pages import TEMPLATES, fragment
-from .prepare import template_path
-from .registration import METRICS, REPORT, WARPED, WARPED_LABELS
+from .registration import REPORT, WARPED, WARPED_LABELS
+from .saved import original, read_record
 from .volume import Source, Volume, nifti, read_series, read_volume
 
 Kind = Literal["image", "labels"]
@@ -85,50 +83,23 @@ def layers(folder: Path, fixed: Path | None = None) -> list[Layer]:
     Raises:
         InputError: the folder holds no registration, or the fixed scan is not there.
     """
-    record = _record(folder)
-    inputs = record.get("inputs")
-    inputs = inputs if isinstance(inputs, dict) else {}
+    record = read_record(folder)
     if fixed is None:
-        fixed = _original(inputs.get("fixed"))
-    else:
-        read_volume(fixed, "fixed image")
-    found = [Layer("fixed", "image", fixed), Layer("moved", "image", folder / WARPED)]
+        try:
+            fixed = original(record, "fixed")
+        except InputError as error:
+            raise InputError(f"{error}: give the fixed scan with --fixed") from error
     check_readable(folder / WARPED, "result")
+    found = [Layer("moved", "image", folder / WARPED)]
+    if fixed is not None:
+        read_volume(fixed, "fixed image")
+        found.insert(0, Layer("fixed", "image", fixed))
     if (folder / WARPED_LABELS).is_file():
         found.append(Layer("moved labels", "labels", folder / WARPED_LABELS))
-    if inputs.get("fixed_labels"):
-        with suppress(InputError):  # they are not needed to look at the result
-            found.append(Layer("fixed labels", "labels", _original(inputs["fixed_labels"])))
+    with suppress(InputError):  # they are not needed to look at the result
+        if fixed_labels := original(record, "fixed_labels"):
+            found.append(Layer("fixed labels", "labels", fixed_labels))
     return found
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    path = folder / METRICS
-    check_readable(path, "result")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"result {path}: not a record of a registration ({error})") from error
-    if not isinstance(record, dict):
-        raise InputError(f"result {path}: not a record of a registration")
-    return record
-
-
-def _original(origin: object) -> Path:
-    """The file that a record names, if it is still the same."""
-    told = origin if isinstance(origin, dict) else {}
-    if "template" in told:
-        return template_path()
-    path, digest = told.get("path"), told.get("sha256")
-    if not isinstance(path, str) or not isinstance(digest, str):
-        raise InputError("the record does not tell the fixed scan's file: give it with --fixed")
-    check_readable(Path(path), "fixed image (another one: --fixed)")
-    if sha256(Path(path).read_bytes()).hexdigest() != digest:
-        raise InputError(
-            f"fixed image {path}: it is not the file that was registered (its hash differs): "
-            f"give that with --fixed"
-        )
-    return Path(path)
 
 
 def _plain(data: np.ndarray) -> np.ndarray:

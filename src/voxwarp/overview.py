@@ -1,0 +1,257 @@
+"""Many results on one page: numbers to sort by, thumbnails, and which of them to look at first."""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+
+from .errors import InputError
+from .files import check_writable, write_bytes
+from .pages import jpeg, number, page
+from .pictures import plain
+from .registration import METRICS, REPORT, WARPED
+from .report import THUMBNAIL
+from .saved import read_record
+from .volume import read_volume
+
+INDEX = "index.html"
+FEWEST = 5  # results: of fewer nobody can say what is usual
+OUTLYING = 3.5  # robust z-scores: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
+
+_THUMBNAIL = re.compile(
+    rb'<img id="%s" src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)"' % THUMBNAIL.encode()
+)
+_HEAD = 1 << 20  # bytes of a report in which its thumbnail stands
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of each result.
+
+    Args:
+        key: short name.
+        title: of its column.
+        digits: decimals.
+        bad: on which side outliers are bad; None: they are not looked for.
+    """
+
+    key: str
+    title: str
+    digits: int
+    bad: Literal["low", "high", "both"] | None
+
+
+MEASURES = (
+    Measure("local_ncc", "Local NCC", 3, "low"),
+    Measure("correlation", "Correlation", 3, None),
+    Measure("dice", "Mean Dice", 3, "low"),
+    Measure("folds", "Folded voxels", 0, "high"),
+    Measure("minimum", "Least det J", 3, None),
+    Measure("scale", "Affine scale", 3, "both"),
+    Measure("seconds", "Seconds", 1, None),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the page tells of one folder.
+
+    Args:
+        folder: of the result.
+        values: of ``MEASURES``, those that are there.
+        warnings: of the registration, or why there is nothing.
+    """
+
+    folder: Path
+    values: dict[str, float]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Result":
+        """What is on record; a folder that cannot be read is a result with a warning."""
+        try:
+            record = read_record(folder)
+        except InputError as error:
+            return cls(folder, {}, (str(error),))
+        warnings = record.get("warnings")
+        told = tuple(map(str, warnings)) if isinstance(warnings, list) else ()
+        return cls(folder, _values(record), told)
+
+
+def write_overview(
+    folders: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write an index page of results, those to be looked at first.
+
+    A result is flagged where it has warnings, or where a number is an outlier among the
+    others: a robust z-score (distance from the median over 1.4826 times the median absolute
+    deviation) beyond 3.5 on the bad side.
+
+    Args:
+        folders: of results, or folders that hold such at any depth.
+        out: file of the page; by default ``index.html`` in the folder that holds them all.
+        overwrite: replace a page that is there.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: there is no result, or the page is there or cannot be written.
+    """
+    found = results_in(folders)
+    root = Path(os.path.commonpath([folder.absolute() for folder in map(Path, folders)]))
+    path = Path(out) if out else (root.parent if (root / METRICS).is_file() else root) / INDEX
+    check_writable(path.parent, (path.name,), overwrite=overwrite)
+    results = [Result.read(folder) for folder in found]
+    scores = robust_scores(results)
+    rows = [_row(result, scores[result.folder], path.parent) for result in results]
+    rows.sort(key=lambda row: (-len(row["reasons"]), -row["worst"], row["name"]))
+    shown = [m for m in MEASURES if any(m.key in result.values for result in results)]
+    written = page(
+        "index.html",
+        "index.js",
+        rows=rows,
+        measures=shown,
+        flagged=sum(bool(row["reasons"]) for row in rows),
+        fewest=FEWEST,
+        outlying=OUTLYING,
+    )
+    write_bytes(path, written.encode())
+    return path
+
+
+def results_in(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Folders of results, each once, in the order given; hidden folders are left out.
+
+    Raises:
+        InputError: a folder is not there, or holds no result.
+    """
+    found: dict[Path, None] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise InputError(f"results {folder}: no such folder")
+        inner = [folder] if (folder / METRICS).exists() else _inside(folder)
+        if not inner:
+            raise InputError(f"results {folder}: no result of a registration ({METRICS}) in it")
+        found.update(dict.fromkeys(inner))
+    return list(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    found = []
+    for where, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if METRICS in files:
+            found.append(Path(where))
+    return found
+
+
+def robust_scores(results: Sequence[Result]) -> dict[Path, dict[str, float]]:
+    """Robust z-scores of each result's numbers; of a measure with few numbers, none."""
+    scores: dict[Path, dict[str, float]] = {result.folder: {} for result in results}
+    for measure in MEASURES:
+        having = [result for result in results if measure.key in result.values]
+        if measure.bad is None or len(having) < FEWEST:
+            continue
+        values = np.array([result.values[measure.key] for result in having])
+        off = values - np.median(values)
+        # Where most are equal the median deviation is 0, and the mean one has to do.
+        spread = 1.4826 * np.median(np.abs(off)) or 1.2533 * np.abs(off).mean()
+        for result, z in zip(having, off / spread if spread else off, strict=True):
+            scores[result.folder][measure.key] = float(z)
+    return scores
+
+
+def is_outlier(measure: Measure, z: float) -> bool:
+    """Whether a score is beyond what is usual, on the side that is bad."""
+    sides = {"low": z < -OUTLYING, "high": z > OUTLYING, "both": abs(z) > OUTLYING}
+    return measure.bad is not None and sides[measure.bad]
+
+
+def _values(record: dict[str, Any]) -> dict[str, float]:
+    after, jacobian = _at(record, "similarity", "after"), _at(record, "jacobian")
+    seconds = [_number(value) for value in _mapping(_at(record, "seconds")).values()]
+    values = {
+        "local_ncc": _number(_at(after, "local_ncc")),
+        "correlation": _number(_at(after, "correlation")),
+        "dice": _number(_at(record, "dice", "mean")),
+        "folds": _number(_at(jacobian, "folds")),
+        "minimum": _number(_at(jacobian, "minimum")),
+        "scale": _scale(record),
+        "seconds": sum(filter(None, seconds)) if seconds else None,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _scale(record: dict[str, Any]) -> float | None:
+    """How much larger the moving brain is than the fixed one, along an axis in the mean."""
+    maps = []
+    for role in ("moving", "fixed"):
+        with suppress(ValueError, TypeError):
+            matrix = np.array(_at(record, "preparation", role, "template_to_scan"), dtype=float)
+            if matrix.shape == (4, 4) and np.isfinite(matrix).all():
+                maps.append(abs(float(np.linalg.det(matrix[:3, :3]))))
+    return (maps[0] / maps[1]) ** (1 / 3) if len(maps) == 2 and min(maps) > 0 else None
+
+
+def _at(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = _mapping(value).get(key)
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if good and abs(value) < 1e15 else None
+
+
+def _row(result: Result, scores: dict[str, float], root: Path) -> dict[str, Any]:
+    """A result for the template."""
+    cells, reasons, worst = [], list(result.warnings), 0.0
+    for measure in MEASURES:
+        value, z = result.values.get(measure.key), scores.get(measure.key, 0.0)
+        out = is_outlier(measure, z)
+        if out:
+            worst = max(worst, abs(z))
+            shown = number(result.values[measure.key], measure.digits)
+            reasons.append(f"{measure.title} {shown} is an outlier (z = {number(z, 1)})")
+        cells.append({"key": measure.key, "value": value, "digits": measure.digits, "outlier": out})
+    report = result.folder / REPORT
+    return {
+        "name": _name(result.folder, root),
+        "link": quote(os.path.relpath(report, root).replace(os.sep, "/"))
+        if report.is_file()
+        else "",
+        "thumbnail": _thumbnail(result.folder),
+        "cells": cells,
+        "reasons": reasons,
+        "worst": worst,
+    }
+
+
+def _name(folder: Path, root: Path) -> str:
+    return os.path.relpath(folder, root).replace(os.sep, "/")
+
+
+def _thumbnail(folder: Path) -> str:
+    """From the report, or else the middle slices of the moved scan; nothing where that fails."""
+    with suppress(OSError), open(folder / REPORT, "rb") as stream:
+        if found := _THUMBNAIL.search(stream.read(_HEAD)):
+            return found[1].decode()
+    with suppress(InputError, ValueError):
+        moved = read_volume(folder / WARPED)
+        return jpeg(plain(moved))
+    return ""

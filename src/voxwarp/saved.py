@@ -1,0 +1,116 @@
+"""A registration read back from its folder: the record, the scans it names, the whole result."""
+
+import json
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .files import check_readable
+from .formats import read_affine, read_warp
+from .prepare import Findings, brain_mask, read_scan, template_path
+from .registration import (
+    AFFINE,
+    FIXED_MASK,
+    INVERSE_WARP,
+    METRICS,
+    MOVING_MASK,
+    WARP,
+    Registration,
+)
+from .transform import Affine
+from .volume import Volume, read_labels
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a folder's ``metrics.json`` holds.
+
+    Raises:
+        InputError: it is not there, or not a record.
+    """
+    path = folder / METRICS
+    check_readable(path, "result")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"result {path}: not a record of a registration ({error})") from error
+    if not isinstance(record, dict) or not isinstance(record.get("inputs"), dict):
+        raise InputError(f"result {path}: not a record of a registration")
+    return record
+
+
+def original(record: dict[str, Any], role: str) -> Path | None:
+    """The file of an input, if it is still the one that was registered; None: there was none.
+
+    Args:
+        record: see ``read_record``.
+        role: "moving", "fixed", "labels", "fixed_labels", "mask" or "fixed_mask".
+
+    Raises:
+        InputError: the input was no file, or that is gone, or another one by now.
+    """
+    told, what = record["inputs"].get(role), role.replace("_", " ")
+    if told is None:
+        return None
+    if not isinstance(told, dict):
+        raise InputError(f"{what}: the record does not tell which file it was")
+    if "template" in told:
+        return template_path()
+    path, digest = told.get("path"), told.get("sha256")
+    if not isinstance(path, str) or not isinstance(digest, str):
+        raise InputError(f"{what}: the record does not tell which file it was")
+    check_readable(Path(path), what)
+    try:
+        same = sha256(Path(path).read_bytes()).hexdigest() == digest
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be read: {error.strerror or error}") from error
+    if not same:
+        raise InputError(f"{what} {path}: it is another file than was registered (by its hash)")
+    return Path(path)
+
+
+def load_registration(folder: str | os.PathLike[str]) -> Registration:
+    """A registration as it was, from the folder that it was saved to and the scans it names.
+
+    Raises:
+        InputError: files are missing or damaged, or a scan is not at its place any more.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    fixed, fixed_labels, _ = _scan(record, "fixed", "fixed_labels")
+    moving, labels, _ = _scan(record, "moving", "labels")
+    affine = read_affine(folder / AFFINE)
+    warp, inverse_warp = read_warp(folder / WARP), read_warp(folder / INVERSE_WARP)
+    if not warp.grid.matches(fixed.grid):
+        raise InputError(f"result {folder}: its deformation is not on the fixed scan's grid")
+    fixed_mask = _mask(folder / FIXED_MASK, fixed)
+    whole = Findings("brain", fixed.grid, Affine(np.eye(4)))
+    return Registration(
+        fixed=fixed,
+        moving=moving,
+        affine=affine,
+        warp=warp,
+        inverse_warp=inverse_warp,
+        labels=labels,
+        fixed_labels=fixed_labels,
+        brain=fixed_mask or brain_mask(whole, fixed, fixed.grid),
+        moving_mask=_mask(folder / MOVING_MASK, moving),
+        fixed_mask=fixed_mask,
+        metrics=record,
+    )
+
+
+def _scan(
+    record: dict[str, Any], role: str, labels: str
+) -> tuple[Volume, Volume | None, Volume | None]:
+    path = original(record, role)
+    if path is None:
+        raise InputError(f"{role}: the record does not tell which file it was")
+    return read_scan(path, role, original(record, labels))
+
+
+def _mask(path: Path, scan: Volume) -> Volume | None:
+    return read_labels(path, scan, "brain mask") if path.is_file() else None
