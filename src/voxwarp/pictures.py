@@ -113,6 +113,7 @@ def composed(picture: Picture, plane: str) -> np.ndarray:
 
 def plain(volume: Volume) -> np.ndarray:
     """The middle slice of each plane of a volume, side by side, grey."""
+    volume = _floats(volume)
     slices = Slices.through(volume.grid, volume.data > _least_shown(volume.data), columns=1)
     return _in_a_row(list(_grey(_windowed(slices.of(volume))).values()))
 
@@ -197,7 +198,8 @@ class Pictures:
     def differences(self) -> Panel:
         """Moved less fixed, before and after, in the fixed brain, on one scale."""
         before, after = (self._difference(image) for image in (self._before, self._moved))
-        largest = max(1e-6, float(np.percentile(np.abs(_values(before, self._inside)), 99)))
+        values = np.abs(_values(before, self._inside))
+        largest = max(0.02, float(np.percentile(values, 99)) if values.size else 0.0)
         return self._panel(
             *("difference", "Difference from the fixed scan"),
             "Moving less fixed in the fixed brain, intensities matched there by a line; both on "
@@ -248,7 +250,7 @@ class Pictures:
 
     def extraction(self, role: str) -> Panel:
         """A scan as it was read, with the outline of what was taken for its brain."""
-        scan: Volume = getattr(self.scene, role)
+        scan = _floats(getattr(self.scene, role))
         mask = self.scene.masks[role]
         slices = Slices.through(scan.grid, scan.data > _least_shown(scan.data))
         if mask is None:
@@ -312,8 +314,7 @@ class Pictures:
         return self._moved_and_before[1]
 
     def _read(self, volume: Volume, through: Transform | None = None) -> Mosaic:
-        shown = Volume(volume.data.astype(np.float32), volume.grid)
-        return self.slices.of(shown, through)
+        return self.slices.of(_floats(volume), through)
 
     @cached_property
     def outlines(self) -> Overlay:
@@ -407,8 +408,14 @@ def _ticks(largest: float) -> tuple[str, ...]:
     return tuple(f"{100 * x * largest:+.0f} %" if x else "0" for x in (-1, -0.5, 0, 0.5, 1))
 
 
+def _floats(volume: Volume) -> Volume:
+    return Volume(volume.data.astype(np.float32), volume.grid)
+
+
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the line from x to y by least squares."""
+    """Slope and offset of the line from x to y by least squares; of no points, the identity."""
+    if not x.size:
+        return 1.0, 0.0
     variance = float(x.var())
     slope = float(((x - x.mean()) * (y - y.mean())).mean()) / variance if variance > 0 else 0.0
     return slope, float(y.mean()) - slope * float(x.mean())

@@ -53,7 +53,7 @@ class Slices:
         spacing = np.asarray(grid.spacing)[order]
         grids = {}
         for plane, (u, v, w) in PLANES.items():
-            number = max(1, min(columns, int((high - low)[w] / spacing[w])))
+            number = max(1, min(columns, int((high - low)[w] / spacing[w] + 1e-3)))
             at = low[w] + (high - low)[w] * (np.arange(number) + 1) / (number + 1)
             affine = np.eye(4)
             apart = at[1] - at[0] if number > 1 else spacing[w]
@@ -61,7 +61,7 @@ class Slices:
             origin = np.zeros(3)
             origin[[u, v, w]] = start[u], start[v], at[0]
             affine[:3, 3] = np.linalg.solve(along.T, origin)
-            sides = [int((end - start)[axis] / pixel) + 1 for axis in (u, v)]
+            sides = [int((end - start)[axis] / pixel + 1e-3) + 1 for axis in (u, v)]
             grids[plane] = Grid((max(2, sides[0]), max(2, sides[1]), number), affine)
         return cls(grids)
 

@@ -234,9 +234,9 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
             port = viewer.server.server_port
             # Another site's page can lead a browser here under its own name, but not under ours.
             local = self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}")
-            token, _, name = self.path.partition("?")[0].removeprefix("/").partition("/")
+            token, slash, name = self.path.partition("?")[0].removeprefix("/").partition("/")
             known = secrets.compare_digest(token.encode(), viewer.token.encode())
-            if not local or not known or name not in viewer.answers:
+            if not (local and known and slash and name in viewer.answers):
                 self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not here\n", with_body)
                 return
             kind, content = viewer.answers[name]
