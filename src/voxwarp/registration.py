@@ -226,14 +226,12 @@ class Registration:
 
     def _write_report(self, path: Path, name: str) -> None:
         """Write it, or tell in a warning why not: the registration itself is good without."""
-        started = time.perf_counter()
         try:
             written = write_report(self.scene, self.metrics, name=name)
             path.write_text(written, encoding="utf-8")
         except Exception as error:
             path.unlink(missing_ok=True)
             self.metrics["warnings"].append(f"no report: {type(error).__name__}: {error}")
-        self.metrics["seconds"]["report"] = round(time.perf_counter() - started, 3)
 
 
 @freed_memory_kept()
