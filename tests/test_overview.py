@@ -26,6 +26,7 @@ from voxwarp.overview import (
 from voxwarp.registration import REPORT
 
 MEASURE = {measure.key: measure for measure in MEASURES}
+ROLES = "moving", "fixed"
 PIXEL = "data:image/jpeg;base64,/9j/4AAQSkZJRg=="
 
 
@@ -75,13 +76,16 @@ def test_scores_are_distances_from_the_median_in_robust_deviations():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_where_most_are_equal_the_mean_deviation_does():
-    scores = [s["folds"] for s in robust_scores(values(*[0] * 9, 30, key="folds")).values()]
-    assert scores[:9] == [0] * 9
-    assert scores[9] == pytest.approx(30 / (1.2533 * 3))
-    assert is_outlier(MEASURE["folds"], scores[9])
+def test_where_most_are_alike_a_least_spread_is_taken():
+    """A group that differs stands out, however large; differences that mean nothing do not."""
+    scores = [
+        s["folds"] for s in robust_scores(values(*[0] * 10, *[1000] * 3, key="folds")).values()
+    ]
+    assert scores == [0] * 10 + [1000] * 3
     equal = robust_scores(values(*[5] * 8, key="folds"))
     assert {s["folds"] for s in equal.values()} == {0}
+    nearly = robust_scores(values(*[0.8] * 7, 0.801, 0.799))
+    assert not any(is_outlier(MEASURE["local_ncc"], s["local_ncc"]) for s in nearly.values())
 
 
 def test_of_few_nothing_is_unusual():
@@ -177,14 +181,20 @@ def test_a_record_that_cannot_be_read_is_a_row(make, tmp_path):
         ("list", "[]"),
         ("binary", b"\xff\xfe\x00"),
         ("deep", "[" * 100_000),
+        ("number", "9" * 5000),
     ):
         folder = tmp_path / name
         folder.mkdir()
         payload = content if isinstance(content, bytes) else content.encode()
         (folder / "metrics.json").write_bytes(payload)
+    make("huge", preparation={r: {"template_to_scan": [[10**400] * 4] * 4} for r in ROLES})
+    singular = np.diag([1e150, 1e150, 1e150, 1]).tolist()
+    make("far", preparation={role: {"template_to_scan": singular} for role in ROLES})
+    make("half", warnings=["\ud800"])
+    make("nested", inputs=json.loads('{"a":' * 400 + "1" + "}" * 400))
     make("odd", similarity=[1], jacobian="no", dice=7, seconds={"a": "b"}, preparation=None)
     rows = dict(table(write_overview([tmp_path])))
-    for name in ("cut", "list", "binary", "deep"):
+    for name in ("cut", "list", "binary", "deep", "number"):
         assert "not a record of a registration" in rows[name]
     assert "odd" in rows
 
@@ -224,6 +234,18 @@ def test_as_a_command(make, tmp_path, cli, refuses):
     assert "index.html" in refuses("report", tmp_path)
     assert cli("report", tmp_path, "--overwrite").code == 0
     assert "no such folder" in refuses("report", tmp_path / "gone")
+
+
+def test_on_paper_the_columns_have_their_heads(make, tmp_path, browser):
+    make("a", warnings=["a sentence"])
+    browser.open(write_overview([tmp_path]).as_uri())
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.width(718)  # A4, at 96 dots an inch, less its margins
+    try:
+        assert all(head.text for head in browser.all("thead th"))
+        assert browser.run("return document.documentElement.scrollWidth") <= 718
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_columns_sort(make, tmp_path, browser):

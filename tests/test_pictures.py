@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from voxwarp.field import jacobian_determinant
 from voxwarp.grid import Grid
 from voxwarp.pictures import (
     COLD_HOT,
@@ -15,6 +16,7 @@ from voxwarp.pictures import (
     Picture,
     Pictures,
     Scene,
+    _determinant,
     composed,
     plain,
 )
@@ -201,6 +203,27 @@ def test_each_fold_is_red_in_every_plane_and_counted():
         at = grid.to_world([column % grid.shape[0], grid.shape[1] - 1 - row, 0])
         for axis in PLANES[plane][:2]:
             assert abs(at[axis] - place[axis]) <= grid.spacing[0]
+
+
+def test_determinants_of_a_block_are_those_of_the_whole():
+    """In slabs, with neighbours beyond the block's edge and one-sided only at the grid's."""
+    rng = np.random.default_rng(5)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(3, *GRID.shape)), (0, 3, 3, 3))
+    warp = Warp((80 * smooth).astype(np.float32), GRID)
+    whole = jacobian_determinant(warp.in_voxels()[None])[0].numpy()
+    for box in (np.s_[0:48, 0:56, 0:52], np.s_[3:44, 0:20, 30:52], np.s_[5:6, 7:8, 9:10]):
+        np.testing.assert_allclose(_determinant(warp, box), whole[box], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("half", [(40, 8, 20), (8, 40, 20), (20, 40, 6)])
+def test_regions_that_are_much_wider_than_deep(half):
+    """All panels, with labels, whose pixels are finer."""
+    away = np.abs(GRID.nodes() - CENTRE)
+    brain = (away <= half).all(axis=-1)
+    labels = Volume(brain.astype(np.uint8), GRID)
+    data = Volume(brain * np.float32(50), GRID)
+    shown = scene(fixed=data, moving=data, brain=brain, labels=labels, fixed_labels=labels)
+    assert len(list(Pictures(shown).panels())) == 8
 
 
 def test_label_borders_agree_where_labels_do():

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -328,6 +329,7 @@ def test_print_shows_both_scans(opened):
     opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         assert opened.run(SHOWN) == [1, 1, 1]
+        assert opened.find("#h-provenance").is_displayed()
         places = opened.run(
             "return [...document.querySelectorAll('#comparison .layer')]"
             ".map(layer => layer.getBoundingClientRect().top)"
@@ -373,6 +375,29 @@ def test_a_report_that_fails_is_a_warning(result, tmp_path, monkeypatch):
     result.metrics["warnings"][:] = before
 
 
+def test_a_report_after_one_that_failed(result, tmp_path):
+    result.metrics["warnings"].append("no report: MemoryError: no room")
+    result.save(tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())["warnings"]
+    assert not any("no report" in warning for warning in told)
+
+
+def test_names_that_are_no_text(result):
+    """Of a file on Linux whose name is not UTF-8, as Python has it."""
+    inputs = {"moving": {"path": "/a/m\udcff.nii.gz", "sha256": "0"}, "fixed": None}
+    text = report(result.scene, result.metrics | {"inputs": inputs}, name="\ud800")
+    assert "m?.nii.gz → the fixed scan" in Parsed(text).words
+
+
+def test_too_large_a_report_has_coarser_pictures(result, text, monkeypatch):
+    from voxwarp import report as module
+
+    monkeypatch.setattr(module, "LARGEST", len(text) - 1)
+    smaller = report(result.scene, result.metrics, name="<i>sub-01</i>")
+    assert len(smaller) < len(text)
+    assert len(Parsed(smaller).all("img")) == len(Parsed(text).all("img"))
+
+
 def test_loaded_as_it_was_saved(result, tmp_path, cli):
     """The report made anew from the folder has the same pictures."""
     folder = tmp_path / "out"
@@ -416,6 +441,11 @@ def test_in_a_notebook(result):
     parsed = Parsed(text)
     assert not parsed.all("script")
     assert len([p for p in parsed.all("img") if p["alt"]]) == 6
+
+
+def test_a_notebook_tells_the_warnings_too(result):
+    doubtful = replace(result, metrics=result.metrics | {"warnings": ["look <here>"]})
+    assert "look <here>" in Parsed(doubtful._repr_html_()).words
 
 
 def test_figures_are_the_panels(result, text):

@@ -8,10 +8,12 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -194,6 +196,44 @@ def test_types_that_viewers_read(tmp_path, dtype):
     np.testing.assert_array_equal(np.asarray(shown.dataobj), data)
 
 
+@pytest.mark.parametrize("numbers", [[-1, 0, 11], [-5, -1], [0, 312782546, 312782547], [3, 4]])
+def test_any_labels_are_numbered(tmp_path, numbers):
+    """Negative ones and long ones too: each voxel is what it was, 0 is nothing."""
+    data = np.random.default_rng(1).choice(numbers, (4, 5, 6)).astype(np.int32)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "labels.nii.gz")
+    layer = Layer("labels", "labels", tmp_path / "labels.nii.gz")
+    shown = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(layer.payload)).dataobj)
+    np.testing.assert_array_equal(np.array(layer.values)[shown], data)
+    assert layer.values[0] == 0
+
+
+def test_what_follows_a_request_is_none(running):
+    """A body is not taken for the next request on the connection."""
+    path, port = urlsplit(running.url).path, running.server.server_port
+    inner = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    request = f"GET /x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(inner)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall((request + inner).encode())
+        answer = b""
+        with suppress(ConnectionResetError):
+            while block := connection.recv(1 << 16):
+                answer += block
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"404" in answer.splitlines()[0]
+
+
+def test_browsers_may_hang_up(running, capfd):
+    path = urlsplit(running.url).path + "0.nii.gz"
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", running.server.server_port)) as connection:
+            host = f"Host: 127.0.0.1:{running.server.server_port}"
+            connection.sendall(f"GET {path} HTTP/1.1\r\n{host}\r\n\r\n".encode())
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    assert ask(running, path)[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def copied(folder: Path, to: Path, **inputs: object) -> Path:
     """A result that says other things of its inputs."""
     to.mkdir()
@@ -214,6 +254,9 @@ def test_a_record_cannot_make_it_show_other_files(folder, tmp_path, refuses):
             {"path": str(secret), "sha256": "0" * 64},
             {"path": str(secret), "sha256": None},
             {"path": ["x"], "sha256": 1},
+            {"path": "a\0b", "sha256": "0" * 64},
+            {"path": "/dev/zero", "sha256": "0" * 64},
+            None,
             {"path": str(tmp_path / "gone.nii.gz"), "sha256": "0" * 64},
             "text",
         )
@@ -368,22 +411,52 @@ def test_colours_of_labels_and_none_of_the_background(opened):
 
 
 def test_views_keys_and_clicks(opened):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
     before = drawn(opened)
     for name in ("axial", "coronal", "sagittal", "render", "multi"):
         opened.find(f'#view option[value="{name}"]').click()
         opened.wait(lambda before=before: np.abs(drawn(opened) - before).mean() > 0.5, seconds=10)
         before = drawn(opened)
+    slider = opened.find('input[data-layer="1"]')
+    opened.run("document.getElementById('canvas').focus()")
+    for value in ("0", "0.5"):  # gone, and back as it was
+        opened.press("f")
+        assert slider.get_attribute("value") == value
     opened.press("f")
     opened.wait(lambda: np.abs(drawn(opened) - before).mean() > 0.5, seconds=10)
-    assert opened.find('input[data-layer="1"]').get_attribute("value") == "0"
+    for key in (Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.PAGE_DOWN):
+        told = opened.find("#where").text
+        opened.press(key)
+        opened.wait(lambda told=told: opened.find("#where").text != told, seconds=10)
     told = opened.find("#where").text
-    from selenium.webdriver import ActionChains
-
     ActionChains(opened.driver).move_to_element_with_offset(
         opened.find("#canvas"), -420, 30
     ).click().perform()
     opened.wait(lambda: opened.find("#where").text != told, seconds=10)
     assert opened.complaints() == []
+
+
+def test_another_ones_report_sees_nothing(folder, tmp_path, browser):
+    """A report is a file of anybody's: its scripts do not run."""
+    needs_niivue()
+    out = copied(folder, tmp_path / "out")
+    (out / "report.html").write_text("<title>quiet</title><script>document.title='in'</script>")
+    viewer = view(out)
+    thread = threading.Thread(target=viewer.serve)
+    thread.start()
+    try:
+        browser.open(viewer.url + "report.html")
+        assert browser.driver.title == "quiet"
+        assert "Content Security Policy" in str(browser.complaints())
+        (out / "report.html").write_bytes((folder / "report.html").read_bytes())
+        browser.open(viewer.url + "report.html")
+        assert browser.find("#flicker").is_displayed()  # ours runs its own
+        assert browser.complaints() == []
+    finally:
+        viewer.close()
+        thread.join(10)
 
 
 def test_a_narrow_window(opened):

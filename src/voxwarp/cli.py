@@ -236,6 +236,7 @@ def view(
     browser: Annotated[bool, typer.Option(help="Open the page; else its address is told.")] = True,
 ) -> None:
     """Show a result in the browser: fixed and moved in layers, with linked cross-hairs."""
+    import threading
     import webbrowser
 
     from .viewer import view as run
@@ -244,10 +245,13 @@ def view(
     typer.echo(viewer.url)
     _say("Ctrl-C ends it")
     sys.stdout.flush()
-    if browser:
-        webbrowser.open(viewer.url)
+    serving = threading.Thread(target=viewer.serve, daemon=True)
+    serving.start()
     with suppress(KeyboardInterrupt):
-        viewer.serve()
+        if browser:  # some return only when they are closed
+            webbrowser.open(viewer.url)
+        while serving.is_alive():
+            serving.join(1)
 
 
 @app.command()
@@ -272,7 +276,7 @@ def report(
         from .saved import load_registration
 
         result = load_registration(folders[0])
-        page = render(result.scene, result.metrics, name=folders[0].absolute().name)
+        page = render(result.scene, result.metrics, name=folders[0].resolve().name)
         write_bytes(folders[0] / REPORT, page.encode())
         typer.echo(folders[0] / REPORT)
         return

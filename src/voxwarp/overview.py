@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import check_writable, write_bytes
-from .pages import jpeg, number, page
+from .pages import NOTHING, jpeg, number, page
 from .pictures import plain
 from .registration import METRICS, REPORT, WARPED
 from .report import THUMBNAIL
@@ -39,22 +39,24 @@ class Measure:
         title: of its column.
         digits: decimals.
         bad: on which side outliers are bad; None: they are not looked for.
+        least: spread that is taken where results differ less; so little means nothing.
     """
 
     key: str
     title: str
     digits: int
-    bad: Literal["low", "high", "both"] | None
+    bad: Literal["low", "high", "both"] | None = None
+    least: float = 0.0
 
 
 MEASURES = (
-    Measure("local_ncc", "Local NCC", 3, "low"),
-    Measure("correlation", "Correlation", 3, None),
-    Measure("dice", "Mean Dice", 3, "low"),
-    Measure("folds", "Folded voxels", 0, "high"),
-    Measure("minimum", "Least det J", 3, None),
-    Measure("scale", "Affine scale", 3, "both"),
-    Measure("seconds", "Seconds", 1, None),
+    Measure("local_ncc", "Local NCC", 3, "low", 0.005),
+    Measure("correlation", "Correlation", 3),
+    Measure("dice", "Mean Dice", 3, "low", 0.005),
+    Measure("folds", "Folded voxels", 0, "high", 1.0),
+    Measure("minimum", "Least det J", 3),
+    Measure("scale", "Affine scale", 3, "both", 0.005),
+    Measure("seconds", "Seconds", 1),
 )
 
 
@@ -94,7 +96,7 @@ def write_overview(
 
     A result is flagged where it has warnings, or where a number is an outlier among the
     others: a robust z-score (distance from the median over 1.4826 times the median absolute
-    deviation) beyond 3.5 on the bad side.
+    deviation, or over a least spread where all are nearly alike) beyond 3.5 on the bad side.
 
     Args:
         folders: of results, or folders that hold such at any depth.
@@ -108,8 +110,7 @@ def write_overview(
         InputError: there is no result, or the page is there or cannot be written.
     """
     found = results_in(folders)
-    root = Path(os.path.commonpath([folder.absolute() for folder in map(Path, folders)]))
-    path = Path(out) if out else (root.parent if (root / METRICS).is_file() else root) / INDEX
+    path = Path(out) if out else _common(folders) / INDEX
     check_writable(path.parent, (path.name,), overwrite=overwrite)
     results = [Result.read(folder) for folder in found]
     scores = robust_scores(results)
@@ -127,6 +128,15 @@ def write_overview(
     )
     write_bytes(path, written.encode())
     return path
+
+
+def _common(folders: Sequence[str | os.PathLike[str]]) -> Path:
+    """The folder that holds all of them; of a result alone, the one it lies in."""
+    try:
+        root = Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
+    except ValueError as error:  # on two drives
+        raise InputError("results: they have no folder in common: name the page (-o)") from error
+    return root.parent if (root / METRICS).exists() else root
 
 
 def results_in(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -164,9 +174,8 @@ def robust_scores(results: Sequence[Result]) -> dict[Path, dict[str, float]]:
             continue
         values = np.array([result.values[measure.key] for result in having])
         off = values - np.median(values)
-        # Where most are equal the median deviation is 0, and the mean one has to do.
-        spread = 1.4826 * np.median(np.abs(off)) or 1.2533 * np.abs(off).mean()
-        for result, z in zip(having, off / spread if spread else off, strict=True):
+        spread = max(1.4826 * float(np.median(np.abs(off))), measure.least)
+        for result, z in zip(having, off / spread, strict=True):
             scores[result.folder][measure.key] = float(z)
     return scores
 
@@ -196,11 +205,13 @@ def _scale(record: dict[str, Any]) -> float | None:
     """How much larger the moving brain is than the fixed one, along an axis in the mean."""
     maps = []
     for role in ("moving", "fixed"):
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, OverflowError):
             matrix = np.array(_at(record, "preparation", role, "template_to_scan"), dtype=float)
             if matrix.shape == (4, 4) and np.isfinite(matrix).all():
                 maps.append(abs(float(np.linalg.det(matrix[:3, :3]))))
-    return (maps[0] / maps[1]) ** (1 / 3) if len(maps) == 2 and min(maps) > 0 else None
+    if len(maps) < 2 or not all(1e-6 < volume < 1e6 for volume in maps):
+        return None
+    return (maps[0] / maps[1]) ** (1 / 3)
 
 
 def _at(value: Any, *keys: str) -> Any:
@@ -214,8 +225,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if good and abs(value) < 1e15 else None
+    return None if number(value) == NOTHING else float(value)
 
 
 def _row(result: Result, scores: dict[str, float], root: Path) -> dict[str, Any]:
@@ -232,9 +242,7 @@ def _row(result: Result, scores: dict[str, float], root: Path) -> dict[str, Any]
     report = result.folder / REPORT
     return {
         "name": _name(result.folder, root),
-        "link": quote(os.path.relpath(report, root).replace(os.sep, "/"))
-        if report.is_file()
-        else "",
+        "link": _link(report, root) if report.is_file() else "",
         "thumbnail": _thumbnail(result.folder),
         "cells": cells,
         "reasons": reasons,
@@ -242,8 +250,17 @@ def _row(result: Result, scores: dict[str, float], root: Path) -> dict[str, Any]
     }
 
 
-def _name(folder: Path, root: Path) -> str:
-    return os.path.relpath(folder, root).replace(os.sep, "/")
+def _name(path: Path, root: Path) -> str:
+    try:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+    except ValueError:  # on another drive
+        return path.absolute().as_posix()
+
+
+def _link(path: Path, root: Path) -> str:
+    """An address relative to the page's folder, which names no scheme."""
+    name = _name(path, root)
+    return quote(os.fsencode(name)) if not Path(name).is_absolute() else path.absolute().as_uri()
 
 
 def _thumbnail(folder: Path) -> str:

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from PIL import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
 NOTHING = "–"
+LARGEST = 1e15  # of numbers that are shown
 
 
 def page(template: str, script: str, **values: Any) -> str:
@@ -25,21 +25,30 @@ def page(template: str, script: str, **values: Any) -> str:
         template, script: names of files among the templates.
         values: what the template shows; words are escaped, whatever they hold.
     """
-    code = (TEMPLATES / script).read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     return fragment(
         template,
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        script=code,
-        script_hash=f"sha256-{digest}",
+        script=(TEMPLATES / script).read_text(encoding="utf-8"),
+        policy=policy(script),
         version=version("voxwarp"),
         **values,
     )
 
 
+def policy(script: str) -> str:
+    """What a page may do: show what is in it, and run this one of our scripts."""
+    code = (TEMPLATES / script).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
 def fragment(template: str, **values: Any) -> str:
-    """What a template makes of values."""
-    return _environment().get_template(template).render(**values)
+    """What a template makes of values; names that are no text have a ? in place of that."""
+    written = _environment().get_template(template).render(**values)
+    return written.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache
@@ -58,7 +67,9 @@ def _environment() -> Environment:
 
 def number(value: Any, digits: int = 3) -> str:
     """A number with so many decimals; a dash for what is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    if not abs(value) < LARGEST:  # nor what is not finite
         return NOTHING
     return f"{value:,.{digits}f}".replace(",", "\N{THIN SPACE}").replace("-", "−")
 
@@ -86,10 +97,10 @@ def _word(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def jpeg(image: np.ndarray) -> str:
+def jpeg(image: np.ndarray, quality: int = 85) -> str:
     """Grey (height, width) or colours (height, width, 3), uint8, as the URI of an image."""
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "jpeg", quality=85, subsampling=0)
+    Image.fromarray(image).save(stream, "jpeg", quality=quality, subsampling=0)
     return _uri("image/jpeg", stream.getvalue())
 
 

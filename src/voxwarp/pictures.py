@@ -1,6 +1,6 @@
 """The pictures of a registration, as arrays: what a report, a notebook and a figure show."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,12 +10,14 @@ from scipy import ndimage
 
 from . import field as fields
 from .grid import Grid
+from .metrics import bounding_box
 from .slices import PLANES, Mosaic, Seen, Slices, side_by_side
 from .transform import Affine, Chain, Transform, Warp
 from .volume import Volume
 
 FINER = 2  # pixels of outlines to one of the picture below
 CHECK = 20.0  # mm, of a checkerboard's squares
+LAYERS = 32  # of a field, worked on at a time
 LINES = 10.0  # mm between the lines of a grid
 CONTOURS, MOVED_CONTOURS, FOLDS = (0, 229, 255), (255, 158, 0), (255, 0, 0)
 
@@ -226,20 +228,22 @@ class Pictures:
     def jacobian(self) -> Panel:
         """How the deformation changes volumes, and each voxel of the brain where it folds."""
         grid = self.scene.fixed.grid
-        determinant = fields.jacobian_determinant(self.scene.warp.in_voxels()[None])[0].numpy()
-        shown = self.slices.of(Volume(determinant, grid))
+        brain = self.scene.brain if self.scene.brain.any() else np.ones(grid.shape, bool)
+        box = bounding_box(brain)
+        part = Volume(_determinant(self.scene.warp, box), grid.crop(*_start_and_shape(box)))
+        shown = self.slices.of(part, beyond="border")
         logs = {p: np.log(np.maximum(image, 1e-3)) for p, image in shown.items()}
         colours = {p: _coloured(log / LARGEST_LOG, PURPLE_GREEN) for p, log in logs.items()}
         for plane, picture in colours.items():
             picture[~self._inside[plane]] = 0
-        folded = (determinant <= 0) & self.scene.brain
-        count = int(folded.sum())
+        folded = np.argwhere((part.data <= 0) & brain[box])
+        count = len(folded)
         told = (
             f"Red: {count} folded voxels of the brain, those between two slices on the nearer one."
             if count
             else "There are no folds in the brain."
         )
-        overlay = Overlay(self._points(np.argwhere(folded)), (FOLDS,)) if count else None
+        overlay = Overlay(self._points(folded, part.grid), (FOLDS,)) if count else None
         return self._panel(
             *("jacobian", "Change of volume" if count else "Change of volume: no folds"),
             "Logarithm of the Jacobian determinant of the deformable part (the affine stage is "
@@ -337,14 +341,14 @@ class Pictures:
             for p in PLANES
         }
 
-    def _points(self, voxels: np.ndarray) -> Mosaic:
-        """Voxels of the fixed grid, each on the nearest slice of each plane, enlarged."""
-        points = self.scene.fixed.grid.to_world(voxels)
+    def _points(self, voxels: np.ndarray, grid: Grid) -> Mosaic:
+        """Voxels of a grid, each on the nearest slice of each plane, enlarged."""
+        points = grid.to_world(voxels)
         marked = {}
-        for plane, grid in self.slices.grids.items():
-            last = np.asarray(grid.shape) - 1
-            at = np.clip(np.rint(grid.to_voxel(points)), 0, last).astype(int)
-            hit = np.zeros(grid.shape, bool)
+        for plane, pixels in self.slices.grids.items():
+            last = np.asarray(pixels.shape) - 1
+            at = np.clip(np.rint(pixels.to_voxel(points)), 0, last).astype(int)
+            hit = np.zeros(pixels.shape, bool)
             hit[tuple(at.T)] = True
             wide = ndimage.binary_dilation(hit, np.ones((3, 3, 1), bool))
             marked[plane] = side_by_side(wide).astype(np.uint8)
@@ -381,7 +385,7 @@ def _window(mosaic: Mosaic, inside: Mosaic | None = None) -> tuple[float, float]
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
     low = 0.0 if low >= 0 else low
-    return low, max(1.1 * high, low + 1e-6)
+    return low, max(high + 0.1 * (high - low), low + 1e-6 * max(1.0, abs(low)))
 
 
 def _windowed(
@@ -409,7 +413,37 @@ def _ticks(largest: float) -> tuple[str, ...]:
 
 
 def _floats(volume: Volume) -> Volume:
+    """In a type to be interpolated and shown; whole numbers of 16 bits are fine enough."""
+    if volume.data.dtype in (np.float32, np.int16, np.uint16):
+        return volume
     return Volume(volume.data.astype(np.float32), volume.grid)
+
+
+def _determinant(warp: Warp, box: tuple[slice, slice, slice]) -> np.ndarray:
+    """Det J of a warp in a block of its grid, a few layers at a time: fields are large."""
+    first, last = box[0].start, box[0].stop
+    end, found = warp.grid.shape[0], []
+    for low in range(first, last, LAYERS):
+        high = min(low + LAYERS, last)
+        wide = slice(max(0, low - 1), min(end, high + 1))
+        around = tuple(
+            slice(max(0, side.start - 1), min(n, side.stop + 1))
+            for side, n in zip(box[1:], warp.grid.shape[1:], strict=True)
+        )
+        part = np.ascontiguousarray(warp.displacement[:, wide, around[0], around[1]])
+        start, shape = _start_and_shape((wide, *around))
+        slab = Warp(part, warp.grid.crop(start, shape)).in_voxels()
+        determinant = fields.jacobian_determinant(slab[None])[0].numpy()
+        inner = (
+            slice(side.start - wider.start, side.stop - wider.start)
+            for side, wider in zip((slice(low, high), *box[1:]), (wide, *around), strict=True)
+        )
+        found.append(determinant[tuple(inner)])
+    return np.concatenate(found)
+
+
+def _start_and_shape(box: Sequence[slice]) -> tuple[list[int], list[int]]:
+    return [side.start for side in box], [side.stop - side.start for side in box]
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -62,7 +63,7 @@ MOVING_MASK, FIXED_MASK, WARPED_MASK = (
     "FixedBrainMask.nii.gz",
     "WarpedBrainMask.nii.gz",
 )
-REPORT = "report.html"
+REPORT, NO_REPORT = "report.html", "no report: "
 METRICS, PREPROCESSED = "metrics.json", "preprocess.json"  # the records of the two commands
 OUTPUTS = (
     *(AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS),
@@ -169,7 +170,9 @@ class Registration:
         return nifti(determinant, self.fixed.grid)
 
     def plot(self) -> "dict[str, Figure]":
-        """The pictures of the report as figures of matplotlib's, by name.
+        """The pictures of the report as figures of matplotlib's, by their panels' names.
+
+        In a notebook ``plot()["contours"]`` at the end of a cell shows that one.
 
         Raises:
             InputError: matplotlib is not installed.
@@ -226,12 +229,15 @@ class Registration:
 
     def _write_report(self, path: Path, name: str) -> None:
         """Write it, or tell in a warning why not: the registration itself is good without."""
+        warnings: list[str] = self.metrics["warnings"]
+        warnings[:] = [told for told in warnings if not told.startswith(NO_REPORT)]
         try:
             written = write_report(self.scene, self.metrics, name=name)
             path.write_text(written, encoding="utf-8")
         except Exception as error:
-            path.unlink(missing_ok=True)
-            self.metrics["warnings"].append(f"no report: {type(error).__name__}: {error}")
+            warnings.append(f"{NO_REPORT}{type(error).__name__}: {error}")
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 @freed_memory_kept()

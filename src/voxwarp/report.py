@@ -6,6 +6,9 @@ from typing import Any
 from .pages import NOTHING, fragment, jpeg, number, page, png
 from .pictures import Panel, Picture, Pictures, Scene
 
+SCRIPT = "report.js"
+LARGEST = 5_000_000  # bytes of a report
+QUALITIES = 85, 60, 30  # of its pictures: the first with which it is no larger than that
 THUMBNAIL = "thumbnail"  # id of the picture that an overview takes from a report
 
 #: How slices follow each other, left to right, and what is at the sides of each.
@@ -28,27 +31,37 @@ def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
         name: of the result, such as its folder's.
     """
     pictures = Pictures(scene)
-    panels = [_described(panel) for panel in pictures.panels()]
-    return page(
-        "report.html",
-        "report.js",
-        title=_title(metrics),
-        name=name,
-        metrics=metrics,
-        panels=panels,
-        thumbnail=jpeg(pictures.thumbnail().mosaic["middle"]),
-        thumbnail_id=THUMBNAIL,
-        warnings=_warnings(metrics),
-        dice=_dice(metrics),
-        seconds=_seconds(metrics),
-        total_seconds=sum(spent for _, spent, _ in _seconds(metrics)),
-    )
+    panels, thumbnail = list(pictures.panels()), pictures.thumbnail()
+    for quality in QUALITIES:
+        written = page(
+            "report.html",
+            SCRIPT,
+            title=_title(metrics),
+            name=name,
+            metrics=metrics,
+            panels=[_described(panel, quality) for panel in panels],
+            thumbnail=jpeg(thumbnail.mosaic["middle"], quality),
+            thumbnail_id=THUMBNAIL,
+            warnings=_warnings(metrics),
+            dice=_dice(metrics),
+            seconds=_seconds(metrics),
+            total_seconds=sum(spent for stage, spent, _ in _seconds(metrics) if stage != "write"),
+        )
+        if len(written) < LARGEST:
+            break
+    return written
 
 
 def mosaic(scene: Scene, metrics: Mapping[str, Any]) -> str:
     """Part of a page: fixed and moved, one in place of the other under the mouse."""
-    comparison = _described(Pictures(scene).comparison())
-    return fragment("mosaic.html", panel=comparison, metrics=metrics, title=_title(metrics))
+    comparison = _described(Pictures(scene).comparison(), QUALITIES[0])
+    return fragment(
+        "mosaic.html",
+        panel=comparison,
+        metrics=metrics,
+        warnings=_warnings(metrics),
+        title=_title(metrics),
+    )
 
 
 def _title(metrics: Mapping[str, Any]) -> str:
@@ -92,7 +105,7 @@ def _numbers(values: Any) -> list[tuple[str, float]]:
     return [(name, float(value)) for name, value in found]
 
 
-def _described(panel: Panel) -> dict[str, Any]:
+def _described(panel: Panel, quality: int) -> dict[str, Any]:
     """A panel for the template."""
     return {
         "key": panel.key,
@@ -100,7 +113,8 @@ def _described(panel: Panel) -> dict[str, Any]:
         "caption": panel.caption,
         "switch": len(panel.pictures) > 1 and not panel.beside,
         "pictures": [
-            _described_picture(picture, panel.title, panel.columns) for picture in panel.pictures
+            _described_picture(picture, panel.title, panel.columns, quality)
+            for picture in panel.pictures
         ],
         "scale": panel.scale
         and {
@@ -110,7 +124,9 @@ def _described(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _described_picture(picture: Picture, title: str, columns: Mapping[str, int]) -> dict[str, Any]:
+def _described_picture(
+    picture: Picture, title: str, columns: Mapping[str, int], quality: int
+) -> dict[str, Any]:
     planes = []
     for plane in picture.mosaic:
         image, overlay = picture.mosaic[plane], picture.overlay
@@ -122,7 +138,7 @@ def _described_picture(picture: Picture, title: str, columns: Mapping[str, int])
                 "alt": f"{title}: {picture.name}, {columns[plane]} {plane} slices {run}",
                 "width": image.shape[1],
                 "height": image.shape[0],
-                "image": jpeg(image),
+                "image": jpeg(image, quality),
                 "overlay": overlay and png(overlay.mosaic[plane], overlay.colours),
             }
         )

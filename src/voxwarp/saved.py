@@ -24,6 +24,8 @@ from .registration import (
 from .transform import Affine
 from .volume import Volume, read_labels
 
+LONGEST = 10_000  # characters of a text in a record
+
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What a folder's ``metrics.json`` holds.
@@ -39,7 +41,30 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise InputError(f"result {path}: not a record of a registration ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("inputs"), dict):
         raise InputError(f"result {path}: not a record of a registration")
-    return record
+    return _bounded(record)
+
+
+def _bounded(value: Any, depth: int = 12) -> Any:
+    """A record without what no registration writes, and what reads it need not expect."""
+    if isinstance(value, (dict, list)) and not depth:
+        return "…"
+    if isinstance(value, dict):
+        return {_bounded(key): _bounded(inner, depth - 1) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_bounded(inner, depth - 1) for inner in value]
+    if isinstance(value, str):
+        return value[:LONGEST].encode("utf-8", "replace").decode()
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value if abs(value) < 1e15 else None
+    return value
+
+
+def _same(path: Path, digest: str) -> bool:
+    found = sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 24):
+            found.update(block)
+    return found.hexdigest() == digest
 
 
 def original(record: dict[str, Any], role: str) -> Path | None:
@@ -62,11 +87,15 @@ def original(record: dict[str, Any], role: str) -> Path | None:
     path, digest = told.get("path"), told.get("sha256")
     if not isinstance(path, str) or not isinstance(digest, str):
         raise InputError(f"{what}: the record does not tell which file it was")
-    check_readable(Path(path), what)
     try:
-        same = sha256(Path(path).read_bytes()).hexdigest() == digest
-    except OSError as error:
-        raise InputError(f"{what} {path}: cannot be read: {error.strerror or error}") from error
+        check_readable(Path(path), what)
+        if not Path(path).is_file():  # a pipe or a device has no end
+            raise InputError(f"{what} {path}: this is no file")
+        same = _same(Path(path), digest)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {path!r}: cannot be read: {error}") from error
     if not same:
         raise InputError(f"{what} {path}: it is another file than was registered (by its hash)")
     return Path(path)

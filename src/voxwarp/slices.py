@@ -24,7 +24,7 @@ Mosaic = dict[str, np.ndarray]  # of each plane (height, width, …): its slices
 
 @dataclass(frozen=True)
 class Slices:
-    """Where slices lie, seen as radiographs of the space: left is left, up is up.
+    """Where slices lie, in the neurological convention: left is left, up is up.
 
     Args:
         grids: of each plane, (to the right, upwards, slice); pixels are square and of one size.
@@ -107,13 +107,19 @@ class Seen:
         """``map`` of a plane's pixels with first <= i < last, or of the finer ones of it."""
         if grid in self._nodes:
             return self._nodes[grid][first:last]
-        coarse = next(g for g in self._nodes if grid == fine(g, grid.shape[0] // g.shape[0]))
+        coarse = next(
+            g for g in self._nodes if g.shape[0] <= grid.shape[0] and grid == _finer_like(g, grid)
+        )
         displacement = torch.from_numpy(self._nodes[coarse] - coarse.nodes()).permute(2, 3, 0, 1)
         finer = torch.nn.functional.interpolate(
             displacement, size=grid.shape[:2], mode="bilinear", align_corners=False
         )
         self._nodes[grid] = grid.nodes() + finer.permute(2, 3, 0, 1).numpy()
         return self._nodes[grid][first:last]
+
+
+def _finer_like(coarse: Grid, grid: Grid) -> Grid:
+    return fine(coarse, grid.shape[0] // coarse.shape[0])
 
 
 def _extent(grid: Grid, region: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

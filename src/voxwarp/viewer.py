@@ -18,9 +18,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from .errors import InputError
-from .files import check_readable
-from .pages import TEMPLATES, fragment
+from .pages import TEMPLATES, fragment, policy
 from .registration import REPORT, WARPED, WARPED_LABELS
+from .report import SCRIPT
 from .saved import original, read_record
 from .volume import Source, Volume, nifti, read_series, read_volume
 
@@ -53,8 +53,9 @@ class Layer:
         """The volume as a gzipped NIfTI file, whatever its own format; labels from 1 on."""
         volume = read_series(self.source, self.name)
         if self.kind == "labels":
-            index = np.searchsorted(self.values, volume.data).astype(np.uint16)
-            volume = Volume(index, volume.grid)
+            found, place = np.unique(volume.data, return_inverse=True)
+            index = np.array([self.values.index(value) for value in found.tolist()], np.uint16)
+            volume = Volume(index[place].reshape(volume.data.shape), volume.grid)
         image = nifti(_plain(volume.data), volume.grid)
         image.header.set_intent("label" if self.kind == "labels" else "none")
         stream = io.BytesIO()
@@ -89,11 +90,11 @@ def layers(folder: Path, fixed: Path | None = None) -> list[Layer]:
             fixed = original(record, "fixed")
         except InputError as error:
             raise InputError(f"{error}: give the fixed scan with --fixed") from error
-    check_readable(folder / WARPED, "result")
-    found = [Layer("moved", "image", folder / WARPED)]
-    if fixed is not None:
-        read_volume(fixed, "fixed image")
-        found.insert(0, Layer("fixed", "image", fixed))
+    if fixed is None:
+        raise InputError(f"result {folder}: it names no fixed scan: give that with --fixed")
+    for path, what in ((fixed, "fixed image"), (folder / WARPED, "result")):
+        read_volume(path, what)
+    found = [Layer("fixed", "image", fixed), Layer("moved", "image", folder / WARPED)]
     if (folder / WARPED_LABELS).is_file():
         found.append(Layer("moved labels", "labels", folder / WARPED_LABELS))
     with suppress(InputError):  # they are not needed to look at the result
@@ -133,6 +134,13 @@ def niivue() -> str:
     raise InputError(f"{widget}: NiiVue is not in it as expected: wanted ipyniivue 2.4")
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: browsers hang up as they like, and the terminal is the user's."""
+
+
 class Viewer:
     """A server of one result, for browsers on this machine that know the token.
 
@@ -150,8 +158,7 @@ class Viewer:
     ):
         self.token = secrets.token_urlsafe(24)
         self.title, self.shown, self.report = title, shown, report
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", port), _handler(self))
         self.answers = self._answers()
 
     @property
@@ -190,7 +197,7 @@ class Viewer:
                 "name": layer.name,
                 "kind": layer.kind,
                 "url": f"{index}.nii.gz",
-                "values": [f"{value:g}" for value in layer.values],
+                "values": [f"{value:.16g}" for value in layer.values],
             }
             for index, layer in enumerate(self.shown)
         ]
@@ -213,7 +220,7 @@ def view(folder: Path, fixed: Path | None = None, *, port: int = 0) -> Viewer:
     shown = layers(folder, fixed)
     report = folder / REPORT if (folder / REPORT).is_file() else None
     try:
-        return Viewer(folder.absolute().name, shown, report, port=port)
+        return Viewer(folder.resolve().name, shown, report, port=port)
     except OSError as error:
         raise InputError(f"port {port}: {error.strerror or error}") from error
 
@@ -223,6 +230,7 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
         """Answers requests that come from this machine and name the token."""
 
         protocol_version = "HTTP/1.1"
+        timeout = 60  # seconds that a browser may keep a connection for nothing
 
         def do_GET(self) -> None:
             self._answer(with_body=True)
@@ -241,10 +249,12 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
                 return
             kind, content = viewer.answers[name]
             try:
-                self._send(HTTPStatus.OK, kind, content(), with_body, own_policy=name == REPORT)
-            except (InputError, OSError) as error:
-                told = f"{error}\n".encode()
+                payload = content()
+            except Exception as error:
+                told = f"{error}\n".encode("utf-8", "replace")
                 self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", told, with_body)
+                return
+            self._send(HTTPStatus.OK, kind, payload, with_body, of_report=name == REPORT)
 
         def _send(
             self,
@@ -253,7 +263,7 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
             payload: bytes,
             with_body: bool,
             *,
-            own_policy: bool = False,
+            of_report: bool = False,
         ) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
@@ -261,8 +271,11 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Cache-Control", "no-store")
             self.send_header("X-Content-Type-Options", "nosniff")
             self.send_header("Referrer-Policy", "no-referrer")
-            if not own_policy:  # a report has one in its head, a stricter one
-                self.send_header("Content-Security-Policy", POLICY)
+            # A report is a file, of anybody's: it may run our script, and see nothing from here.
+            allowed = f"{policy(SCRIPT)}; sandbox allow-scripts" if of_report else POLICY
+            self.send_header("Content-Security-Policy", allowed)
+            if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+                self.close_connection = True  # what follows is no request
             self.end_headers()
             if with_body:
                 self.wfile.write(payload)

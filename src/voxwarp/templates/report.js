@@ -3,6 +3,8 @@
 const views = [...document.querySelectorAll('input[name="comparison"]')];
 const button = document.getElementById("flicker");
 const change = () => { views[views[0].checked ? 1 : 0].checked = true; };
+// On paper nothing stays folded up.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => { d.open = true; }));
 let running = null;
 const flicker = on => {
   clearInterval(running);

@@ -61,12 +61,24 @@ async function start() {
     nv.volumes[1].colormap = event.target.checked ? "warm" : "gray";
     nv.updateGLVolume();
   });
+  let chosen = 1; // opacity that flicker returns to
   const flicker = () => {
-    sliders[1].value = opacity(1) > 0 ? 0 : 1;
+    if (opacity(1) > 0) chosen = opacity(1);
+    sliders[1].value = opacity(1) > 0 ? 0 : chosen;
     sliders[1].dispatchEvent(new Event("input"));
   };
   document.getElementById("flicker").addEventListener("click", flicker);
+  const steps = {
+    ArrowLeft: [-1, 0, 0], ArrowRight: [1, 0, 0], ArrowDown: [0, -1, 0], ArrowUp: [0, 1, 0],
+    PageDown: [0, 0, -1], PageUp: [0, 0, 1],
+  };
+  document.getElementById("canvas").addEventListener("keydown", event => {
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    nv.moveCrosshairInVox(...steps[event.key]);
+  });
   document.addEventListener("keydown", event => {
+    if (event.target.closest("select, input[type=text]")) return;
     if (event.key === "f" && !event.ctrlKey && !event.metaKey && !event.altKey) flicker();
   });
   document.body.dataset.ready = "yes";
