@@ -19,7 +19,8 @@ FINER = 2  # pixels of outlines to one of the picture below
 CHECK = 20.0  # mm, of a checkerboard's squares
 LAYERS = 32  # of a field, worked on at a time
 LINES = 10.0  # mm between the lines of a grid
-CONTOURS, MOVED_CONTOURS, FOLDS = (0, 229, 255), (255, 158, 0), (255, 0, 0)
+CONTOURS, MOVED_CONTOURS, BOTH = (0, 229, 255), (255, 158, 0), (255, 255, 255)
+FOLDS = (255, 0, 0)
 
 # Through black, as differences are shown in this field; through white, so that red is left.
 COLD_HOT = [(190, 255, 255), (0, 130, 255), (0, 0, 0), (255, 90, 0), (255, 255, 190)]
@@ -175,12 +176,11 @@ class Pictures:
             _borders(self.slices.of(labels, through, interpolation="nearest", finer=FINER))
             for labels, through in ((scene.fixed_labels, None), (scene.labels, self._transform))
         )
-        both = {p: np.where(moved[p], 2, np.where(fixed[p], 1, 0)).astype(np.uint8) for p in PLANES}
+        drawn = {p: (1 * fixed[p] + 2 * moved[p]).astype(np.uint8) for p in PLANES}
         return self._panel(
             *("labels", "Borders of labels"),
-            "Cyan: of the fixed labels; orange: of the moving ones, carried along. Where only "
-            "orange is seen they agree.",
-            Picture("Fixed", _grey(self._fixed), Overlay(both, (CONTOURS, MOVED_CONTOURS))),
+            "Cyan: of the fixed labels; orange: of the moving ones, carried along; white: of both.",
+            Picture("Fixed", _grey(self._fixed), Overlay(drawn, (CONTOURS, MOVED_CONTOURS, BOTH))),
         )
 
     def checkerboard(self) -> Panel:
@@ -239,7 +239,7 @@ class Pictures:
         folded = np.argwhere((part.data <= 0) & brain[box])
         count = len(folded)
         told = (
-            f"Red: {count} folded voxels of the brain, those between two slices on the nearer one."
+            f"Red: {count} folded voxel{'s' * (count > 1)} of the brain, each on the nearest slice."
             if count
             else "There are no folds in the brain."
         )
@@ -258,7 +258,7 @@ class Pictures:
         mask = self.scene.masks[role]
         slices = Slices.through(scan.grid, scan.data > _least_shown(scan.data))
         if mask is None:
-            told, overlay = "It was taken for an extracted brain, and used as it is.", None
+            told, overlay = "It was used as it is: no brain was extracted from it.", None
         else:
             told = "The line is the border of what was taken for its brain."
             soft = Volume((mask.data != 0).astype(np.float32), mask.grid)
