@@ -1,5 +1,6 @@
 """What stages take: seconds of sleeps, and memory that is held and given back."""
 
+import mmap
 import resource
 import sys
 import time
@@ -8,20 +9,16 @@ import numpy as np
 import pytest
 
 from voxwarp import meter as meters
-from voxwarp.allocation import give_back
 from voxwarp.meter import Meter, forget_peak, peak_mb
 
 MB = 200  # of the array that a stage holds: far more than what else comes and goes
 
 
-@pytest.fixture(autouse=True)
-def nothing_to_spare() -> None:
-    """What other tests freed goes back first: an array that fits in there would add nothing."""
-    give_back()
-
-
 def fill(mb: int) -> np.ndarray:
-    return np.ones(mb * 1_000_000, np.uint8)  # written to, so that it is resident
+    """An array that is resident, of pages of its own: none that an earlier test has freed."""
+    array = np.frombuffer(mmap.mmap(-1, mb * 1_000_000), np.uint8)
+    array[:] = 1
+    return array
 
 
 def nap(seconds: float) -> float:
