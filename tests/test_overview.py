@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.spatial.transform import Rotation
 
 from browser import Browser, chromium
 from test_report import HOSTILE, Parsed
@@ -117,6 +118,16 @@ def test_numbers_of_a_result(make):
             **{"scale": 1.1, "seconds": 3.5},
         }
     )
+
+
+def test_the_affine_scale_is_the_farthest_from_one(make):
+    """A wrong voxel size along one axis shows, whatever the others are."""
+    turn = Rotation.from_euler("xyz", (10, 20, 30), degrees=True).as_matrix()
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn @ np.diag([1.05, 0.7, 1.3]) @ turn.T
+    maps = {"moving": matrix.tolist(), "fixed": np.diag([-1, 1, 1, 1]).tolist()}
+    told = {role: {"template_to_scan": values} for role, values in maps.items()}
+    assert Result.read(make("a", preparation=told)).values["scale"] == pytest.approx(0.7)
 
 
 def test_results_are_found_at_any_depth_once(make, tmp_path):
@@ -231,6 +242,8 @@ def test_as_a_command(make, tmp_path, cli, refuses):
     outcome = cli("report", *sorted(tmp_path.glob("sub-*")))
     assert outcome.code == 0, outcome.err
     assert outcome.out.split() == [str(tmp_path / "index.html")]
+    assert cli("report", tmp_path).code == 0  # it is ours, and can be made again
+    (tmp_path / "index.html").write_text("somebody's page")
     assert "index.html" in refuses("report", tmp_path)
     assert cli("report", tmp_path, "--overwrite").code == 0
     assert "no such folder" in refuses("report", tmp_path / "gone")

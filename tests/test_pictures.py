@@ -68,10 +68,10 @@ def test_one_in_place_of_the_other():
     moved = Affine(np.array([[1, 0, 0, 6], [0, 1, 0, -4], [0, 0, 1, 8], [0, 0, 0, 1.0]]))
     other = Volume(image().data, Grid(GRID.shape, moved.fixed_to_moving @ GRID.affine))
     panel = Pictures(scene(moving=other, affine=moved)).comparison()
-    assert [p.name for p in panel.pictures] == ["Fixed", "Moved", "Moving after the affine stage"]
+    assert [p.name for p in panel.pictures] == ["Moved", "Fixed", "Moving after the affine stage"]
     assert np.abs(shift).min() > 1
     for plane in PLANES:
-        fixed, after, before = (p.mosaic[plane].astype(int) for p in panel.pictures)
+        after, fixed, before = (p.mosaic[plane].astype(int) for p in panel.pictures)
         assert fixed.max() > 200
         assert np.abs(fixed - after).max() <= 1
         np.testing.assert_array_equal(after, before)
@@ -85,7 +85,7 @@ def test_the_deformation_is_in_moved_and_not_in_affine():
     plane = "axial"
     grid = Pictures(scene()).slices.grids[plane]
     pixels = round(8.0 / grid.spacing[0])
-    fixed, after, before = (p.mosaic[plane][:, : grid.shape[0]].astype(int) for p in shown)
+    after, fixed, before = (p.mosaic[plane][:, : grid.shape[0]].astype(int) for p in shown)
     assert np.abs(fixed - before).max() <= 1
     assert np.abs(fixed[:, pixels:] - after[:, :-pixels]).mean() < 2  # moved(x) = moving(x + 8)
     assert np.abs(fixed - after).mean() > 5
@@ -140,7 +140,7 @@ def test_checkerboard_has_both():
     other = Volume(np.where(ball(BALL), 50.0, 0).astype(np.float32), GRID)
     pictures = Pictures(scene(moving=other))
     mixed = pictures.checkerboard().pictures[0].mosaic
-    fixed, moved, _ = (p.mosaic for p in pictures.comparison().pictures)
+    moved, fixed, _ = (p.mosaic for p in pictures.comparison().pictures)
     for plane in PLANES:
         is_fixed, is_moved = mixed[plane] == fixed[plane], mixed[plane] == moved[plane]
         assert (is_fixed | is_moved).all()

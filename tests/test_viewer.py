@@ -268,6 +268,17 @@ def test_a_record_cannot_make_it_show_other_files(folder, tmp_path, refuses):
     assert "not an image" in refuses("view", out, "--no-browser")
 
 
+def test_warnings_come_first(folder, tmp_path):
+    needs_niivue()
+    out = copied(folder, tmp_path / "out")
+    record = json.loads((out / "metrics.json").read_text())
+    (out / "metrics.json").write_text(json.dumps(record | {"warnings": [HOSTILE]}))
+    viewer = view(out)
+    viewer.server.server_close()
+    words = Parsed(viewer._page().decode()).words
+    assert words.index(HOSTILE) < words.index("fixed")
+
+
 def test_the_fixed_scan_may_have_moved(folder, tmp_path):
     record = json.loads((folder / "metrics.json").read_text())
     elsewhere = tmp_path / "elsewhere.nii.gz"
@@ -283,6 +294,8 @@ def test_the_template_is_known(folder, tmp_path):
 
 def test_what_cannot_be_viewed(tmp_path, refuses):
     assert "no such file" in refuses("view", tmp_path / "gone", "--no-browser")
+    with pytest.raises(InputError, match="a folder of register's is wanted"):
+        layers(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "metrics.json" in refuses("view", tmp_path / "empty", "--no-browser")
     (tmp_path / "empty" / "metrics.json").write_text("{")
@@ -421,10 +434,9 @@ def test_views_keys_and_clicks(opened):
         before = drawn(opened)
     slider = opened.find('input[data-layer="1"]')
     opened.run("document.getElementById('canvas').focus()")
-    for value in ("0", "0.5"):  # gone, and back as it was
+    for value in ("1", "0", "1"):  # one scan or the other, no blend
         opened.press("f")
         assert slider.get_attribute("value") == value
-    opened.press("f")
     opened.wait(lambda: np.abs(drawn(opened) - before).mean() > 0.5, seconds=10)
     for key in (Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.PAGE_DOWN):
         told = opened.find("#where").text

@@ -263,7 +263,7 @@ def report(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The page [index.html in the folder of them all]."),
+        typer.Option("-o", "--out", help="The page; else index.html in the folder of them all."),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -271,7 +271,10 @@ def report(
     from .registration import METRICS, REPORT
 
     if len(folders) == 1 and out is None and (folders[0] / METRICS).is_file():
-        check_writable(folders[0], (REPORT,), overwrite=overwrite)
+        from .pages import is_ours
+
+        ours = is_ours(folders[0] / REPORT)
+        check_writable(folders[0], (REPORT,), overwrite=overwrite or ours)
         from .report import report as render
         from .saved import load_registration
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import check_writable, write_bytes
-from .pages import NOTHING, jpeg, number, page
+from .pages import NOTHING, is_ours, jpeg, number, page
 from .pictures import plain
 from .registration import METRICS, REPORT, WARPED
 from .report import THUMBNAIL
@@ -55,7 +55,7 @@ MEASURES = (
     Measure("dice", "Mean Dice", 3, "low", 0.005),
     Measure("folds", "Folded voxels", 0, "high", 1.0),
     Measure("minimum", "Least det J", 3),
-    Measure("scale", "Affine scale", 3, "both", 0.005),
+    Measure("scale", "Affine scale", 3, "both", 0.01),
     Measure("seconds", "Seconds", 1),
 )
 
@@ -101,7 +101,7 @@ def write_overview(
     Args:
         folders: of results, or folders that hold such at any depth.
         out: file of the page; by default ``index.html`` in the folder that holds them all.
-        overwrite: replace a page that is there.
+        overwrite: replace a page that is there, other than one of ours, which always is.
 
     Returns:
         The page.
@@ -111,7 +111,7 @@ def write_overview(
     """
     found = results_in(folders)
     path = Path(out) if out else _common(folders) / INDEX
-    check_writable(path.parent, (path.name,), overwrite=overwrite)
+    check_writable(path.parent, (path.name,), overwrite=overwrite or is_ours(path))
     results = [Result.read(folder) for folder in found]
     scores = robust_scores(results)
     rows = [_row(result, scores[result.folder], path.parent) for result in results]
@@ -202,16 +202,17 @@ def _values(record: dict[str, Any]) -> dict[str, float]:
 
 
 def _scale(record: dict[str, Any]) -> float | None:
-    """How much larger the moving brain is than the fixed one, along an axis in the mean."""
+    """How the affine map scales the fixed brain along the axis that it scales most."""
     maps = []
     for role in ("moving", "fixed"):
         with suppress(ValueError, TypeError, OverflowError):
             matrix = np.array(_at(record, "preparation", role, "template_to_scan"), dtype=float)
             if matrix.shape == (4, 4) and np.isfinite(matrix).all():
-                maps.append(abs(float(np.linalg.det(matrix[:3, :3]))))
-    if len(maps) < 2 or not all(1e-6 < volume < 1e6 for volume in maps):
+                maps.append(matrix[:3, :3])
+    if len(maps) < 2 or not all(1e-6 < abs(np.linalg.det(part)) < 1e6 for part in maps):
         return None
-    return (maps[0] / maps[1]) ** (1 / 3)
+    scales = np.linalg.svd(maps[0] @ np.linalg.inv(maps[1]), compute_uv=False)
+    return float(max(scales, key=lambda scale: abs(np.log(scale))))
 
 
 def _at(value: Any, *keys: str) -> Any:

@@ -45,6 +45,15 @@ def policy(script: str) -> str:
     )
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is a page that this has made: it can be made again."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return '<meta name="generator" content="voxwarp ' in stream.read(4096)
+    except OSError:
+        return False
+
+
 def fragment(template: str, **values: Any) -> str:
     """What a template makes of values; names that are no text have a ? in place of that."""
     written = _environment().get_template(template).render(**values)

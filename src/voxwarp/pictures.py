@@ -149,9 +149,9 @@ class Pictures:
             yield self.extraction("fixed")
 
     def comparison(self) -> Panel:
-        """Fixed, moved, and moving after the affine stage, one in place of the other."""
-        shown = (self._fixed, self._moved, self._before)
-        names = "Fixed", "Moved", "Moving after the affine stage"
+        """Moved, fixed, and moving after the affine stage, one in place of the other."""
+        shown = (self._moved, self._fixed, self._before)
+        names = "Moved", "Fixed", "Moving after the affine stage"
         return self._panel(
             *("comparison", "Fixed and moved"),
             "What does not move between the pictures is aligned.",

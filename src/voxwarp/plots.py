@@ -1,5 +1,6 @@
 """The pictures of a registration as figures of matplotlib's, for notebooks and papers."""
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,9 +37,10 @@ def _figure(panel: Panel) -> "Figure":
         for plane in picture.mosaic
     ]
     ratios = [image.shape[0] / image.shape[1] for _, image in rows]
-    height = sum(ratios) * WIDTH + 0.25 * len(rows) + 0.7 + 0.6 * (panel.scale is not None)
+    height = sum(ratios) * WIDTH + 0.25 * len(rows) + 1.1 + 0.6 * (panel.scale is not None)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(panel.title)
+    figure.supxlabel("\n".join(textwrap.wrap(panel.caption, 150)), fontsize=8)
     axes = figure.subplots(len(rows), squeeze=False, gridspec_kw={"height_ratios": ratios})[:, 0]
     for (name, image), axis in zip(rows, axes, strict=True):
         axis.imshow(image)

@@ -112,8 +112,9 @@ class Findings:
         elif not found.is_good:
             doubts.append(
                 f"{name}: it hardly fits the MNI152 template (overlap of the brains "
-                f"{found.overlap:.2f}, local NCC {found.local_ncc:.2f}, of 0.93 and 0.37 that are "
-                f"usual): look at the pictures; is it a whole {self.kind}?"
+                f"{found.overlap:.2f}, local NCC {found.local_ncc:.2f}; in place over 0.93 and "
+                f"0.37): look at the pictures: is it a whole {self.kind}, upright, of the "
+                f"right voxel size?"
             )
         if found.outside > 0.1:
             doubts.append(f"{name}: {100 * found.outside:.0f} % of the brain lie outside the scan")

@@ -73,7 +73,7 @@ OUTPUTS = (
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Registration:
     """The result of ``register``: a deformation of the fixed space and what it does.
 
@@ -169,10 +169,17 @@ class Registration:
         determinant = fields.jacobian_determinant(self.warp.in_voxels()[None])[0].numpy()
         return nifti(determinant, self.fixed.grid)
 
+    def __repr__(self) -> str:
+        measured = self.metrics.get("similarity", {}).get("after", {})
+        told = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
+        return f"<Registration of {self.moving.name} to {self.fixed.name}: {told}>"
+
     def plot(self) -> "dict[str, Figure]":
         """The pictures of the report as figures of matplotlib's, by their panels' names.
 
-        In a notebook ``plot()["contours"]`` at the end of a cell shows that one.
+        They are comparison, contours, labels (where both label maps are there), checkerboard,
+        difference, grid, jacobian, moving_brain and, of a head, fixed_brain. In a notebook
+        ``plot()["contours"]`` at the end of a cell shows that one.
 
         Raises:
             InputError: matplotlib is not installed.
@@ -631,6 +638,12 @@ def _doubts(measured: dict[str, Any], unused_labels: bool) -> list[str]:
         )
     elif after < 0.15:
         doubts.append(f"the scans are hardly alike after the registration: local NCC {after:.3f}")
+    correlation = measured["similarity"]["after"]["correlation"]
+    if before and correlation < 0.5 and after >= 0.15:
+        doubts.append(
+            f"the scans are not much alike after the registration (correlation "
+            f"{correlation:.2f}): are they of one contrast?"
+        )
     if measured["jacobian"]["folds"]:
         doubts.append(
             f"the deformation folds in {measured['jacobian']['folds']} voxels of the fixed brain"

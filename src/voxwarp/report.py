@@ -42,7 +42,7 @@ def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
             panels=[_described(panel, quality) for panel in panels],
             thumbnail=jpeg(thumbnail.mosaic["middle"], quality),
             thumbnail_id=THUMBNAIL,
-            warnings=_warnings(metrics),
+            warnings=warnings_of(metrics),
             dice=_dice(metrics),
             seconds=_seconds(metrics),
             total_seconds=sum(spent for stage, spent, _ in _seconds(metrics) if stage != "write"),
@@ -59,7 +59,7 @@ def mosaic(scene: Scene, metrics: Mapping[str, Any]) -> str:
         "mosaic.html",
         panel=comparison,
         metrics=metrics,
-        warnings=_warnings(metrics),
+        warnings=warnings_of(metrics),
         title=_title(metrics),
     )
 
@@ -78,7 +78,8 @@ def _file_name(origin: Any, role: str) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _warnings(metrics: Mapping[str, Any]) -> list[str]:
+def warnings_of(metrics: Mapping[str, Any]) -> list[str]:
+    """Those of a record, if it has any."""
     told = metrics.get("warnings")
     return [str(warning) for warning in told] if isinstance(told, list) else []
 

@@ -34,7 +34,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         InputError: it is not there, or not a record.
     """
     path = folder / METRICS
-    check_readable(path, "result")
+    check_readable(folder, "result")
+    if not path.exists():
+        raise InputError(f"result {folder}: no {METRICS} in it: a folder of register's is wanted")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -5,7 +5,7 @@ import importlib.util
 import io
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -20,7 +20,7 @@ import numpy as np
 from .errors import InputError
 from .pages import TEMPLATES, fragment, policy
 from .registration import REPORT, WARPED, WARPED_LABELS
-from .report import SCRIPT
+from .report import SCRIPT, warnings_of
 from .saved import original, read_record
 from .volume import Source, Volume, nifti, read_series, read_volume
 
@@ -150,14 +150,22 @@ class Viewer:
         title: of the page.
         shown: the layers, from the lowest up.
         report: the result's report, if it has one.
+        warnings: of the registration.
         port: 0: any that is free.
     """
 
     def __init__(
-        self, title: str, shown: list[Layer], report: Path | None = None, *, port: int = 0
+        self,
+        title: str,
+        shown: list[Layer],
+        report: Path | None = None,
+        *,
+        warnings: Sequence[str] = (),
+        port: int = 0,
     ):
         self.token = secrets.token_urlsafe(24)
         self.title, self.shown, self.report = title, shown, report
+        self.warnings = warnings
         self.server = _Server(("127.0.0.1", port), _handler(self))
         self.answers = self._answers()
 
@@ -205,6 +213,7 @@ class Viewer:
             "viewer.html",
             title=self.title,
             layers=described,
+            warnings=self.warnings,
             report=REPORT if self.report else "",
             style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         ).encode()
@@ -220,7 +229,8 @@ def view(folder: Path, fixed: Path | None = None, *, port: int = 0) -> Viewer:
     shown = layers(folder, fixed)
     report = folder / REPORT if (folder / REPORT).is_file() else None
     try:
-        return Viewer(folder.resolve().name, shown, report, port=port)
+        warnings = warnings_of(read_record(folder))
+        return Viewer(folder.resolve().name, shown, report, warnings=warnings, port=port)
     except OSError as error:
         raise InputError(f"port {port}: {error.strerror or error}") from error
 

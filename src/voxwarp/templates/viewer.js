@@ -31,7 +31,7 @@ function tell(location) {
     if (layer.kind === "image") return `${layer.name} ${Number(value.toPrecision(4))}`;
     return value ? `${layer.name} ${layer.values[value] ?? value}` : "";
   });
-  where.textContent = [`R ${mm} mm`, ...values.filter(Boolean)].join(" · ");
+  where.textContent = [`right, front, up: ${mm} mm`, ...values.filter(Boolean)].join(" · ");
 }
 
 const nv = new Niivue({
@@ -61,10 +61,8 @@ async function start() {
     nv.volumes[1].colormap = event.target.checked ? "warm" : "gray";
     nv.updateGLVolume();
   });
-  let chosen = 1; // opacity that flicker returns to
-  const flicker = () => {
-    if (opacity(1) > 0) chosen = opacity(1);
-    sliders[1].value = opacity(1) > 0 ? 0 : chosen;
+  const flicker = () => { // one or the other, no blend
+    sliders[1].value = opacity(1) < 1 ? 1 : 0;
     sliders[1].dispatchEvent(new Event("input"));
   };
   document.getElementById("flicker").addEventListener("click", flicker);
