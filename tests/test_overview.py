@@ -292,7 +292,9 @@ def test_columns_sort(make, tmp_path, browser):
 @pytest.mark.parametrize("width", [1400, 400])
 def test_it_fits_the_window(make, tmp_path, browser, width):
     for i in range(6):
-        make(f"sub-{i}", warnings=["a long sentence about what is odd here " * 4])
+        make(f"sub-{i}", warnings=["of /a/long/path/to/" + 9 * "some_scan" + " a sentence " * 9])
     browser.width(width)
     browser.open(write_overview([tmp_path]).as_uri())
     assert browser.run("return document.documentElement.scrollWidth") <= width
+    hidden = "const f = document.querySelector('.wide'); return f.scrollWidth - f.clientWidth"
+    assert (browser.run(hidden) > 0) == (width == 400)
