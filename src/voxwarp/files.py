@@ -1,5 +1,6 @@
 """Files that are there are whole: written under another name, then renamed, or not at all."""
 
+import hashlib
 import os
 import tempfile
 import threading
@@ -131,6 +132,15 @@ def check_readable(path: Path, what: str) -> None:
         raise InputError(f"{what} {path}: no such file or folder") from error
     except OSError as error:
         raise InputError(f"{what} {path}: cannot be read: {error.strerror or error}") from error
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's contents, in hexadecimal; it is not read as a whole."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def without_ending(name: str) -> str:

@@ -423,13 +423,13 @@ def _determinant(warp: Warp, box: tuple[slice, slice, slice]) -> np.ndarray:
     """Det J of a warp in a block of its grid, a few layers at a time: fields are large."""
     first, last = box[0].start, box[0].stop
     end, found = warp.grid.shape[0], []
+    around = tuple(
+        slice(max(0, side.start - 1), min(n, side.stop + 1))
+        for side, n in zip(box[1:], warp.grid.shape[1:], strict=True)
+    )
     for low in range(first, last, LAYERS):
         high = min(low + LAYERS, last)
         wide = slice(max(0, low - 1), min(end, high + 1))
-        around = tuple(
-            slice(max(0, side.start - 1), min(n, side.stop + 1))
-            for side, n in zip(box[1:], warp.grid.shape[1:], strict=True)
-        )
         part = np.ascontiguousarray(warp.displacement[:, wide, around[0], around[1]])
         start, shape = _start_and_shape((wide, *around))
         slab = Warp(part, warp.grid.crop(start, shape)).in_voxels()

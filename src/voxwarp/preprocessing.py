@@ -1,6 +1,5 @@
 """Prepare one scan for its own sake: the brain, the aligned brain, and the way back, as files."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .cache import examined
-from .files import check_writable, publish, side_by_side, staging
+from .files import check_writable, publish, sha256_of, side_by_side, staging
 from .formats import write_affine
 from .grid import Grid
 from .model import WORKING_GRID, Recipe
@@ -98,9 +97,7 @@ class Preprocessed:
             jobs.append(partial(write_affine, self.found.template_to_scan, stage / AFFINE))
             side_by_side(jobs)
             self.record["outputs"] = {
-                name: hashlib.sha256((stage / name).read_bytes()).hexdigest()
-                for name in OUTPUTS
-                if (stage / name).exists()
+                name: sha256_of(stage / name) for name in OUTPUTS if (stage / name).exists()
             }
             (stage / RECORD).write_text(json.dumps(self.record, indent=2) + "\n")
             return publish(stage, folder, OUTPUTS)

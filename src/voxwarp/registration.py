@@ -1,6 +1,5 @@
 """Register two brain scans: prepare, run the network, refine, compose, resample once."""
 
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from .allocation import freed_memory_kept
 from .cache import examined
 from .descent import Plan, least_determinant, unfolded
 from .errors import InputError
-from .files import check_writable, publish, side_by_side, staging
+from .files import check_writable, publish, sha256_of, side_by_side, staging
 from .grid import Grid
 from .model import Model, Recipe, has_bfloat16
 from .network import Deformation
@@ -678,8 +677,7 @@ def origin(source: Source | None) -> dict[str, str | None] | None:
     if source is None:
         return None
     if isinstance(source, (str, os.PathLike)):
-        digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-        return {"path": str(Path(source).absolute()), "sha256": digest}
+        return {"path": str(Path(source).absolute()), "sha256": sha256_of(source)}
     return {"path": source.get_filename(), "sha256": None}
 
 

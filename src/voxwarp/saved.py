@@ -2,14 +2,13 @@
 
 import json
 import os
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-from .files import check_readable
+from .files import check_readable, sha256_of
 from .formats import read_affine, read_warp
 from .prepare import Findings, brain_mask, read_scan, template_path
 from .registration import (
@@ -61,14 +60,6 @@ def _bounded(value: Any, depth: int = 12) -> Any:
     return value
 
 
-def _same(path: Path, digest: str) -> bool:
-    found = sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 24):
-            found.update(block)
-    return found.hexdigest() == digest
-
-
 def original(record: dict[str, Any], role: str) -> Path | None:
     """The file of an input, if it is still the one that was registered; None: there was none.
 
@@ -93,7 +84,7 @@ def original(record: dict[str, Any], role: str) -> Path | None:
         check_readable(Path(path), what)
         if not Path(path).is_file():  # a pipe or a device has no end
             raise InputError(f"{what} {path}: this is no file")
-        same = _same(Path(path), digest)
+        same = sha256_of(path) == digest
     except InputError:
         raise
     except (OSError, ValueError) as error:
@@ -111,8 +102,8 @@ def load_registration(folder: str | os.PathLike[str]) -> Registration:
     """
     folder = Path(folder)
     record = read_record(folder)
-    fixed, fixed_labels, _ = _scan(record, "fixed", "fixed_labels")
-    moving, labels, _ = _scan(record, "moving", "labels")
+    fixed, fixed_labels = _scan(record, "fixed", "fixed_labels")
+    moving, labels = _scan(record, "moving", "labels")
     affine = read_affine(folder / AFFINE)
     warp, inverse_warp = read_warp(folder / WARP), read_warp(folder / INVERSE_WARP)
     if not warp.grid.matches(fixed.grid):
@@ -134,13 +125,12 @@ def load_registration(folder: str | os.PathLike[str]) -> Registration:
     )
 
 
-def _scan(
-    record: dict[str, Any], role: str, labels: str
-) -> tuple[Volume, Volume | None, Volume | None]:
+def _scan(record: dict[str, Any], role: str, labels: str) -> tuple[Volume, Volume | None]:
     path = original(record, role)
     if path is None:
         raise InputError(f"{role}: the record does not tell which file it was")
-    return read_scan(path, role, original(record, labels))
+    volume, mapped, _ = read_scan(path, role, original(record, labels))
+    return volume, mapped
 
 
 def _mask(path: Path, scan: Volume) -> Volume | None:
