@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from evaluate_pairs import dice_30, dice_regions, large_regions, read_table, structures
 
-from voxwarp.formats import read_affine
-from voxwarp.linear import register_affine
-from voxwarp.prepare import template
-from voxwarp.resample import resample
-from voxwarp.transform import Affine
-from voxwarp.volume import read_labels, read_volume, to_canonical
+from voxwarp.preparation.linear import register_affine
+from voxwarp.preparation.prepare import template
+from voxwarp.space.formats import read_affine
+from voxwarp.space.resample import resample
+from voxwarp.space.transform import Affine
+from voxwarp.space.volume import read_labels, read_volume, to_canonical
 
 
 def main() -> None:

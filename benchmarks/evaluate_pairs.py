@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxwarp.config import Structures
-from voxwarp.metrics import dice, jacobian_statistics
-from voxwarp.model import Model
-from voxwarp.prepare import Prepared, prepare
-from voxwarp.registration import both_ways, deform, images_of, on_fixed_grid
-from voxwarp.resample import resample
-from voxwarp.structures import Table, structures_of
-from voxwarp.transform import Chain
-from voxwarp.volume import Volume, read_labels, read_volume
+from voxwarp.data.structures import Table, structures_of
+from voxwarp.measures.metrics import dice, jacobian_statistics
+from voxwarp.networks.model import Model
+from voxwarp.preparation.prepare import Prepared, prepare
+from voxwarp.registration.registration import both_ways, deform, images_of, on_fixed_grid
+from voxwarp.space.resample import resample
+from voxwarp.space.transform import Chain
+from voxwarp.space.volume import Volume, read_labels, read_volume
+from voxwarp.training.config import Structures
 
 NOT_REGIONS = {42, 43, 46, 63, 64, 69, 74}
 COLUMNS = [

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxwarp.brain import is_extracted
-from voxwarp.prepare import Settings, brain_mask, examine, read_scan
+from voxwarp.preparation.brain import is_extracted
+from voxwarp.preparation.prepare import Settings, brain_mask, examine, read_scan
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ import numpy as np
 import picsl_greedy
 
 import voxwarp
-from voxwarp.formats import read_warp
-from voxwarp.metrics import dice, jacobian_statistics
-from voxwarp.resample import resample
-from voxwarp.transform import Affine, Chain, Transform, Warp
-from voxwarp.volume import Volume, read_labels, read_volume
+from voxwarp.measures.metrics import dice, jacobian_statistics
+from voxwarp.space.formats import read_warp
+from voxwarp.space.resample import resample
+from voxwarp.space.transform import Affine, Chain, Transform, Warp
+from voxwarp.space.volume import Volume, read_labels, read_volume
 
 PAIRS = 30
 LABELS = {1: "anterior", 2: "posterior"}

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 import voxwarp
-from voxwarp.formats import read_affine, read_warp
-from voxwarp.prepare import brain_only, examine, from_zero, template_path
-from voxwarp.transform import Affine, Chain, Transform
-from voxwarp.volume import read_volume, to_canonical, write_volume
+from voxwarp.preparation.prepare import brain_only, examine, from_zero, template_path
+from voxwarp.space.formats import read_affine, read_warp
+from voxwarp.space.transform import Affine, Chain, Transform
+from voxwarp.space.volume import read_volume, to_canonical, write_volume
 
 LEFT_OUT = {29, 30}
 MODELS = [

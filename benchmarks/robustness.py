@@ -22,11 +22,18 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from voxwarp.errors import InputError
-from voxwarp.formats import read_affine
-from voxwarp.grid import Grid
-from voxwarp.prepare import brain_only, examine, from_zero, mask_on, template, template_path
-from voxwarp.transform import Affine
-from voxwarp.volume import Volume, read_volume, to_canonical, write_volume
+from voxwarp.preparation.prepare import (
+    brain_only,
+    examine,
+    from_zero,
+    mask_on,
+    template,
+    template_path,
+)
+from voxwarp.space.formats import read_affine
+from voxwarp.space.grid import Grid
+from voxwarp.space.transform import Affine
+from voxwarp.space.volume import Volume, read_volume, to_canonical, write_volume
 
 SCANS = [
     "ds000011/sub-01/anat/sub-01_T1w.nii.gz",

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from voxwarp.config import Structures
-from voxwarp.evaluation import evaluate
-from voxwarp.pairs import read_pairs
-from voxwarp.scoring import Protocol, ranges
-from voxwarp.structures import structures_of
+from voxwarp.data.pairs import read_pairs
+from voxwarp.data.structures import structures_of
+from voxwarp.evaluation.evaluation import evaluate
+from voxwarp.evaluation.scoring import Protocol, ranges
+from voxwarp.training.config import Structures
 
 FACTORS = 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0
 MEASURES = ("dice", "dice_regions", "std_log_jacobian", "minimum_determinant", "folds_any")

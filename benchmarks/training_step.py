@@ -154,9 +154,9 @@ def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
 
 
 def voxwarp(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
-    from voxwarp import field, losses
-    from voxwarp.model import bfloat16_convolutions, channels_last
-    from voxwarp.network import UNet
+    from voxwarp.fields import field, losses
+    from voxwarp.networks.model import bfloat16_convolutions, channels_last
+    from voxwarp.networks.network import UNet
 
     full = velocity == "full"
     decoder = (FEATURES,) * (LEVELS + 1 + full)

@@ -20,11 +20,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 import voxwarp
-from voxwarp import field
+from voxwarp.fields import field
 from voxwarp.files import write_bytes
-from voxwarp.prepare import template
-from voxwarp.resample import resample
-from voxwarp.transform import Affine, Chain, Transform, Warp
+from voxwarp.preparation.prepare import template
+from voxwarp.space.resample import resample
+from voxwarp.space.transform import Affine, Chain, Transform, Warp
 
 DATA = Path(os.environ.get("VOXWARP_DATA") or Path(__file__).parents[1] / "../shared/data")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voxwarp"

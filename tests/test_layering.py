@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,95 +13,41 @@ import pytest
 import voxwarp
 
 SOURCE = Path(voxwarp.__file__).parent
-MODULES = {path.stem: path for path in sorted(SOURCE.glob("*.py"))}
-
-# In the order of the data flow: a module may import only from what stands above it.
-MAY_IMPORT = {
-    "errors": "",
-    "allocation": "",
-    "files": "errors",
-    "named": "errors",
-    "grid": "",
-    "volume": "errors files grid",
-    "field": "",
-    "transform": "grid field",
-    "resample": "grid volume transform field",
-    "formats": "errors files grid transform volume",
-    "losses": "field",
-    "filters": "",
-    "box": "",
-    "descent": "field filters",
-    "network": "box descent field",
-    "refine": "descent field network",
-    "model": "allocation errors files grid network refine",
-    "metrics": "field grid losses transform",
-    "pose": "field grid transform volume",
-    "linear": "errors field losses metrics pose transform volume",
-    "bias": "errors formats pose volume",
-    "brain": "errors named volume",
-    "prepare": "bias brain errors grid linear model pose resample transform volume",
-    "cache": "brain errors files grid linear prepare transform volume",
-    "slices": "field grid metrics resample transform volume",
-    "pictures": "field grid metrics slices transform volume",
-    "plots": "errors pictures",
-    "pages": "",
-    "report": "pages pictures",
-    "registration": "*",
-    "saved": "errors files formats prepare registration transform volume",
-    "overview": "errors files pages pictures registration report saved volume",
-    "viewer": "errors pages registration report saved volume",
-    "preprocessing": "*",
-    "apply": "errors files formats grid preprocessing registration resample transform volume",
-    "keras": "errors files grid model network",
-    "costs": "errors losses named",
-    "config": "costs errors network",
-    "checkpoint": "errors files",
-    "parallel": "",
-    "manifest": "config errors files",
-    "structures": "config errors manifest",
-    "dataset": "brain cache config costs errors files grid manifest model prepare resample "
-    "structures volume",
-    "inspection": "config dataset errors files manifest prepare structures volume",
-    "sampling": "config dataset errors field grid",
-    "objective": "config costs errors field model sampling",
-    "validation": "config dataset errors field metrics model objective sampling",
-    "memory": "config errors network objective sampling",
-    "monitor": "checkpoint config errors files",
-    "card": "checkpoint config dataset",
-    "train": "*",
-    "meter": "",
-    "rows": "errors files",
-    "statistics": "errors rows",
-    "tables": "rows statistics",
-    "figures": "errors files rows statistics tables",
-    "pairs": "config errors files manifest",
-    "scoring": "config errors metrics pairs prepare resample rows structures transform volume",
-    "evaluation": "errors files meter model pairs registration rows scoring statistics",
-    "baselines": "*",
-    "benchmark": "baselines errors evaluation files formats keras model named pairs prepare "
-    "registration rows scoring transform volume",
-    "cli": "*",
-    "__main__": "cli",
-    "__init__": "*",
+MODULES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts): path
+    for path in sorted(SOURCE.rglob("*.py"))
 }
-MAY_PRINT = {"cli", "monitor"}
+
+# Packages and the modules beside them, in the order of the data flow: each may import only from
+# those above it.
+ORDER = (
+    *("errors", "allocation", "files", "named", "meter"),
+    *("fields", "space", "measures", "preparation", "networks", "pictures", "registration"),
+    *("review", "data", "training", "evaluation", "benchmark", "cli", "__main__", "__init__"),
+)
+MAY_PRINT = {"cli.main", "training.monitor"}
 HEAVY = {"torch", "nibabel", "SimpleITK", "scipy", "nilearn", "numpy", "deepbet"}
 
 
-def test_every_module_has_its_place() -> None:
-    assert set(MODULES) == set(MAY_IMPORT)
+def test_every_package_has_its_place() -> None:
+    assert {package_of(module) for module in MODULES} == set(ORDER)
 
 
-@pytest.mark.parametrize("module", MAY_IMPORT)
-def test_imports_only_what_it_may(module: str) -> None:
-    above = list(MAY_IMPORT)[: list(MAY_IMPORT).index(module)]
-    allowed = above if MAY_IMPORT[module] == "*" else MAY_IMPORT[module].split()
-    assert set(allowed) <= set(above), "the table itself goes against the data flow"
-    used = imported_modules(tree(module))
-    assert used <= set(allowed), f"{module} must not import {sorted(used - set(allowed))}"
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_from_above(module: str) -> None:
+    here = ORDER.index(package_of(module))
+    used = {package_of(name) for name in imported_modules(module)} - {package_of(module)}
+    below = used - set(ORDER[:here])
+    assert not below, f"{module} must not import from {sorted(below)}"
 
 
-@pytest.mark.parametrize("statement", ["import voxwarp", "import voxwarp.cli"])
+def test_packages_have_no_circles() -> None:
+    """Also not among the modules of one package: they could not be read in any order."""
+    uses = {module: set(imported_modules(module)) & MODULES.keys() for module in MODULES}
+    list(TopologicalSorter(uses).static_order())
+
+
+@pytest.mark.parametrize("statement", ["import voxwarp", "import voxwarp.cli.main"])
 def test_import_is_light(statement: str) -> None:
     code = f"{statement}; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -108,12 +55,12 @@ def test_import_is_light(statement: str) -> None:
     assert not loaded, f"{statement} loads {', '.join(sorted(loaded))}"
 
 
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"formats"}))
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"space.formats"}))
 def test_signs_flip_in_formats_alone(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")
     flips = re.findall(r"diag\(\s*\[?\s*[-−]1|[-−]1(?:\.0?)?,\s*[-−]1(?:\.0?)?,\s*1", text)
-    assert not flips, f"LPS belongs into formats.py, found {flips}"
-    if module != "bias":
+    assert not flips, f"LPS belongs into space/formats.py, found {flips}"
+    if module != "preparation.bias":
         assert "SimpleITK" not in top_level_imports(tree(module))
 
 
@@ -140,21 +87,29 @@ def tree(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
-def imported_modules(code: ast.Module) -> set[str]:
-    """Modules of the package that are imported anywhere in a module, functions included."""
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imported_modules(module: str) -> set[str]:
+    """Modules of ours that are imported anywhere in one, functions included."""
+    package = module.split(".")[:-1]
     names: set[str] = set()
-    for node in ast.walk(code):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("voxwarp.")}
+            names |= {a.name.partition(".")[2] for a in node.names if a.name.startswith("voxwarp.")}
         elif isinstance(node, ast.ImportFrom):
-            path = (node.module or "").split(".")
-            if not node.level:
-                path = path[1:] if path[0] == "voxwarp" else ["not ours"]
-            if path and path[0]:  # from .grid import Grid
-                names |= {path[0]} - {"not ours"}
-            else:  # from . import field, __version__
-                names |= {alias.name for alias in node.names} & MODULES.keys()
-    return names
+            path = (node.module or "").split(".") if node.module else []
+            if node.level:
+                path = [*package[: len(package) - node.level + 1], *path]
+            elif path[:1] == ["voxwarp"]:
+                path = path[1:]
+            else:
+                continue
+            for alias in node.names:  # from ..fields import field; from .field import sample
+                inner = ".".join([*path, alias.name])
+                names.add(inner if inner in MODULES or not path else ".".join(path))
+    return names - {"__version__"}
 
 
 def top_level_imports(code: ast.Module) -> set[str]:

@@ -13,12 +13,12 @@ import pytest
 import typer
 
 import voxwarp
-from voxwarp import preprocessing, registration
-from voxwarp.brain import EXTRACTORS
-from voxwarp.cache import LIMIT
-from voxwarp.cli import app, with_refine_steps
-from voxwarp.preprocessing import Preprocessed
-from voxwarp.registration import Registration
+from voxwarp.cli.main import app, with_refine_steps
+from voxwarp.preparation import preprocessing
+from voxwarp.preparation.brain import EXTRACTORS
+from voxwarp.preparation.cache import LIMIT
+from voxwarp.preparation.preprocessing import Preprocessed
+from voxwarp.registration.registration import Registration, registration
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,9 +14,16 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import binary_erosion
 
-from voxwarp import metrics
-from voxwarp.prepare import Settings, brain_mask, examine, read_scan
-from voxwarp.registration import METRICS, OUTPUTS, REPORT, WARPED_LABELS, Registration, register
+from voxwarp.measures import metrics
+from voxwarp.preparation.prepare import Settings, brain_mask, examine, read_scan
+from voxwarp.registration.registration import (
+    METRICS,
+    OUTPUTS,
+    REPORT,
+    WARPED_LABELS,
+    Registration,
+    register,
+)
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
@@ -135,7 +142,7 @@ def test_the_authors_weights_align_real_people(oasis, data, dice_30, tmp_path, n
     weights = data.parent / "peers" / "voxelmorph-cvpr2018" / f"{name}.h5"
     if not weights.is_file():
         pytest.skip(f"no weights: {weights} is not there")
-    from voxwarp.keras import import_keras
+    from voxwarp.networks.keras import import_keras
 
     import_keras(weights).save(tmp_path / name)
     result = run(oasis, MOVING, FIXED, str(tmp_path / name))

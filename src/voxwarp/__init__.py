@@ -8,41 +8,41 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .apply import SavedTransform, apply_to_image, apply_to_points, load_transform
+    from .data.pairs import Pair, read_pairs
     from .errors import InputError
-    from .evaluation import evaluate
-    from .grid import Grid
-    from .model import Model
-    from .pairs import Pair, read_pairs
-    from .prepare import Settings
-    from .preprocessing import Preprocessed, preprocess
-    from .registration import Registration, register
-    from .saved import load_registration
-    from .scoring import Protocol, protocol_of
-    from .volume import Volume, read_volume, write_volume
+    from .evaluation.evaluation import evaluate
+    from .evaluation.scoring import Protocol, protocol_of
+    from .networks.model import Model
+    from .preparation.prepare import Settings
+    from .preparation.preprocessing import Preprocessed, preprocess
+    from .registration.apply import SavedTransform, apply_to_image, apply_to_points, load_transform
+    from .registration.registration import Registration, register
+    from .registration.saved import load_registration
+    from .space.grid import Grid
+    from .space.volume import Volume, read_volume, write_volume
 
 _HOME = {
-    "Grid": "grid",
+    "Grid": "space.grid",
     "InputError": "errors",
-    "Model": "model",
-    "Pair": "pairs",
-    "Preprocessed": "preprocessing",
-    "Protocol": "scoring",
-    "Registration": "registration",
-    "SavedTransform": "apply",
-    "Settings": "prepare",
-    "Volume": "volume",
-    "apply_to_image": "apply",
-    "apply_to_points": "apply",
-    "evaluate": "evaluation",
-    "load_registration": "saved",
-    "load_transform": "apply",
-    "preprocess": "preprocessing",
-    "protocol_of": "scoring",
-    "read_pairs": "pairs",
-    "read_volume": "volume",
-    "register": "registration",
-    "write_volume": "volume",
+    "Model": "networks.model",
+    "Pair": "data.pairs",
+    "Preprocessed": "preparation.preprocessing",
+    "Protocol": "evaluation.scoring",
+    "Registration": "registration.registration",
+    "SavedTransform": "registration.apply",
+    "Settings": "preparation.prepare",
+    "Volume": "space.volume",
+    "apply_to_image": "registration.apply",
+    "apply_to_points": "registration.apply",
+    "evaluate": "evaluation.evaluation",
+    "load_registration": "registration.saved",
+    "load_transform": "registration.apply",
+    "preprocess": "preparation.preprocessing",
+    "protocol_of": "evaluation.scoring",
+    "read_pairs": "data.pairs",
+    "read_volume": "space.volume",
+    "register": "registration.registration",
+    "write_volume": "space.volume",
 }
 
 __all__ = [

@@ -1,0 +1,230 @@
+"""The pairs of scans that an evaluation runs over: listed, or all of a split with each other."""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ..errors import InputError
+from ..files import check_readable, without_ending
+from ..training.config import SPLITS, Data, Source, read_config
+from .manifest import Record, Scan, check_pattern, records_of, scans_of
+
+Kind = Literal["inter", "retest"]
+_SIDES = "moving", "fixed"
+_FACTS = "_name", "_person", "_labels", "_landmarks"  # behind "moving" and "fixed"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A scan in an evaluation.
+
+    Args:
+        name: stands in the rows; no two scans share one.
+        path: of the image.
+        labels: its label map, if it has one.
+        person: whose scan it is, data set included.
+        landmarks: CSV file of points in it, if there are any; columns x, y, z in RAS mm.
+    """
+
+    name: str
+    path: Path
+    labels: Path | None = None
+    person: str = ""
+    landmarks: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A scan to be moved and one to stay."""
+
+    moving: Subject
+    fixed: Subject
+
+    @property
+    def kind(self) -> Kind:
+        """Two people, or two scans of one; who has no name is nobody else."""
+        same = self.moving.person == self.fixed.person != ""
+        return "retest" if same else "inter"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Names of the moving and the fixed scan."""
+        return self.moving.name, self.fixed.name
+
+    @property
+    def swapped_key(self) -> tuple[str, str]:
+        """The key of the pair the other way round."""
+        return self.fixed.name, self.moving.name
+
+
+def read_pairs(
+    table: Path,
+    *,
+    split: str = "test",
+    scan: str | None = None,
+    labels: str | None = None,
+    kind: str = "all",
+) -> list[Pair]:
+    """The pairs that a file stands for; each next to the one the other way round.
+
+    Args:
+        table: a table of pairs, with columns ``moving`` and ``fixed`` (paths from its folder) and
+            perhaps ``moving_person``, ``moving_labels``, ``moving_landmarks``, ``moving_name`` and
+            the same of ``fixed``, where what one row says of a scan counts in all; or a table of
+            scans as ``voxwarp train`` reads them, or the YAML configuration of a training: then
+            every ordered pair of a split's scans.
+        split: whose scans. "all": everybody's. Those of a table that names no split are all
+            taken; where it names some, people without one count as train.
+        scan, labels: patterns of the paths in a table of scans, such as ``t1/{id}.nii.gz``.
+        kind: "inter" (two people), "retest" (two scans of one person) or "all".
+
+    Raises:
+        InputError: the file cannot be read, is wrong in a row, or gives no such pair.
+    """
+    if split not in (*SPLITS, "all"):
+        raise InputError(f"split {split!r}: one of {', '.join(SPLITS)} and all is wanted")
+    if kind not in (*get_args(Kind), "all"):
+        raise InputError(f"kind {kind!r}: inter, retest or all is wanted")
+    check_readable(table, "pairs")
+    is_yaml = table.suffix.lower() in (".yaml", ".yml")
+    is_list = not is_yaml and _lists_pairs(table)
+    if (is_yaml or is_list) and (scan or labels):
+        raise InputError(f"pairs {table}: patterns of scans and labels are for tables of scans")
+    if is_list:
+        pairs = _listed(table)
+    else:
+        scans = _configured(table) if is_yaml else _tabled(table, split, scan, labels)
+        pairs = _of_scans([one for one in scans if split in ("all", one.split)])
+    chosen = [pair for pair in pairs if kind in ("all", pair.kind)]
+    if not chosen:
+        of = "" if is_list or split == "all" else f" in split {split}"
+        raise InputError(f"pairs {table}: there is no pair{of} (kind {kind})")
+    return beside_their_swaps(chosen)
+
+
+def beside_their_swaps(pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs, each followed by the one the other way round where that is among them."""
+    return [pair for couple in couples(pairs) for pair in couple]
+
+
+def couples(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """Pairs with the ones the other way round, which are compared with each other."""
+    joined: dict[frozenset[str], list[Pair]] = {}
+    for pair in pairs:
+        joined.setdefault(frozenset(pair.key), []).append(pair)
+    return list(joined.values())
+
+
+# --------------------------------------------------------------------------------------- Scans
+
+
+def _configured(config: Path) -> list[Scan]:
+    known = read_config(config)
+    return scans_of(known.data, known.seed)
+
+
+def _tabled(table: Path, split: str, scan: str | None, labels: str | None) -> list[Scan]:
+    """Who has no split where others have one may have been trained on, and is left to train."""
+    records, _ = records_of(table)
+    named = any(record.words.get("split") for record in records)
+    taken = None if named else "test" if split == "all" else split
+    source = Source(table=str(table.absolute()), scan=scan, labels=labels, split=taken)  # type: ignore[arg-type]
+    return scans_of(Data(sources=[source], fractions={"train": 1.0}), 0)
+
+
+def _of_scans(scans: Sequence[Scan]) -> list[Pair]:
+    names = _names([scan.path for scan in scans])
+    subjects = [
+        Subject(names[scan.path], scan.path, scan.labels, f"{scan.dataset}/{scan.person}")
+        for scan in scans
+    ]
+    _check_names(subjects)
+    return [Pair(a, b) for a, b in itertools.permutations(subjects, 2)]
+
+
+def _check_names(subjects: Iterable[Subject]) -> None:
+    """Rows are told apart by the names of their scans."""
+    named: dict[str, Path] = {}
+    for subject in subjects:
+        if len(subject.name.splitlines()) != 1:
+            raise InputError(f"scan {subject.path}: {subject.name!r} is no name for it")
+        if named.setdefault(subject.name, subject.path) != subject.path:
+            raise InputError(
+                f"scan {subject.path}: {named[subject.name]} is called {subject.name!r}, too"
+            )
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The files' names without their endings; where they are the same, what tells them apart."""
+    stems = {path: without_ending(path.name) for path in paths}
+    counts = Counter(stems.values())
+    if max(counts.values(), default=1) == 1:
+        return stems
+    common = os.path.commonpath([path.parent for path in stems])
+    return {p: without_ending(os.path.relpath(p, common)).replace(os.sep, "-") for p in stems}
+
+
+# --------------------------------------------------------------------------------------- Lists
+
+
+def _lists_pairs(table: Path) -> bool:
+    _, columns = records_of(table)
+    return not {*_SIDES}.isdisjoint(columns)
+
+
+def _listed(table: Path) -> list[Pair]:
+    records, columns = records_of(table)
+    check_pattern("{moving}{fixed}", columns, f"table {table}")
+    subjects, pairs = _subjects(table, records), dict[tuple[str, str], Pair]()
+    for record in records:
+        pair = Pair(*(subjects[_scan(table, record, side)] for side in _SIDES))
+        if pair.key in pairs or pair.moving == pair.fixed:
+            what = "a scan with itself" if pair.moving == pair.fixed else "there already"
+            raise InputError(f"{record.where}: this pair is {what}, in {table}")
+        pairs[pair.key] = pair
+    return list(pairs.values())
+
+
+def _subjects(table: Path, records: Sequence[Record]) -> dict[Path, Subject]:
+    """The scans in a list, by path, each with what all rows say of it."""
+    known: dict[Path, dict[str, str]] = {}
+    for record, side in itertools.product(records, _SIDES):
+        facts = known.setdefault(_scan(table, record, side), {})
+        for fact in _FACTS:
+            word = record.words.get(side + fact, "")
+            if word and facts.setdefault(fact, word) != word:
+                raise InputError(
+                    f"{record.where}: {side}{fact} {word!r}: another row has {facts[fact]!r} for "
+                    f"this scan, in {table}"
+                )
+    names = _names(list(known))
+    subjects = {
+        path: Subject(
+            facts.get("_name", names[path]),
+            path,
+            _path(table, facts["_labels"]) if "_labels" in facts else None,
+            # Scans of which nothing is said are of different people.
+            facts.get("_person", str(path)),
+            _path(table, facts["_landmarks"]) if "_landmarks" in facts else None,
+        )
+        for path, facts in known.items()
+    }
+    _check_names(subjects.values())
+    return subjects
+
+
+def _scan(table: Path, record: Record, side: str) -> Path:
+    word = record.words.get(side, "")
+    if not word:
+        raise InputError(f"{record.where}: it names no {side} scan, in {table}")
+    return _path(table, word)
+
+
+def _path(table: Path, name: str) -> Path:
+    if "\0" in name:
+        raise InputError(f"table {table}: {name!r} is no path")
+    return Path(os.path.normpath(table.absolute().parent / name))

@@ -1,0 +1,67 @@
+"""Read VoxelMorph weights that Keras saved, as the authors of CVPR 2018 published them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..files import check_readable
+from .model import Model, Recipe
+from .network import VoxelMorph
+
+_ENCODER = [16, 32, 32, 32]
+_DECODERS = {10: [32, 32, 32, 32, 8, 8], 11: [32, 32, 32, 32, 32, 16, 16]}
+
+
+def import_keras(path: str | os.PathLike[str]) -> Model:
+    """The VoxelMorph-1 or -2 whose weights a Keras HDF5 file holds.
+
+    Keras stores kernels as (x, y, z, in, out) and PyTorch as (out, in, x, y, z). The authors'
+    flow has its first two components exchanged ('xy' order); the last layer is put right here.
+
+    Raises:
+        InputError: the file is missing, no HDF5, or its layers are not VoxelMorph's.
+    """
+    layers = _layers(Path(path))
+    decoder = _DECODERS.get(len(layers) - 1)
+    if decoder is None:
+        raise InputError(
+            f"weights {path}: VoxelMorph has 10 or 11 convolutions and a flow, found {len(layers)}"
+        )
+    architecture = {"name": "voxelmorph", "encoder": _ENCODER, "decoder": decoder}
+    network = VoxelMorph(_ENCODER, decoder)
+    unet = network.unet
+    for layer, (kernel, bias) in zip([*unet.down, *unet.up, unet.flow], layers, strict=True):
+        weight = torch.from_numpy(np.moveaxis(kernel, (-1, -2), (0, 1)).copy())
+        if weight.shape != layer.weight.shape or bias.shape != (layer.out_channels,):
+            raise InputError(
+                f"weights {path}: a convolution has the shape {tuple(weight.shape)}, "
+                f"VoxelMorph has {tuple(layer.weight.shape)} there"
+            )
+        layer.load_state_dict({"weight": weight, "bias": torch.from_numpy(bias)})
+    swapped = {key: value[[1, 0, 2]] for key, value in unet.flow.state_dict().items()}
+    unet.flow.load_state_dict(swapped)
+    card = {"origin": f"imported from {Path(path).name}", "licence": "see the weights' origin"}
+    return Model(network, architecture, Recipe(), card, name=Path(path).stem)
+
+
+def _layers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Kernel and bias of the convolutions in the order they run, the flow last."""
+    check_readable(path, "weights")
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "reading Keras weights needs h5py: pip install 'voxwarp[keras]'"
+        ) from error
+    try:
+        with h5py.File(path) as file:
+            weights = file.get("model_weights", file)
+            names = [name for name in weights if name.startswith("conv3d")]
+            names.sort(key=lambda name: int(name.rpartition("_")[2]) if "_" in name else 0)
+            groups = [weights[name][name] for name in [*names, "flow"]]
+            return [(np.asarray(g["kernel:0"]), np.asarray(g["bias:0"])) for g in groups]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"weights {path}: no Keras file of VoxelMorph ({error})") from error

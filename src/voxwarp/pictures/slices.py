@@ -1,0 +1,145 @@
+"""Slices of volumes in the three anatomical planes, as arrays that can be shown side by side."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..fields.field import Padding
+from ..measures.metrics import bounding_box
+from ..space.grid import Grid, canonical_axes
+from ..space.resample import Interpolation, resample
+from ..space.transform import Transform
+from ..space.volume import Volume
+
+#: Which of right, anterior and superior runs to the right, upwards, and from slice to slice.
+PLANES = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
+COLUMNS = 7  # slices of a plane, side by side
+MOST_PIXELS = 200  # along the longest side of a slice
+MARGIN = 12.0  # mm around what is shown
+
+Mosaic = dict[str, np.ndarray]  # of each plane (height, width, …): its slices, left to right
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Where slices lie, in the neurological convention: left is left, up is up.
+
+    Args:
+        grids: of each plane, (to the right, upwards, slice); pixels are square and of one size.
+    """
+
+    grids: Mapping[str, Grid]
+
+    @classmethod
+    def through(cls, grid: Grid, region: np.ndarray, *, columns: int = COLUMNS) -> "Slices":
+        """Evenly spaced slices through a region, along the grid's own axes.
+
+        Args:
+            grid: of the volume; its axes need not run along those of the world.
+            region: (X, Y, Z) boolean mask on it; everything where it is empty.
+            columns: slices of a plane; fewer where the region is thinner than that.
+        """
+        order = np.argsort(canonical_axes(grid.affine))
+        steps = grid.affine[:3, order]  # one voxel to the right, to the front and up
+        steps = steps * np.sign(np.diag(steps))
+        along = steps / np.linalg.norm(steps, axis=0)
+        low, high = _extent(grid, region, along)
+        first, last = _extent(grid, np.ones(grid.shape, bool), along)
+        margin = np.minimum(MARGIN, 0.1 * (high - low))
+        start, end = np.maximum(low - margin, first), np.minimum(high + margin, last)
+        pixel = max(min(grid.spacing), float((end - start).max()) / MOST_PIXELS)
+        spacing = np.asarray(grid.spacing)[order]
+        grids = {}
+        for plane, (u, v, w) in PLANES.items():
+            number = max(1, min(columns, int((high - low)[w] / spacing[w] + 1e-3)))
+            at = low[w] + (high - low)[w] * (np.arange(number) + 1) / (number + 1)
+            affine = np.eye(4)
+            apart = at[1] - at[0] if number > 1 else spacing[w]
+            affine[:3, :3] = along[:, [u, v, w]] * [pixel, pixel, apart]
+            origin = np.zeros(3)
+            origin[[u, v, w]] = start[u], start[v], at[0]
+            affine[:3, 3] = np.linalg.solve(along.T, origin)
+            sides = [int((end - start)[axis] / pixel + 1e-3) + 1 for axis in (u, v)]
+            grids[plane] = Grid((max(2, sides[0]), max(2, sides[1]), number), affine)
+        return cls(grids)
+
+    def of(
+        self,
+        volume: Volume,
+        through: Transform | None = None,
+        *,
+        interpolation: Interpolation = "linear",
+        beyond: Padding = "zeros",
+        finer: int = 1,
+    ) -> Mosaic:
+        """The values of a volume, see ``resample``; with ``finer`` pixels, so many to one."""
+        return {
+            plane: side_by_side(
+                resample(
+                    volume, fine(grid, finer), through, interpolation=interpolation, beyond=beyond
+                ).data
+            )
+            for plane, grid in self.grids.items()
+        }
+
+
+class Seen:
+    """A map of points that was evaluated at the pixels of slices, once for all that is shown.
+
+    Between the pixels, for finer ones, its displacement is interpolated.
+
+    Args:
+        transform: the map.
+        slices: where.
+    """
+
+    def __init__(self, transform: Transform, slices: Slices):
+        self.transform = transform
+        self._nodes = {g: transform.map_nodes(g, 0, g.shape[0]) for g in slices.grids.values()}
+
+    def map(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., 3), RAS mm, as the transform has them."""
+        return self.transform.map(points)
+
+    def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
+        """``map`` of a plane's pixels with first <= i < last, or of the finer ones of it."""
+        if grid in self._nodes:
+            return self._nodes[grid][first:last]
+        coarse = next(
+            g for g in self._nodes if g.shape[0] <= grid.shape[0] and grid == _finer_like(g, grid)
+        )
+        displacement = torch.from_numpy(self._nodes[coarse] - coarse.nodes()).permute(2, 3, 0, 1)
+        finer = torch.nn.functional.interpolate(
+            displacement, size=grid.shape[:2], mode="bilinear", align_corners=False
+        )
+        self._nodes[grid] = grid.nodes() + finer.permute(2, 3, 0, 1).numpy()
+        return self._nodes[grid][first:last]
+
+
+def _finer_like(coarse: Grid, grid: Grid) -> Grid:
+    return fine(coarse, grid.shape[0] // coarse.shape[0])
+
+
+def _extent(grid: Grid, region: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest coordinates along three directions of a region's voxels, mm."""
+    box = bounding_box(region, margin=0)
+    ends = [[side.start for side in box], [side.stop - 1 for side in box]]
+    reach = grid.to_world(np.array(ends, dtype=float)) @ along
+    return reach.min(axis=0), reach.max(axis=0)
+
+
+def fine(grid: Grid, finer: int) -> Grid:
+    """A plane's grid with each pixel cut into ``finer``² pixels."""
+    if finer == 1:
+        return grid
+    affine = grid.affine.copy()
+    affine[:3, :2] /= finer
+    affine[:3, 3] = grid.to_world(np.array([0.5 / finer - 0.5, 0.5 / finer - 0.5, 0]))
+    return Grid((grid.shape[0] * finer, grid.shape[1] * finer, grid.shape[2]), affine)
+
+
+def side_by_side(slices: np.ndarray) -> np.ndarray:
+    """(to the right, upwards, slice) as one picture, whose first row is the uppermost."""
+    return np.concatenate(list(np.moveaxis(slices, 2, 0)[:, :, ::-1].transpose(0, 2, 1)), axis=1)

@@ -1,0 +1,229 @@
+"""Affine registration of brains by local correlation, from any pose, in any contrast."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from ..fields import field
+from ..fields.losses import local_ncc_map
+from ..measures.metrics import bounding_box
+from ..space.transform import Affine
+from ..space.volume import Volume
+from . import pose
+from .pose import Coarse
+
+
+class Level(NamedTuple):
+    """Spacing in mm, window of the local correlation in voxels, iterations: few do, see below."""
+
+    spacing: float
+    window: int
+    iterations: int
+
+
+# A window of 72 mm sees the whole brain and brings it home from 40° away; one of 6 mm sees
+# single folds of the cortex, and gains most overlap of structures (benchmarks).
+COARSE = Level(8.0, 9, 10), Level(8.0, 3, 8), Level(4.0, 3, 8)
+FINE = Level(2.0, 3, 4)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two brains agree after an affine map.
+
+    Args:
+        overlap: Dice of the two brains, where the moving scan reaches.
+        local_ncc: mean squared correlation in windows of 12 mm; of any contrast.
+        outside: share of the fixed brain that lies outside the moving scan.
+        largest_scale, smallest_scale: of the map, along any direction.
+    """
+
+    overlap: float
+    local_ncc: float
+    outside: float
+    largest_scale: float
+    smallest_scale: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the brains lie on each other, as far as such numbers can tell.
+
+        On some 70 scans of three contrasts brains in place had an overlap of 0.93 or more and
+        a correlation of 0.37 or more; brains in the wrong place 0.92 and 0.31 at most.
+        """
+        return self.overlap > 0.9 and self.local_ncc > 0.32 and self.is_sane
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether no other pose needs to be tried."""
+        return self.overlap > 0.93 and self.local_ncc > 0.35 and self.is_sane
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether this cannot be two brains."""
+        return self.overlap < 0.8 or self.local_ncc < 0.25 or self.smallest_scale < 0.3
+
+    @property
+    def is_sane(self) -> bool:
+        """Whether the map scales no more, and no less evenly, than heads differ."""
+        stretch = self.largest_scale / self.smallest_scale
+        return self.smallest_scale > 0.42 and self.largest_scale < 2 and stretch < 1.4
+
+    @property
+    def score(self) -> float:
+        """One number to compare maps by."""
+        return self.local_ncc * self.overlap * (1.0 if self.is_sane else 0.5)
+
+
+def register_affine(fixed: Volume, moving: Volume) -> Affine:
+    """The affine map from ``fixed`` to ``moving`` of largest squared local correlation.
+
+    Starts centre on centre, turned as the headers say. Where that does not end well, every
+    orientation is tried; then shifts, for scans that show a part of the brain. Any contrast, any
+    two headers; nothing is random.
+
+    Args:
+        fixed, moving: brain-extracted volumes, zero outside, on any grids.
+
+    Returns:
+        fixed → moving, RAS mm.
+
+    Raises:
+        InputError: there is nothing to align: hardly any voxels.
+    """
+    for volume in (fixed, moving):
+        if (volume.data > 0).sum() < 64:
+            raise InputError(f"{volume.name}: no affine alignment: there is hardly a brain in it")
+    affine = _from(pose.upright(fixed, moving), fixed, moving)
+    for other_starts in (pose.search, pose.shifted):
+        if agreement(fixed, moving, affine).is_certain:
+            break
+        others = [_from(start, fixed, moving) for start in other_starts(fixed, moving)]
+        affine = max([affine, *others], key=lambda a: agreement(fixed, moving, a).score)
+    return _by_local_ncc(affine, fixed, moving, FINE)
+
+
+def agreement(fixed: Volume, moving: Volume, fixed_to_moving: Affine) -> Agreement:
+    """Measure, at 4 mm, how well two brains lie on each other."""
+    f, m = Coarse.of(fixed, 4.0), Coarse.of(moving, 4.0)
+    at = f.lattice_in(m, fixed_to_moving)
+    moved, reached = field.sample(m.image, at), m.reaches(at)
+    a, b = f.image > 0, moved > 0.05 * _bright(m.image)
+    both, either = int((a & b).sum()), int((a & reached).sum() + b.sum())
+    local = local_ncc_map(f.image / _bright(f.image), moved / _bright(m.image), window=3)
+    scales = np.linalg.svd(fixed_to_moving.fixed_to_moving[:3, :3], compute_uv=False)
+    return Agreement(
+        overlap=2 * both / max(1, either),
+        local_ncc=float(local[a & reached].mean()) if both else 0.0,
+        outside=float((a & ~reached).sum() / a.sum()),
+        largest_scale=float(scales.max()),
+        smallest_scale=float(scales.min()),
+    )
+
+
+def _from(start: Affine, fixed: Volume, moving: Volume) -> Affine:
+    """The map that a start leads to, at 4 mm."""
+    for level in COARSE:
+        start = _by_local_ncc(start, fixed, moving, level)
+    return start
+
+
+def _by_local_ncc(start: Affine, fixed: Volume, moving: Volume, level: Level) -> Affine:
+    """The map near ``start`` of largest mean squared local correlation in the fixed brain.
+
+    Twelve parameters by L-BFGS, whitened by the Gauss-Newton matrix of the fixed image (its
+    gradients by its coordinates), so that a handful of iterations do.
+    """
+    f, m = _cropped(Coarse.of(fixed, level.spacing)), Coarse.of(moving, level.spacing)
+    image, other = f.image / _bright(f.image), m.image / _bright(m.image)
+    brain = (f.image > 0).float()
+    base = np.linalg.inv(m.grid.affine) @ start.fixed_to_moving @ f.grid.affine
+    matrix = torch.from_numpy(base.astype(np.float32))
+    motion = _Motion(image, brain > 0, level.window)
+    parameters = torch.zeros(12, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [parameters],
+        max_iter=level.iterations,
+        max_eval=level.iterations + level.iterations // 4,
+        line_search_fn="strong_wolfe",
+        tolerance_change=1e-5,
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        at = motion.lattice(matrix, parameters)
+        local = local_ncc_map(image, field.sample(other, at), window=level.window)
+        seen = brain * m.reaches(at.detach())  # what lies outside the scan says nothing
+        loss = -(local * seen).sum() / seen.sum().clamp(min=1)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        found = (matrix.double() @ motion.matrix(parameters.detach()).double()).numpy()
+    if not np.isfinite(found).all():
+        return start
+    return Affine(m.grid.affine @ found @ np.linalg.inv(f.grid.affine))
+
+
+class _Motion:
+    """Small affine motions of a lattice, in parameters that all matter about equally.
+
+    Args:
+        image: (1, 1, X, Y, Z).
+        inside: voxels of it that count.
+        window: of the local correlation, voxels.
+    """
+
+    def __init__(self, image: torch.Tensor, inside: torch.Tensor, window: int):
+        shape = image.shape[2:]
+        self._points = field.lattice(shape, image)
+        self._scale = 2 / max(shape)
+        self._centre = torch.tensor([(n - 1) / 2 for n in shape])
+        here = (self._points[0].flatten(1) - self._centre[:, None]) * self._scale
+        weights = torch.cat([here, torch.ones_like(here[:1])])  # (4, voxels)
+        slopes = torch.stack(torch.gradient(_locally_normal(image, window)[0, 0])).flatten(1)
+        jacobian = (slopes[:, None] * weights[None]).reshape(12, -1)[:, inside.flatten()]
+        gram = (jacobian @ jacobian.T / jacobian.shape[1]).double()
+        gram += 1e-6 * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(12, dtype=gram.dtype)
+        self._whitening = torch.linalg.inv(torch.linalg.cholesky(gram)).T.float()
+
+    def matrix(self, parameters: torch.Tensor) -> torch.Tensor:
+        """(4, 4), lattice coordinates to lattice coordinates."""
+        motion = (self._whitening @ parameters).view(3, 4)
+        linear = motion[:, :3] * self._scale
+        shift = motion[:, 3] - linear @ self._centre
+        top = torch.cat([torch.eye(3) + linear, shift[:, None]], dim=1)
+        return torch.cat([top, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
+
+    def lattice(self, matrix: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Where ``matrix`` after the motion sends the lattice: (1, 3, X, Y, Z)."""
+        m = matrix @ self.matrix(parameters)
+        return (m[:3, :3] @ self._points[0].flatten(1) + m[:3, 3:]).view_as(self._points)
+
+
+def _locally_normal(image: torch.Tensor, window: int) -> torch.Tensor:
+    """Local mean removed, local standard deviation one."""
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool3d(x, window, stride=1, padding=window // 2)
+
+    centred = image - mean(image)
+    return centred / (mean(centred.square()) + 1e-4).sqrt()
+
+
+def _cropped(coarse: Coarse) -> Coarse:
+    """The block around the brain and two voxels."""
+    box = bounding_box((coarse.image[0, 0] > 0).numpy(), margin=2)
+    image = coarse.image[:, :, box[0], box[1], box[2]].contiguous()
+    return Coarse(image, coarse.grid.crop([part.start for part in box], image.shape[2:]))
+
+
+def _bright(image: torch.Tensor) -> torch.Tensor:
+    """An intensity that stands for white: the 99th percentile of the brain."""
+    inside = image[image > 0]
+    return torch.quantile(inside, 0.99) if inside.numel() else torch.tensor(1.0)

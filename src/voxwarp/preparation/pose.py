@@ -1,0 +1,195 @@
+"""Which way up a brain lies: every rotation is tried, so no start near the answer is needed."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
+
+from ..fields import field
+from ..space.grid import Grid
+from ..space.transform import Affine
+from ..space.volume import Volume
+
+SPACING = 8.0  # mm: coarse enough to try hundreds of rotations in half a second
+USUAL = 0.9  # edge of an adult's brain over that of MNI152, which is large
+GLOBAL, LOCAL = 600, 40  # rotations of the whole sphere (some 20° apart), and around each best one
+
+
+_KEPT: "WeakKeyDictionary[Volume, dict[float, Coarse]]" = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """A volume averaged down: (1, 1, X, Y, Z) float32 and where its voxels are."""
+
+    image: torch.Tensor
+    grid: Grid
+
+    @classmethod
+    def of(cls, volume: Volume, spacing: float) -> "Coarse":
+        """Means of blocks of about ``spacing`` mm; axes that are coarser already stay.
+
+        They are computed once for a volume, and kept as long as it is.
+        """
+        kept = _KEPT.setdefault(volume, {})
+        if spacing not in kept:
+            kept[spacing] = cls._averaged(volume, spacing)
+        return kept[spacing]
+
+    @classmethod
+    def _averaged(cls, volume: Volume, spacing: float) -> "Coarse":
+        factors = [
+            max(1, min(round(spacing / step), size))
+            for step, size in zip(volume.grid.spacing, volume.grid.shape, strict=True)
+        ]
+        image = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32))[None, None]
+        image = F.avg_pool3d(image, factors)
+        affine = volume.grid.affine @ np.diag([*factors, 1.0])
+        affine[:3, 3] = volume.grid.to_world(np.array([(k - 1) / 2 for k in factors]))
+        return cls(image, Grid(image.shape[2:], affine))
+
+    @cached_property
+    def centre_and_volume(self) -> tuple[np.ndarray, float]:
+        """Centre of the non-zero voxels, RAS mm, and their volume, mm³."""
+        inside = torch.nonzero(self.image[0, 0] > 0).double().numpy()
+        voxel = abs(np.linalg.det(self.grid.affine[:3, :3]))
+        return self.grid.to_world(inside.mean(axis=0)), len(inside) * voxel
+
+    def reaches(self, at: torch.Tensor) -> torch.Tensor:
+        """Whether voxel coordinates (1, 3, ...) lie in the image: (1, 1, ...)."""
+        last = torch.tensor([n - 1.0 for n in self.grid.shape]).view(1, 3, 1, 1, 1)
+        return ((at >= -0.5) & (at <= last + 0.5)).all(dim=1, keepdim=True)
+
+    def lattice_in(self, other: "Coarse", through: Affine) -> torch.Tensor:
+        """Where an affine map sends the voxels, in voxels of the other: (1, 3, X, Y, Z)."""
+        matrix = np.linalg.inv(other.grid.affine) @ through.fixed_to_moving @ self.grid.affine
+        m = torch.from_numpy(matrix.astype(np.float32))
+        lattice = field.lattice(self.image.shape[2:], self.image)
+        return (m[:3, :3] @ lattice[0].flatten(1) + m[:3, 3:]).view_as(lattice)
+
+
+def upright(fixed: Volume, moving: Volume) -> Affine:
+    """The similarity that lays one brain on the other as the headers have them.
+
+    Centre on centre, and scaled to one volume.
+
+    Args:
+        fixed, moving: brain-extracted, zero outside.
+
+    Returns:
+        fixed → moving, RAS mm.
+    """
+    return _similarity(Coarse.of(fixed, SPACING), Coarse.of(moving, SPACING), Rotation.identity())
+
+
+def search(fixed: Volume, moving: Volume, keep: int = 3) -> list[Affine]:
+    """Similarities that lay ``moving`` on ``fixed``, best first, whatever way it is turned.
+
+    All rotations are tried on a lattice of the sphere of unit quaternions, then finer around the
+    best. The score is the correlation ratio (Roche et al., MICCAI 1998, doi:10.1007/BFb0056301):
+    how much of the moving image's variance the fixed image's intensity classes explain. It
+    favours no contrast.
+
+    Args:
+        fixed, moving: brain-extracted, zero outside.
+        keep: how many, more than 30° apart, to return.
+
+    Returns:
+        fixed → moving, RAS mm.
+    """
+    f, m = Coarse.of(fixed, SPACING), Coarse.of(moving, SPACING)
+    best = _best(f, m, _all_rotations(GLOBAL), keep, apart=30.0)
+    around = Rotation.from_rotvec(_ball(LOCAL, radius=np.radians(15)))
+    finer = [_best(f, m, rotation * around, 1, apart=0.0)[0] for _, rotation in best]
+    return [_similarity(f, m, rotation) for _, rotation in sorted(finer, key=lambda x: -x[0])]
+
+
+def shifted(fixed: Volume, moving: Volume) -> list[Affine]:
+    """Starts for a moving scan that shows a part of the brain, turned as the headers say.
+
+    Neither its centre nor its volume is the brain's: it is taken to be of usual size, ``USUAL``,
+    and laid on different parts of the fixed brain.
+    """
+    (here, _), (there, _) = (Coarse.of(v, SPACING).centre_and_volume for v in (fixed, moving))
+    starts = []
+    for axis in (2, 1, 0):  # most scans that are cut are cut below or above
+        for shift in (-45.0, -25.0, 25.0, 45.0):
+            matrix = np.diag([USUAL, USUAL, USUAL, 1.0])
+            matrix[:3, 3] = there - USUAL * (here + shift * np.eye(3)[axis])
+            starts.append(Affine(matrix))
+    return starts
+
+
+def rotation_angle(affine: Affine) -> float:
+    """Angle of the rotation in an affine map (its polar factor), degrees."""
+    u, _, vt = np.linalg.svd(affine.fixed_to_moving[:3, :3])
+    return float(np.degrees(np.arccos(np.clip((np.trace(u @ vt) - 1) / 2, -1, 1))))
+
+
+def _best(
+    fixed: Coarse, moving: Coarse, rotations: Rotation, keep: int, apart: float
+) -> list[tuple[float, Rotation]]:
+    """Scores and rotations of the best, best first, at least ``apart`` degrees from each other."""
+    scores = _correlation_ratios(fixed, moving, rotations)
+    chosen: list[tuple[float, Rotation]] = []
+    for i in scores.argsort(descending=True).tolist():
+        gaps = [np.degrees((rotations[i] * r.inv()).magnitude()) for _, r in chosen]
+        if all(gap >= apart for gap in gaps):
+            chosen.append((float(scores[i]), rotations[i]))
+        if len(chosen) == keep:
+            break
+    return chosen
+
+
+def _correlation_ratios(fixed: Coarse, moving: Coarse, rotations: Rotation) -> torch.Tensor:
+    """Var(E[moving | class of fixed]) / Var(moving) for each rotation."""
+    member = _classes(fixed.image)  # (classes, voxels)
+    columns = []
+    for rotation in rotations:
+        at = fixed.lattice_in(moving, _similarity(fixed, moving, rotation))
+        columns.append(field.sample(moving.image, at).flatten())
+    values = torch.stack(columns, dim=1)  # (voxels, rotations)
+    sums, sizes = member @ values, member.sum(dim=1, keepdim=True).clamp(min=1)
+    mean = values.mean(dim=0)
+    between = (sums.square() / sizes).sum(dim=0) - len(values) * mean.square()
+    total = values.square().sum(dim=0) - len(values) * mean.square()
+    return between / total.clamp(min=1e-12)
+
+
+def _classes(image: torch.Tensor, number: int = 8) -> torch.Tensor:
+    """Membership (classes, voxels): outside of the brain, and quantiles of its intensities."""
+    values = image.flatten()
+    edges = torch.quantile(values[values > 0], torch.linspace(0, 1, number + 1))[1:-1]
+    which = torch.where(values > 0, 1 + torch.bucketize(values, edges), 0)
+    return F.one_hot(which, number + 1).T.float()
+
+
+def _similarity(fixed: Coarse, moving: Coarse, rotation: Rotation) -> Affine:
+    (here, volume), (there, other) = fixed.centre_and_volume, moving.centre_and_volume
+    matrix = np.eye(4)
+    matrix[:3, :3] = (other / volume) ** (1 / 3) * rotation.as_matrix()
+    matrix[:3, 3] = there - matrix[:3, :3] @ here
+    return Affine(matrix)
+
+
+def _all_rotations(number: int) -> Rotation:
+    """Evenly spread over all rotations (super-Fibonacci spiral, Alexa, CVPR 2022)."""
+    s = np.arange(number) + 0.5
+    inner, outer = np.sqrt(s / number), np.sqrt(1 - s / number)
+    a, b = 2 * np.pi * s / np.sqrt(2), 2 * np.pi * s / 1.533751168755204288
+    spiral = [inner * np.sin(a), inner * np.cos(a), outer * np.sin(b), outer * np.cos(b)]
+    return Rotation.from_quat(np.stack(spiral, axis=1))
+
+
+def _ball(number: int, radius: float) -> np.ndarray:
+    """The origin and points (N, 3) evenly spread in a ball (a Fibonacci spiral by shells)."""
+    s = np.arange(number) + 0.5
+    height, turn = 1 - 2 * s / number, np.pi * (1 + np.sqrt(5)) * s
+    flat = np.sqrt(1 - height**2)
+    sphere = np.stack([flat * np.cos(turn), flat * np.sin(turn), height], axis=1)
+    shells = radius * np.cbrt(((np.arange(number) * 7) % number + 0.5) / number)
+    return np.vstack([np.zeros(3), sphere * shells[:, None]])

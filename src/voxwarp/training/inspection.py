@@ -1,0 +1,160 @@
+"""What would go wrong in a training, found before it costs time: ``voxwarp train --check``."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..data.manifest import Scan
+from ..data.structures import Table, label_values, structures_of
+from ..errors import InputError
+from ..files import check_writable
+from ..preparation.prepare import read_scan
+from ..space.volume import read_labels, read_series, read_volume
+from .config import Config, Split
+from .dataset import (
+    Counts,
+    Progress,
+    bytes_needed,
+    cache_folder,
+    check_enough,
+    check_space,
+    counted,
+    free_space,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is found before a training.
+
+    Args:
+        problems: what has to be put right, a line each, with the file and its row.
+        doubts: what is odd, a line each.
+        counts: by data set and split.
+        structures: names of those that count.
+        bytes_needed: of disk space, for what is not prepared yet.
+        bytes_free: of disk space.
+        folder: where prepared scans go.
+    """
+
+    problems: list[str]
+    doubts: list[str]
+    counts: dict[str, dict[Split, Counts]]
+    structures: list[str]
+    bytes_needed: int
+    bytes_free: int
+    folder: Path
+
+
+def check(config: Config, scans: Sequence[Scan], *, progress: Progress | None = None) -> Report:
+    """Decode every file and compare label maps with scans, structures and each other.
+
+    It writes nothing and stops at nothing: all problems are in the report.
+
+    Args:
+        config: of the training.
+        scans: what ``gather`` found.
+        progress: called after each scan with how many are done and there are.
+    """
+    seen = list(zip(scans, _looks(scans, progress), strict=True))
+
+    def values(split: Split) -> set[int]:
+        return set().union(*(look.values or () for scan, look in seen if scan.split == split))
+
+    problems: list[str] = []
+    attempt = partial(_attempt, problems)
+    folder = attempt(lambda: cache_folder(config), Path())
+    table = attempt(lambda: structures_of(config.data.structures, values), None)
+    needed = attempt(lambda: bytes_needed(config, scans, table or Table([], {}), folder), 0)
+    for step in (
+        lambda: check_writable(folder),
+        lambda: check_space(folder, needed),
+        lambda: check_enough(config, scans),
+        lambda: _check_atlas(config),
+    ):
+        attempt(step, None)
+    doubts = _doubts(scans)
+    for scan, look in seen:
+        problems += look.problems
+        doubts += look.doubts
+        if table and table.names and look.values is not None:
+            _compare(scan, look.values, table, problems, doubts)
+    names = table.names if table else []
+    return Report(problems, doubts, counted(scans), names, needed, free_space(folder), folder)
+
+
+@dataclass
+class _Look:
+    """What one scan and its label map show; the label values, where they can be read."""
+
+    problems: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    values: set[int] | None = None
+
+
+def _looks(scans: Sequence[Scan], progress: Progress | None) -> list[_Look]:
+    looks: list[_Look] = []
+    pool = ThreadPoolExecutor(2)  # gzip lets go of the interpreter
+    try:
+        for look in pool.map(_look, scans):
+            looks.append(look)
+            if progress:
+                progress(len(looks), len(scans))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return looks
+
+
+def _look(scan: Scan) -> _Look:
+    look, volume = _Look(), None
+    try:
+        volume = read_volume(scan.path)
+        look.doubts.extend(f"{scan.where}: {doubt}" for doubt in volume.doubts)
+    except InputError as error:
+        look.problems.append(f"{scan.where}: {error}")
+    if scan.labels is not None:
+        try:
+            if volume is None:
+                read_series(scan.labels, "label map")
+            else:
+                look.values = label_values(read_labels(scan.labels, volume).data)
+        except InputError as error:
+            look.problems.append(f"{scan.where}: {error}")
+    return look
+
+
+def _compare(
+    scan: Scan, values: set[int], table: Table, problems: list[str], doubts: list[str]
+) -> None:
+    """The values of a label map with those that count."""
+    missing = table.missing(values)
+    which = f"{scan.where}: label map {scan.labels}"
+    if len(missing) == len(table.names):
+        problems.append(f"{which}: none of its {len(values)} label values is a structure")
+    elif missing and scan.split != "test":
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        doubts.append(f"{which}: {len(missing)} structures are not in it ({shown})")
+
+
+def _attempt(problems: list[str], step: Callable[[], Any], otherwise: Any) -> Any:
+    """What a step gives; where the input is wrong, that is noted and ``otherwise`` goes on."""
+    try:
+        return step()
+    except InputError as error:
+        problems.append(str(error))
+        return otherwise
+
+
+def _check_atlas(config: Config) -> None:
+    atlas, labels = config.sampling.atlas, config.sampling.atlas_labels
+    if atlas is not None and atlas != "template":
+        read_scan(atlas, "atlas", labels)
+
+
+def _doubts(scans: Iterable[Scan]) -> list[str]:
+    people = {scan.key for scan in scans if scan.split == "val"}
+    few = f"data: there are {len(people)} people in split val: hardly anything can be validated"
+    return [] if len(people) > 1 else [few]

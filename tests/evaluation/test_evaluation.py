@@ -1,0 +1,935 @@
+"""A model on many pairs: rows and their record, whole or interrupted, and the command."""
+
+import hashlib
+import json
+import math
+import platform
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from cohorts import cut, table, write_scan
+from phantoms import homogeneous
+from test_scoring import OF_REGIONS, evaluate_pairs
+
+from training import write_people
+from voxwarp.data.pairs import Pair, Subject, read_pairs
+from voxwarp.data.structures import Table, structures_of
+from voxwarp.errors import InputError
+from voxwarp.evaluation.evaluation import (
+    Sheet,
+    begin,
+    couples,
+    evaluate,
+    evaluation,
+    failure,
+    inputs_of,
+    line,
+    machine,
+    summary,
+    write_record,
+)
+from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, read_rows
+from voxwarp.evaluation.scoring import Protocol, ranges, values_of
+from voxwarp.measures.metrics import jacobian_statistics
+from voxwarp.meter import Meter
+from voxwarp.networks.model import Model, Recipe
+from voxwarp.registration.registration import register
+from voxwarp.space.grid import Grid
+from voxwarp.space.volume import read_volume
+from voxwarp.training.config import Structures
+
+PROTOCOL = Protocol(Table(["a", "b"], {1: 1, 2: 1, 3: 2}))
+TIMES = {"affine_s", "deform_s", "whole_s", "memory_mb"}
+FILES = {"pairs.csv", "structures.csv", "evaluate.json"}
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pyramid of random weights for crops that the header places: a registration in 60 ms."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        recipe = Recipe(Grid((24, 24, 24), np.eye(4)), 100, "header")
+        model = Model.build({"name": "pyramid", "channels": [4, 8]}, recipe)
+        for level, scale in enumerate((0.01, 0.1)):
+            torch.nn.init.normal_(model.network.residual[level][-1].weight, std=scale)
+    folder = tmp_path_factory.mktemp("models") / "small"
+    model.save(folder)
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Three labelled crops of two people: three couples of pairs, one of them a retest."""
+    return write_study(tmp_path)
+
+
+def write_study(folder: Path) -> Path:
+    study = write_people(folder / "study", splits=("test",) * 3, spread=0)
+    table(study / "people.csv", "id,person\n0,ann\n1,bob\n2,ann\n")
+    return study
+
+
+@pytest.fixture(scope="module")
+def whole(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation of the study that was not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    evaluate(pairs_of(write_study(folder)), small_model, folder / "out", protocol=PROTOCOL)
+    return folder / "out"
+
+
+def pairs_of(study: Path) -> list[Pair]:
+    return read_pairs(
+        study / "people.csv", scan="t1/p{id}.nii.gz", labels="labels/p{id}.nii.gz", split="all"
+    )
+
+
+@pytest.fixture
+def run(study: Path, small_model: Path, tmp_path: Path) -> Callable[..., list[Row]]:
+    """``evaluate`` of the study with the small model, into a folder by name."""
+
+    def evaluated(out: str = "out", pairs: list[Pair] | None = None, **more: Any) -> list[Row]:
+        pairs = pairs_of(study) if pairs is None else pairs
+        return evaluate(pairs, small_model, tmp_path / out, **{"protocol": PROTOCOL, **more})
+
+    return evaluated
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The names of the files that were registered, as they come."""
+    seen: list[tuple[str, str]] = []
+
+    def counted(moving: Path, fixed: Path, **more: Any) -> Any:
+        seen.append((moving.name[:2], fixed.name[:2]))
+        return register(moving, fixed, **more)
+
+    monkeypatch.setattr(evaluation, "register", counted)
+    return seen
+
+
+class StopError(Exception):
+    """What ends a run, as a signal would."""
+
+
+def stop_after(number: int) -> Callable[[str], None]:
+    lines: list[str] = []
+
+    def progress(text: str) -> None:
+        lines.append(text)
+        if len(lines) == number:
+            raise StopError
+
+    return progress
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "evaluate.json").read_text(encoding="utf-8"))
+
+
+def same(a: Any, b: Any) -> bool:
+    return a == b or (a != a and b != b)
+
+
+def differing(first: list[Row], second: list[Row]) -> set[str]:
+    """The columns in which rows differ; their order counts."""
+    assert [row["fixed"] for row in first] == [row["fixed"] for row in second]
+    return {c for a, b in zip(first, second, strict=True) for c in a if not same(a[c], b[c])}
+
+
+# -------------------------------------------------------------------------------- From end to end
+
+
+@pytest.fixture(scope="module")
+def brains(phantoms, poses, unlike_grids, tmp_path_factory) -> Path:
+    """Two phantom brains on unlike grids and their labels, as oasis-malf is laid out."""
+    folder = tmp_path_factory.mktemp("brains")
+    for name, role in (("a", "moving"), ("b", "fixed")):
+        grid, pose = unlike_grids[role], getattr(poses, role)
+        for kind, image in (
+            ("t1", phantoms.image(grid, pose, np.int16)),
+            ("labels", phantoms.labels(grid, pose)),
+        ):
+            (folder / kind).mkdir(exist_ok=True)
+            nib.save(image, folder / kind / f"{name}.nii.gz")
+    rows = "2,west\n7,west\n17,west\n53,west\n1003,east\n2035,east\n12144,east\n40000,\n"
+    table(folder / "labels.csv", "value,structure\n" + rows)
+    table(folder / "scans.csv", "id,split\na,test\nb,test\n")
+    return folder
+
+
+def test_brains_from_end_to_end(brains, tiny_model, quick_affine, tmp_path):
+    """Dice and folds are those of benchmarks/evaluate_pairs.py, and those that register finds."""
+    script = evaluate_pairs()
+    pairs = read_pairs(brains / "scans.csv", scan="t1/{id}.nii.gz", labels="labels/{id}.nii.gz")
+    named = structures_of(Structures(table=str(brains / "labels.csv")), lambda split: set())
+    lines: list[str] = []
+    rows = evaluate(
+        pairs,
+        tiny_model,
+        tmp_path / "out",
+        protocol=Protocol(named, ranges(OF_REGIONS)),
+        progress=lines.append,
+    )
+    assert [(row["moving"], row["fixed"]) for row in rows] == [("a", "b"), ("b", "a")]
+    model = Model.load(tiny_model)
+    loaded = {name: script.load(brains, name, model) for name in "ab"}
+    for row, text in zip(rows, lines, strict=True):
+        _, there = script.score(loaded[row["moving"]], loaded[row["fixed"]], model, named)
+        assert row["dice"] == pytest.approx(there["dice_30"], abs=1e-4)
+        assert row["dice_regions"] == pytest.approx(there["dice_regions"], abs=1e-4)
+        assert row["folds"] == there["folds"] == 0
+        assert 0.6 < row["dice"] < 1
+        assert 0 < row["hd95_mm"] < 30
+        assert row["inverse_error_mm"] < 0.5
+        assert row["nondiffeomorphic_percent"] == 0
+        assert text.startswith(f"tiny: {row['moving']} -> {row['fixed']}: Dice {row['dice']:.3f}")
+        assert row["affine_s"] > 0
+        assert row["deform_s"] > 0
+        assert math.isnan(row["whole_s"])  # affine maps come from the cache
+        assert row["memory_mb"] > 10
+    written = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
+    assert [part["structure"] for part in written] == ["east", "west"] * 2
+    for row, parts in zip(rows, (written[:2], written[2:]), strict=True):
+        assert row["dice"] == pytest.approx(np.mean([p["dice"] for p in parts]), abs=1e-5)
+
+
+def test_times(monkeypatch):
+    """The whole is not known of scans that were examined before, if they were: half was done."""
+    meter = Meter()
+    meter.seconds = {"read": 1, "prepare": 2, "network": 4, "compose": 8, "measure": 16}
+    meter.memory_mb = {"read": 99, "prepare": 99, "network": 5, "compose": 6, "measure": 99}
+    for seconds, cache, whole in (
+        ({"affine": 1.5, "extract": 2}, False, 15),
+        ({"affine": 1.5, "extract": 2}, True, math.nan),
+        ({}, True, 15),  # nothing is looked for where the header places scans
+    ):
+        sides = {"moving": {"seconds": seconds}, "fixed": {"seconds": {"affine": 0.5}}}
+        sides["fixed"]["seconds"] = {"affine": 0.5} if seconds else {}
+        result = SimpleNamespace(metrics={"preparation": sides})
+        times = {"affine_s": 4.0 if seconds else 0, "deform_s": 12, "memory_mb": 6}
+        found = evaluation._times(result, meter, cache)
+        assert found == pytest.approx(times | {"whole_s": whole}, nan_ok=True)
+
+
+def test_a_head_is_scored_within_its_brain(run, study, small_model, monkeypatch):
+    """Where register had to look for the brain, folds and likeness are those inside of it."""
+    image = read_volume(pairs_of(study)[0].fixed.path)
+    mask = np.zeros((24, 24, 24), np.uint8)
+    mask[4:20, 5:19, 6:18] = 1
+
+    def found(moving: Path, fixed: Path, **more: Any) -> Any:
+        return replace(register(moving, fixed, **more), fixed_mask=replace(image, data=mask))
+
+    (plain,) = run("plain", pairs=pairs_of(study)[:1])
+    monkeypatch.setattr(evaluation, "register", found)
+    (row,) = run(pairs=pairs_of(study)[:1])
+    pair = pairs_of(study)[0]
+    result = register(pair.moving.path, pair.fixed.path, small_model)
+    inside = jacobian_statistics(result.warp, mask > 0)
+    assert row["minimum_determinant"] == inside["minimum"] > plain["minimum_determinant"]
+    assert row["dice"] == plain["dice"]
+    assert row["correlation"] != plain["correlation"]
+
+
+def test_a_sheared_scan_is_scored(run, study):
+    """On the grid that register made of it."""
+    pair = pairs_of(study)[0]
+    for path in (pair.fixed.path, pair.fixed.labels):
+        data = np.asarray(nib.load(path).dataobj)
+        write_scan(path, data, homogeneous(np.eye(3) + 0.05 * np.eye(3, k=1)))
+    for row in run(pairs=pairs_of(study)[:2]):
+        assert (row["status"], row["reason"]) == ("ok", "")
+        assert 0 < row["dice"] < 1
+
+
+# ------------------------------------------------------------------------------ Rows and record
+
+
+def test_rows_are_complete_and_read_back(run, tmp_path):
+    """What is returned is what the files hold, to six digits; nothing is missing."""
+    lines: list[str] = []
+    rows = run(progress=lines.append)
+    keys = [("p0", "p1"), ("p1", "p0"), ("p0", "p2"), ("p2", "p0"), ("p1", "p2"), ("p2", "p1")]
+    assert [(row["moving"], row["fixed"]) for row in rows] == keys
+    assert all(list(row) == list(PAIR_COLUMNS) for row in rows)
+    without = {"reason", "tre_mm", "first_s"}
+    for row in rows:
+        assert {c for c in row if row[c] == "" or same(row[c], math.nan)} == without
+    people = {"p0": "study/ann", "p1": "study/bob", "p2": "study/ann"}
+    for row in rows:
+        assert (row["method"], row["status"], row["labels"]) == ("small", "ok", "nearest")
+        sides = [people[row[side]] for side in ("moving", "fixed")]
+        assert [row["moving_person"], row["fixed_person"]] == sides
+        assert row["kind"] == ("retest" if sides[0] == sides[1] else "inter")
+        assert (row["device"], row["threads"], row["timed"]) == ("cpu", 1, "no")
+    read = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
+    for row, again in zip(rows, read, strict=True):
+        for column, value in row.items():
+            wanted = (
+                value if isinstance(value, str) else pytest.approx(value, rel=1e-5, nan_ok=True)
+            )
+            assert again[column] == wanted, column
+    structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
+    assert [(s["moving"], s["fixed"], s["structure"]) for s in structures] == [
+        (*key, name) for key in keys for name in "ab"
+    ]
+    assert lines == [line(row) for row in rows]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert rows[0]["consistency_mm"] != rows[1]["consistency_mm"]
+
+
+def test_the_record_tells_where_rows_come_from(run, study, small_model, tmp_path):
+    pairs = pairs_of(study)
+    rows = run()
+    record = record_of(tmp_path / "out")
+    weights = (small_model / "weights.safetensors").read_bytes()
+    assert record["model"] == {
+        "name": "small",
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "card": {},
+    }
+    assert record["protocol"] == PROTOCOL.described()
+    subjects = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
+    assert record["inputs"] == {
+        name: {
+            kind: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for kind, path in (("image", s.path), ("labels", s.labels))
+        }
+        for name, s in subjects.items()
+    }
+    assert record["versions"]["voxwarp"] == version("voxwarp")
+    assert record["versions"]["torch"] == version("torch")
+    assert record["versions"]["python"] == platform.python_version()
+    assert record["machine"] == machine()
+    assert record["machine"]["cores"] > 0
+    assert record["machine"]["memory_gb"] > 0.1
+    assert "earlier_machines" not in record
+    assert record["warm_up_s"] > 0
+    assert set(record["stages"]) == {f"{row['moving']}_to_{row['fixed']}" for row in rows}
+    for row, took in zip(rows, record["stages"].values(), strict=True):
+        seconds = took["seconds"]
+        assert set(seconds) == set(took["memory_mb"])
+        assert {"read", "prepare", "network", "compose", "resample", "measure"} == set(seconds)
+        assert row["deform_s"] == pytest.approx(seconds["network"] + seconds["compose"])
+        assert row["whole_s"] == pytest.approx(sum(seconds.values()) - seconds["measure"])
+        assert row["memory_mb"] in (took["memory_mb"][s] for s in ("network", "compose"))
+    assert [row["dice"] for row in record["pairs"]] == [row["dice"] for row in rows]
+    assert {row["tre_mm"] for row in record["pairs"]} == {None}  # NaN is no JSON
+
+
+def test_consistency_is_that_of_both_ways(run, study, small_model):
+    """Mean over every second voxel of the fixed brain, by hand."""
+    pairs = pairs_of(study)[:2]
+    rows = run(pairs=pairs)
+    ways = [register(pair.moving.path, pair.fixed.path, small_model) for pair in pairs]
+    for row, there, back in zip(rows, ways, ways[::-1], strict=True):
+        voxels = 2 * np.argwhere(there.fixed.data[::2, ::2, ::2] > 0)
+        points = there.fixed.grid.to_world(voxels)
+        error = np.linalg.norm(back.transform.map(there.transform.map(points)) - points, axis=1)
+        assert row["consistency_mm"] == pytest.approx(error.mean())
+    assert math.isnan(run("alone", pairs=pairs[:1])[0]["consistency_mm"])
+
+
+def test_landmarks_are_in_the_row_and_in_the_record(run, study, small_model, tmp_path):
+    names = {name: table(study / f"{name}.csv", "x,y,z\n12,13,14\n") for name in ("p0", "p1")}
+    text = "moving,fixed,moving_landmarks,fixed_landmarks\n"
+    text += "t1/p0.nii.gz,t1/p1.nii.gz,p0.csv,p1.csv\n"
+    pairs = read_pairs(table(study / "list.csv", text))
+    (row,) = run(pairs=pairs)
+    point = np.array([[12.0, 13, 14]])
+    found = register(pairs[0].moving.path, pairs[0].fixed.path, small_model).transform
+    assert row["tre_mm"] == pytest.approx(np.linalg.norm(found.map(point) - point))
+    inputs = record_of(tmp_path / "out")["inputs"]
+    digest = hashlib.sha256(names["p1"].read_bytes()).hexdigest()
+    assert inputs["p1"]["landmarks"] == {"path": str(names["p1"]), "sha256": digest}
+    table(names["p1"], "x,y,z\n12,13,15\n")
+    with pytest.raises(InputError, match="with other inputs"):
+        run(pairs=pairs)
+    names["p0"].unlink()
+    with pytest.raises(InputError, match=r"landmarks .*p0\.csv: no such file"):
+        run("new", pairs=pairs)
+    assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------------------- Interrupted, again
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_an_interrupted_evaluation_goes_on(run, whole, tmp_path, calls, number):
+    """To the rows of one that was not; what is done stays, but for the half of a couple."""
+    with pytest.raises(StopError):
+        run(progress=stop_after(number))
+    first = len(calls)
+    done = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
+    assert len(done) == len(record_of(tmp_path / "out")["pairs"]) == number
+    before = record_of(tmp_path / "out")["stages"]
+    lines: list[str] = []
+    rows = run(progress=lines.append)
+    assert len(lines) == 6 - number
+    assert first == 1 + 2 * math.ceil(number / 2)
+    assert len(calls) - first == 1 + 2 * (3 - number // 2)
+    read = [read_rows(out / "pairs.csv", PAIR_COLUMNS) for out in (whole, tmp_path / "out")]
+    assert differing(*read) <= TIMES
+    assert differing(read[1][:number], done) == set()
+    assert differing(rows[:number], done) == set()
+    structures = [out / "structures.csv" for out in (whole, tmp_path / "out")]
+    assert structures[0].read_bytes() == structures[1].read_bytes()
+    record, wanted = record_of(tmp_path / "out"), record_of(whole)
+    assert list(record["stages"]) == list(wanted["stages"])
+    assert before == {key: record["stages"][key] for key in before}
+    assert [list(row) for row in record["pairs"]] == [list(row) for row in wanted["pairs"]]
+    for row, other in zip(record["pairs"], wanted["pairs"], strict=True):
+        counts = [(r["folds"], r["folds_any"], r["threads"]) for r in (row, other)]
+        assert counts[0] == counts[1]
+        assert {type(count) for both in counts for count in both} == {int}
+
+
+def test_a_finished_evaluation_is_left_as_it_is(run, tmp_path, calls):
+    run()
+    assert len(calls) == 7  # one of them to warm up
+    before = bytes_of(tmp_path / "out")
+    del calls[:]
+    rows = run()
+    assert calls == []
+    assert bytes_of(tmp_path / "out") == before
+    assert len(rows) == 6
+
+
+def test_more_pairs_of_the_same_scans_are_added(run, study, whole, tmp_path):
+    """Some of the six, then all of them: rows of one folder are of one kind."""
+    pairs = pairs_of(study)
+    run(pairs=[pair for pair in pairs if pair.moving.name == "p1"])
+    rows = run()
+    assert sorted((r["moving"], r["fixed"]) for r in rows) == sorted(pair.key for pair in pairs)
+    by_pair = [
+        sorted(read_rows(out / "pairs.csv", PAIR_COLUMNS), key=lambda r: (r["moving"], r["fixed"]))
+        for out in (tmp_path / "out", whole)
+    ]
+    # Pairs that came without their other way do not know of it.
+    assert differing(*by_pair) <= TIMES | {"consistency_mm"}
+
+
+def test_it_is_interrupted_before_the_first_row(run, study, tmp_path, monkeypatch):
+    """The record is there before the rows: without it they would be taken for another's."""
+
+    def failing(*words: Any) -> None:
+        raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sheet, "add", failing)
+        with pytest.raises(StopError):
+            run(pairs=pairs_of(study)[:2])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluate.json"}
+    assert len(run(pairs=pairs_of(study)[:2])) == 2
+
+
+def test_rows_whose_record_was_not_written_are_not_lost(run, study, tmp_path, monkeypatch):
+    """Killed between the row and the record of it."""
+    write = evaluation.write_record
+    written: list[Path] = []
+
+    def failing(path: Path, record: dict[str, Any]) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise StopError
+        write(path, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "write_record", failing)
+        with pytest.raises(StopError):
+            run(pairs=pairs_of(study)[:2])
+    assert len(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)) == 1
+    assert len(run(pairs=pairs_of(study)[:2])) == 2
+    assert len(record_of(tmp_path / "out")["pairs"]) == 2
+
+
+def test_another_machine_goes_on(run, tmp_path, monkeypatch):
+    """Its times are others, so that the record names both."""
+    with pytest.raises(StopError):
+        run(progress=stop_after(2))
+    here = machine()
+    there = here | {"processor": "another"}
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "machine", lambda: there)
+        with pytest.raises(StopError):
+            run(progress=stop_after(2))
+        record = record_of(tmp_path / "out")
+        assert (record["machine"], record["earlier_machines"]) == (there, [here])
+        run()
+        assert record_of(tmp_path / "out")["earlier_machines"] == [here]
+
+
+# ------------------------------------------------------------------------------------- Refusals
+
+
+def test_another_evaluation_in_the_same_folder_is_refused(
+    run, study, small_model, tmp_path, monkeypatch
+):
+    """By the name of what differs, with nothing changed; --overwrite begins anew."""
+    pairs = pairs_of(study)
+    run(pairs=pairs[:2])
+    before = bytes_of(tmp_path / "out")
+    other_model = Model.load(small_model)
+    other_model.network.residual[0][-1].weight.data += 0.01
+    other_model.save(tmp_path / "other" / "small")
+    linear = Protocol(PROTOCOL.structures, None, "linear")
+    some = Protocol(PROTOCOL.structures, [(1, 2)])
+    cases = [
+        ({"protocol": linear}, "protocol"),
+        ({"protocol": some}, "protocol"),
+        ({"protocol": Protocol(Table(["a"], {1: 1}))}, "protocol"),
+        ({"pairs": pairs[2:4]}, "inputs"),
+        ({"pairs": pairs[2:4], "protocol": linear}, "protocol and inputs"),
+    ]
+    for more, what in cases:
+        with pytest.raises(InputError, match=f"its rows were made with other {what}: use --over"):
+            run(**{"pairs": pairs[:2], **more})
+    with pytest.raises(InputError, match="its rows were made with other model:"):
+        evaluate(pairs[:2], tmp_path / "other" / "small", tmp_path / "out", protocol=PROTOCOL)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "versions", lambda: {"torch": "9"})
+        with pytest.raises(InputError, match="its rows were made with other versions:"):
+            run(pairs=pairs[:2])
+    path = pairs[0].moving.labels
+    write_scan(path, np.roll(np.asarray(nib.load(path).dataobj), 1, 0))
+    with pytest.raises(InputError, match="its rows were made with other inputs:"):
+        run(pairs=pairs[:2])
+    assert bytes_of(tmp_path / "out") == before
+    rows = run(pairs=pairs[:2], protocol=linear, overwrite=True)
+    assert [row["labels"] for row in rows] == ["linear"] * 2
+    assert rows[0]["dice"] != read_rows_of(before)[0]["dice"]
+    assert len(record_of(tmp_path / "out")["stages"]) == 2
+
+
+def read_rows_of(files: dict[str, bytes]) -> list[dict[str, str]]:
+    lines = files["pairs.csv"].decode().splitlines()
+    return [dict(zip(lines[0].split(","), x.split(","), strict=True)) for x in lines[1:]]
+
+
+def test_the_rows_of_another_command_stay(run, tmp_path):
+    """Even where results may be replaced: those are not this command's."""
+    for name in ("pairs.csv", "structures.csv", "benchmark.json"):
+        table(tmp_path / "out" / name, "dear")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="rows of another command: use another folder"):
+            run(overwrite=overwrite)
+    assert set(bytes_of(tmp_path / "out").values()) == {b"dear"}
+
+
+def test_rows_that_are_there_survive_a_wrong_request(run, tmp_path, study, monkeypatch):
+    """With --overwrite too: nothing goes before all is known to be right."""
+    run()
+    before = bytes_of(tmp_path / "out")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device cuda"):
+        run(overwrite=True, device="cuda")
+    pairs = pairs_of(study)
+    pairs[0].moving.path.unlink()
+    with pytest.raises(InputError, match=r"image .*p0\.nii\.gz: no such file"):
+        run(overwrite=True, pairs=pairs)
+    with pytest.raises(InputError, match="unknown model"):
+        evaluate(pairs, tmp_path / "none", tmp_path / "out", protocol=PROTOCOL, overwrite=True)
+    assert bytes_of(tmp_path / "out") == before
+
+
+def test_inputs_that_are_not_there_are_found_out_first(run, study, calls, tmp_path):
+    """Before anything is computed or written, whichever pair they belong to."""
+    pairs = pairs_of(study)
+    last = pairs[-1].fixed
+    for path, message in ((last.labels, "label map"), (last.path, "image")):
+        kept = path.read_bytes()
+        path.unlink()
+        with pytest.raises(InputError, match=rf"{message} .*{path.name}: no such file"):
+            run(pairs=pairs)
+        path.mkdir()
+        with pytest.raises(InputError, match=rf"{path.name}: cannot be read"):
+            run(pairs=pairs)
+        path.rmdir()
+        path.write_bytes(kept)
+    assert calls == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_stand_for_one_scan(study):
+    """A record by name would tell of one of them only."""
+    path = study / "t1" / "p0.nii.gz"
+    pairs = [
+        Pair(Subject("a", path), Subject("b", path)),
+        Pair(Subject("a", study / "t1" / "p1.nii.gz"), Subject("b", path)),
+    ]
+    with pytest.raises(InputError, match="'a' stands for two scans"):
+        inputs_of(pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("evaluate.json", "{", r"record .*evaluate\.json: cannot be read"),
+        ("evaluate.json", "[]", r"record .*evaluate\.json: a JSON object is wanted"),
+        ("pairs.csv", "method\nx\n", r"rows .*pairs\.csv: no column"),
+        ("structures.csv", None, r"rows .*structures\.csv: no such file"),
+    ],
+)
+def test_damaged_results_are_refused(run, study, tmp_path, name, text, message):
+    run(pairs=pairs_of(study)[:2])
+    path = tmp_path / "out" / name
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        run(pairs=pairs_of(study)[:2])
+
+
+def test_an_output_that_cannot_be(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="this is a file, a folder is wanted"):
+        run("file")
+
+
+# ------------------------------------------------------------------------------- Pairs that fail
+
+
+def test_one_pairs_trouble_is_not_the_others(run, study, tmp_path, monkeypatch):
+    """A scan that is all zero, a scan that is cut off after it was hashed, labels of another grid.
+
+    All the others are done, and no time of the failed ones is told.
+    """
+    pairs = pairs_of(study)
+    zero = pairs[0].moving.path  # p0
+    write_scan(zero, np.zeros((24, 24, 24), np.int16))
+    lines: list[str] = []
+    rows = {(row["moving"], row["fixed"]): row for row in run(progress=lines.append)}
+    failed = {key for key, row in rows.items() if row["status"] == "failed"}
+    assert failed == {key for key in rows if "p0" in key}
+    for key in failed:
+        side = "moving" if key[0] == "p0" else "fixed"
+        reason = f"{side} image {zero}: the image is all zero, there is nothing to align"[:200]
+        assert rows[key]["reason"] == reason
+        assert all(math.isnan(rows[key][c]) for c in (*TIMES, "dice", "folds", "local_ncc"))
+        assert f"small: {key[0]} -> {key[1]}: failed ({reason})" in lines
+    assert {r["status"] for key, r in rows.items() if key not in failed} == {"ok"}
+    structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
+    assert {(s["moving"], s["fixed"]) for s in structures} == rows.keys() - failed
+    record = record_of(tmp_path / "out")
+    assert record["warm_up_s"] > 0
+    assert [row["dice"] for row in record["pairs"]].count(None) == 4
+    assert summary(list(rows.values()))[1:] == ["small, retest: 0 of 2 pairs"]
+    again = run()
+    assert [row["status"] for row in again] == [row["status"] for row in rows.values()]
+
+
+def test_a_scan_that_is_cut_off_meanwhile(run, study, monkeypatch):
+    hashed = evaluation.inputs_of
+
+    def then_cut(pairs: list[Pair]) -> dict[str, Any]:
+        found = hashed(pairs)
+        cut(study / "t1" / "p1.nii.gz")
+        return found
+
+    monkeypatch.setattr(evaluation, "inputs_of", then_cut)
+    rows = run()
+    assert [r["status"] for r in rows] == ["failed", "failed", "ok", "ok", "failed", "failed"]
+    assert all("cut off" in r["reason"] for r in rows if r["status"] == "failed")
+
+
+def test_labels_that_do_not_fit(run, study):
+    """The registration is fine, but its overlap cannot be told."""
+    path = study / "labels" / "p2.nii.gz"
+    write_scan(path, np.ones((5, 5, 5), np.int16))
+    rows = run()
+    assert [r["status"] for r in rows] == ["ok", "ok", *["failed"] * 4]
+    assert all("p2.nii.gz: its grid" in r["reason"] for r in rows[2:])
+    assert all(math.isnan(r["deform_s"]) for r in rows[2:])
+
+
+def test_a_bug_is_told_with_its_name(run, study, monkeypatch):
+    def broken(*words: Any, **more: Any) -> None:
+        raise RuntimeError("out of\nmemory " + 300 * "x")
+
+    monkeypatch.setattr(evaluation, "register", broken)
+    rows = run(pairs=pairs_of(study)[:2])
+    assert [row["reason"][:29] for row in rows] == ["RuntimeError: out of memory x"[:29]] * 2
+    assert {len(row["reason"]) for row in rows} == {200}
+
+
+def test_the_other_way_fails(run, study, small_model, monkeypatch):
+    """A pair is scored without it, but for their consistency."""
+
+    def one_way(moving: Path, fixed: Path, **more: Any) -> Any:
+        if moving.name == "p1.nii.gz":
+            raise InputError("no")
+        return register(moving, fixed, **more)
+
+    monkeypatch.setattr(evaluation, "register", one_way)
+    first, second = run(pairs=pairs_of(study)[:2])
+    assert (first["status"], second["status"], second["reason"]) == ("ok", "failed", "no")
+    assert math.isnan(first["consistency_mm"])
+    assert first["inverse_error_mm"] > 0
+
+
+def test_registrations_are_let_go(run, monkeypatch):
+    """Of a couple two are needed, for some hundred MB each; of those before, none."""
+    alive: list[weakref.ref] = []
+    most = []
+
+    def watched(*paths: Path, **more: Any) -> Any:
+        most.append(sum(found() is not None for found in alive))
+        alive.append(weakref.ref(result := register(*paths, **more)))
+        return result
+
+    monkeypatch.setattr(evaluation, "register", watched)
+    run()
+    assert most == [0, 0, 1, 0, 1, 0, 1]
+
+
+# ---------------------------------------------------------------------------------- Small things
+
+
+def test_couples():
+    a, b, c = (Subject(name, Path(name)) for name in "abc")
+    pairs = [Pair(a, b), Pair(b, c), Pair(b, a), Pair(c, a)]
+    assert couples(pairs) == [[pairs[0], pairs[2]], [pairs[1]], [pairs[3]]]
+
+
+def row_of(**more: Any) -> Row:
+    row = failure(Pair(Subject("a", Path("a")), Subject("b", Path("b"))), "ok", "", "nearest")
+    return {**row, "method": "m", "folds": 31, "local_ncc": 0.5, **more}
+
+
+def test_a_line_of_a_row():
+    """Also of one that was read back, where numbers that are not there are NaN."""
+    assert line(row_of(dice=0.81234, deform_s=1.5)) == (
+        "m: a -> b: Dice 0.812, folds 31, local NCC 0.500, 1.50 s"
+    )
+    for nothing in ({}, {"dice": math.nan, "deform_s": math.nan}):
+        assert line(row_of(**nothing)) == "m: a -> b: folds 31, local NCC 0.500"
+    late = row_of(status="time limit", reason="stopped after 5 s")
+    assert line(late) == "m: a -> b: time limit (stopped after 5 s)"
+
+
+def test_means_of_rows():
+    """By method and kind, of what is there; NaN is nothing."""
+    rows = [
+        row_of(dice=0.8, folds=1, hd95_mm=math.nan),
+        row_of(dice=0.6, folds=2, hd95_mm=3.0),
+        row_of(status="failed", dice=math.nan, folds=math.nan),
+        row_of(kind="retest", folds=0, dice=math.nan),
+        row_of(method="n", kind="retest", status="failed"),
+    ]
+    assert summary(rows) == [
+        "m, inter: 2 of 3 pairs, Dice 0.7000, HD95 3.00 mm, folds 1.5, local NCC 0.500",
+        "m, retest: 1 of 1 pairs, folds 0.0, local NCC 0.500",
+        "n, retest: 0 of 1 pairs",
+    ]
+    assert summary([]) == []
+
+
+def test_records_are_json(tmp_path):
+    """NaN and infinity are null, keys are words; the file is whole or not there."""
+    record = {"a": math.nan, 2: [math.inf, (1.5, -math.inf)], "c": {"d": np.float64("nan")}}
+    write_record(tmp_path / "r.json", record)
+    text = (tmp_path / "r.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": None,
+        "2": [None, [1.5, None]],
+        "c": {"d": None},
+    }
+
+
+def test_a_sheet_drops_structures_of_no_pair(tmp_path):
+    """The rows of the pairs are written last: without one, a pair was not done."""
+    sheet = Sheet(tmp_path)
+    sheet.add("m", row_of(folds=2_345_678), [{"structure": "s", "moving": "a", "fixed": "b"}])
+    sheet.structures.append({"method": "m", "structure": "t", "moving": "b", "fixed": "a"})
+    sheet.write()
+    again = Sheet.open(tmp_path)
+    assert [s["structure"] for s in again.structures] == ["s"]
+    before = (tmp_path / "pairs.csv").read_bytes()
+    again.write()
+    assert (tmp_path / "pairs.csv").read_bytes() == before
+    assert b"2345678" in before
+    pair = Pair(Subject("a", Path("a")), Subject("b", Path("b")))
+    assert again.holds("m", pair)
+    assert not again.holds("n", pair)
+    assert not again.holds("m", Pair(pair.fixed, pair.moving))
+
+
+def test_a_sheet_forgets(tmp_path):
+    sheet = Sheet(tmp_path)
+    for method, fixed, status in (("m", "b", "ok"), ("m", "c", "failed"), ("n", "c", "failed")):
+        about = {"moving": "a", "fixed": fixed}
+        row = row_of(**about, status=status, method=method)
+        sheet.add(method, row, [{"structure": "s", **about}])
+    a, b, c = (Subject(name, tmp_path / name) for name in "abc")
+    sheet.forget_failures("m", [Pair(a, b)])
+    assert [(r["method"], r["fixed"]) for r in sheet.pairs] == [("m", "b"), ("m", "c"), ("n", "c")]
+    sheet.forget_failures("m", [Pair(a, b), Pair(a, c)])
+    assert [(r["method"], r["fixed"]) for r in sheet.pairs] == [("m", "b"), ("n", "c")]
+
+
+def test_begin_compares_settings(tmp_path):
+    settings = {"a": [1, (2, math.nan)], "b": {"c": 1}}
+    assert begin(tmp_path / "new", "r.json", settings, overwrite=False).pairs == []
+    write_record(tmp_path / "r.json", settings | {"more": 1})
+    assert begin(tmp_path, "r.json", settings, overwrite=False).pairs == []
+    with pytest.raises(InputError, match="made with other a and b:"):
+        begin(tmp_path, "r.json", {"a": 1, "b": 2, "more": 1}, overwrite=False)
+
+
+# ------------------------------------------------------------------------------------ The command
+
+
+@pytest.fixture
+def words(study: Path, small_model: Path, tmp_path: Path) -> list[object]:
+    """Those of the command for the study."""
+    named = table(study / "s.csv", "value,structure\n1,a\n2,a\n3,b\n4,\n")
+    return [
+        *("evaluate", study / "people.csv", "--scan", "t1/p{id}.nii.gz"),
+        *("--labels", "labels/p{id}.nii.gz", "--structures", named, "--model", small_model),
+        *("-o", tmp_path / "out"),
+    ]
+
+
+def test_the_command(cli, words, whole, tmp_path):
+    """Prints a line for each pair and the means; the rows are those of the function."""
+    done = cli(*words)
+    rows = read_rows(whole / "pairs.csv", PAIR_COLUMNS)
+    assert (done.code, done.err) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    lines = done.out.splitlines()
+    assert [x.partition(": Dice")[0] for x in lines[:6]] == [
+        f"small: {row['moving']} -> {row['fixed']}" for row in rows
+    ]
+    inter, retest = (
+        np.mean([r["dice"] for r in rows if r["kind"] == kind]) for kind in ("inter", "retest")
+    )
+    assert lines[6].startswith(f"small, inter: 4 of 4 pairs, Dice {inter:.4f}, Dice-regions ")
+    assert lines[7].startswith(f"small, retest: 2 of 2 pairs, Dice {retest:.4f}, ")
+    assert lines[8:] == [str(tmp_path / "out" / "pairs.csv")]
+    assert differing(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS), rows) <= TIMES
+    again = cli(*words)
+    assert (again.code, again.out.splitlines()) == (0, lines[6:])
+
+
+def test_options_of_the_command(cli, words, study, tmp_path):
+    """What they choose, by the rows and the record."""
+    chosen = "--kind", "inter", "--first", "3", "--resampling", "linear", "--regions", "2-3"
+    done = cli(*words, *chosen, "--no-cache", "--device", "cpu", "--split", "val")
+    assert (done.code, done.err) == (0, "")
+    rows = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
+    assert [(r["moving"], r["fixed"]) for r in rows] == [("p0", "p1"), ("p1", "p0"), ("p1", "p2")]
+    assert {(r["labels"], r["timed"], r["kind"]) for r in rows} == {("linear", "no", "inter")}
+    assert [math.isnan(r["consistency_mm"]) for r in rows] == [False, False, True]
+    protocol = record_of(tmp_path / "out")["protocol"]
+    assert protocol == {"structures": ["a", "b"], "regions": [[2, 3]], "labels": "linear"}
+    without = [w for w in words if w not in ("--structures", study / "s.csv")]
+    done = cli(*without, "--first", "2", "--overwrite")
+    assert done.code == 0
+    assert record_of(tmp_path / "out")["protocol"]["structures"] == ["1", "2", "3", "4"]
+    structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
+    assert len(structures) == 8
+
+
+def test_answers_are_refined(cli, words, run, tmp_path):
+    plain, refined = run("plain"), run("refined", refine=6)
+    assert {row["method"] for row in refined} == {"small+refine"}
+    assert record_of(tmp_path / "refined")["refine"] == 6
+    for before, after in zip(plain, refined, strict=True):
+        assert after["local_ncc"] > before["local_ncc"] + 0.01
+    done = cli(*words, "--refine", "6")
+    assert done.code == 0
+    both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "refined")]
+    assert differing(*both) <= TIMES
+
+
+def test_deformations_are_smoothed(cli, words, run, tmp_path):
+    """Refined ones are; a model that decides by itself is refused before anything is written."""
+    rough, smooth = (run(f"s{s}", refine=6, smoothness=s) for s in (1.0, 3.0))
+    assert record_of(tmp_path / "s3.0")["smoothness"] == 3
+    for one, other in zip(rough, smooth, strict=True):
+        assert other["std_log_jacobian"] < 0.9 * one["std_log_jacobian"]
+    assert cli(*words, "--refine", "6", "--smoothness", "3").code == 0
+    both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "s3.0")]
+    assert differing(*both) <= TIMES
+    refused = cli(*words, "--smoothness", "3", "--overwrite")
+    assert refused.code == 2
+    assert "model small decides on it by itself" in refused.err
+    assert read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS) == both[0]
+
+
+def test_structures_without_a_table_are_those_of_the_maps(study):
+    assert values_of(pairs_of(study)) == {1, 2, 3, 4}
+
+
+def test_a_failed_pair_is_exit_code_3(cli, words, study, tmp_path):
+    """Every time that the rows are looked at."""
+    write_scan(study / "t1" / "p0.nii.gz", np.zeros((24, 24, 24), np.int16))
+    for _ in range(2):
+        done = cli(*words)
+        assert (done.code, done.err) == (3, "")
+        assert "small, inter: 2 of 4 pairs, Dice" in done.out
+        assert "small, retest: 0 of 2 pairs" in done.out.splitlines()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--split", "tests"], "split 'tests': one of train, val, test and all"),
+        (["--kind", "both"], "kind 'both': inter, retest or all is wanted"),
+        (["--regions", "4-x"], "regions '4-x': label values are wanted"),
+        (["--regions", "5-4"], "regions '5-4'"),
+        (["--first", "0"], "--first"),
+        (["--resampling", "cubic"], "cubic"),
+        (["--device", "tpu"], "tpu"),
+        (["--model", "no-such-model"], "unknown model 'no-such-model'"),
+        (["--structures", "none.csv"], "none.csv: no such file"),
+        (["--scan", "{scan}"], "no 'scan' for '{scan}'; there are id, person"),
+        (["--labels", "labels/{id}.nii.gz"], "labels/0.nii.gz: no such file"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_wrong_words(refuses, words, more, said):
+    assert said in refuses(*words, *more)
+
+
+def test_wrong_tables(refuses, words, study, tmp_path):
+    words = [w for w in words if not isinstance(w, str) or "{id}" not in w]
+    words = [w for w in words if w not in ("--scan", "--labels")]
+    for text, said in (
+        ("moving,fixed\nt1/p0.nii.gz,\n", "list.csv row 2: it names no fixed scan"),
+        ("moving,fixed\nt1/p0.nii.gz,t1/none.nii\n", "t1/none.nii: no such file"),
+        ("moving\nt1/p0.nii.gz\n", "no 'fixed' for"),
+        ("scan,split\nt1/p0.nii.gz,train\n", "there is no pair in split test"),
+    ):
+        words[1] = table(study / "list.csv", text)
+        assert said in refuses(*words)
+    words[1] = tmp_path / "nothing.csv"
+    assert f"pairs {tmp_path / 'nothing.csv'}: no such file or folder" in refuses(*words)
+
+
+def test_the_command_does_not_mix_rows(cli, refuses, words, tmp_path):
+    assert cli(*words, "--first", "2").code == 0
+    said = refuses(*words, "--first", "2", "--resampling", "linear")
+    assert "made with other protocol: use --overwrite" in said
+    assert "made with other inputs: use --overwrite" in refuses(*words, "--first", "3")
+    assert cli(*words, "--first", "3", "--overwrite").code == 0
+    assert len(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)) == 3
+
+
+def test_help_names_the_options(cli):
+    text = cli("evaluate", "--help").out
+    promised = "PAIRS -o --model --split --kind --scan --labels --structures --regions --resampling"
+    promised += " --first --device --cache --no-cache --retry --overwrite"
+    assert [name for name in promised.split() if name not in text] == []

@@ -1,0 +1,572 @@
+"""Numbers of registrations that are known: what a row says is what closed forms say."""
+
+import importlib.util
+import math
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from cohorts import cut, table, write_scan
+from phantoms import blobs, homogeneous, label_map, rotation, smooth_field
+from scipy import ndimage
+
+from voxwarp.data.pairs import Pair, Subject
+from voxwarp.data.structures import Table
+from voxwarp.errors import InputError
+from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row
+from voxwarp.evaluation.scoring import (
+    Case,
+    Found,
+    Protocol,
+    measure,
+    ranges,
+    read_case,
+    read_landmarks,
+    values_of,
+)
+from voxwarp.space.grid import Grid
+from voxwarp.space.transform import Affine, Chain, Warp
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = (28, 30, 32)
+SPACING = (2.0, 1.5, 1.0)
+AFFINE = homogeneous(np.diag(SPACING), (-20, 5, 11))
+GRID = Grid(SHAPE, AFFINE)
+OF_REGIONS = "4-41,44-45,47-62,65-68,70-73,75-207"
+
+
+def texture(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """A brain of 1 to 200 within zeros, float32, 4 voxels from the border."""
+    image = np.zeros(shape, np.float32)
+    inside = tuple(slice(4, n - 4) for n in shape)
+    image[inside] = 1 + 199 * blobs(seed, image[inside].shape, count=60)
+    return image
+
+
+def box(corner: tuple[int, ...], size: tuple[int, ...], value: int = 1) -> np.ndarray:
+    data = np.zeros(SHAPE, np.int16)
+    data[tuple(slice(c, c + n) for c, n in zip(corner, size, strict=True))] = value
+    return data
+
+
+def subject(folder: Path, name: str, image: np.ndarray, labels=None, **more) -> Subject:
+    affine = more.pop("affine", AFFINE)
+    path = write_scan(folder / f"{name}.nii.gz", image, affine)
+    if labels is not None:
+        labels = write_scan(folder / f"{name}_seg.nii.gz", labels, affine)
+    return Subject(name, path, labels, more.pop("person", name), **more)
+
+
+def case_of(folder: Path, moving=None, fixed=None, image: np.ndarray | None = None) -> Case:
+    """Two scans that look the same; their label maps, or none."""
+    image = texture() if image is None else image
+    sides = subject(folder, "m", image, moving), subject(folder, "f", image, fixed)
+    return read_case(Pair(*sides))
+
+
+def structures(*values: int) -> Table:
+    return Table([f"s{v}" for v in values], {v: i for i, v in enumerate(values, 1)})
+
+
+def warp_of(voxels: np.ndarray, grid: Grid = GRID) -> Warp:
+    """From a displacement (3, X, Y, Z) in voxels."""
+    mm = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], voxels)
+    return Warp(mm.astype(np.float32), grid)
+
+
+STILL = warp_of(np.zeros((3, *SHAPE)))
+
+
+def found(*steps: Affine | Warp, inverse=None) -> Found:
+    return Found(Chain([STILL, *steps]), STILL, inverse)
+
+
+def shift(*mm: float) -> Affine:
+    return Affine(homogeneous(np.eye(3), mm))
+
+
+def about_the_middle(matrix: np.ndarray, mm=(0, 0, 0)) -> Affine:
+    middle = GRID.to_world((np.array(SHAPE) - 1) / 2)
+    return Affine(homogeneous(matrix, middle - matrix @ middle + mm))
+
+
+def rowed(case: Case, result: Found, protocol: Protocol | None = None, swapped=None) -> Row:
+    return measure(case, result, protocol or Protocol(structures(1)), swapped)[0]
+
+
+# ------------------------------------------------------------------------------- What is known
+
+
+def test_nothing_moved(tmp_path):
+    """The best there is; sizes are those of voxels of 2 x 1.5 x 1 mm."""
+    labels = label_map(3, SHAPE, (4, 10, 11, 49))
+    protocol = Protocol(Table(["a", "b"], {4: 1, 10: 2, 11: 2}))
+    row, parts = measure(
+        case_of(tmp_path, labels, labels), found(inverse=STILL), protocol, Chain([STILL])
+    )
+    perfect = {"dice": 1, "dice_regions": 1, "hd95_mm": 0, "surface_mm": 0}
+    perfect |= {"folds": 0, "folds_percent": 0, "folds_any": 0, "nondiffeomorphic_percent": 0}
+    perfect |= {"std_log_jacobian": 0, "inverse_error_mm": 0, "consistency_mm": 0}
+    assert {column: row[column] for column in perfect} == perfect
+    assert row["minimum_determinant"] == pytest.approx(1)
+    assert row["correlation"] == pytest.approx(1)
+    assert row["local_ncc"] == pytest.approx(1, abs=1e-3)
+    assert math.isnan(row["tre_mm"])
+    counts = [(labels == 4).sum(), np.isin(labels, (10, 11)).sum()]
+    assert [part["structure"] for part in parts] == ["a", "b"]
+    assert [part["fixed_ml"] for part in parts] == pytest.approx([n * 3 / 1000 for n in counts])
+    assert all((p["dice"], p["hd95_mm"], p["surface_mm"]) == (1, 0, 0) for p in parts)
+
+
+def test_columns(tmp_path):
+    """All that there are, but for those of the method."""
+    labels = label_map(3, SHAPE)
+    case = case_of(tmp_path, labels, labels)
+    row, parts = measure(case, found(inverse=STILL), Protocol(structures(4, 10)), Chain([STILL]))
+    others = {"method", "reason", "first_s", "affine_s", "deform_s", "whole_s", "memory_mb"}
+    assert set(PAIR_COLUMNS) - row.keys() == others | {"device", "threads", "timed"}
+    assert all(part.keys() | {"method"} == set(STRUCTURE_COLUMNS) for part in parts)
+    about = {"kind": "inter", "moving": "m", "fixed": "f", "labels": "nearest"}
+    assert about | {"moving_person": "m", "fixed_person": "f", "status": "ok"} | row == row
+    assert all(about | part == part for part in parts)
+
+
+def test_a_box_that_is_elsewhere(tmp_path):
+    """2 of 12 voxels of 2 mm apart: Dice 10/12; its ends stand 4 mm apart, the sides do not.
+
+    The mean distance is that of two boxes (24 x 21 x 16 mm) in closed form: over a surface, ends
+    are 4 mm away (where no side is nearer), a stretch of 4 mm of the sides 2 mm on average.
+    """
+    moving, fixed = box((8, 8, 8), (12, 14, 16)), box((6, 8, 8), (12, 14, 16))
+    case = case_of(tmp_path, moving, fixed)
+    row, (part,) = measure(case, found(), Protocol(structures(1)))
+    assert row["dice"] == part["dice"] == pytest.approx(10 / 12)
+    assert row["hd95_mm"] == part["hd95_mm"] == pytest.approx(4)
+    a, b, c, t = 24.0, 21.0, 16.0, 4.0
+    sides = (np.linspace(0, length, 201) for length in (b, c))
+    depth = np.minimum.outer(*(np.minimum(x, x[::-1]) for x in sides))  # of the end inside
+    inner = np.minimum(depth, t).mean() * b * c
+    mean = (t * b * c + inner + 2 * (b + c) * t * t / 2) / (2 * (a * b + b * c + c * a))
+    assert row["surface_mm"] == part["surface_mm"] == pytest.approx(mean, rel=0.1)
+    assert part["fixed_ml"] == pytest.approx(12 * 14 * 16 * 3 / 1000)
+    exact = rowed(case, found(shift(4, 0, 0)))
+    assert (exact["dice"], exact["hd95_mm"], exact["surface_mm"]) == (1, 0, 0)
+    worse = rowed(case, found(shift(-4, 0, 0)))
+    assert worse["dice"] == pytest.approx(8 / 12)
+
+
+def test_images_are_compared_in_the_fixed_brain_after_the_motion(tmp_path):
+    """A scan moved by whole voxels comes back as it was; the wrong way it is unlike."""
+    image = texture(1)
+    moved = np.roll(image, (2, -1, 3), (0, 1, 2))
+    case = read_case(Pair(subject(tmp_path, "m", moved), subject(tmp_path, "f", image)))
+    there = shift(4, -1.5, 3)
+    right, wrong = rowed(case, found(there)), rowed(case, found(there.inverse()))
+    assert right["correlation"] == pytest.approx(1, abs=1e-5)
+    assert right["local_ncc"] == pytest.approx(1, abs=1e-3)
+    unmoved = rowed(case, found())
+    assert wrong["correlation"] < unmoved["correlation"] < 0.9
+    assert wrong["local_ncc"] < unmoved["local_ncc"] < 0.9
+
+
+def test_intensities_do_not_matter(tmp_path):
+    """Scale and offset of a scan's intensities are the scanner's."""
+    image, labels = texture(1), None
+    z_scored = np.where(image > 0, (image - image.mean()) / image.std(), 0).astype(np.float32)
+    pair = Pair(subject(tmp_path, "m", 7 * image, labels), subject(tmp_path, "f", z_scored))
+    row = rowed(read_case(pair), found())
+    assert row["correlation"] > 0.99
+
+
+def test_errors_of_inverses_are_mm(tmp_path):
+    case = case_of(tmp_path)
+    there = shift(3, -4, 12)
+    row = rowed(case, found(there, inverse=there.inverse()), swapped=shift(-3, 4, -11))
+    assert row["inverse_error_mm"] == pytest.approx(0, abs=1e-9)
+    assert row["consistency_mm"] == pytest.approx(1)
+    row = rowed(case, found(there, inverse=shift(0, 0, 0)))
+    assert row["inverse_error_mm"] == pytest.approx(13)
+    assert "consistency_mm" not in row
+    assert "inverse_error_mm" not in rowed(case, found(there))
+
+
+def test_folds_are_counted(tmp_path):
+    """x goes back where φ does; by hand: differences of φ along x, nothing along y and z."""
+    phi = np.arange(SHAPE[0], dtype=float)
+    phi[10:16] = [10, 14, 13, 12.5, 11, 15]
+    voxels = np.zeros((3, *SHAPE))
+    voxels[0] = (phi - np.arange(SHAPE[0]))[:, None, None]
+    warp = warp_of(voxels)
+    image = texture()
+    case = case_of(tmp_path, image=image)
+    row = rowed(case, Found(warp, warp))
+    brain = (image > 0).sum(axis=(1, 2)) / (image > 0).sum()  # share of the brain by x
+    central, ahead = np.gradient(phi), np.diff(phi, append=phi[-1] + 1)
+    behind = np.diff(phi, prepend=phi[0] - 1)
+    assert row["folds_percent"] == pytest.approx(100 * brain[central <= 0].sum())
+    assert row["folds"] == round(brain[central <= 0].sum() * (image > 0).sum()) > 0
+    any_ = (central <= 1e-6) | (ahead <= 1e-6) | (behind <= 1e-6)
+    assert row["folds_any"] == round(brain[any_].sum() * (image > 0).sum()) > row["folds"]
+    assert row["minimum_determinant"] == pytest.approx(central.min(), abs=1e-5)
+    turned = (np.maximum(-ahead, 0) + np.maximum(-behind, 0)) / 2
+    assert row["nondiffeomorphic_percent"] == pytest.approx(100 * (turned * brain).sum(), rel=1e-4)
+    unfolded = central > 0
+    logs = np.log(central[unfolded])
+    weights = brain[unfolded] / brain[unfolded].sum()
+    spread = np.sqrt((weights * logs**2).sum() - (weights * logs).sum() ** 2)
+    assert row["std_log_jacobian"] == pytest.approx(spread, rel=1e-3)
+
+
+def test_folds_outside_of_the_brain_do_not_count(tmp_path):
+    voxels = np.zeros((3, *SHAPE))
+    voxels[1, :, :2] = 5 * np.array([1, -1])[:, None]
+    warp = warp_of(voxels)
+    row = rowed(case_of(tmp_path), Found(warp, warp))
+    assert row["folds"] == row["folds_any"] == row["nondiffeomorphic_percent"] == 0
+    given = np.zeros(SHAPE, bool)
+    given[4:9, 0:3, 5:9] = True
+    pair = case_of(tmp_path).pair
+    assert rowed(read_case(pair, given), Found(warp, warp))["folds_any"] > 0
+
+
+# ---------------------------------------------------------------------------------- Structures
+
+
+def test_structures_of_one_map_or_of_none(tmp_path):
+    """In one map: Dice 0 and no distance; in neither: no row, and no part in the mean."""
+    moving = box((5, 5, 5), (4, 4, 4), 1) + box((15, 15, 15), (4, 4, 4), 2)
+    fixed = box((5, 5, 5), (4, 4, 4), 1) + box((15, 5, 5), (4, 4, 4), 3)
+    row, parts = measure(
+        case_of(tmp_path, moving, fixed), found(), Protocol(structures(1, 2, 3, 4))
+    )
+    assert [(p["structure"], p["dice"]) for p in parts] == [("s1", 1), ("s2", 0), ("s3", 0)]
+    assert [math.isnan(p["hd95_mm"]) for p in parts] == [False, True, True]
+    assert [math.isnan(p["surface_mm"]) for p in parts] == [False, True, True]
+    assert [p["fixed_ml"] for p in parts] == pytest.approx([0.192, 0, 0.192])
+    assert row["dice"] == pytest.approx(1 / 3)
+    assert (row["hd95_mm"], row["surface_mm"]) == (0, 0)
+
+
+def test_a_structure_that_is_carried_out_of_the_scan(tmp_path):
+    labels = box((5, 5, 5), (4, 4, 4))
+    row, (part,) = measure(
+        case_of(tmp_path, labels, labels), found(shift(100, 0, 0)), Protocol(structures(1))
+    )
+    assert part["dice"] == row["dice"] == row["dice_regions"] == 0
+    assert math.isnan(part["hd95_mm"])
+    assert math.isnan(row["hd95_mm"])
+
+
+@pytest.mark.parametrize("sides", [(False, False), (True, False), (False, True)])
+def test_without_labels_of_both_there_is_no_overlap(tmp_path, sides):
+    labels = [box((5, 5, 5), (4, 4, 4)) if there else None for there in sides]
+    row, parts = measure(case_of(tmp_path, *labels), found(), Protocol(structures(1)))
+    assert parts == []
+    assert not {"dice", "dice_regions", "hd95_mm", "surface_mm"} & row.keys()
+    assert row["correlation"] == pytest.approx(1)
+
+
+def test_labels_that_are_no_structures(tmp_path):
+    """No row of a structure and no Dice, but of regions."""
+    labels = box((5, 5, 5), (4, 4, 4), 7)
+    for table_ in (structures(1, 2), structures()):
+        row, parts = measure(case_of(tmp_path, labels, labels), found(), Protocol(table_))
+        assert parts == []
+        assert math.isnan(row["dice"])
+        assert row["dice_regions"] == 1
+
+
+def test_maps_of_other_types_and_large_values(tmp_path):
+    moving, fixed = (box((5, 5, 5), (6, 6, 6), 1).astype(t) for t in (np.float32, np.uint8))
+    moving[moving == 1] = 2035
+    fixed = fixed.astype(np.int32) * 2035
+    row = rowed(case_of(tmp_path, moving, fixed), found(), Protocol(structures(2035)))
+    assert (row["dice"], row["dice_regions"]) == (1, 1)
+
+
+@pytest.mark.parametrize("labels", ["nearest", "linear"])
+def test_labels_are_carried_as_the_protocol_says(tmp_path, labels):
+    """By SciPy: the nearest voxel's label, or the largest of the interpolated indicators."""
+    moving, fixed = (label_map(5, SHAPE, (1, 2, 3)) for _ in range(2))
+    motion = about_the_middle(rotation(4, -6, 8), (1.3, -2.1, 0.7))
+    at = GRID.to_voxel(motion.map(GRID.nodes()))
+    at = np.moveaxis(at, -1, 0)
+    if labels == "nearest":
+        moved = ndimage.map_coordinates(moving, at, order=0, mode="grid-constant")
+    else:
+        soft = [
+            ndimage.map_coordinates(
+                (moving == v).astype(float), at, order=1, mode="grid-constant", cval=v == 0
+            )
+            for v in range(4)
+        ]
+        moved = np.argmax(soft, axis=0)
+    row, parts = measure(
+        case_of(tmp_path, moving, fixed), found(motion), Protocol(structures(1, 2, 3), None, labels)
+    )
+    by_hand = [
+        2 * ((moved == v) & (fixed == v)).sum() / ((moved == v).sum() + (fixed == v).sum())
+        for v in (1, 2, 3)
+    ]
+    assert [part["dice"] for part in parts] == pytest.approx(by_hand, abs=1e-9)
+    assert row["dice"] == row["dice_regions"] == pytest.approx(np.mean(by_hand))
+    assert 0.05 < row["dice"] < 0.95
+    assert {row["labels"], *(part["labels"] for part in parts)} == {labels}
+
+
+# ------------------------------------------------------------------------------------- Regions
+
+
+def regions_of(folder: Path, sizes: dict[int, tuple[int, int]], regions=None) -> float:
+    """Dice-regions of bars that begin at one place in both maps and are as long as said."""
+    moving, fixed = np.zeros(SHAPE, np.int32), np.zeros(SHAPE, np.int32)
+    for i, (value, lengths) in enumerate(sizes.items()):
+        for data, length in zip((moving, fixed), lengths, strict=True):
+            plane = np.zeros(SHAPE[1] * SHAPE[2], np.int32)
+            plane[:length] = value
+            data[2 * i] = plane.reshape(SHAPE[1:])
+    case = case_of(folder, moving, fixed)
+    return rowed(case, found(), Protocol(structures(1), regions))["dice_regions"]
+
+
+def test_regions_of_50_voxels_in_both_maps_count(tmp_path):
+    assert regions_of(tmp_path, {4: (50, 100)}) == pytest.approx(100 / 150)
+    sizes = {4: (50, 100), 5: (49, 60), 6: (60, 49), 7: (60, 0), 8: (0, 60), 9: (80, 80)}
+    assert regions_of(tmp_path, sizes) == pytest.approx((100 / 150 + 1) / 2)
+    assert math.isnan(regions_of(tmp_path, {4: (49, 49)}))
+
+
+def test_regions_are_those_of_the_ranges(tmp_path):
+    sizes = {3: (50, 60), 4: (50, 70), 41: (50, 80), 42: (50, 90), 44: (50, 100), 207: (60, 60)}
+    each = {value: 2 * min(n) / sum(n) for value, n in sizes.items()}
+    for text, values in {
+        "4-41": (4, 41),
+        "4-41,44": (4, 41, 44),
+        "3,42-300": (3, 42, 44, 207),
+        "4,4-4,4-41": (4, 41),
+    }.items():
+        wanted = np.mean([each[value] for value in values])
+        assert regions_of(tmp_path, sizes, ranges(text)) == pytest.approx(wanted)
+    assert math.isnan(regions_of(tmp_path, sizes, ranges("43,45-100")))
+    assert regions_of(tmp_path, sizes) == pytest.approx(np.mean(list(each.values())))
+
+
+def test_regions_are_measured_before_anything_is_warped(tmp_path):
+    """A region that shrinks in the warp counts; one that only grows in it does not."""
+    small, large = box((12, 12, 12), (3, 4, 4), 5), box((4, 4, 20), (4, 4, 4), 6)
+    labels = small + large
+    zoom = about_the_middle(0.5 * np.eye(3))
+    row = rowed(case_of(tmp_path, labels, labels), found(zoom), Protocol(structures(1)))
+    at = np.moveaxis(GRID.to_voxel(zoom.map(GRID.nodes())), -1, 0)
+    moved = ndimage.map_coordinates(labels, at, order=0)
+    assert (moved == 5).sum() >= 50 > (small == 5).sum()
+    both = 2 * ((moved == 6) & (labels == 6)).sum() / ((moved == 6).sum() + 64)
+    assert row["dice_regions"] == pytest.approx(both)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("4", [(4, 4)]),
+        ("4-41,44,47-62", [(4, 41), (44, 44), (47, 62)]),
+        (" 4 - 41 , 044 ", [(4, 41), (44, 44)]),
+        ("1003-2035", [(1003, 2035)]),
+    ],
+)
+def test_ranges(text, found):
+    assert ranges(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "4,", "4-", "-4", "4-5-6", "a", "4;5", "4 5", "1.5", "41-4", "9" * 10, "4–5"]
+)
+def test_wrong_ranges(text):
+    with pytest.raises(InputError, match=r"regions .*: label values are wanted"):
+        ranges(text)
+
+
+def evaluate_pairs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "evaluate_pairs", ROOT / "benchmarks" / "evaluate_pairs.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_protocol_of_the_earlier_benchmark(tmp_path):
+    """Dice-30 and Dice-regions as benchmarks/evaluate_pairs.py has them, on many odd regions."""
+    script = evaluate_pairs()
+    rng = np.random.default_rng(1)
+    values = [2, 3, 4, 5, 41, 42, 43, 44, 45, 46, 47, 63, 64, 69, 74, 75, 120, 206, 207, 208]
+    seeds, maps = rng.integers(0, SHAPE, (60, 3)), []
+    for moved in (seeds, seeds + rng.integers(-1, 2, seeds.shape)):
+        at = np.stack(np.indices(SHAPE), -1)[..., None, :]
+        cells = np.array(values * 3)[np.square(at - moved).sum(-1).argmin(-1)]
+        maps.append(np.where(texture() > 0, cells, 0).astype(np.int16))
+    rows = [f"{v},{'' if v % 5 == 0 else f'structure {v % 7}'}" for v in values]
+    named = script.structures(table(tmp_path / "l.csv", "value,structure\n" + "\n".join(rows)))
+    warp = warp_of(smooth_field(2, SHAPE, amplitude=2.0)[0].numpy())
+    motion = about_the_middle(rotation(3, 2, -4), (1, -2, 0.5))
+    case = case_of(tmp_path, *maps)
+    result = Found(Chain([warp, motion]), warp)
+    row = rowed(case, result, Protocol(named, ranges(OF_REGIONS)))
+    moved = script.resample(
+        case.moving_labels, case.fixed.grid, result.transform, interpolation="nearest"
+    ).data
+    regions = script.large_regions(*maps)
+    assert 5 < len(regions) < 15
+    assert row["dice"] == pytest.approx(script.dice_30(moved, maps[1], named), abs=1e-12)
+    assert row["dice_regions"] == pytest.approx(
+        script.dice_regions(moved, maps[1], regions), abs=1e-12
+    )
+    folds = script.jacobian_statistics(warp, case.fixed.data != 0)
+    assert (row["folds"], row["folds_percent"]) == (folds["folds"], folds["folds_percent"])
+    assert 0.3 < row["dice_regions"] < 0.9
+
+
+# ----------------------------------------------------------------------------------- Landmarks
+
+
+def with_landmarks(folder: Path, moving: str, fixed: str) -> Case:
+    paths = (table(folder / f"{name}.csv", text) for name, text in (("m", moving), ("f", fixed)))
+    sides = (
+        subject(folder, name, texture(), landmarks=path)
+        for name, path in zip(("m", "f"), paths, strict=True)
+    )
+    return read_case(Pair(*sides))
+
+
+def test_landmarks_are_matched_by_name(tmp_path):
+    """In any order; those that one side lacks are left out. Errors of 5 and 13 mm."""
+    fixed = "name,x,y,z\nAC,0,0,0\nPC,1,1,1\nonly here,9,9,9\n"
+    moving = "z,label,y,x,note\n14,PC,-3,4,far\n2,AC,4,13,\n0,other,0,0,\n"
+    case = with_landmarks(tmp_path, moving, fixed)
+    there = shift(10, 0, 2)  # AC to (10, 0, 2), PC to (11, 1, 3)
+    errors = [np.linalg.norm([13 - 10, 4 - 0, 2 - 2]), np.linalg.norm([4 - 11, -3 - 1, 14 - 3])]
+    assert errors[0] == 5
+    assert rowed(case, found(there))["tre_mm"] == pytest.approx(np.mean(errors))
+
+
+def test_landmarks_without_names_are_matched_by_row(tmp_path):
+    case = with_landmarks(tmp_path, "x,y,z\n1,0,0\n\n0,2,0\n", "x,y,z\n0,0,0\n0,0,0\n")
+    assert rowed(case, found())["tre_mm"] == pytest.approx(1.5)
+    assert rowed(case, found(shift(1, 0, 0)))["tre_mm"] == pytest.approx(math.sqrt(5) / 2)
+
+
+def test_landmarks_of_one_side_tell_nothing(tmp_path):
+    path = table(tmp_path / "f.csv", "x,y,z\n0,0,0\n")
+    sides = subject(tmp_path, "m", texture()), subject(tmp_path, "f", texture(), landmarks=path)
+    assert math.isnan(rowed(read_case(Pair(*sides)), found())["tre_mm"])
+
+
+def test_landmarks_that_share_no_name_are_refused(tmp_path):
+    case = with_landmarks(tmp_path, "x,y,z,n\n0,0,0,a\n", "x,y,z,n\n0,0,0,b\n")
+    with pytest.raises(InputError, match=r"landmarks .*m\.csv: none is called as one of .*f\.csv"):
+        rowed(case, found())
+
+
+def test_landmarks_are_read_again_when_they_change(tmp_path):
+    path = table(tmp_path / "l.csv", "x,y,z\n1,2,3\n")
+    assert read_landmarks(path) == {"1": (1, 2, 3)}
+    table(path, "x,y,z\n3,2,1\n")
+    assert read_landmarks(path) == {"1": (3, 2, 1)}
+
+
+WRONG_LANDMARKS = {
+    "": "there are none in it",
+    "x,y,z\n": "there are none in it",
+    "x,y\n1,2\n": "row 2: x, y, z are wanted",
+    "X,Y,Z\n1,2,3\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,2,three\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,2,3\n1,2\n": "row 3: x, y, z are wanted",
+    "x,y,z\n1,2,3\n\n1,,3\n": "row 4: x, y, z are wanted",
+    "x,y,z\n1,2,nan\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,inf,2\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,2,3,\n1,2,3,\n": "row 2: .* as many fields as in row 1",
+    "x,y,z,name\n1,2,3\n": "row 2: .* as many fields as in row 1",
+    "n,x,y,z\na,1,2,3\nb,1,2,3\na ,4,5,6\n": "row 4: 'a' is there already",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_LANDMARKS)
+def test_wrong_landmarks(tmp_path, text):
+    path = table(tmp_path / "l.csv", text)
+    with pytest.raises(InputError, match=rf"landmarks .*l\.csv(, |: ){WRONG_LANDMARKS[text]}"):
+        read_landmarks(path)
+
+
+def test_landmarks_that_cannot_be_read(tmp_path):
+    (tmp_path / "image.nii").write_bytes(b"\xff\xfe\x00\xff")
+    for name in ("none.csv", ".", "image.nii"):
+        with pytest.raises(InputError, match=r"landmarks .*: cannot be read"):
+            read_landmarks(tmp_path / name)
+
+
+# ------------------------------------------------------------------------------------- Reading
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    """A second evaluation in one session must not tell of the files of the first."""
+    labels = box((5, 5, 5), (4, 4, 4))
+    case = case_of(tmp_path, labels, labels)
+    assert rowed(case, found())["dice"] == 1
+    again = read_case(case.pair)
+    assert again.moving is case.moving  # remembered
+    write_scan(case.pair.moving.labels, np.roll(labels, 2, 0), AFFINE)
+    os.utime(case.pair.moving.labels, ns=(1, 1))
+    assert rowed(read_case(case.pair), found())["dice"] == pytest.approx(0.5)
+
+
+def test_broken_files_are_refused(tmp_path):
+    labels = box((5, 5, 5), (4, 4, 4))
+    pair = case_of(tmp_path, labels, labels).pair
+    cut(pair.fixed.labels)
+    with pytest.raises(InputError, match=r"label map .*f_seg\.nii\.gz: .* cut off"):
+        read_case(pair)
+    write_scan(pair.fixed.labels, labels[1:], AFFINE)
+    with pytest.raises(InputError, match=r"label map .*f_seg\.nii\.gz: its grid"):
+        read_case(pair)
+    pair.moving.path.unlink()
+    with pytest.raises(InputError, match=r"image .*m\.nii\.gz: no such file"):
+        read_case(pair)
+
+
+def test_a_sheared_scan_is_read_as_register_reads_it(tmp_path):
+    """Onto right angles, with its labels: warps that register finds are on that grid."""
+    matrix = np.diag(SPACING)
+    matrix[0, 1] = 0.3
+    affine = homogeneous(matrix, (1, 2, 3))
+    labels = box((5, 5, 5), (10, 10, 10))
+    sides = [subject(tmp_path, n, texture(), labels, affine=affine) for n in "mf"]
+    case = read_case(Pair(*sides))
+    straight = Grid(SHAPE, affine).unsheared()
+    for volume in (case.moving, case.fixed, case.moving_labels, case.fixed_labels):
+        assert volume.grid.matches(straight)
+    assert case.brain.shape == case.fixed.grid.shape
+    still = warp_of(np.zeros((3, *case.fixed.grid.shape)), case.fixed.grid)
+    assert rowed(case, Found(still, still))["dice"] == 1
+
+
+def test_values_of_all_maps(tmp_path):
+    """Each once, of either side of any pair; 0 is none of them."""
+    subjects = [
+        subject(tmp_path, "a", texture(), box((5, 5, 5), (2, 2, 2), 2035)),
+        subject(tmp_path, "b", texture(), box((5, 5, 5), (2, 2, 2), 4)),
+        subject(tmp_path, "c", texture(), box((5, 5, 5), (2, 2, 2), 17)),
+        subject(tmp_path, "d", texture()),
+    ]
+    pairs = [Pair(subjects[0], subjects[3]), Pair(subjects[3], subjects[1])]
+    assert values_of(pairs) == {4, 2035}
+    assert values_of([]) == set()
+
+
+def test_what_was_counted_stands_in_records():
+    assert Protocol(structures(1, 2), [(4, 5)], "linear").described() == {
+        "structures": ["s1", "s2"],
+        "regions": [[4, 5]],
+        "labels": "linear",
+    }
+    assert Protocol(structures()).described()["regions"] == "all"

@@ -1,0 +1,418 @@
+"""Descent: it finds known deformations, its forces are derivatives, and nothing folds."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from phantoms import smooth_field, texture, texture_core
+from torch import Tensor
+
+from voxwarp.fields import field
+from voxwarp.fields.losses import local_ncc_map
+from voxwarp.networks import descent
+from voxwarp.networks.descent import (
+    Features,
+    Plan,
+    Stage,
+    _Correlation,
+    _Difference,
+    descend,
+    least_determinant,
+    levelled,
+    on_lattice,
+    unfolded,
+)
+
+SHAPE = (32, 36, 40)
+PLAN = Plan([Stage(4, 16), Stage(2, 20), Stage(1, 10)])
+ENDLESS = replace(PLAN, tolerance=-1.0)  # a stage takes all of its steps
+INNER = (..., *(slice(4, -4),) * 3)  # what the deformation does not carry beyond the lattice
+
+
+def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE, *, grain: float = 2.0) -> Tensor:
+    return torch.from_numpy(texture(seed, shape, grain=grain))[None, None]
+
+
+def pair(seed: int = 3, *, grain: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
+    """A moving image, the fixed one that a smooth displacement makes of it, and that."""
+    known = smooth_field(seed, SHAPE, amplitude=3.0).float()
+    moving = picture(seed, grain=grain)
+    return moving, field.warp(moving, known), known
+
+
+def length(displacement: Tensor) -> float:
+    """Mean length in the textured part, voxels."""
+    return float(displacement.norm(dim=1)[:, texture_core(SHAPE)].mean())
+
+
+def likeness(fixed: Tensor, moved: Tensor) -> float:
+    """Mean squared local correlation in the textured part."""
+    cc = local_ncc_map(fixed, moved, window=3)
+    return float(cc[0, 0, texture_core(fixed.shape[2:])].mean())
+
+
+def roughness(displacement: Tensor) -> float:
+    """The standard deviation of log J."""
+    return float(field.jacobian_determinant(displacement).log().std())
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The steps that are taken."""
+    taken: list[Tensor] = []
+
+    def noted(force: Tensor, length: float) -> Tensor:
+        taken.append(levelled(force, length))
+        return taken[-1]
+
+    monkeypatch.setattr(descent, "levelled", noted)
+    return taken
+
+
+# ------------------------------------------------------------------------------------- descend
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_known_deformation_is_found(seed: int) -> None:
+    moving, fixed, known = pair(seed)
+    found, _ = descend(moving, fixed, PLAN)
+    assert length(known) > 1.5
+    assert length(found - known) < 0.2 * length(known)
+    assert likeness(fixed, moving) < 0.7
+    assert likeness(fixed, field.warp(moving, found)) > 0.95
+
+
+def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
+    moving, fixed, _ = pair()
+    there, back = descend(moving, fixed, PLAN)
+    assert length(there) > 1.5
+    for one, other in ((there, back), (back, there)):
+        left = field.compose(one, other)[INNER].norm(dim=1)
+        assert left.mean() < 0.05
+        assert left.max() < 0.5
+    # The displacement with its sign turned is far from doing as well.
+    assert field.compose(there, -there)[INNER].norm(dim=1).mean() > 0.2
+
+
+def test_images_that_are_alike_move_hardly_and_not_for_long(steps: list[Tensor]) -> None:
+    image = picture()
+    there, back = descend(image, image, PLAN)
+    assert len(steps) <= 18 < sum(stage.steps for stage in PLAN.stages)
+    assert max(length(there), length(back)) < 0.15
+    assert likeness(image, field.warp(image, there)) > 0.99
+
+
+def test_images_of_nothing_do_not_move(steps: list[Tensor]) -> None:
+    nothing = torch.zeros(1, 1, *SHAPE)
+    for way in descend(nothing, nothing, PLAN):
+        assert torch.equal(way, torch.zeros(1, 3, *SHAPE))
+    assert len(steps) < 15
+
+
+def test_a_stage_ends_when_the_images_grow_no_more_alike(steps: list[Tensor]) -> None:
+    moving, fixed, _ = pair()
+    eager = replace(PLAN, tolerance=0.01)
+    taken = []
+    for plan in (eager, PLAN, ENDLESS):
+        steps.clear()
+        descend(moving, fixed, plan)
+        taken.append(len(steps))
+    assert taken[0] < taken[1] < taken[2] == 46
+
+
+def test_the_start_is_gone_on_from() -> None:
+    """A single step from the truth stays near it; from the identity it does not get there."""
+    moving, fixed, known = pair()
+    once = Plan([Stage(2, 1)])
+    start = known, field.invert(known)
+    near, inverse = descend(moving, fixed, once, start=start)
+    assert length(near - known) < 0.3 * length(known)
+    assert length(field.compose(near, inverse)) < 0.1
+    assert length(descend(moving, fixed, once)[0] - known) > 0.7 * length(known)
+
+
+@pytest.mark.parametrize("factors", [(1,), (2, 1), (4, 2)])
+def test_without_time_the_start_stays_but_for_its_averaging(factors: tuple[int, ...]) -> None:
+    moving, fixed, known = pair()
+    plan = Plan([Stage(f, 10) for f in factors])
+    start = known, field.invert(known)
+    past = time.monotonic() - 1
+    found, inverse = descend(moving, fixed, plan, start=start, until=past)
+    expected = F.avg_pool3d(known, factors[0]) / factors[0]
+    expected, _ = on_lattice(expected, expected, factors[0], 1)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert length(field.compose(found, inverse)) < 0.02
+    assert torch.equal(descend(moving, fixed, plan, until=past)[0], torch.zeros_like(found))
+
+
+def test_no_step_begins_that_would_not_be_done_in_time(
+    steps: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a second passes between two looks at the clock: in a step, and before the next one."""
+    seconds = iter(np.arange(0, 100, 0.5).tolist())
+    monkeypatch.setattr(descent, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    moving, fixed, _ = pair()
+    descend(moving, fixed, Plan([Stage(2, 10)], tolerance=-1.0), until=2.2)
+    assert len(steps) == 2  # begun at 0 and at 1; the next would go from 2 to 2.5
+
+
+def test_smoother_plans_give_smoother_deformations() -> None:
+    moving, fixed, _ = pair()
+    rough, plain, smooth = (
+        roughness(descend(moving, fixed, ENDLESS.smoother(factor))[0]) for factor in (0.5, 1, 4)
+    )
+    assert smooth < 0.8 * plain < 0.8 * rough
+    for factor in (0.5, 2.0):
+        other = PLAN.smoother(factor)
+        assert other.force_smoothing == factor * PLAN.force_smoothing
+        assert [s.smoothing / factor for s in other.stages] == [s.smoothing for s in PLAN.stages]
+        widths = {"smoothing": 0.0}
+        assert [replace(s, **widths) for s in other.stages] == [
+            replace(s, **widths) for s in PLAN.stages
+        ]
+
+
+def test_a_batch_is_registered_as_each_of_its_pairs_is() -> None:
+    pairs = [pair(seed)[:2] for seed in (1, 2)]
+    both = descend(*(torch.cat(images) for images in zip(*pairs, strict=True)), ENDLESS)
+    for number, each in enumerate(pairs):
+        for together, alone in zip(both, descend(*each, ENDLESS), strict=True):
+            torch.testing.assert_close(together[number : number + 1], alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("stages", "force_smoothing"),
+    [
+        ([Stage(4, 20, 0.0, 2.0), Stage(2, 20, 0.0, 2.0)], 0.0),
+        ([Stage(2, 20, 0.0, 1.0), Stage(1, 10, 0.0, 1.0)], 0.0),
+        ([Stage(1, 20, 0.2, 1.0)], 1.3),
+    ],
+)
+def test_nothing_folds_however_absurd_the_plan(
+    stages: list[Stage], force_smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images that have nothing to do with each other, and no smoothing."""
+    shape = (24, 28, 32)
+    images = picture(1, shape), picture(11, shape)
+    plan = Plan(stages, force_smoothing=force_smoothing, tolerance=-1.0)
+    assert least_determinant(descend(*images, plan)[0]).min() > 0
+    monkeypatch.setattr(descent, "unfolded", lambda displacement, **_: displacement)
+    assert least_determinant(descend(*images, plan)[0]).min() < 0
+
+
+@pytest.mark.parametrize("shape", [(32, 36, 42), (33, 36, 40)])
+def test_sides_that_are_no_multiples_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="multiples of 4"):
+        descend(torch.zeros(1, 1, *shape), torch.zeros(1, 1, *shape), PLAN)
+
+
+# ------------------------------------------------------------------------------------ features
+
+
+@pytest.mark.parametrize(("coarse", "grain"), [(1, 2.0), (2, 3.0)])
+def test_features_lead_where_intensities_say_nothing(coarse: int, grain: float) -> None:
+    """On coarser and on finer lattices than theirs; two maps, one of them the other's square."""
+    moving, fixed, known = pair(grain=grain)
+    flat = torch.full_like(moving, 0.5)
+    maps = [F.avg_pool3d(torch.cat([x, x.square()], dim=1), coarse) for x in (moving, fixed)]
+    alone, _ = descend(flat, flat, ENDLESS)
+    assert alone.abs().max() == 0
+    led, back = descend(flat, flat, ENDLESS, features=Features(*maps, weight=1.0))
+    assert length(led - known) < 0.25 * length(known)
+    assert length(field.compose(led, back)) < 0.05
+
+
+def test_features_of_no_weight_change_nothing() -> None:
+    moving, fixed, _ = pair()
+    maps = Features(moving.flip(2), fixed.flip(3), weight=0.0)
+    for plain, led in zip(
+        descend(moving, fixed, PLAN), descend(moving, fixed, PLAN, features=maps), strict=True
+    ):
+        torch.testing.assert_close(led, plain, atol=1e-5, rtol=0)
+
+
+# -------------------------------------------------------------------------------------- forces
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_the_similarity_is_the_local_correlation_of_the_costs(window: int) -> None:
+    moving, fixed, known = pair()
+    generator = torch.Generator().manual_seed(0)
+    moving, fixed = (x + 0.02 * torch.randn(x.shape, generator=generator) for x in (moving, fixed))
+    force = _Correlation(moving, fixed, window)
+    for displacement in (torch.zeros_like(known), known):
+        moved = field.warp(moving, displacement, padding="border")
+        guard = _Correlation.GUARD * window**6  # of sums, where the force has means
+        expected = local_ncc_map(fixed.double(), moved.double(), window=window, eps=guard).mean()
+        assert force(displacement)[1] == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_a_small_step_along_the_force_makes_the_images_more_alike(share: float) -> None:
+    moving, fixed, known = pair()
+    force, at = _Correlation(moving, fixed, 3), share * known
+    pull, before = force(at)
+    size = 0.05 / pull.norm(dim=1).max()
+    along, against = (force(field.compose(at, way * size * pull))[1] for way in (1, -1))
+    assert against < before - 1e-4
+    assert along > before + 1e-4
+
+
+def test_the_correlation_pulls_towards_the_shifted_image() -> None:
+    """fixed(x) = moving(x + ½ e): the force is along +e, and sees no change of contrast."""
+    moving = picture()
+    for axis in range(3):
+        shift = torch.zeros(1, 3, *SHAPE)
+        shift[:, axis] = 0.5
+        fixed = 0.3 + 0.4 * field.warp(moving, shift, padding="border")
+        pull = _Correlation(moving, fixed, 3)(torch.zeros_like(shift))[0][0, :, texture_core(SHAPE)]
+        mean = pull.mean(dim=1)
+        assert mean[axis] > 3 * mean.abs().sum() / 4
+
+
+def energy(moved: Tensor, fixed: Tensor, weight: float) -> float:
+    return 0.5 * weight * float((fixed - moved).double().square().sum())
+
+
+def slope(of: Callable[[float], float], by: float = 1e-4) -> float:
+    """The numerical derivative at zero."""
+    return (of(by) - of(-by)) / (2 * by)
+
+
+def two_maps(seed: int, shape: tuple[int, ...]) -> Tensor:
+    return smooth_field(seed, shape, amplitude=1.0, pinned=False)[:, :2]
+
+
+def test_the_force_of_maps_is_minus_the_slope_of_their_squared_difference() -> None:
+    """Of steps after the deformation so far, which is what they are composed with."""
+    shape, weight = (12, 14, 16), 0.7
+    moving, fixed, known = two_maps(1, shape), two_maps(2, shape), smooth_field(3, shape)
+    pull, likeness = _Difference(moving, fixed, weight, 1)(known)
+    moved = field.warp(moving, known, padding="border")
+    squared = float((moved - fixed).square().sum(dim=1).mean())
+    assert likeness == pytest.approx(-weight / 2 * squared)
+    for seed in (4, 5):
+        way = smooth_field(seed, shape, amplitude=1.0)  # pinned: nothing moves at the border
+
+        def stepped(by: float, way: Tensor = way) -> float:
+            return energy(field.warp(moved, by * way, padding="border"), fixed, weight)
+
+        assert float((pull * way).sum()) == pytest.approx(-slope(stepped), rel=1e-5)
+
+
+def test_the_force_of_coarser_maps_is_that_of_the_finer_lattice() -> None:
+    """A voxel of the maps stands for 2³ of the stage; displacements are of half as many voxels."""
+    shape, fine, weight = (24, 28, 32), (48, 56, 64), 0.7
+    moving, fixed = two_maps(1, shape), two_maps(2, shape)
+    for known in (torch.zeros(1, 3, *fine).double(), smooth_field(3, fine, amplitude=2.0)):
+        pull, _ = _Difference(moving, fixed, weight, 2)(known)
+        moved = field.warp(moving, F.avg_pool3d(known, 2) / 2, padding="border")
+        for seed in (5, 6):
+            way = smooth_field(seed, fine, amplitude=1.0)
+            step = F.avg_pool3d(way, 2) / 2
+
+            def stepped(by: float, moved: Tensor = moved, step: Tensor = step) -> float:
+                return 8 * energy(field.warp(moved, by * step, padding="border"), fixed, weight)
+
+            # Interpolation takes the place of what is opposite to averaging.
+            assert float((pull * way).sum()) == pytest.approx(-slope(stepped), rel=0.01)
+
+
+# ------------------------------------------------------------------------------------ levelled
+
+
+def test_steps_are_bounded_and_follow_the_force() -> None:
+    force = smooth_field(1, (8, 9, 10), pinned=False)
+    force = force * torch.logspace(-3, 3, 10, dtype=torch.float64)  # from weak to strong
+    step = levelled(force, 0.3)
+    sizes, lengths = force.norm(dim=1), step.norm(dim=1)
+    assert lengths.max() < 0.3
+    torch.testing.assert_close(F.cosine_similarity(step, force), torch.ones_like(sizes))
+    order = sizes.flatten().argsort()
+    assert (lengths.flatten()[order].diff() >= 0).all()
+
+
+def test_a_force_of_mean_size_makes_a_quarter_of_the_longest_step_and_a_lone_one_nearly_all() -> (
+    None
+):
+    force = F.normalize(smooth_field(1, (8, 9, 10), pinned=False), dim=1) * 1e-5
+    lengths = levelled(force, 0.4).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 0.1))
+    lone = torch.zeros_like(force)
+    lone[0, :, 3, 4, 5] = force[0, :, 3, 4, 5]
+    assert float(levelled(lone, 0.4).norm()) == pytest.approx(0.4 / (1 + 3 / 720))
+
+
+def test_the_level_is_that_of_each_sample() -> None:
+    force = smooth_field(1, (8, 9, 10), pinned=False)
+    one, tenth, none = levelled(torch.cat([force, force / 10, 0 * force]), 0.3)
+    torch.testing.assert_close(tenth, one)
+    assert (none == 0).all()
+
+
+# ---------------------------------------------------------------------------------- on_lattice
+
+
+def test_fields_on_finer_lattices_are_the_same_motion() -> None:
+    """A linear displacement of voxels of 4³ is four times as many voxels, and still linear."""
+    matrix = torch.from_numpy(np.random.default_rng(0).uniform(-0.2, 0.2, (3, 3)))
+    x = field.lattice((24, 28, 32), torch.zeros(1, dtype=torch.float64))
+    fine = torch.einsum("ij,bjxyz->bixyz", matrix, x)
+    coarse = field.averaged(fine, 4) / 4
+    inner = (..., *(slice(4, -4),) * 3)
+    for way in on_lattice(coarse, coarse, 4, 1):
+        torch.testing.assert_close(way[inner], fine[inner])
+    half, _ = on_lattice(coarse, coarse, 4, 2)
+    torch.testing.assert_close(half[inner], (field.averaged(fine, 2) / 2)[inner])
+
+
+# -------------------------------------------------------------------------------------- folding
+
+
+def test_the_least_determinant_is_that_of_three_kinds_of_differences() -> None:
+    displacement = smooth_field(1, periods=3.0, amplitude=2.0, pinned=False)
+    kinds = ("central", "forward", "backward")
+    each = torch.stack([field.jacobian_determinant(displacement, differences=k) for k in kinds])
+    assert set(each.argmin(dim=0).unique().tolist()) == {0, 1, 2}
+    assert torch.equal(least_determinant(displacement), each.amin(dim=0))
+
+
+def test_a_fold_is_undone_and_all_else_stays_bit_by_bit() -> None:
+    displacement = smooth_field(2, (48, 50, 52), amplitude=1.0).float()
+    assert torch.equal(unfolded(displacement, least=0.02), displacement)  # there is none
+    bumpy = displacement.clone()
+    bumpy[0, :, 24:26, 20, 30] += torch.tensor([3.0, -2.0, 1.0])[:, None]
+    before = bumpy.clone()
+    assert least_determinant(bumpy).min() < -1
+    got = unfolded(bumpy, least=0.02)
+    assert least_determinant(got).min() >= 0.02
+    x = torch.stack(torch.meshgrid(*map(torch.arange, (48, 50, 52)), indexing="ij"))
+    far = (x - torch.tensor([24, 20, 30]).view(3, 1, 1, 1)).abs().amax(dim=0) > 12
+    assert torch.equal(got[0, :, far], displacement[0, :, far])
+    assert torch.equal(bumpy, before)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("shape", "periods", "amplitude"), [((20, 22, 24), 2.0, 8.0), ((40, 36, 34), 4.0, 6.0)]
+)
+def test_folds_are_undone_at_the_border_and_across_blocks_too(
+    shape: tuple[int, ...], periods: float, amplitude: float, seed: int
+) -> None:
+    waves = smooth_field(seed, shape, amplitude=amplitude, periods=periods, pinned=False).float()
+    assert (least_determinant(waves) < 0).sum() > 100
+    assert least_determinant(unfolded(waves, least=0.02)).min() >= 0.02
+
+
+def test_only_the_sample_that_folds_is_changed() -> None:
+    still = smooth_field(1, amplitude=1.0).float()
+    folding = smooth_field(3, amplitude=5.0, periods=2.0).float()
+    got = unfolded(torch.cat([still, folding]), least=0.02)
+    assert torch.equal(got[:1], still)
+    assert torch.equal(got[1:], unfolded(folding, least=0.02))
+    assert least_determinant(folding).min() < 0 < least_determinant(got).min()

@@ -1,0 +1,48 @@
+"""The models in the package: their cards say what they must, and their weights load."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import voxwarp
+from voxwarp.networks.model import WORKING_GRID, Model
+
+SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
+
+
+def test_the_promised_ones_are_there() -> None:
+    assert {"default", "fast", "none", "vm1", "vm2"} <= {folder.name for folder in SHIPPED}
+    assert all((folder / "README.md").is_file() for folder in SHIPPED)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_card_is_filled_in(folder: Path) -> None:
+    model = Model.load(folder)
+    card = model.card
+    trained = any(True for _ in model.network.parameters())
+    assert bool(card["data"]) == trained
+    learnt = ("data", "scores", "credit") if trained else ()  # of scans, which want their credit
+    for key in ("task", "recipe", "licence", "limits", *learnt):
+        assert card.get(key), f"the card of {folder.name} has no {key}"
+    if any("BY-NC" in source for source in card["data"]):
+        assert card["licence"] == "CC BY-NC 4.0"
+        assert any("OASIS" in line for line in card["credit"])
+        assert any("Neuromorphometrics" in line for line in card["credit"])
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 10e6
+
+
+def test_default_moves_a_blob_onto_a_shifted_one() -> None:
+    """Trained weights, not drawn ones: a blob 6 mm away is pulled most of the way."""
+    x = torch.stack(torch.meshgrid(*(torch.arange(n).float() for n in (96, 96, 96)), indexing="ij"))
+
+    def brain(center: float) -> torch.Tensor:
+        radius = (x - torch.tensor([center, 48.0, 48.0]).view(3, 1, 1, 1)).norm(dim=0)
+        return ((36 - radius) / 4).clamp(0, 0.6)[None, None] + 0.4 * (radius < 15)
+
+    model = Model.load("default")
+    assert model.recipe.grid == WORKING_GRID
+    displacement = model.deform(brain(51.0), brain(45.0)).displacement[0]
+    inside = brain(45.0)[0, 0] > 0.9  # the bright core of the fixed one
+    assert 3 < displacement[0][inside].mean() < 8
+    assert displacement[1:, inside].mean(dim=1).abs().max() < 1

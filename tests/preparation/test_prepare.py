@@ -1,0 +1,478 @@
+"""Examining a scan, and taking it onto the working grid through all that was found."""
+
+from dataclasses import replace
+
+import extractors
+import nibabel as nib
+import numpy as np
+import pytest
+from phantoms import homogeneous, near_identity, oblique_grid
+from scipy import ndimage
+
+from voxwarp.errors import InputError
+from voxwarp.networks.model import Recipe
+from voxwarp.preparation import brain, prepare
+from voxwarp.preparation.linear import Agreement
+from voxwarp.preparation.prepare import Findings, Settings, brain_mask, examine
+from voxwarp.space.grid import Grid
+from voxwarp.space.transform import Affine
+from voxwarp.space.volume import Volume, read_volume
+
+IDENTITY = Affine(np.eye(4))
+QUICK = Settings(extractor="deepbet", bias=False, conform=False)
+
+
+def lying(poses):
+    """The pose of a head that is turned by 80° about the axis through its ears."""
+    return type(poses.fixed)(turn=(80, 0, 0), shift=(0, 5, -8))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known_brains(phantoms, poses):
+    """Extractors that take no time, and a small template."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = extractors.knowing(
+            phantoms, moving=poses.moving, fixed=poses.fixed, lying=lying(poses)
+        )
+        patch.setitem(brain.EXTRACTORS, "knowing", known)
+        patch.setitem(brain.EXTRACTORS, "never", extractors.never)
+        patch.setattr("voxwarp.preparation.prepare.template", lambda: phantoms.template)
+        yield
+
+
+@pytest.fixture(scope="module")
+def scan(phantoms, make_grid, poses):
+    """A volume of a phantom by the name of its pose, a head or a brain."""
+
+    def make(name: str, what: str = "head", grid: Grid | None = None, **more: object) -> Volume:
+        grid = grid or make_grid("LPI", (4, 4.5, 4), turn=(5, -4, 8), room=25)
+        pose = lying(poses) if name == "lying" else getattr(poses, name)
+        return replace(read_volume(getattr(phantoms, what)(grid, pose, **more)), name=name)
+
+    return make
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def truth(phantoms, pose, volume: Volume) -> np.ndarray:
+    """The known brain on a scan's own grid."""
+    return phantoms.values(volume.grid, pose) > 0
+
+
+def sampled(volume: Volume, points: np.ndarray, mode: str = "constant") -> np.ndarray:
+    """SciPy's linear interpolation at RAS points."""
+    at = np.moveaxis(volume.grid.to_voxel(points), -1, 0)
+    return ndimage.map_coordinates(volume.data.astype(np.float64), at, order=1, mode=mode)
+
+
+# ------------------------------------------------------------------------------------- Examine
+
+
+def test_a_brain_is_seen_as_one_and_needs_no_mask(phantoms, scan, poses):
+    volume = scan("moving", "image")
+    found = examine(volume, replace(QUICK, extractor="never"))
+    assert (found.kind, found.mask, found.log_bias) == ("brain", None, None)
+    whole = brain_mask(found, volume, volume.grid).data
+    np.testing.assert_array_equal(whole, volume.data > 0)
+    brain_of_the_template = phantoms.template.grid.nodes()[phantoms.template.data > 60]
+    there = poses.moving(found.template_to_scan.map(brain_of_the_template))
+    # It is bent by 3 mm: no affine map does better by much.
+    assert np.linalg.norm(there - brain_of_the_template, axis=1).mean() < 3
+    assert found.agreement.is_certain
+
+
+@pytest.mark.parametrize("conform", [True, False])
+def test_the_mask_of_a_head_comes_back_on_its_own_grid(phantoms, scan, poses, conform):
+    volume = scan("moving")
+    found = examine(volume, replace(QUICK, extractor="knowing", conform=conform))
+    mask = brain_mask(found, volume, volume.grid)
+    assert found.kind == "head"
+    assert mask.grid == volume.grid
+    assert mask.data.dtype == np.uint8
+    assert mask.holds_labels()
+    assert dice(mask.data > 0, truth(phantoms, poses.moving, volume)) > 0.97
+    size = brain.millilitres(truth(phantoms, poses.moving, volume), volume)
+    assert found.described()["brain_mask_ml"] == pytest.approx(size, rel=0.03)
+
+
+@pytest.mark.parametrize("spacing", [3.0, (2.0, 2.0, 6.0)])
+def test_voxels_may_be_large_or_long(phantoms, scan, poses, make_grid, spacing):
+    volume = scan("fixed", grid=make_grid("PSR", spacing, room=25))
+    found = examine(volume, replace(QUICK, extractor="knowing", conform=True))
+    mask = brain_mask(found, volume, volume.grid).data > 0
+    assert dice(mask, truth(phantoms, poses.fixed, volume)) > 0.97
+    assert found.agreement.is_certain
+
+
+@pytest.mark.slow
+def test_deepbet_finds_the_brain_of_one_who_lies_on_the_side_of_the_header(
+    phantoms, scan, poses, make_grid
+):
+    """The nose points up, by 80°; the second look is at a head that was set upright."""
+    volume = scan("lying", grid=make_grid("RSA", spacing=4, turn=(-80, 0, 0), room=30))
+    pose = lying(poses)
+    found = examine(volume, replace(QUICK, conform=True))
+    mask = brain_mask(found, volume, volume.grid).data > 0
+    assert dice(mask, truth(phantoms, pose, volume)) > 0.9
+    centre = phantoms.corners.mean(axis=0)
+    assert np.linalg.norm(pose(found.template_to_scan.map(centre)) - centre) < 5
+
+
+def test_a_turned_head_is_looked_at_again_upright(phantoms, scan, make_grid, monkeypatch):
+    """What the extractor sees the second time stands as the template does."""
+    seen = []
+    knowing = brain.EXTRACTORS["knowing"]
+    monkeypatch.setitem(
+        brain.EXTRACTORS, "spy", lambda head: seen.append(head.grid) or knowing(head)
+    )
+    volume = scan("lying", grid=make_grid(turn=(-80, 0, 0), room=25))
+    found = examine(volume, replace(QUICK, extractor="spy", conform=True))
+    assert len(seen) == 2
+    np.testing.assert_allclose(seen[0].direction, np.eye(3), atol=1e-9)
+    linear = found.template_to_scan.fixed_to_moving[:3, :3]
+    upright = seen[1].direction.T @ linear  # what is left to turn
+    np.testing.assert_allclose(upright / np.cbrt(np.linalg.det(upright)), np.eye(3), atol=0.1)
+    np.testing.assert_allclose(seen[1].spacing, 1)
+
+
+def test_without_the_affine_stage_a_scan_is_where_it_says(scan):
+    found = examine(scan("moving"), replace(QUICK, extractor="knowing", affine=False))
+    np.testing.assert_array_equal(found.template_to_scan.fixed_to_moving, np.eye(4))
+    # The moving phantom is turned and bent: it does not lie on the template, and that is told.
+    assert 0.8 < found.agreement.overlap < 0.93
+    assert found.agreement.largest_scale == found.agreement.smallest_scale == 1
+    assert "hardly fits the MNI152 template" in found.doubts("it")[0]
+
+
+def test_a_given_mask_is_taken_and_nothing_extracted(phantoms, scan, poses, make_grid):
+    """It may lie on another grid than the scan."""
+    volume = scan("moving")
+    other = make_grid(spacing=3, turn=(0, 9, 0), room=10)
+    mask = Volume((phantoms.values(other, poses.moving) > 0).astype(np.uint8), other)
+    found = examine(volume, replace(QUICK, extractor="never"), mask)
+    assert found.kind == "head"
+    assert found.agreement.is_certain
+    inside = brain_mask(found, volume, volume.grid).data > 0
+    assert dice(inside, truth(phantoms, poses.moving, volume)) > 0.96
+
+
+def test_the_values_of_a_mask_do_not_matter(phantoms, scan, poses):
+    """255 for true, or a segmentation: where it is not zero is the brain."""
+    volume = scan("moving")
+    inside = truth(phantoms, poses.moving, volume)
+    size = brain.millilitres(inside, volume)
+    for data in (inside.astype(np.uint8) * 255, inside * np.int16(3)):
+        mask = Volume(data, volume.grid)
+        found = examine(volume, replace(QUICK, affine=False), mask)
+        assert (brain_mask(found, volume, volume.grid).data == inside).all()
+        assert found.described()["brain_mask_ml"] == pytest.approx(size, abs=0.1)
+
+
+def test_a_mask_too_small_for_a_brain_is_refused_by_its_name(scan):
+    volume = scan("moving")
+    data = np.zeros(volume.grid.shape, np.uint8)
+    data[20:24, 20:24, 20:24] = 1
+    with pytest.raises(InputError, match=r"^mask: no brain in it, \d+ mL were found"):
+        examine(volume, QUICK, Volume(data, volume.grid, "mask"))
+
+
+@pytest.mark.parametrize(
+    ("what", "masked", "bias", "corrected"),
+    [
+        ("image", False, None, False),
+        ("image", False, True, True),
+        ("image", False, False, False),
+        ("head", False, None, True),
+        ("head", False, False, False),
+        ("head", True, None, True),
+        ("head", True, False, False),
+    ],
+)
+def test_heads_are_bias_corrected_unless_told_otherwise_and_brains_are_not(
+    phantoms, scan, poses, monkeypatch, what, masked, bias, corrected
+):
+    """The field is put in N4's place; it is in the findings, or it was never asked for."""
+    volume = scan("moving", what)
+    field = Volume(np.full((2, 2, 2), 0.5, np.float32), volume.grid.resized((2, 2, 2)))
+    monkeypatch.setattr("voxwarp.preparation.bias.estimate", lambda _: field)
+    mask = Volume(truth(phantoms, poses.moving, volume), volume.grid) if masked else None
+    settings = Settings(extractor="knowing", bias=bias, conform=False, affine=False)
+    found = examine(volume, settings, mask)
+    assert found.log_bias is (field if corrected else None)
+    assert found.described()["bias_corrected"] is corrected
+    only = prepare.brain_only(volume, found, volume.grid).data
+    inside = truth(phantoms, poses.moving, volume)
+    faded = np.exp(-0.5) if corrected else 1.0
+    np.testing.assert_allclose(only[inside], faded * volume.data[inside], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("choice", "kind"), [("yes", "head"), ("no", "brain")])
+def test_one_may_say_what_it_is(scan, choice, kind):
+    settings = replace(QUICK, extractor="knowing", brain_extract=choice, affine=False)
+    assert {examine(scan("fixed", what), settings).kind for what in ("image", "head")} == {kind}
+
+
+def test_a_choice_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="wanted auto, yes or no"):
+        Settings(brain_extract="perhaps")
+    with pytest.raises(InputError, match="extractor 'nope'"):
+        Settings(extractor="nope")
+
+
+def test_the_type_that_a_scan_is_stored_in_does_not_matter(phantoms, make_grid):
+    """The same whole numbers in four types, and scaled ones: the same to the last bit."""
+    grid = make_grid(spacing=5, room=25)
+    data = np.asarray(phantoms.head(grid, dtype=np.uint8).dataobj)
+    halves = nib.Nifti1Image(data.astype(np.int16), grid.affine)
+    halves.header.set_slope_inter(0.5, 0)
+    halves = nib.Nifti1Image.from_bytes(halves.to_bytes())
+    scans = [Volume(data.astype(t), grid) for t in (np.uint8, np.int16, np.float32, np.float64)]
+    scans.append(read_volume(halves))
+    first, *others = [
+        examine(replace(s, name="fixed"), replace(QUICK, extractor="knowing")) for s in scans
+    ]
+    assert first.agreement.is_certain
+    for found in others:
+        matrices = (f.template_to_scan.fixed_to_moving for f in (found, first))
+        np.testing.assert_allclose(*matrices, atol=1e-3 if found is others[-1] else 0)
+        np.testing.assert_array_equal(found.mask.data, first.mask.data)
+
+
+@pytest.mark.parametrize("background", [-1000.0, -0.7, 17.0])
+def test_a_brain_may_lie_on_any_even_background(phantoms, scan, background):
+    """As in z-scored scans, where the air is what it happens to be."""
+    volume = scan("fixed", "image")
+    inside = volume.data > 0
+    brighter = np.where(inside, volume.data / 50 + background + 0.5, background)
+    found = examine(replace(volume, data=brighter), replace(QUICK, extractor="never"))
+    assert found.kind == "brain"
+    assert found.agreement.is_good
+
+
+def ball(at: np.ndarray, radius: float) -> np.ndarray:
+    return (np.linalg.norm(at, axis=-1) < radius) * 100.0
+
+
+def leg(at: np.ndarray) -> np.ndarray:
+    """Bone in flesh in skin."""
+    across = np.hypot(at[..., 0], at[..., 1])
+    return np.select([across < 12, across < 45, across < 50], [20.0, 90, 200]) * (
+        np.abs(at[..., 2]) < 95
+    )
+
+
+def centred(grid: Grid) -> np.ndarray:
+    """Where the voxels are, from the middle of the grid."""
+    return grid.nodes() - grid.nodes().mean(axis=(0, 1, 2))
+
+
+@pytest.mark.parametrize("what", ["leg", pytest.param("balls", marks=pytest.mark.slow)])
+def test_what_is_no_brain_is_refused_in_one_sentence(make_grid, what):
+    grid, apart = make_grid(spacing=5, room=15), np.array([55, 0, 0])
+    at = centred(grid)
+    data = leg(at) if what == "leg" else ball(at - apart, 45) + 0.5 * ball(at + apart, 45)
+    with pytest.raises(InputError, match=r"^what\.nii: no brain in it") as refusal:
+        examine(Volume(data, grid, "what.nii"), replace(QUICK, extractor="never"))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_noise_is_refused_or_doubted(make_grid, monkeypatch):
+    """Of which the extractor takes a ball, no less, for the brain."""
+    grid = make_grid(spacing=5, room=15)
+    monkeypatch.setitem(brain.EXTRACTORS, "ball", lambda head: ball(centred(head.grid), 60) > 0)
+    noise = Volume(np.random.default_rng(2).normal(100, 20, grid.shape), grid, "what.nii")
+    try:
+        (sentence,) = examine(noise, replace(QUICK, extractor="ball")).doubts("what.nii")
+    except InputError as refusal:
+        sentence = str(refusal)
+    assert "MNI152 template" in sentence
+
+
+def test_one_may_insist_that_it_is_a_brain(make_grid, monkeypatch):
+    """Then there is only a doubt. Whatever map is found for a leg: here it is none."""
+    monkeypatch.setattr("voxwarp.preparation.prepare.register_affine", lambda *_: IDENTITY)
+    grid = make_grid(spacing=5, room=15)
+    data = leg(centred(grid))
+    found = examine(Volume(data, grid), replace(QUICK, brain_extract="no"))
+    (doubt,) = found.doubts("leg.nii")
+    assert doubt.startswith("leg.nii: it hardly fits the MNI152 template")
+
+
+# ------------------------------------------------------------------------------------- Windows
+
+
+def test_the_conformed_window_is_that_of_freesurfer(scan, make_grid):
+    """256³ voxels of 1 mm, axes to the left, down and to the front, around the scan's middle."""
+    volume = scan("moving", "image", grid=make_grid("ASR", (4, 3, 5), turn=(12, -7, 9)))
+    window = examine(volume, replace(QUICK, conform=True, affine=False)).window
+    assert window.shape == (256, 256, 256)
+    np.testing.assert_allclose(window.spacing, 1)
+    assert window.axes == "LIA"
+    np.testing.assert_array_equal(np.abs(window.direction).sum(axis=0), 1)
+    middle = (np.asarray(volume.grid.shape) - 1) / 2
+    np.testing.assert_allclose(
+        window.to_world(np.full(3, 127.5)), volume.grid.to_world(middle), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("what", ["image", "head"])
+def test_a_scan_too_large_for_the_window_has_it_around_the_brain(
+    phantoms, scan, make_grid, poses, what
+):
+    big = make_grid(spacing=5, room=90)
+    assert (np.asarray(big.shape) * 5).min() > 256
+    shifted = Grid(big.shape, homogeneous(np.eye(3), (12, -25, -40)) @ big.affine)
+    volume = scan("fixed", what, grid=shifted)
+    settings = replace(QUICK, extractor="knowing", conform=True, affine=False)
+    found = examine(volume, settings)
+    np.testing.assert_allclose(found.window.spacing, 1)
+    inside = volume.grid.nodes()[truth(phantoms, poses.fixed, volume)]
+    middle = (inside.min(axis=0) + inside.max(axis=0)) / 2
+    np.testing.assert_allclose(found.window.to_world(np.full(3, 127.5)), middle, atol=5)
+    at = found.window.to_voxel(inside)
+    assert at.min() > 0
+    assert at.max() < 255
+
+
+def test_without_conforming_the_window_is_the_scan(scan):
+    volume = scan("moving", "image")
+    window = examine(volume, replace(QUICK, affine=False)).window
+    corners = [grid.to_world(grid.corners()) for grid in (window, volume.grid)]
+    # In another order, as the axes are canonical.
+    assert {tuple(c) for c in corners[0].round(3)} == {tuple(c) for c in corners[1].round(3)}
+
+
+# -------------------------------------------------------------------------------- Interpolation
+
+
+def test_on_its_own_grid_a_brain_is_not_interpolated(phantoms, scan):
+    volume = prepare.from_zero(scan("moving", "image", dtype=np.int16))
+    found = Findings("brain", volume.grid, IDENTITY)
+    got = prepare.brain_only(volume, found, volume.grid)
+    np.testing.assert_array_equal(got.data, volume.data)
+
+
+def test_brain_only_is_one_interpolation_over_the_field_within_the_mask(phantoms, scan, make_grid):
+    """On another grid through an affine map: all by SciPy, of the values as they are stored."""
+    volume = prepare.from_zero(scan("moving"))
+    lattice = volume.grid.resized((5, 6, 7))
+    log = np.random.default_rng(0).normal(0, 0.3, lattice.shape).astype(np.float32)
+    other = make_grid(spacing=6, turn=(0, 9, 0), room=10)
+    mask = Volume(phantoms.values(other) > 0, other)
+    found = Findings("head", volume.grid, IDENTITY, mask, Volume(log, lattice))
+    through, onto = Affine(near_identity(4)), make_grid(spacing=(4.7, 5, 5.2))
+    points = through.map(onto.nodes())
+    soft = sampled(replace(mask, data=mask.data * 1.0), points)
+    inside, sure = soft >= 0.5, np.abs(soft - 0.5) > 1e-3
+    field = sampled(found.log_bias, points, mode="nearest")
+    expected = np.where(inside, sampled(volume, points) / np.exp(field), 0)
+    got = prepare.brain_only(volume, found, onto, through).data
+    assert 0.05 < inside.mean() < 0.9
+    np.testing.assert_allclose(got[sure], expected[sure], atol=0.05)
+
+
+def test_beyond_its_lattice_the_field_stays_as_it_is_at_the_border():
+    lattice = Grid((4, 5, 6), np.diag([8.0, 8, 8, 1]))
+    log = np.random.default_rng(1).normal(0, 0.4, lattice.shape).astype(np.float32)
+    grid = Grid((20, 20, 20), homogeneous(np.diag([4.0, 4, 4]), (-20, -20, -20)))
+    scan = Volume(np.full(grid.shape, 100, np.float32), grid)
+    got = prepare.unbiased(scan, Volume(log, lattice)).data
+    field = sampled(Volume(log, lattice), grid.nodes(), mode="nearest")
+    assert (grid.nodes()[0, 0, 0] < 0).all()
+    np.testing.assert_allclose(got, 100 / np.exp(field), rtol=1e-4)
+    assert prepare.unbiased(scan, None) is scan
+
+
+def test_a_mask_elsewhere_is_where_half_of_it_is():
+    grid, onto = oblique_grid(1, (14, 15, 16)), oblique_grid(1, (14, 15, 16)).resized((9, 20, 11))
+    mask = np.zeros(grid.shape, np.int32)
+    mask[3:11, 2:9, 5:12] = np.random.default_rng(0).integers(0, 3, (8, 7, 7)) * 7
+    soft = sampled(Volume((mask != 0) * 1.0, grid), onto.nodes())
+    sure = np.abs(soft - 0.5) > 1e-4
+    got = prepare.mask_on(Volume(mask, grid), onto)
+    np.testing.assert_array_equal(got[sure], soft[sure] >= 0.5)
+    assert 0.05 < got.mean() < 0.5
+    np.testing.assert_array_equal(prepare.mask_on(Volume(mask, grid), grid), mask != 0)
+
+
+def test_the_network_sees_the_brain_in_the_place_of_the_template(phantoms, scan, poses):
+    """Values in [0, 1], those of the phantom where the map leads, one is the brightest percent."""
+    volume = scan("fixed", "image")
+    recipe = Recipe(Recipe().grid.resized((40, 48, 56)))
+    space = Affine(near_identity(3, strength=0.05))
+    prepared = prepare.prepare(volume, recipe, Findings("brain", volume.grid, space))
+    values = sampled(volume, space.map(recipe.grid.nodes()))
+    bright = np.percentile(values[values > 1e-3], recipe.percentile)
+    expected = np.clip(values / bright, 0, 1)
+    np.testing.assert_allclose(prepared.image.numpy(), expected, atol=2e-3)
+    assert prepared.template_to_scan is space
+    assert expected.max() == 1
+
+
+# --------------------------------------------------------------------------------- Intensities
+
+
+def test_intensities_are_scaled_by_a_percentile_of_what_is_positive():
+    image = np.concatenate([np.zeros(50), np.arange(1.0, 102.0)])
+    assert prepare.scale(image, 99) == 100
+    assert prepare.scale(image, 50) == 51
+    np.testing.assert_allclose(prepare.scaled(image, 99), np.minimum(image / 100, 1))
+    assert prepare.scale(np.zeros(9), 99) == 1
+    np.testing.assert_array_equal(prepare.scaled(np.array([-3.0, 0]), 99), [0, 0])
+
+
+def test_intensities_below_zero_are_shifted_and_the_background_is_not():
+    brain_values = np.arange(-100.0, 101.0)  # the half percent is -99
+    data = np.concatenate([np.zeros(15), brain_values]).reshape(6, 6, 6)
+    got = prepare.from_zero(Volume(data, Grid(data.shape, np.eye(4)))).data.ravel()
+    expected = np.where(brain_values == 0, 0, np.maximum(brain_values + 99.0, 0))
+    np.testing.assert_array_equal(got[:15], 0)
+    np.testing.assert_allclose(got[15:], expected, atol=0.1)
+    assert got.dtype == np.float32
+
+
+def test_intensities_from_zero_are_as_they_were():
+    data = np.random.default_rng(0).integers(0, 4000, (5, 6, 7)).astype(np.uint16)
+    data[0, 0, 0] = 0
+    grid = Grid(data.shape, np.eye(4))
+    np.testing.assert_array_equal(prepare.from_zero(Volume(data, grid)).data, data)
+    # A background that is not zero is brought there.
+    np.testing.assert_array_equal(prepare.from_zero(Volume(data + 17, grid)).data, data)
+
+
+# -------------------------------------------------------------------------------------- Doubts
+
+
+@pytest.mark.parametrize(
+    ("agreement", "said"),
+    [
+        (Agreement(0.96, 0.6, 0.02, 1.1, 0.9), []),
+        (Agreement(0.85, 0.6, 0.0, 1.1, 0.9), ["overlap of the brains 0.85"]),
+        (Agreement(0.96, 0.2, 0.0, 1.1, 0.9), ["local NCC 0.20"]),
+        (Agreement(0.96, 0.6, 0.25, 1.1, 0.9), ["25 % of the brain lie outside the scan"]),
+        (Agreement(0.85, 0.2, 0.4, 1.1, 0.9), ["overlap of the brains 0.85", "40 %"]),
+    ],
+)
+def test_doubts_are_one_sentence_each(agreement, said):
+    found = Findings("head", Grid((2, 2, 2), np.eye(4)), IDENTITY, agreement=agreement)
+    doubts = found.doubts("scan.nii")
+    assert len(doubts) == len(said)
+    for doubt, words in zip(doubts, said, strict=True):
+        assert doubt.startswith("scan.nii: ")
+        assert words in doubt
+        assert "\n" not in doubt
+
+
+def test_a_field_of_view_that_cuts_the_brain_is_a_doubt(phantoms, scan, make_grid):
+    """A quarter of the brain is missing below; the map is found in what there is."""
+    whole = make_grid()
+    cut = whole.crop((0, 0, 14), (*whole.shape[:2], whole.shape[2] - 14))
+    found = examine(scan("fixed", "image", grid=cut), replace(QUICK, extractor="knowing"))
+    lost = phantoms.values(whole)[:, :, :14] > 0
+    share = lost.sum() / (phantoms.values(whole) > 0).sum()
+    assert 0.1 < share < 0.4
+    assert any("% of the brain lie outside the scan" in doubt for doubt in found.doubts("x"))
+    assert found.agreement.outside == pytest.approx(share, abs=0.05)

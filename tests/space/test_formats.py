@@ -1,0 +1,444 @@
+"""ITK's files, read and written: SimpleITK, ANTs, SciPy and nitransforms are the oracles."""
+
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.io import loadmat, savemat
+
+from voxwarp.errors import InputError
+from voxwarp.space.formats import (
+    from_sitk_affine,
+    lps,
+    read_affine,
+    read_warp,
+    to_sitk,
+    write_affine,
+    write_elastix_affine,
+    write_warp,
+)
+from voxwarp.space.grid import Grid
+from voxwarp.space.transform import Affine, Warp
+from voxwarp.space.volume import Volume
+
+POINTS = np.random.default_rng(1).uniform(-90, 90, (50, 3))  # RAS mm
+FLIP = np.array([-1.0, -1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def ants():
+    """ANTsPy, which takes seconds to import."""
+    return pytest.importorskip("ants")
+
+
+@pytest.fixture
+def affine() -> Affine:
+    rng = np.random.default_rng(2)
+    matrix = np.eye(4)
+    matrix[:3] += rng.uniform(-0.2, 0.2, (3, 4))
+    matrix[:3, 3] *= 100
+    return Affine(matrix)
+
+
+@pytest.fixture
+def centered() -> sitk.AffineTransform:
+    """As registrations of ITK make them: turned about a point that is not the origin."""
+    rng = np.random.default_rng(3)
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix((np.eye(3) + rng.uniform(-0.2, 0.2, (3, 3))).ravel().tolist())
+    transform.SetTranslation([4.5, -7.25, 12.125])
+    transform.SetCenter([31.0, -12.0, 55.5])
+    return transform
+
+
+GRIDS = {
+    "RAS": {"axes": "RAS"},
+    "LPI": {"axes": "LPI"},
+    "permuted": {"axes": "PSR", "spacing": (20, 24, 22)},
+    "oblique": {"turn": (12, -8, 15)},
+    "anisotropic": {"spacing": (18, 20, 30)},
+    "oblique and anisotropic": {"axes": "SLA", "spacing": (16, 21, 33), "turn": (20, 10, -25)},
+}
+
+
+@pytest.fixture(params=GRIDS.values(), ids=GRIDS.keys())
+def warp(request: pytest.FixtureRequest, make_grid) -> Warp:
+    """A random field, every node on its own, on one of six kinds of grid."""
+    grid = make_grid(**{"spacing": 22, **request.param})
+    rng = np.random.default_rng(4)
+    return Warp(rng.normal(0, 3, (3, *grid.shape)).astype(np.float32), grid)
+
+
+def mapped(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
+    """RAS points through a transform of ITK's, one at a time, by the definition of LPS."""
+    return np.array([transform.TransformPoint((p * FLIP).tolist()) for p in points]) * FLIP
+
+
+def field_transform(path: Path) -> sitk.Transform:
+    image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
+    assert image.GetDimension() == 3
+    assert image.GetNumberOfComponentsPerPixel() == 3
+    return sitk.DisplacementFieldTransform(image)
+
+
+def points_inside(grid: Grid, number: int = 200) -> np.ndarray:
+    """Random RAS points between the outermost nodes of a grid."""
+    last = np.asarray(grid.shape) - 1
+    return grid.to_world(np.random.default_rng(5).uniform(0.01, last - 0.01, (number, 3)))
+
+
+def test_lps_is_its_own_inverse_and_keeps_the_input():
+    points = POINTS.copy()
+    np.testing.assert_array_equal(lps(lps(points)), points)
+    np.testing.assert_array_equal(points, POINTS)
+    np.testing.assert_array_equal(lps(np.array([1.0, 2.0, 3.0])), [-1, -2, 3])
+
+
+# Affines
+
+
+def test_affine_read_by_simpleitk_maps_the_same_points(affine: Affine, tmp_path: Path):
+    write_affine(affine, tmp_path / "0GenericAffine.mat")
+    transform = sitk.ReadTransform(str(tmp_path / "0GenericAffine.mat"))
+    np.testing.assert_allclose(mapped(transform, POINTS), affine.map(POINTS), atol=1e-10)
+    assert sitk.AffineTransform(transform).GetCenter() == (0, 0, 0)
+
+
+def test_affine_read_by_ants_maps_the_same_points(affine: Affine, tmp_path: Path, ants):
+    write_affine(affine, tmp_path / "0GenericAffine.mat")
+    transform = ants.read_transform(str(tmp_path / "0GenericAffine.mat"))
+    theirs = np.array([ants.apply_ants_transform_to_point(transform, p * FLIP) for p in POINTS])
+    np.testing.assert_allclose(theirs * FLIP, affine.map(POINTS), atol=1e-4)
+
+
+def test_affine_read_by_nitransforms_is_the_same_matrix(affine: Affine, tmp_path: Path):
+    itk = pytest.importorskip("nitransforms.io.itk")
+    write_affine(affine, tmp_path / "0GenericAffine.mat")
+    theirs = itk.ITKLinearTransform.from_filename(tmp_path / "0GenericAffine.mat").to_ras()
+    np.testing.assert_allclose(theirs, affine.fixed_to_moving, atol=1e-12)
+
+
+def test_affine_file_is_matlab_4_of_doubles_about_the_origin(affine: Affine, tmp_path: Path):
+    path = tmp_path / "0GenericAffine.mat"
+    write_affine(affine, path)
+    # Level 4 begins with the matrix type (0: little-endian doubles); level 5 begins with text.
+    assert path.read_bytes()[:4] == b"\0\0\0\0"
+    contents = loadmat(path)
+    assert set(contents) == {"AffineTransform_double_3_3", "fixed"}
+    parameters = contents["AffineTransform_double_3_3"]
+    assert (parameters.shape, parameters.dtype) == ((12, 1), np.float64)
+    assert (contents["fixed"].shape, contents["fixed"].any()) == ((3, 1), False)
+    matrix, offset = parameters[:9, 0].reshape(3, 3), parameters[9:, 0]  # rows first, LPS
+    np.testing.assert_allclose(
+        (POINTS * FLIP) @ matrix.T + offset, affine.map(POINTS) * FLIP, atol=1e-10
+    )
+
+
+def elastix_parameters(path: Path) -> dict[str, str]:
+    """The entries of a parameter file of elastix, (Key value ...) one a line."""
+    lines = path.read_text().splitlines()
+    found = [re.fullmatch(r"\((\w+) (.+)\)", line) for line in lines]
+    assert all(found)
+    return {entry[1]: entry[2] for entry in found}
+
+
+def test_affine_for_elastix_maps_the_same_points(affine: Affine, tmp_path: Path):
+    """By elastix's manual: T(x) = A (x - c) + t + c, LPS, A row by row, then t."""
+    write_elastix_affine(affine, tmp_path / "affine.txt")
+    told = elastix_parameters(tmp_path / "affine.txt")
+    numbers = [float(word) for word in told["TransformParameters"].split()]
+    center = [float(word) for word in told["CenterOfRotationPoint"].split()]
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(numbers[:9])
+    transform.SetTranslation(numbers[9:])
+    transform.SetCenter(center)
+    np.testing.assert_allclose(mapped(transform, POINTS), affine.map(POINTS), atol=1e-9)
+    a, t = np.reshape(numbers[:9], (3, 3)), np.array(numbers[9:])
+    np.testing.assert_allclose((POINTS * FLIP) @ a.T + t, affine.map(POINTS) * FLIP, atol=1e-9)
+    assert told["Transform"] == '"AffineTransform"'
+    assert told["NumberOfParameters"] == "12" == str(len(numbers))
+    assert told["FixedImageDimension"] == told["MovingImageDimension"] == "3"
+    assert told["InitialTransformParametersFileName"] == '"NoInitialTransform"'
+
+
+def test_affine_round_trips_exactly(affine: Affine, tmp_path: Path):
+    write_affine(affine, tmp_path / "a.mat")
+    again = read_affine(tmp_path / "a.mat")
+    np.testing.assert_allclose(again.fixed_to_moving, affine.fixed_to_moving, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("ending", ["mat", "txt", "tfm"])
+def test_centered_affine_of_simpleitk(centered: sitk.AffineTransform, tmp_path: Path, ending: str):
+    path = tmp_path / f"centered.{ending}"
+    sitk.WriteTransform(centered, str(path))
+    np.testing.assert_allclose(
+        read_affine(path).map(POINTS), mapped(centered, POINTS), rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("ending", ["mat", "txt"])
+def test_affine_of_ants(affine: Affine, tmp_path: Path, ants, ending: str):
+    path = str(tmp_path / f"ants.{ending}")
+    matrix = np.diag([*FLIP, 1]) @ affine.fixed_to_moving @ np.diag([*FLIP, 1])
+    theirs = ants.create_ants_transform(
+        dimension=3,
+        precision="double",
+        matrix=matrix[:3, :3],
+        translation=matrix[:3, 3],
+        center=np.array([10.0, 20.0, 30.0]),
+    )
+    ants.write_transform(theirs, path)
+    expected = np.array([ants.apply_ants_transform_to_point(theirs, p * FLIP) for p in POINTS])
+    np.testing.assert_allclose(read_affine(path).map(POINTS), expected * FLIP, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["AffineTransform_float_3_3", "MatrixOffsetTransformBase_double_3_3"]
+)
+@pytest.mark.parametrize("ending", ["mat", "txt"])
+def test_other_names_of_an_affine(affine: Affine, tmp_path: Path, name: str, ending: str):
+    """``--float`` gives the first, older ANTs and c3d_affine_tool -oitk the second."""
+    matrix = np.diag([*FLIP, 1]) @ affine.fixed_to_moving @ np.diag([*FLIP, 1])
+    parameters = np.concatenate([matrix[:3, :3].ravel(), matrix[:3, 3]])
+    path = tmp_path / f"named.{ending}"
+    if ending == "mat":
+        kind = np.float32 if "float" in name else np.float64
+        contents = {name: parameters[:, None].astype(kind), "fixed": np.zeros((3, 1), kind)}
+        savemat(path, contents, format="4")
+    else:
+        values = " ".join(f"{p:.17g}" for p in parameters)
+        path.write_text(
+            f"#Insight Transform File V1.0\n#Transform 0\nTransform: {name}\n"
+            f"Parameters: {values}\nFixedParameters: 0 0 0\n"
+        )
+    np.testing.assert_allclose(read_affine(path).map(POINTS), affine.map(POINTS), atol=1e-4)
+    np.testing.assert_allclose(
+        mapped(sitk.ReadTransform(str(path)), POINTS), affine.map(POINTS), atol=1e-4
+    )
+
+
+def test_text_with_two_affines_is_composed_or_refused(
+    centered: sitk.AffineTransform, tmp_path: Path
+):
+    """To take one of the two for the whole would be wrong without a word."""
+    second = sitk.AffineTransform(3)
+    second.SetTranslation([100.0, 0.0, 0.0])
+    both = sitk.CompositeTransform([centered, second])
+    sitk.WriteTransform(both, str(tmp_path / "two.tfm"))
+    try:
+        ours = read_affine(tmp_path / "two.tfm").map(POINTS)
+    except InputError:
+        return
+    np.testing.assert_allclose(ours, mapped(both, POINTS), atol=1e-9)
+
+
+def _bytes(payload: bytes):
+    return lambda path: path.write_bytes(payload)
+
+
+def _text(parameters: str):
+    head = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+    return _bytes(f"{head}Parameters: {parameters}\nFixedParameters: 0 0 0\n".encode())
+
+
+def _itk(transform: sitk.Transform):
+    return lambda path: sitk.WriteTransform(transform, str(path))
+
+
+def _cut(path: Path) -> None:
+    write_affine(Affine(np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:90])
+
+
+NOISE = np.random.default_rng(0).bytes(500)
+WRONG_AFFINES = {
+    "empty.mat": _bytes(b""),
+    "empty.txt": _bytes(b""),
+    "noise.mat": _bytes(NOISE),
+    "noise.txt": _bytes(NOISE),
+    "cut.mat": _cut,
+    "prose.txt": _bytes(b"Transform: what a word\n"),
+    "other.mat": lambda path: savemat(path, {"x": np.eye(3)}, format="4"),
+    "level5.mat": lambda path: savemat(path, {"x": np.eye(3)}),
+    "level73.mat": _bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\x02IM" + b"\0" * 400),
+    "euler.txt": _itk(sitk.Euler3DTransform()),
+    "flat.mat": _itk(sitk.AffineTransform(2)),
+    "flat.tfm": _itk(sitk.AffineTransform(2)),
+    "bspline.tfm": _itk(sitk.BSplineTransform(3, 3)),
+    "composite.h5": _itk(sitk.CompositeTransform([sitk.AffineTransform(3)] * 2)),
+    "singular.txt": _text("0 0 0 0 0 0 0 0 0 1 2 3"),
+    "short.txt": _text("1 0 0 0 1 0 0 0 1 1 2"),
+    "long.txt": _text("1 0 0 0 1 0 0 0 1 1 2 3 4 5"),
+    "nan.txt": _text("nan 0 0 0 1 0 0 0 1 1 2 3"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_AFFINES)
+def test_wrong_affine_is_an_input_error(name: str, tmp_path: Path):
+    path = tmp_path / name
+    WRONG_AFFINES[name](path)
+    with pytest.raises(InputError, match=name.replace(".", r"\.")) as caught:
+        read_affine(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_affine_is_an_input_error(tmp_path: Path):
+    with pytest.raises(InputError, match=r"nowhere\.mat: no such file"):
+        read_affine(tmp_path / "nowhere.mat")
+
+
+def test_affine_of_simpleitk_in_memory(centered: sitk.AffineTransform):
+    np.testing.assert_allclose(
+        from_sitk_affine(centered).map(POINTS), mapped(centered, POINTS), atol=1e-9
+    )
+
+
+# Displacement fields
+
+
+def test_warp_file_is_what_itk_wants(warp: Warp, tmp_path: Path):
+    write_warp(warp, tmp_path / "1Warp.nii.gz")
+    image = nib.load(tmp_path / "1Warp.nii.gz")
+    header = image.header
+    assert image.shape == (*warp.grid.shape, 1, 3)
+    assert int(header["intent_code"]) == 1007  # vector, not 1006
+    assert list(header["dim"]) == [5, *warp.grid.shape, 1, 3, 1, 1]
+    assert header.get_data_dtype() == np.float32
+    assert header.get_slope_inter() in ((None, None), (1, 0))
+    assert header.get_xyzt_units()[0] == "mm"
+    for affine, code in (image.get_sform(coded=True), image.get_qform(coded=True)):
+        assert code == 1
+        np.testing.assert_allclose(affine, warp.grid.affine, atol=2e-4)
+    stored = np.asarray(image.dataobj)[:, :, :, 0]
+    np.testing.assert_array_equal(stored * FLIP, np.moveaxis(warp.displacement, 0, -1))
+
+
+def test_warp_read_by_simpleitk_maps_the_same_points(warp: Warp, tmp_path: Path):
+    write_warp(warp, tmp_path / "1Warp.nii.gz")
+    points = points_inside(warp.grid)
+    theirs = mapped(field_transform(tmp_path / "1Warp.nii.gz"), points)
+    assert np.abs(theirs - points).max() > 2
+    np.testing.assert_allclose(warp.map(points), theirs, atol=2e-4)
+
+
+def test_warp_outside_its_grid_is_that_of_itk(warp: Warp, tmp_path: Path):
+    """Between the end nodes and half a voxel beyond ITK holds the border's value, then nothing."""
+    write_warp(warp, tmp_path / "1Warp.nii.gz")
+    rng = np.random.default_rng(6)
+    last = np.asarray(warp.grid.shape) - 1
+    voxels = rng.uniform(1, last - 1, (120, 3))
+    for n, beyond in enumerate(np.tile([0.05, 0.25, 0.45, 0.55, 0.9, 3.0], 20)):
+        axis = n % 3
+        voxels[n, axis] = -beyond if n % 2 else last[axis] + beyond
+    points = warp.grid.to_world(voxels)
+    theirs = mapped(field_transform(tmp_path / "1Warp.nii.gz"), points)
+    np.testing.assert_allclose(warp.map(points), theirs, atol=2e-4)
+
+
+def test_warp_read_by_nitransforms_has_the_same_displacements(warp: Warp, tmp_path: Path):
+    itk = pytest.importorskip("nitransforms.io.itk")
+    nonlinear = pytest.importorskip("nitransforms.nonlinear")
+    write_warp(warp, tmp_path / "1Warp.nii.gz")
+    image = itk.ITKDisplacementsField.from_filename(tmp_path / "1Warp.nii.gz")
+    np.testing.assert_allclose(image.affine, warp.grid.affine, atol=1e-4)
+    np.testing.assert_array_equal(
+        np.squeeze(np.asarray(image.dataobj)), np.moveaxis(warp.displacement, 0, -1)
+    )
+    theirs = nonlinear.DenseFieldTransform(image)
+    nodes = warp.grid.nodes().reshape(-1, 3)  # between nodes nitransforms takes splines
+    np.testing.assert_allclose(theirs.map(nodes), warp.map(nodes), atol=2e-3)
+
+
+def test_warp_of_simpleitk_is_read_with_the_right_signs(warp: Warp, tmp_path: Path):
+    """A vector image that SimpleITK writes; built from ITK's own points, not from our affine."""
+    shape = warp.grid.shape
+    image = sitk.GetImageFromArray(
+        np.moveaxis(warp.displacement, 0, -1).transpose(2, 1, 0, 3) * FLIP, isVector=True
+    )
+    corner = warp.grid.to_world(np.zeros(3))
+    steps = np.array([warp.grid.to_world(unit) - corner for unit in np.eye(3)])
+    lengths = np.linalg.norm(steps, axis=1)
+    image.SetOrigin((corner * FLIP).tolist())
+    image.SetSpacing(lengths.tolist())
+    image.SetDirection(((steps / lengths[:, None]).T * FLIP[:, None]).ravel().tolist())
+    assert image.GetSize() == shape
+    sitk.WriteImage(image, str(tmp_path / "itk.nii.gz"))
+    again = read_warp(tmp_path / "itk.nii.gz")
+    assert again.grid.matches(warp.grid, tolerance=1e-4)
+    np.testing.assert_allclose(again.displacement, warp.displacement, atol=1e-6)
+    points = points_inside(warp.grid)
+    theirs = mapped(sitk.DisplacementFieldTransform(image), points)
+    np.testing.assert_allclose(again.map(points), theirs, atol=2e-4)
+
+
+def test_warp_round_trips(warp: Warp, tmp_path: Path):
+    write_warp(warp, tmp_path / "w.nii.gz")
+    again = read_warp(tmp_path / "w.nii.gz")
+    np.testing.assert_array_equal(again.displacement, warp.displacement)
+    np.testing.assert_allclose(again.grid.affine, warp.grid.affine, atol=1e-5)
+
+
+def test_warp_on_a_sheared_grid_is_refused(make_grid, tmp_path: Path):
+    grid = make_grid(spacing=30, shear=0.1)
+    warp = Warp(np.zeros((3, *grid.shape), np.float32), grid)
+    with pytest.raises(ValueError, match="orthogonal"):
+        write_warp(warp, tmp_path / "sheared.nii.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warp_on_a_grid_that_passes_as_orthogonal_is_read_alike(make_grid, tmp_path: Path):
+    """What ``is_sheared`` lets through, ITK must be able to read, and to the same places."""
+    grid = make_grid(spacing=22, turn=(10, 5, -7), shear=8e-5)
+    assert not grid.is_sheared()
+    rng = np.random.default_rng(4)
+    warp = Warp(rng.normal(0, 3, (3, *grid.shape)).astype(np.float32), grid)
+    write_warp(warp, tmp_path / "nearly.nii.gz")
+    points = points_inside(grid)
+    theirs = mapped(field_transform(tmp_path / "nearly.nii.gz"), points)
+    # 160 mm × 8e-5 / 2 away at most, and the field changes by some mm from node to node.
+    np.testing.assert_allclose(warp.map(points), theirs, atol=0.01)
+
+
+def test_wrong_warps_are_input_errors(make_grid, tmp_path: Path):
+    shape, affine = (5, 6, 7), np.eye(4)
+    for name, extra in (("3-D", ()), ("4-D", (3,)), ("two", (1, 2)), ("series", (2, 3))):
+        path = tmp_path / f"{name}.nii.gz"
+        nib.save(nib.Nifti1Image(np.ones((*shape, *extra), np.float32), affine), path)
+        with pytest.raises(InputError, match=f"{name}.nii.gz.*1×3"):
+            read_warp(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_warp(tmp_path / "nowhere.nii.gz")
+    path = tmp_path / "cut.nii.gz"
+    rng = np.random.default_rng(0)
+    warp = Warp(rng.normal(size=(3, *shape)).astype(np.float32), Grid(shape, affine))
+    write_warp(warp, path)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputError, match=r"cut\.nii\.gz"):
+        read_warp(path)
+
+
+def test_warp_with_holes_is_an_input_error(tmp_path: Path):
+    """NaN in a field would spread over the results without a word."""
+    vectors = np.zeros((5, 6, 7, 1, 3), np.float32)
+    vectors[2, 3, 4] = np.nan
+    nib.save(nib.Nifti1Image(vectors, np.eye(4)), tmp_path / "holes.nii.gz")
+    with pytest.raises(InputError, match=r"holes\.nii\.gz"):
+        read_warp(tmp_path / "holes.nii.gz")
+
+
+# Images
+
+
+def test_image_in_simpleitk_has_its_voxels_in_the_same_places(warp: Warp):
+    """``to_sitk`` against SimpleITK's own index → point map."""
+    rng = np.random.default_rng(7)
+    data = rng.normal(size=warp.grid.shape).astype(np.float32)
+    image = to_sitk(Volume(data, warp.grid))
+    for index in np.ndindex(2, 2, 2):
+        at = [int(i * (n - 1)) for i, n in zip(index, warp.grid.shape, strict=True)]
+        point = np.array(image.TransformIndexToPhysicalPoint(at)) * FLIP
+        np.testing.assert_allclose(point, warp.grid.to_world(np.array(at)), atol=1e-9)
+        assert image[at] == data[tuple(at)]

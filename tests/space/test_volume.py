@@ -1,0 +1,610 @@
+"""Reading and writing: what the header's bytes say, and one sentence for what is wrong."""
+
+import errno
+import itertools
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from phantoms import blobs, homogeneous, indices, label_map, oblique_affine, oblique_grid
+from scipy.ndimage import gaussian_filter
+
+from voxwarp.errors import InputError
+from voxwarp.files import write_bytes
+from voxwarp.space.grid import Grid
+from voxwarp.space.volume import (
+    Volume,
+    read_labels,
+    read_series,
+    read_volume,
+    to_canonical,
+    write_volume,
+)
+
+SHAPE = (7, 8, 9)
+
+# Offsets in the NIfTI-1 header.
+PIXDIM, SLOPE, INTER, SFORM_CODE, SROW = 76, 112, 116, 254, 280
+
+
+def scan(dtype: type = np.int16, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).uniform(0, 120, shape)
+    return values.astype(dtype)
+
+
+def saved(path: Path, image: nib.spatialimages.SpatialImage) -> Path:
+    nib.save(image, path)
+    return path
+
+
+def patched(path: Path, *patches: tuple[int, str, tuple[float, ...]]) -> Path:
+    """``path`` with values packed over the bytes at the given offsets."""
+    raw = bytearray(path.read_bytes())
+    for offset, code, values in patches:
+        struct.pack_into(code, raw, offset, *values)
+    path.write_bytes(raw)
+    return path
+
+
+def one_sentence(error: pytest.ExceptionInfo[InputError], name: str) -> str:
+    message = str(error.value)
+    assert name in message
+    assert "\n" not in message
+    return message
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+# nibabel leaves it to the garbage collector to close .mgh files.
+@pytest.mark.filterwarnings("ignore:unclosed file .*scan.mgh:ResourceWarning")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        (".nii", nib.Nifti1Image),
+        (".nii.gz", nib.Nifti1Image),
+        (".nii.gz", nib.Nifti2Image),
+        (".mgz", nib.MGHImage),
+        (".mgh", nib.MGHImage),
+        (".img", nib.Nifti1Pair),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_every_format_gives_the_array_and_the_grid_that_were_stored(
+    tmp_path: Path, ending: str, kind: type, dtype: type, seed: int
+) -> None:
+    data, affine = scan(dtype), oblique_affine(seed)
+    path = saved(tmp_path / f"scan{ending}", kind(data, affine))
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.data, data)
+    assert volume.data.dtype == dtype
+    np.testing.assert_allclose(volume.grid.affine, affine, atol=2e-4)
+    assert volume.name == str(path)
+    assert read_volume(str(path)).grid == volume.grid
+
+
+def test_an_image_in_memory_is_read_as_a_file_is(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(scan(np.float32), oblique_affine(1))
+    before = read_volume(image)
+    after = read_volume(saved(tmp_path / "scan.nii.gz", image))
+    np.testing.assert_array_equal(before.data, after.data)
+    np.testing.assert_allclose(before.grid.affine, after.grid.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("code", ["qform", "sform"])
+def test_either_form_alone_places_the_voxels(tmp_path: Path, code: str) -> None:
+    affine = oblique_affine(2)
+    image = nib.Nifti1Image(scan(), None)
+    getattr(image, f"set_{code}")(affine, code=1)
+    getattr(image, "set_sform" if code == "qform" else "set_qform")(None, code=0)
+    volume = read_volume(saved(tmp_path / "scan.nii", image))
+    np.testing.assert_allclose(volume.grid.affine, affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "f4", "f8"])
+def test_big_endian_files_give_native_arrays(tmp_path: Path, dtype: str) -> None:
+    data, affine = scan(np.dtype(dtype)), oblique_affine(3)
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(np.dtype(dtype))
+    path = saved(tmp_path / "scan.nii", nib.Nifti1Image(data, affine, header))
+    assert path.read_bytes()[:4] == struct.pack(">i", 348)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.data, data)
+    assert volume.data.dtype == np.dtype(dtype)
+    assert volume.data.dtype.isnative
+    np.testing.assert_allclose(volume.grid.affine, affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
+def test_slope_and_intercept_are_applied(tmp_path: Path, dtype: type) -> None:
+    stored = scan(dtype)
+    path = saved(tmp_path / "scan.nii", nib.Nifti1Image(stored, oblique_affine(4)))
+    patched(path, (SLOPE, "<f", (0.25,)), (INTER, "<f", (-7.5,)))
+    volume = read_volume(path)
+    np.testing.assert_allclose(volume.data, stored * 0.25 - 7.5, rtol=1e-6)
+    assert volume.data.dtype.kind == "f"
+
+
+def test_a_scaled_file_of_32_bits_keeps_them(tmp_path: Path) -> None:
+    stored = 2**30 + np.arange(7 * 8 * 9, dtype=np.int32).reshape(SHAPE)
+    path = saved(tmp_path / "scan.nii", nib.Nifti1Image(stored, np.eye(4)))
+    patched(path, (SLOPE, "<f", (0.5,)), (INTER, "<f", (0.0,)))
+    np.testing.assert_array_equal(read_volume(path).data, stored * 0.5)
+
+
+@pytest.mark.parametrize("extra", [(1,), (1, 1)])
+def test_trailing_axes_of_length_one_are_dropped(tmp_path: Path, extra: tuple[int, ...]) -> None:
+    data = scan()
+    image = nib.Nifti1Image(data.reshape(SHAPE + extra), oblique_affine(0))
+    volume = read_volume(saved(tmp_path / "scan.nii.gz", image))
+    np.testing.assert_array_equal(volume.data, data)
+
+
+def test_a_series_keeps_its_frames_and_their_spacing(tmp_path: Path) -> None:
+    data = scan(shape=(*SHAPE, 4))
+    image = nib.Nifti1Image(data, oblique_affine(0))
+    image.header.set_zooms((*image.header.get_zooms()[:3], 2.5))
+    series = read_series(saved(tmp_path / "bold.nii.gz", image))
+    np.testing.assert_array_equal(series.data, data)
+    assert series.frame_spacing == 2.5
+
+
+# ----------------------------------------------------------------------------- what is refused
+
+
+def _missing(folder: Path) -> Path:
+    return folder / "scan.nii.gz"
+
+
+def _folder(folder: Path) -> Path:
+    (folder / "scan.nii.gz").mkdir()
+    return folder / "scan.nii.gz"
+
+
+def _text(folder: Path) -> Path:
+    (folder / "scan.nii.gz").write_text("subject,age\n1,30\n")
+    return folder / "scan.nii.gz"
+
+
+def _text_of_an_unknown_ending(folder: Path) -> Path:
+    (folder / "scan.docx").write_text("subject,age\n1,30\n")
+    return folder / "scan.docx"
+
+
+def _empty_file(folder: Path) -> Path:
+    (folder / "scan.nii").write_bytes(b"")
+    return folder / "scan.nii"
+
+
+def _cut(name: str, keep: float) -> Callable[[Path], Path]:
+    def build(folder: Path) -> Path:
+        data = np.random.default_rng(0).integers(0, 4000, (24, 24, 24)).astype(np.int16)
+        path = saved(folder / name, nib.Nifti1Image(data, np.eye(4)))
+        raw = path.read_bytes()
+        path.write_bytes(raw[: int(keep * len(raw))])
+        return path
+
+    return build
+
+
+def _cut_mgz(folder: Path) -> Path:
+    path = saved(folder / "scan.mgz", nib.MGHImage(scan(np.float32, (24, 24, 24)), np.eye(4)))
+    path.write_bytes(path.read_bytes()[:2000])
+    return path
+
+
+def _array(data: np.ndarray) -> Callable[[Path], Path]:
+    return lambda folder: saved(folder / "scan.nii.gz", nib.Nifti1Image(data, np.eye(4)))
+
+
+def _with(value: float) -> np.ndarray:
+    data = scan(np.float32)
+    data[2, 3, 4] = value
+    return data
+
+
+def _header(*patches: tuple[int, str, tuple[float, ...]]) -> Callable[[Path], Path]:
+    def build(folder: Path) -> Path:
+        image = nib.Nifti1Image(scan(), oblique_affine(1))
+        return patched(saved(folder / "scan.nii", image), *patches)
+
+    return build
+
+
+def _pair_of_zero_spacing(folder: Path) -> Path:
+    path = saved(folder / "scan.img", nib.Nifti1Pair(scan(), oblique_affine(1)))
+    patched(folder / "scan.hdr", (PIXDIM + 8, "<f", (0.0,)))
+    return path
+
+
+_RGB = np.zeros(SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+_RGB["R"] = scan(np.uint8)
+
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing file": (_missing, "no such file"),
+    "folder": (_folder, "folder"),
+    "text": (_text, "not an image"),
+    "text, unknown ending": (_text_of_an_unknown_ending, "not an image"),
+    "empty file": (_empty_file, "not an image"),
+    "gzip cut in the header": (_cut("scan.nii.gz", 0.005), "not an image|damaged"),
+    "gzip cut in the data": (_cut("scan.nii.gz", 0.5), "damaged"),
+    "gzip cut near its end": (_cut("scan.nii.gz", 0.99), "damaged"),
+    "nii cut in the header": (_cut("scan.nii", 0.005), "not an image"),
+    "nii cut in the data": (_cut("scan.nii", 0.5), "damaged"),
+    "mgz cut": (_cut_mgz, "not an image|damaged"),
+    "2-D": (_array(scan(shape=(7, 8))), "3-D"),
+    "one slice": (_array(scan(shape=(7, 8, 1))), "3-D"),
+    "4-D": (_array(scan(shape=(*SHAPE, 3))), "series of shape 7×8×9×3"),
+    "5-D": (_array(scan(shape=(*SHAPE, 1, 3))), "3-D"),
+    "all zero": (_array(np.zeros(SHAPE, np.int16)), "all zero"),
+    "constant": (_array(np.full(SHAPE, 7, np.int16)), "constant"),
+    "NaN": (_array(_with(np.nan)), "1 voxels are NaN"),
+    "inf": (_array(_with(np.inf)), "1 voxels are NaN or infinite"),
+    "zero pixdim": (_header((PIXDIM + 8, "<f", (0.0,))), "spacing must be positive"),
+    "negative pixdim": (_header((PIXDIM + 4, "<f", (-1.5,))), "spacing must be positive"),
+    "NaN pixdim": (_header((PIXDIM + 12, "<f", (float("nan"),))), "spacing must be positive"),
+    "zero pixdim of a pair": (_pair_of_zero_spacing, "spacing must be positive"),
+    "singular affine": (_header((SROW, "<12f", (1, 2, 3, 4) * 3)), "geometry"),
+    "zero affine": (_header((SROW, "<12f", (0,) * 12)), "geometry"),
+    "NaN in the affine": (_header((SROW + 4, "<f", (float("nan"),))), "geometry"),
+    "RGB": (_array(_RGB), "numbers are wanted"),
+    "complex": (_array(scan(np.complex64)), "numbers are wanted"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_scan_is_refused_in_one_sentence_that_names_the_file(
+    tmp_path: Path, case: str
+) -> None:
+    build, reason = BAD[case]
+    path = build(tmp_path)
+    with pytest.raises(InputError, match=reason) as error:
+        read_volume(path, "moving image")
+    assert "moving image" in one_sentence(error, str(path))
+
+
+def test_the_files_that_are_refused_are_good_but_for_the_one_thing(tmp_path: Path) -> None:
+    """So that a refusal is not for a mistake in building them."""
+    read_volume(_array(scan())(tmp_path))
+    read_volume(_header()(tmp_path))
+    read_volume(_cut("scan.nii", 1)(tmp_path))
+    read_volume(_cut("scan.nii.gz", 1)(tmp_path))
+    read_volume(saved(tmp_path / "pair.img", nib.Nifti1Pair(scan(), np.eye(4))))
+
+
+# ------------------------------------------------------------------------------------- labels
+
+
+def test_labels_come_back_as_whole_numbers_whatever_they_are_stored_as(tmp_path: Path) -> None:
+    labels, affine = label_map(1, SHAPE), oblique_affine(1)
+    image = Volume(scan(), Grid(SHAPE, affine))
+    for dtype in (np.int16, np.uint8, np.float32, np.float64):
+        path = saved(tmp_path / "seg.nii.gz", nib.Nifti1Image(labels.astype(dtype), affine))
+        read = read_labels(path, image)
+        np.testing.assert_array_equal(read.data, labels)
+        assert read.data.dtype.kind in "iu"
+        assert read.holds_labels()
+
+
+def test_large_and_negative_labels_survive_a_float_file(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE)
+    labels[1, 2, 3], labels[4, 5, 6] = 2.0**40 + 1, -5
+    image = Volume(scan(), Grid(SHAPE, np.eye(4)))
+    path = saved(tmp_path / "seg.nii", nib.Nifti1Image(labels, np.eye(4)))
+    assert set(np.unique(read_labels(path, image).data)) == {0, -5, 2**40 + 1}
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("empty", "empty"),
+        ("fractional", "whole numbers"),
+        ("NaN", "whole numbers"),
+        ("4-D", "3-D"),
+        ("other size", "grid .*7×8×10.* is not that of .*7×8×9"),
+        ("other place", "grid"),
+        ("other spacing", "grid"),
+        ("missing", "no such file"),
+    ],
+)
+def test_what_is_no_label_map_of_the_image_is_refused(
+    tmp_path: Path, case: str, reason: str
+) -> None:
+    labels, affine = label_map(1, SHAPE).astype(np.float32), np.diag([1.0, 1, 1, 1])
+    image = Volume(scan(), Grid(SHAPE, affine), "t1.nii.gz")
+    if case == "empty":
+        labels[:] = 0
+    elif case == "fractional":
+        labels[1, 2, 3] = 0.5
+    elif case == "NaN":
+        labels[1, 2, 3] = np.nan
+    elif case == "4-D":
+        labels = np.stack([labels, labels], axis=-1)
+    elif case == "other size":
+        labels = np.concatenate([labels, labels[:, :, :1]], axis=2)
+    elif case == "other place":
+        affine = homogeneous(np.eye(3), (0.5, 0, 0))
+    elif case == "other spacing":
+        affine = np.diag([1.0, 1, 1.1, 1])
+    path = tmp_path / "seg.nii.gz"
+    if case != "missing":
+        saved(path, nib.Nifti1Image(labels, affine))
+    with pytest.raises(InputError, match=reason) as error:
+        read_labels(path, image)
+    one_sentence(error, str(path))
+
+
+def smooth_noise(shape: tuple[int, ...] = (24, 24, 24)) -> np.ndarray:
+    """What a brain-extracted scan is like: smooth, noisy, zero around."""
+    rng = np.random.default_rng(0)
+    head = 500 + 4000 * gaussian_filter(rng.normal(size=shape), 2) + rng.normal(size=shape) * 10
+    inside = ((indices(shape) - 11.5) ** 2).sum(-1) < 100
+    return head * inside
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(smooth_noise().astype(np.int16), False, id="int16 scan"),
+        pytest.param((smooth_noise() / 8).clip(0, 255).astype(np.uint8), False, id="uint8 scan"),
+        pytest.param(smooth_noise().astype(np.float32), False, id="float scan"),
+        pytest.param(label_map(1, (24, 24, 24)).astype(np.int32), True, id="label blobs"),
+        pytest.param((smooth_noise() > 0).astype(np.uint8), True, id="uint8 mask"),
+        pytest.param(smooth_noise() > 0, True, id="bool mask"),
+        pytest.param(label_map(1, (24, 24, 24)).astype(np.float32), False, id="float labels"),
+        pytest.param(
+            np.random.default_rng(0).integers(0, 20, (24, 24, 24)), True, id="few random values"
+        ),
+        pytest.param(
+            np.random.default_rng(0).integers(0, 900, (24, 24, 24)), False, id="many random values"
+        ),
+        pytest.param(
+            np.kron(np.random.default_rng(0).integers(0, 900, (6, 6, 6)), np.ones((4, 4, 4), int)),
+            True, id="a parcellation of 200 values",
+        ),
+    ],
+)  # fmt: skip
+def test_labels_are_told_from_intensities(data: np.ndarray, expected: bool) -> None:
+    assert Volume(data, Grid(data.shape, np.eye(4))).holds_labels() is expected
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_parcellation_is_one_whichever_way_its_patches_lie(axis: int) -> None:
+    """As thick slices give it: patches one voxel thick along one axis, eight along the others."""
+    size = [8, 8, 8]
+    size[axis] = 1
+    codes = np.random.default_rng(0).integers(1, 900, [24 // n for n in size])
+    data = np.kron(codes, np.ones(size, int))
+    assert Volume(data, Grid(data.shape, np.eye(4))).holds_labels()
+
+
+def test_the_header_can_say_that_values_are_labels(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 900, (24, 24, 24)).astype(np.int16)
+    image = nib.Nifti1Image(data, np.eye(4))
+    assert not read_volume(saved(tmp_path / "a.nii.gz", image)).holds_labels()
+    image.header.set_intent("label")
+    assert read_volume(saved(tmp_path / "b.nii.gz", image)).holds_labels()
+
+
+# ------------------------------------------------------------------------------- to_canonical
+
+
+def stored_as(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]) -> Volume:
+    """The same scan with its axes in another order and some of them backwards."""
+    data, affine = volume.data.transpose(order), volume.grid.affine[:, [*order, 3]].copy()
+    for axis, flip in enumerate(flips):
+        if flip:
+            data = np.flip(data, axis)
+            affine[:3, 3] += affine[:3, axis] * (data.shape[axis] - 1)
+            affine[:, axis] *= -1
+    return Volume(data, Grid(data.shape, affine), volume.name, volume.is_label_file)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_all_48_ways_to_store_a_scan_are_one_after_to_canonical(seed: int) -> None:
+    volume = Volume(scan(), Grid(SHAPE, oblique_affine(seed, shuffle=False)), "t1", True)
+    seen = set()
+    for order in itertools.permutations(range(3)):
+        for flips in itertools.product((False, True), repeat=3):
+            stored = stored_as(volume, order, flips)
+            canonical = to_canonical(stored)
+            seen.add((stored.grid.shape, stored.grid.axes))
+            assert canonical.data.tobytes() == volume.data.tobytes()
+            assert canonical.grid.shape == SHAPE
+            np.testing.assert_allclose(canonical.grid.affine, volume.grid.affine, atol=1e-9)
+            assert canonical.grid.axes == "RAS"
+            assert canonical.data.flags.c_contiguous
+            assert (canonical.name, canonical.is_label_file) == ("t1", True)
+    assert len(seen) == 48
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_canonical_is_nibabels_closest_canonical(seed: int) -> None:
+    grid = oblique_grid(seed, SHAPE, tilt=25)
+    canonical = to_canonical(Volume(scan(), grid))
+    expected = nib.as_closest_canonical(nib.Nifti1Image(scan(), grid.affine))
+    np.testing.assert_array_equal(canonical.data, expected.dataobj)
+    np.testing.assert_allclose(canonical.grid.affine, expected.affine, atol=1e-9)
+
+
+def test_canonical_keeps_each_voxel_where_it_is_in_the_world() -> None:
+    grid = oblique_grid(3, SHAPE)
+    position = np.moveaxis(grid.nodes(), -1, 0)
+    for component in range(3):
+        canonical = to_canonical(Volume(position[component], grid))
+        np.testing.assert_allclose(
+            canonical.data, canonical.grid.nodes()[..., component], atol=1e-9
+        )
+
+
+def test_canonical_keeps_the_frames_of_a_series_and_their_spacing() -> None:
+    grid = oblique_grid(5, SHAPE)
+    data = scan(shape=(*SHAPE, 3))
+    canonical = to_canonical(Volume(data, grid, frame_spacing=2.5))
+    for t in range(3):
+        alone = to_canonical(Volume(data[..., t], grid))
+        np.testing.assert_array_equal(canonical.data[..., t], alone.data)
+    assert canonical.frame_spacing == 2.5
+
+
+# ------------------------------------------------------------------------------------ writing
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64]
+)
+def test_what_is_written_is_read_again(tmp_path: Path, dtype: type, ending: str) -> None:
+    volume = Volume(scan(dtype), oblique_grid(1, SHAPE))
+    path = tmp_path / f"out{ending}"
+    write_volume(volume, path)
+    again = read_volume(path)
+    np.testing.assert_array_equal(again.data, volume.data)
+    assert again.data.dtype == dtype
+    np.testing.assert_allclose(again.grid.affine, volume.grid.affine, atol=1e-4)
+
+
+def test_both_forms_say_the_same(tmp_path: Path) -> None:
+    volume = Volume(scan(), oblique_grid(2, SHAPE))
+    write_volume(volume, tmp_path / "out.nii.gz")
+    header = nib.load(tmp_path / "out.nii.gz").header
+    for form, code in (header.get_sform(coded=True), header.get_qform(coded=True)):
+        assert code > 0
+        np.testing.assert_allclose(form, volume.grid.affine, atol=1e-4)
+    np.testing.assert_allclose(header.get_zooms(), volume.grid.spacing, rtol=1e-6)
+    assert header.get_xyzt_units()[0] == "mm"
+
+
+def test_the_intent_is_written(tmp_path: Path) -> None:
+    write_volume(
+        Volume(scan(), oblique_grid(2, SHAPE), is_label_file=True), tmp_path / "seg.nii.gz"
+    )
+    assert read_volume(tmp_path / "seg.nii.gz").is_label_file
+
+
+def test_a_series_is_written_with_its_frame_spacing(tmp_path: Path) -> None:
+    data = scan(shape=(*SHAPE, 3))
+    write_volume(Volume(data, oblique_grid(1, SHAPE), frame_spacing=2.5), tmp_path / "out.nii.gz")
+    again = read_series(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(again.data, data)
+    assert again.frame_spacing == 2.5
+
+
+def test_two_seconds_stay_two_seconds_also_when_stored_as_milliseconds(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(scan(shape=(*SHAPE, 3)), oblique_affine(1))
+    image.header.set_zooms((*image.header.get_zooms()[:3], 2000))
+    image.header.set_xyzt_units("mm", "msec")
+    series = read_series(saved(tmp_path / "in.nii.gz", image))
+    write_volume(series, tmp_path / "out.nii.gz")
+    header = nib.load(tmp_path / "out.nii.gz").header
+    seconds = {"sec": 1, "msec": 1e-3}[header.get_xyzt_units()[1]] * header.get_zooms()[3]
+    assert seconds == pytest.approx(2)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_bytes_depend_on_data_and_grid_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    grid = oblique_grid(1, SHAPE)
+    first, second = tmp_path / f"one{ending}", tmp_path / "elsewhere" / f"another name{ending}"
+    second.parent.mkdir()
+    write_volume(Volume(scan(), grid, "a.nii"), first)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    write_volume(Volume(np.asfortranarray(scan()), grid, "b.nii"), second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.mgz", "out.nrrd", "out", "out.nii.bz2", "out.gz", "nii"])
+def test_other_endings_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="must end in") as error:
+        write_volume(Volume(scan(), oblique_grid(1, SHAPE)), tmp_path / name)
+    one_sentence(error, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _target_is_a_folder(tmp_path: Path) -> Path:
+    (tmp_path / "out.nii.gz").mkdir()
+    return tmp_path / "out.nii.gz"
+
+
+def _parent_is_a_file(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_text("here")
+    return tmp_path / "file" / "out.nii.gz"
+
+
+def _name_too_long(tmp_path: Path) -> Path:
+    return tmp_path / ("n" * 300 + ".nii.gz")
+
+
+@pytest.mark.parametrize("build", [_target_is_a_folder, _parent_is_a_file, _name_too_long])
+def test_a_target_that_cannot_be_written_is_an_input_error(
+    tmp_path: Path, build: Callable[[Path], Path]
+) -> None:
+    path = build(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError) as error:
+        write_volume(Volume(scan(), oblique_grid(1, SHAPE)), path)
+    one_sentence(error, str(path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, there: bool
+) -> None:
+    path = tmp_path / "out.nii.gz"
+    if there:
+        path.write_bytes(b"the one before")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(InputError, match="No space left") as error:
+        write_volume(Volume(scan(), oblique_grid(1, SHAPE)), path)
+    one_sentence(error, str(path))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == (
+        {"out.nii.gz": b"the one before"} if there else {}
+    )
+
+
+def test_an_interrupted_write_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "metrics.json", b"{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the moment of the renaming the old file is there and the new one is complete."""
+    path, seen, replace = tmp_path / "out.bin", [], os.replace
+    path.write_bytes(b"old")
+
+    def watched(part: os.PathLike[str], target: os.PathLike[str]) -> None:
+        seen.append((Path(part).read_bytes(), Path(target).read_bytes()))
+        replace(part, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    write_bytes(path, b"new" * 10000)
+    assert seen == [(b"new" * 10000, b"old")]
+    assert path.read_bytes() == b"new" * 10000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_data_must_have_the_shape_of_the_grid() -> None:
+    with pytest.raises(ValueError, match="on a grid of"):
+        Volume(blobs(0, (4, 5, 6)), Grid((4, 5, 7), np.eye(4)))

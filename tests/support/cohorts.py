@@ -1,0 +1,78 @@
+"""Small crops with labels for the tests of what comes before a training, and tables of them."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from voxwarp.data.manifest import Scan, gather
+from voxwarp.training.config import Config, build_config
+
+SHAPES = [(6, 8, 10), (7, 9, 8), (4, 6, 5), (5, 8, 9)]
+
+
+def write_scan(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def crop(seed: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Texture from 0 to 1000, nowhere constant."""
+    data = np.random.default_rng(seed).integers(0, 1000, shape).astype(np.int16)
+    data[0, 0, 0], data[-1, -1, -1] = 0, 1000
+    return data
+
+
+def crop_labels(seed: int, shape: tuple[int, int, int], values=(3, 40, 2035)) -> np.ndarray:
+    data = np.random.default_rng(seed).choice([0, *values], shape).astype(np.int32)
+    data.flat[: len(values)] = values
+    return data
+
+
+def write_crops(folder: Path) -> Path:
+    """Labelled crops of four people, at odd places, with a table of them."""
+    splits = ["train", "train", "val", "test"]
+    lines = ["id,person,split"]
+    for i, (shape, split) in enumerate(zip(SHAPES, splits, strict=True)):
+        affine = np.eye(4)
+        affine[:3, 3] = 10.0 * i, -7, 3.5
+        write_scan(folder / "t1" / f"{i}.nii.gz", crop(i, shape), affine)
+        write_scan(folder / "labels" / f"{i}.nii.gz", crop_labels(i, shape), affine)
+        lines.append(f"{i},p{i},{split}")
+    (folder / "scans.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def crops_config(folder: Path, **more) -> Config:
+    source = {
+        "table": str(folder / "scans.csv"),
+        "scan": "t1/{id}.nii.gz",
+        "labels": "labels/{id}.nii.gz",
+    }
+    tree = {
+        "data": {"sources": [source], "cache": str(folder.parent / "prepared")},
+        "preparation": {"alignment": "centre", "percentile": 100},
+    }
+    for key, value in more.items():
+        tree[key] = {**tree.get(key, {}), **value}
+    return build_config(tree)
+
+
+def gathered(config: Config) -> list[Scan]:
+    return gather(config.data, config.seed)
+
+
+def without_labels(scan: Scan) -> Scan:
+    return Scan(**{**vars(scan), "labels": None})
+
+
+def table(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def cut(path: Path) -> None:
+    """As a copy that was broken off: the header is whole, the end is not."""
+    path.write_bytes(path.read_bytes()[:-30])

@@ -1,0 +1,154 @@
+"""Methods of a user, named ``methods:function``: some that work, and what can go wrong.
+
+Only what each needs is imported: most of them take a few tenths of a second.
+"""
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHIFT = (2.0, -1.0, 3.0)  # mm, RAS
+
+
+def count(run: Any) -> int:
+    """Note that the method runs; how often it has on this pair."""
+    path = run.job.place.parent / "count.txt"
+    with open(path, "a") as stream:
+        print(run.job.place.name, file=stream)
+    return path.read_text().split().count(run.job.place.name)
+
+
+def shift(run: Any) -> None:
+    """Every point moves by ``SHIFT``."""
+    from voxwarp.space.transform import Warp
+    from voxwarp.space.volume import read_volume
+
+    count(run)
+    grid = read_volume(run.job.fixed).grid
+    field = np.broadcast_to(np.float32(SHIFT), (*grid.shape, 3)).transpose(3, 0, 1, 2)
+    run.deform(lambda: time.sleep(0.02))
+    run.write(Warp(field.copy(), grid), Warp(-field, grid))
+
+
+def write_shift(run: Any, of: float = 1.0, name: str = "1Warp.nii.gz") -> None:
+    """The same as an ITK field, by nibabel alone: quick in a process of its own."""
+    import nibabel as nib
+
+    fixed = nib.load(run.job.fixed)
+    field = np.zeros((*fixed.shape, 1, 3), np.float32)
+    field[:] = of * np.array(SHIFT) * (-1, -1, 1)
+    image = nib.Nifti1Image(field, fixed.affine)
+    image.header.set_intent("vector")
+    nib.save(image, run.job.place / name)
+
+
+def quick_shift(run: Any) -> None:
+    """``shift`` without an inverse, and without a moved image."""
+    count(run)
+    run.deform(lambda: write_shift(run))
+
+
+def waits_once(run: Any) -> None:
+    """``quick_shift``; the second pair hangs the first time, and with it a child process."""
+    number = count(run)
+    if len(list(run.job.place.parent.glob("*/job.json"))) == 2 and number == 1:
+        sleeps(run)
+    run.deform(lambda: write_shift(run))
+
+
+def tells(run: Any) -> None:
+    """What it sees of its surroundings goes to ``told.json``, words to both streams."""
+    names = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
+    told = {
+        "threads": [os.environ[name] for name in names],
+        "there": [Path(run.job.fixed).exists(), Path(run.job.moving).exists()],
+        "folder": str(Path.cwd()),
+        "place": str(run.job.place),
+        "stdin": sys.stdin.read(),
+    }
+    (run.job.place / "told.json").write_text(json.dumps(told))
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+    run.deform(lambda: None)
+
+
+def raises(run: Any) -> None:
+    """With a message of several lines."""
+    count(run)
+    raise RuntimeError("itkFilter.cxx:12:\nITK ERROR: no overlap")
+
+
+def raises_and_greets(run: Any) -> None:
+    """``raises``; the traceback is not the last word, as libraries may have one at the end."""
+    atexit.register(print, "goodbye", file=sys.stderr)
+    raises(run)
+
+
+def raises_once(run: Any) -> None:
+    """``quick_shift`` from the second time on."""
+    if count(run) == 1:
+        raise RuntimeError("not yet")
+    run.deform(lambda: write_shift(run))
+
+
+def exits(run: Any) -> None:
+    """With a word and a code, as scripts do."""
+    print("no licence found", file=sys.stderr)
+    sys.exit(3)
+
+
+def stops_early(run: Any) -> None:
+    """Claims to be done."""
+    sys.exit(0)
+
+
+def crashes(run: Any) -> None:
+    """As native code does."""
+    count(run)
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+def sleeps(run: Any) -> None:
+    """For ever, and so does its child."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    (run.job.place / "pids.json").write_text(json.dumps([os.getpid(), child.pid]))
+    time.sleep(600)
+
+
+def half_file(run: Any) -> None:
+    """The field breaks off: a full disk, and nobody looked."""
+    count(run)
+    run.deform(lambda: write_shift(run))
+    path = run.job.place / "1Warp.nii.gz"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def half_file_one_way(run: Any) -> None:
+    """``half_file`` for the pair whose moving scan is called b, ``quick_shift`` for others."""
+    (half_file if run.job.place.name.startswith("b_") else quick_shift)(run)
+
+
+def leaves_nan(run: Any) -> None:
+    """A field with a hole."""
+    run.deform(lambda: write_shift(run, of=np.nan))
+
+
+def leaves_nothing(run: Any) -> None:
+    """Ends well, without a field."""
+    run.deform(lambda: None)
+
+
+def inverse_at_first(run: Any) -> None:
+    """An inverse the first time, and a file of its own; then the field alone."""
+    if count(run) == 1:
+        write_shift(run, -1.0, "1InverseWarp.nii.gz")
+    run.deform(lambda: write_shift(run))

@@ -1,0 +1,74 @@
+"""Cohorts of phantoms without files; in a module of its own, which other processes can import."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from phantoms import blobs, homogeneous, label_map
+
+from voxwarp.networks.model import Recipe
+from voxwarp.space.grid import Grid
+
+SHAPE = (12, 13, 14)
+# Structures 1 and 2 are each other's mirror, 3 is in the middle.
+MIRROR = np.array([0, 2, 1, 3])
+WORLD = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0)}
+WORLD |= {"S": (0, 0, 1), "I": (0, 0, -1)}
+
+
+def grid_of(axes: str = "RAS", spacing: tuple[float, ...] = (1, 1, 1), shape=SHAPE) -> Grid:
+    directions = np.array([WORLD[letter] for letter in axes], dtype=float).T
+    return Grid(shape, homogeneous(directions * spacing, (7, -3, 11)))
+
+
+@cache
+def texture(i: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """(X, Y, Z) uint8, of each scan its own; zero in one half."""
+    x = np.round(255 * blobs(i, shape)).astype(np.uint8).clip(1)
+    x[:, : shape[1] // 2] = 0
+    x.setflags(write=False)  # as a memory map is
+    return x
+
+
+@dataclass
+class Cohort:
+    """Phantoms of the people."""
+
+    people: list[str]
+    labelled: frozenset[int] = frozenset()
+    grid: Grid = field(default_factory=grid_of)
+    mirror: np.ndarray = field(default_factory=MIRROR.copy)
+
+    @property
+    def scans(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(path=Path(f"scan{i}.nii.gz")) for i in range(len(self.people))]
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.grid)
+
+    def image(self, i: int) -> np.ndarray:
+        return texture(i, self.grid.shape)
+
+    def labels(self, i: int) -> np.ndarray | None:
+        return label_map(i, self.grid.shape, (1, 2, 3)) if self.is_labelled(i) else None
+
+    def is_labelled(self, i: int) -> bool:
+        return i in self.labelled
+
+    def indices(self, split: str) -> list[int]:
+        """The last person is not trained on."""
+        held_out = {"val": {self.people[-1]}, "train": set(self.people[:-1]) - {self.people[-1]}}
+        return [i for i, person in enumerate(self.people) if person in held_out[split]]
+
+
+class Blank(Cohort):
+    """One voxel a scan, for draws by the thousand."""
+
+    def image(self, i: int) -> np.ndarray:
+        return np.ones(self.grid.shape, np.uint8)
+
+    def labels(self, i: int) -> np.ndarray | None:
+        return np.ones(self.grid.shape, np.uint8)

@@ -1,0 +1,889 @@
+"""Configurations: what is right is read as it stands, and all else is refused by name."""
+
+import json
+import os
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from voxwarp.errors import InputError
+from voxwarp.networks.network import NETWORKS
+from voxwarp.training.config import (
+    Config,
+    Section,
+    _Loader,
+    build_config,
+    knobs,
+    read_config,
+    to_yaml,
+)
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+SMALL: dict[str, Any] = {"data": {"sources": [{"folder": "/scans"}]}}
+USUAL = {"ncc": {"weight": 1.0}, "diffusion": {"weight": 1.0}}  # costs
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Put a text into a file."""
+
+    def file(text: str, name: str = "config.yaml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return file
+
+
+def changed(tree: dict, **more: Any) -> dict:
+    """A deep copy, with other values for dotted names (``__`` is the dot)."""
+    out = json.loads(json.dumps(tree))
+    for name, value in more.items():
+        *path, last = name.split("__")
+        place = out
+        for word in path:
+            place = place.setdefault(word, {})
+        place[last] = value
+    return out
+
+
+def refusal(tree: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        build_config(tree)
+    return one_line(caught.value)
+
+
+def one_line(error: InputError) -> str:
+    message = str(error)
+    assert len(message.splitlines()) == 1, message
+    assert len(message) < 1000
+    return message
+
+
+def refused_file(path: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        read_config(path, overrides)
+    return one_line(caught.value)
+
+
+# ------------------------------------------------------------------------------- Ready configs
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_ready_configurations_read_build_and_come_back(path, write, monkeypatch) -> None:
+    monkeypatch.setenv("VOXWARP_DATA", "/abs/data")
+    config = read_config(path)
+    arguments = {key: value for key, value in config.network.items() if key != "name"}
+    NETWORKS[config.network["name"]](**arguments)
+    assert all((s.table or s.folder or "").startswith("/abs/data/") for s in config.data.sources)
+    assert read_config(write(to_yaml(config), "far/away.yaml")) == config
+
+
+def test_there_is_a_configuration_for_each_variant_of_the_paper(monkeypatch) -> None:
+    monkeypatch.setenv("VOXWARP_DATA", "/abs/data")
+    found = {path.stem: read_config(path) for path in CONFIGS}
+    for variant, tail in (("vm1", [8, 8]), ("vm2", [32, 16, 16])):
+        for mode in ("pairwise", "atlas"):
+            config = found[f"{variant}-{mode}"]
+            assert config.network["encoder"] == [16, 32, 32, 32]
+            assert config.network["decoder"] == [32, 32, 32, 32, *tail]
+            assert (config.sampling.mode, config.costs["ncc"]["window"]) == (mode, 9)
+    assert found["vm1-atlas"].sampling.atlas == "template"
+    assert found["pyramid"].compare_at == "velocity"
+
+
+def test_without_the_variable_the_data_are_beside_the_checkout(monkeypatch) -> None:
+    monkeypatch.delenv("VOXWARP_DATA", raising=False)
+    source = read_config(CONFIGS[0].with_name("hippocampus.yaml")).data.sources[0]
+    folder = CONFIGS[0].parents[2] / "shared/data/hippocampus/images"
+    assert source.folder == str(folder)
+    assert source.labels == "../labels/{name}"  # a pattern, which is the source's own
+
+
+# --------------------------------------------------------------------------------- What is said
+
+
+def test_values_of_a_file_take_the_place_of_defaults(write) -> None:
+    path = write(
+        "data: {sources: [{folder: scans, split: val}, {table: ../t.csv}]}\n"
+        "optimiser: {learning_rate: 1e-3, final: 2E-1, clip: 0.5, weight_decay: 1.e+1}\n"
+        "preparation: {brain_extract: no, bias: yes, shape: [48, 64, 48]}\n"
+        "seed: 7\n"
+    )
+    config = read_config(path)
+    rates = config.optimiser
+    assert (rates.learning_rate, rates.final, rates.clip, rates.weight_decay) == (
+        1e-3,
+        0.2,
+        0.5,
+        10,
+    )
+    assert (config.preparation.brain_extract, config.preparation.bias) == ("no", True)
+    assert (config.seed, config.preparation.shape) == (7, [48, 64, 48])
+    assert config.data.sources[0].folder == str(path.parent / "scans")
+    assert config.data.sources[1].table == str(path.parents[1] / "t.csv")
+    assert config.log == Config.model_validate(SMALL).log
+
+
+@pytest.mark.parametrize(
+    "word", ["1e-3", "5", "-.5", "yes", "no", "null", "~", "true", "2020-01-01", "0x1f", "1_000",
+             "1:30", "", " x", "a: b", "*star", "&and", "#", "ä\u2028\x07", "1e5", "NaN", ".inf"],
+)  # fmt: skip
+def test_words_that_look_like_something_else_come_back(word: str, write) -> None:
+    config = build_config(
+        changed(SMALL, task=word, data__sources=[{"bids": "/x", "credit": [word]}])
+    )
+    again = read_config(write(to_yaml(config)))
+    assert (again, again.task) == (config, word)
+
+
+def test_steps_are_those_of_all_phases() -> None:
+    phases = [{"steps": 3}, {"steps": 4, "downsample": 2}, {"steps": 5}]
+    assert build_config(changed(SMALL, phases=phases)).steps == 12
+
+
+def test_a_variable_is_put_in_or_its_default(write, monkeypatch) -> None:
+    path = write(
+        "data: {sources: [{folder: '${HERE_IT_IS}/a${EMPTY_ONE:-b}'}]}\ntask: '${NOT_SET:-}x $HOME'"
+    )
+    monkeypatch.setenv("HERE_IT_IS", "/data")
+    monkeypatch.setenv("EMPTY_ONE", "")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    config = read_config(path)
+    assert (config.data.sources[0].folder, config.task) == ("/data/ab", "x $HOME")
+    monkeypatch.delenv("HERE_IT_IS")
+    assert "HERE_IT_IS is not set" in refused_file(path)
+
+
+def test_home_is_where_a_tilde_says(write, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    path = write("data: {sources: [{folder: ~/scans}]}")
+    assert read_config(path).data.sources[0].folder == "/home/me/scans"
+    assert "folder: ~nobody-of-that-name" in refused_file(
+        write("data: {sources: [{folder: ~nobody-of-that-name/scans}]}")
+    )
+
+
+# -------------------------------------------------------------------------------------- Extends
+
+
+def test_a_file_changes_what_it_extends(write) -> None:
+    write(
+        "data: {sources: [{folder: scans}], fractions: {train: 0.5, val: 0.5}}\n"
+        "optimiser: {batch: 3, clip: 2}\nnetwork: {name: pyramid, channels: [4, 8]}\n"
+        "costs: {ncc: {window: 5}, diffusion: {weight: 2}}\n",
+        "deep/base.yaml",
+    )
+    write("extends: deep/base.yaml\noptimiser: {clip: 4}\nsampling: {atlas: a.nii}\n", "mid.yaml")
+    top = write(
+        "extends: ../mid.yaml\nsampling: {mode: atlas}\ncosts: {mse: {}}\n"
+        "data: {fractions: {train: 1}}\nnetwork: {name: voxelmorph}\n",
+        "top/top.yaml",
+    )
+    config = read_config(top)
+    assert (config.optimiser.batch, config.optimiser.clip) == (3, 4)
+    # Paths are from the folder of the file that they stand in.
+    assert config.data.sources[0].folder == str(top.parents[1] / "deep" / "scans")
+    assert config.sampling.atlas == str(top.parents[1] / "a.nii")
+    # Taken over as a whole: arguments of one network do not fit another.
+    assert config.network == {"name": "voxelmorph"}
+    assert config.costs == {"mse": {}}
+    assert config.data.fractions == {"train": 1}
+
+
+def test_files_that_extend_each_other_are_refused(write) -> None:
+    write("extends: sub/../b.yaml", "a.yaml")
+    b = write("extends: ./c.yaml", "b.yaml")
+    write("extends: a.yaml", "c.yaml")
+    (b.parent / "sub").mkdir()
+    assert "extends itself" in refused_file(b)
+    assert "extends itself" in refused_file(write("extends: self.yaml", "self.yaml"))
+
+
+@pytest.mark.parametrize("base", ["gone.yaml", ".", "[a.yaml]", "'a\\0b'", '"a\\0b"', '""'])
+def test_what_cannot_be_extended_is_refused(base: str, write) -> None:
+    assert "config" in refused_file(write(f"extends: {base}"))
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert "No such file" in refused_file(tmp_path / "gone.yaml")
+    assert "directory" in refused_file(tmp_path)
+    (tmp_path / "scan.nii.gz").write_bytes(b"\x1f\x8b\x08\xff")
+    assert "cannot be read" in refused_file(tmp_path / "scan.nii.gz")
+
+
+# -------------------------------------------------------------------------------- Wrong keys
+
+#: Where an unknown key may stand, and a knob that is near it.
+UNKNOWN = {
+    "optimizer": "optimiser",
+    "optimiser__learnig_rate": "learning_rate",
+    "data__source": "sources",
+    "data__structures__column": None,
+    "preparation__spacings": "spacing",
+    "sampling__label": "labelled",
+    "validation__evry": "every",
+    "log__tensorbord": "tensorboard",
+    "augmentation__rotate": "rotation",
+}
+
+
+@pytest.mark.parametrize(("name", "near"), UNKNOWN.items())
+def test_an_unknown_key_is_refused_with_the_nearest(name: str, near: str | None) -> None:
+    message = refusal(changed(SMALL, **{name: 1}))
+    assert f"unknown key {name.replace('__', '.')!r}" in message
+    assert (f"did you mean {near!r}" if near else "there are values, table, value, name") in message
+
+
+def test_an_unknown_key_in_a_list_is_refused_with_its_number() -> None:
+    message = refusal(changed(SMALL, phases=[{"steps": 1}, {"steps": 2, "down_sample": 2}]))
+    assert "'phases.1.down_sample'; did you mean 'downsample'" in message
+    message = refusal({"data": {"sources": [{"folder": "/x", "label": "y"}]}})
+    assert "'data.sources.0.label'; did you mean 'labels'" in message
+
+
+def test_all_problems_are_counted() -> None:
+    assert "(and 2 more)" in refusal(changed(SMALL, seed=-1, colour=3, task=5))
+
+
+def test_what_is_missing_is_named() -> None:
+    assert "data is missing" in refusal({})
+    assert "data.sources is missing" in refusal({"data": {}})
+    assert "phases.0.steps is missing" in refusal(changed(SMALL, phases=[{}]))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\ndata: {}\nseed: 2", "line 3: 'seed' stands there twice"),
+        ("costs:\n  ncc: {}\n  mse: {}\n  ncc: {}", "line 4: 'ncc' stands there twice"),
+        ("1: 2", "key 1 is not a word"),
+        ("? [a, b]\n: 2", "is not a word"),
+        ("null: 2", "is not a word"),
+        ("- a\n- b", "keys and values are wanted"),
+        ("", "keys and values are wanted"),
+        ("just words", "keys and values are wanted"),
+        ("a: [1", "not YAML"),
+        ("a: b: c", "not YAML"),
+        ("\x00", "not YAML"),
+        ("a: &x [1]\nb: *x", "line 2: there are no aliases"),
+        ("a: &x {b: *x}", "aliases"),
+        ("a: !!python/object/apply:os.system ['true']", "not YAML"),
+        ("a: !!int ''", "not YAML"),
+        ("a: !!bool maybe", "not YAML"),
+        ("a: !!binary aGVsbG8=", "not YAML"),
+        ("a: !!set {b, c}", "not YAML"),
+        ("<<: {seed: 1}", "data is missing (and 1 more)"),
+        (f"seed: {'9' * 5000}", "not YAML"),
+        ("a: " + "[" * 40 + "]" * 40, "nested too deeply"),
+        ("a: " + "[" * 5000, "not YAML"),
+        ("--- \na: 1\n---\nb: 2", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_simple_yaml_is_refused(text: str, words: str, write) -> None:
+    path = write(text)
+    message = refused_file(path)
+    assert words in message
+    assert message.startswith(f"config {path}: ")
+
+
+def test_a_line_does_not_become_terabytes(write) -> None:
+    """Nine aliases of nine aliases of ..., the "billion laughs"."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    start = time.monotonic()
+    assert "aliases" in refused_file(write("\n".join(lines)))
+    assert time.monotonic() - start < 1
+
+
+# -------------------------------------------------------------------------------- Wrong values
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1), ("seed", 1 << 31), ("seed", 1.5), ("seed", True), ("seed", None),
+        ("seed", 10**400), ("workers", False), ("data__people", 0),
+        ("data__people", True), ("data__structures__values", [0]),
+        ("data__structures__values", [True]), ("preparation__spacing", 0),
+        ("preparation__spacing", float("nan")), ("preparation__shape", [16, 16]),
+        ("preparation__shape", [16, 16, 0]), ("preparation__shape", [16, 16, 7]),
+        ("preparation__shape", [16, 16, 4097]), ("preparation__spacing", 0.0099),
+        ("preparation__spacing", 100.1), ("preparation__percentile", 0),
+        ("preparation__percentile", 100.1), ("preparation__alignment", "center"),
+        ("augmentation__flip", 1.1), ("augmentation__flip", True),
+        ("augmentation__scaling", 1), ("augmentation__rotation", -1),
+        ("augmentation__noise", float("inf")), ("optimiser__learning_rate", 0),
+        ("optimiser__learning_rate", float("inf")), ("optimiser__learning_rate", 10**400),
+        ("optimiser__learning_rate", "fast"), ("optimiser__batch", 0),
+        ("optimiser__batch", 1.5), ("optimiser__ema", 1), ("optimiser__final", 1.01),
+        ("optimiser", None), ("optimiser", [1]), ("phases", []), ("phases", [[1]]),
+        ("phases", {"steps": 3}), ("precision", "fp16"), ("both_directions", "maybe"),
+        ("compare_at", "half"), ("sampling__labelled", -0.1), ("sampling__mode", "atlas"),
+        ("sampling__atlas", "/x.nii"), ("validation__every", 0), ("log__every", 0),
+        ("task", 5), ("task", None), ("costs", []), ("network", "pyramid"), ("data__sources", []),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_refused_by_name(name: str, value: Any) -> None:
+    dotted = name.replace("__", ".")
+    message = refusal(changed(SMALL, **{name: value}))
+    named = dotted.removesuffix(".atlas").removesuffix(".mode")
+    assert message.startswith(f"config: {named}"), message
+
+
+def test_the_least_and_the_largest_lattice_are_accepted() -> None:
+    for spacing, shape in ((0.01, [8, 8, 4096]), (100, [8, 16, 24])):
+        lattice = {"spacing": spacing, "shape": shape}
+        wanted = build_config(changed(SMALL, preparation=lattice)).preparation
+        assert (wanted.spacing, wanted.shape) == (spacing, shape)
+
+
+@pytest.mark.parametrize("downsample", [0, 3, 16, True, "many"])
+def test_images_are_averaged_down_by_powers_of_two(downsample: Any) -> None:
+    message = refusal(changed(SMALL, phases=[{"steps": 1, "downsample": downsample}]))
+    assert "phases.0.downsample" in message
+
+
+@pytest.mark.parametrize(
+    "source", [{}, {"folder": "/a", "bids": "/b"}, {"table": "/a", "folder": "/b", "bids": "/c"}]
+)
+def test_a_source_is_one_thing(source: dict) -> None:
+    message = refusal({"data": {"sources": [{"folder": "/x"}, source]}})
+    assert "data.sources.1: one of table, folder and bids" in message
+
+
+@pytest.mark.parametrize(
+    "fractions",
+    [{"train": 0.5}, {"val": 1}, {"train": 0, "val": 1}, {"train": 0.9, "val": 0.2}, {},
+     {"train": 1, "other": 0}, {"train": True}],
+)  # fmt: skip
+def test_fractions_sum_to_one_with_some_to_train_on(fractions: dict) -> None:
+    assert "data.fractions" in refusal(changed(SMALL, data__fractions=fractions))
+
+
+def test_structures_come_from_one_place() -> None:
+    message = refusal(changed(SMALL, data__structures={"values": [1], "table": "/t.csv"}))
+    assert "data.structures: values or a table" in message
+
+
+# --------------------------------------------------------------------------- Networks and costs
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ({}, "name None; there are voxelmorph, diffeomorphic, pyramid, descent, anatomy"),
+        ({"name": "piramid"}, "did you mean 'pyramid'"),
+        ({"name": ["pyramid"]}, "name ['pyramid']; did you mean 'pyramid'"),
+        ({"name": "pyramid", "chanels": [8]}, "no argument 'chanels'; did you mean 'channels'"),
+        ({"name": "pyramid", "encoder": [8]}, "pyramid has no argument 'encoder'"),
+        ({"name": "pyramid", "self": 1}, "pyramid has no argument 'self'"),
+        ({"name": "pyramid", "channels": 8}, "channels: a list of whole numbers"),
+        ({"name": "pyramid", "channels": []}, "1 to 16 numbers"),
+        ({"name": "pyramid", "channels": [1] * 17}, "1 to 16 numbers"),
+        ({"name": "pyramid", "channels": [8, 0]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": [8, 8.5]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": [8, True]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": [8, [8]]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": {"8": 8}}, "channels: a list"),
+        ({"name": "pyramid", "steps": [7]}, "steps: a whole number"),
+        ({"name": "pyramid", "steps": 0}, "from 1 to 16"),
+        ({"name": "pyramid", "steps": 17}, "from 1 to 16"),
+        ({"name": "pyramid", "steps": 10**5000}, "steps: whole numbers from 1 to 16"),
+        ({"name": "voxelmorph", "steps": 7}, "voxelmorph has no argument 'steps'"),
+        ({"name": "voxelmorph", "decoder": [8] * 5}, "decoder: 6 numbers or more"),
+        ({"name": "voxelmorph", "encoder": [8] * 5}, "decoder: 7 numbers or more"),
+        ({"name": "diffeomorphic", "decoder": [8] * 3}, "decoder: 4 numbers or more"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(network: dict, words: str) -> None:
+    tree = {**SMALL, "network": network}
+    message = refusal(tree)
+    assert message.startswith("config: network: ")
+    assert words in message
+
+
+def test_a_decoder_that_is_accepted_reaches_the_images() -> None:
+    """The least decoders: the displacement has the size of the images, the velocity half of it."""
+    images = torch.zeros(2, 1, 1, 8, 8, 8)
+    for name, least in (("voxelmorph", 4), ("diffeomorphic", 2)):
+        network = {"name": name, "encoder": [2, 3], "decoder": [2] * least}
+        build_config({**SMALL, "network": network})
+        built = NETWORKS[name](encoder=[2, 3], decoder=[2] * least)
+        assert built(*images).displacement.shape == (1, 3, 8, 8, 8)
+
+
+def test_a_huge_network_is_refused_before_there_is_memory_for_it() -> None:
+    """It would have 50 000 million weights, which are 200 GB."""
+    network = {"name": "voxelmorph", "encoder": [4096] * 14, "decoder": [4096] * 16}
+    build_config(SMALL)
+    tracemalloc.start()
+    start, before = time.monotonic(), resident()
+    message = refusal({**SMALL, "network": network})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "million weights are too many" in message
+    assert peak < 20e6
+    assert resident() - before < 100e6
+    assert time.monotonic() - start < 2
+
+
+def resident() -> int:
+    """Bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ({"nncc": {}}, "no cost 'nncc'; did you mean 'ncc'"),
+        ({"ncc": {"windw": 5}}, "ncc has no option 'windw'; did you mean 'window'"),
+        ({"mse": {"window": 5}}, "mse has no option 'window'"),
+        ({"ncc": {"wieght": 5}}, "did you mean 'weight'"),
+        ({"ncc": {"weight": -1}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": float("nan")}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": float("inf")}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": 10**5000}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": True}}, "ncc.weight: a number is wanted"),
+        ({"ncc": {"weight": "heavy"}}, "ncc.weight: a number is wanted"),
+        ({"ncc": {"weight": 0}, "dice": {"weight": 0.0}}, "must have a weight above 0"),
+        ({}, "must have a weight above 0"),
+        ({"diffusion": {}}, "diffusion: none of them compares images or labels"),
+        ({"bending": {}, "inverse_consistency": {}}, "bending, inverse_consistency: none of them"),
+        ({"ncc": {"weight": 0}, "diffusion": {}}, "none of them compares"),
+        ({"ncc": {"window": "five"}}, "'ncc': window: wanted is a value such as 9"),
+        ({"ncc": {"window": True}}, "'ncc': window"),
+        ({"ncc": {"window": 5.0}}, "'ncc': window"),
+        ({"ncc": {"window": 10**9 + 1}}, "'ncc': window"),
+        ({"ncc": {"window": 4}}, "window must be an odd number"),
+        ({"ncc": {"eps": float("nan")}}, "'ncc': eps"),
+        ({"mutual_information": {"bins": 3}}, "bins must be at least 4"),
+        ({"ncc": None}, "costs.ncc: keys and values are wanted, got None"),
+        ({"nobody:cost": {}}, "it cannot be imported (ModuleNotFoundError"),
+        ({"math:pi": {}}, "that is no function"),
+        ({":": {}}, "or module:function"),
+    ],
+)
+def test_a_cost_that_cannot_be_is_refused(costs: dict, words: str) -> None:
+    message = refusal({**SMALL, "costs": costs})
+    assert message.startswith("config: costs")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"compare_at": "velocity"}, "voxelmorph predicts no velocity"),
+        (
+            {
+                "network": {"name": "pyramid"},
+                "phases": [{"steps": 1, "leave_out": 1}, {"steps": 1}],
+            },
+            "wants a pyramid and compare_at: velocity",
+        ),
+        (
+            {
+                "network": {"name": "diffeomorphic"},
+                "compare_at": "velocity",
+                "phases": [{"steps": 1, "leave_out": 1}, {"steps": 1}],
+            },
+            "wants a pyramid",
+        ),
+        (
+            {
+                "network": {"name": "pyramid", "channels": [8, 8]},
+                "compare_at": "velocity",
+                "phases": [{"steps": 1, "leave_out": 2}, {"steps": 1}],
+            },
+            "the pyramid has 2 levels only",
+        ),
+        (
+            {
+                "network": {"name": "pyramid"},
+                "compare_at": "velocity",
+                "phases": [{"steps": 1}, {"steps": 1, "leave_out": 1}],
+            },
+            "the last one must use all levels",
+        ),
+    ],
+)  # fmt: skip
+def test_knobs_that_do_not_fit_together_are_refused(more: dict, words: str) -> None:
+    assert words in refusal({**SMALL, **more})
+
+
+def test_levels_may_rest_in_a_first_phase() -> None:
+    tree = {
+        "network": {"name": "pyramid", "channels": [8, 8]},
+        "compare_at": "velocity",
+        "phases": [{"steps": 1, "leave_out": 1}, {"steps": 1}],
+    }
+    assert [p.leave_out for p in build_config({**SMALL, **tree}).phases] == [1, 0]
+
+
+# ----------------------------------------------------------------------------------- Overrides
+
+
+@pytest.fixture
+def base(write) -> Path:
+    return write(
+        "data: {sources: [{folder: scans}]}\nphases: [{steps: 5}, {steps: 6}]\n"
+        "network: {name: pyramid, channels: [4, 8]}\naugmentation:\n",
+        "sub/base.yaml",
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("seed=7", lambda c: c.seed == 7),
+        ("optimiser.learning_rate=1e-4", lambda c: c.optimiser.learning_rate == 1e-4),
+        ("phases.1.steps=9", lambda c: [p.steps for p in c.phases] == [5, 9]),
+        ("phases.0={steps: 1, downsample: 4}", lambda c: c.phases[0].downsample == 4),
+        ("phases=[{steps: 3}]", lambda c: c.steps == 3),
+        ("network.channels.1=16", lambda c: c.network["channels"] == [4, 16]),
+        ("network={name: voxelmorph}", lambda c: c.network == {"name": "voxelmorph"}),
+        ("costs={mse: {weight: 2}}", lambda c: c.costs == {"mse": {"weight": 2}}),
+        ("costs.mse.weight=2", lambda c: c.costs == {**USUAL, "mse": {"weight": 2}}),
+        (
+            "costs.diffusion.weight=0.5",
+            lambda c: c.costs == {**USUAL, "diffusion": {"weight": 0.5}},
+        ),
+        ("costs.ncc.window=5", lambda c: c.costs["ncc"] == {"weight": 1, "window": 5}),
+        ("costs={}", None),
+        ("task=a = b: 'c'", None),
+        ("task='a = b'", lambda c: c.task == "a = b"),
+        ("task=${WORD_OF_TEST}", lambda c: c.task == "from the environment"),
+        ("data.people=", lambda c: c.data.people is None),
+        (" seed =3", lambda c: c.seed == 3),
+        ("data.sources.0.folder=other", lambda c: c.data.sources[0].folder == "{cwd}/other"),
+        ("data.sources=[{table: t.csv}]", lambda c: c.data.sources[0].table == "{cwd}/t.csv"),
+        ("data.structures.table=../t.csv", lambda c: c.data.structures.table == "{up}/t.csv"),
+        ("start_from=runs/a", lambda c: c.start_from == "{cwd}/runs/a"),
+        ("start_from=default", lambda c: c.start_from == "default"),
+    ],
+)  # fmt: skip
+def test_overrides(override: str, value: Any, base: Path, tmp_path: Path, monkeypatch) -> None:
+    """Relative paths in them are from the working directory."""
+    monkeypatch.setenv("WORD_OF_TEST", "from the environment")
+    cwd = tmp_path / "elsewhere"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    augmented = "augmentation.flip=0.5"
+    if value is None:
+        assert refused_file(base, augmented, override)
+        return
+    places = {str(cwd): "{cwd}", str(tmp_path): "{up}"}
+    config = read_config(base, [augmented, override])
+    text = config.model_dump_json()
+    for place, name in places.items():
+        text = text.replace(place, name)
+    assert value(Config.model_validate_json(text))
+    assert config.augmentation.flip == 0.5
+    assert override.startswith("data.s") or config.data.sources[0].folder == str(
+        base.parent / "scans"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "overrides", "network", "costs"),
+    [
+        ("", ["network.decoder=[8,8,8,8,8,8]"], {"name": "voxelmorph", "decoder": [8] * 6}, USUAL),
+        (
+            "",
+            ["network.name=pyramid", "network.channels=[4,8]"],
+            {"name": "pyramid", "channels": [4, 8]},
+            USUAL,
+        ),
+        ("", ["costs.ncc.weight=0", "costs.mse={}"], {"name": "voxelmorph"},
+         {"ncc": {"weight": 0}, "mse": {}, "diffusion": {"weight": 1}}),
+        ("costs: {mse: {}}", ["costs.ncc.window=5"], {"name": "voxelmorph"},
+         {"mse": {}, "ncc": {"window": 5}}),
+        ("network: {name: pyramid}", ["network.steps=3"], {"name": "pyramid", "steps": 3}, USUAL),
+    ],
+)  # fmt: skip
+def test_part_of_a_section_that_is_not_there_leaves_the_rest_of_its_default(
+    section, overrides, network, costs, write
+) -> None:
+    path = write(f"data: {{sources: [{{folder: /scans}}]}}\n{section}")
+    for _ in range(2):  # the defaults themselves are not changed
+        config = read_config(path, overrides)
+        assert (config.network, config.costs) == (network, costs)
+    assert build_config(SMALL).costs == USUAL
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed", "key=value is wanted"),
+        ("=3", "key=value is wanted"),
+        ("optimiser.learnig_rate=1", "'optimiser.learnig_rate'; did you mean 'learning_rate'"),
+        ("phases.2.steps=1", "there is no '2' in a list of 2"),
+        ("phases.-1.steps=1", "there is no '-1'"),
+        ("phases.x=1", "there is no 'x'"),
+        (f"phases.{'9' * 5000}.steps=1", "there is no '9999"),
+        ("phases.0.steps.x=1", "nothing inside of 5"),
+        ("data.sources.0.folder.x.y=1", "nothing inside of"),
+        ("network.channels.0.x=1", "nothing inside of 4"),
+        ("phases=[1", "not YAML"),
+        ("seed=&a [*a]", "not YAML"),
+        ("a..b=1", "unknown key"),
+        ("costs.nobody:cost.weight=1", "cannot be imported"),
+        ("extends=other.yaml", "unknown key 'extends'"),
+        ("task=${NOT_SET_AT_ALL}", "NOT_SET_AT_ALL is not set"),
+        ("seed=" + "[" * 100 + "]" * 100, "nested too deeply"),
+        ("seed=\udc80", "not YAML"),
+    ],
+)
+def test_wrong_overrides_are_refused(override: str, words: str, base: Path) -> None:
+    assert words in refused_file(base, override)
+
+
+# ---------------------------------------------------------------------------------------- Knobs
+
+
+def test_every_knob_is_listed_and_described() -> None:
+    def names(section: type[Section], before: str = "") -> Iterator[str]:
+        for name, info in section.model_fields.items():
+            text = str(info.annotation)
+            inner = [s for s in Section.__subclasses__() if s.__name__ in text]
+            if inner:
+                yield from names(inner[0], f"{before}{name}{'[]' if 'list' in text else ''}.")
+            else:
+                yield f"{before}{name}"
+
+    listed = list(knobs())
+    assert [name for name, _, _ in listed] == list(names(Config))
+    assert all(len(meaning) > 3 and "\n" not in default + meaning for _, default, meaning in listed)
+    assert {"seed", "data.sources[].table", "phases[].leave_out", "optimiser.ema"} <= {
+        name for name, _, _ in listed
+    }
+
+
+def test_defaults_that_are_shown_are_those_there_are(write) -> None:
+    """Each can be given as it is shown, and changes nothing."""
+    path = write("data: {sources: [{folder: /scans}]}\nphases: [{steps: 1000}]")
+    plain = read_config(path)
+    shown = [
+        f"{name.replace('[]', '.0')}={default}"
+        for name, default, _ in knobs()
+        if default and name not in ("data.sources[].table", "data.sources[].bids")
+    ]
+    shown = [s for s in shown if s != "data.sources.0.folder=null"]
+    assert len(shown) > 50
+    assert read_config(path, shown) == plain
+
+
+# --------------------------------------------------------------------------------- Command line
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """A configuration of six people whose scans are there, labelled."""
+    rows = ["scan,labels,split"]
+    for i, split in enumerate(("train", "train", "train", "val", "val", "test")):
+        data = np.random.default_rng(i).integers(0, 3, (8, 9, 10)).astype(np.int16)
+        for name in (f"{i}.nii", f"{i}-labels.nii"):
+            nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / name)
+        rows.append(f"{i}.nii,{i}-labels.nii,{split}")
+    (tmp_path / "scans.csv").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "data: {sources: [{table: scans.csv, dataset: crops}], cache: prepared}\n"
+        "preparation: {alignment: centre}\n"
+    )
+    return path
+
+
+def test_knobs_are_printed(cli) -> None:
+    outcome = cli("train", "--knobs")
+    assert (outcome.code, outcome.err) == (0, "")
+    shown = outcome.out.splitlines()
+    expected = [
+        line
+        for name, default, meaning in knobs()
+        for line in (f"{name} = {default}" if default else name, f"    {meaning}")
+    ]
+    assert shown == expected
+    assert "optimiser.learning_rate = 0.001" in shown
+    assert "data.sources" not in shown
+
+
+def test_check_tells_what_there_is(people: Path, cli) -> None:
+    outcome = cli("train", people, "--check", "seed=4")
+    assert outcome.code == 0, outcome
+    lines = outcome.out.splitlines()
+    assert lines[:3] == [
+        "crops, train: 3 scans of 3 people, 3 with labels",
+        "crops, val: 2 scans of 2 people, 2 with labels",
+        "crops, test: 1 scans of 1 people, 1 with labels",
+    ]
+    assert lines[3] == "2 structures"
+    assert "error" not in outcome.err
+    assert sorted(path.name for path in people.parent.iterdir() if path.is_dir()) == []
+
+
+def test_check_tells_every_problem_on_a_line_of_its_own(people: Path, cli) -> None:
+    folder = people.parent
+    (folder / "1.nii").write_bytes(b"no scan")
+    (folder / "4-labels.nii").unlink()
+    nan = nib.Nifti1Image(np.full((8, 9, 10), np.nan, np.float32), np.eye(4))
+    nib.save(nan, folder / "2.nii")
+    outcome = cli("train", people, "--check")
+    assert outcome.code == 2
+    problems = [line for line in outcome.err.splitlines() if " error: " in line]
+    assert all(line.startswith("voxwarp: error: ") for line in problems)
+    for name in ("1.nii", "4-labels.nii", "2.nii"):
+        assert sum(name in line for line in problems) == 1, problems
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "a configuration is wanted: voxwarp train CONFIG.yaml"),
+        (["{tmp}/gone.yaml"], "No such file"),
+        (["{tmp}/config.yaml", "optimiser.batches=2"], "'optimiser.batches'; did you mean 'batch'"),
+        (["{tmp}/config.yaml", "--check", "seed"], "key=value is wanted"),
+        (["{tmp}/config.yaml", "costs={}"], "a weight above 0"),
+        (["{tmp}/config.yaml", "--minutes", "-1"], "minutes"),
+        (["{tmp}/config.yaml", "data.people=50", "--check"], "data.people: 50 are wanted"),
+        (["{tmp}/config.yaml", "data.sources.0.table=gone.csv", "-o", "{tmp}/run"], "gone.csv"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(words, expected, people: Path, refuses) -> None:
+    assert expected in refuses("train", *(w.replace("{tmp}", str(people.parent)) for w in words))
+
+
+# ----------------------------------------------------------------------------------------- Fuzz
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(10**300, 10**310)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["voxelmorph", "pyramid", "ncc", "os:getcwd", "~x", "1e-3", "${HOME}", "a.b"])
+)
+FIELDS = sorted({part for name, *_ in knobs() for part in name.replace("[]", "").split(".")})
+KEYS = st.sampled_from([*FIELDS, "name", "channels", "encoder", "decoder", "ncc", "dice", "weight"])
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+FULL = build_config(
+    {
+        **SMALL,
+        "network": {"name": "pyramid", "channels": [4, 8], "steps": 3},
+        "costs": {"ncc": {"weight": 1.0, "window": 5}, "dice": {"weight": 0.5}},
+        "compare_at": "velocity",
+        "phases": [{"steps": 2, "leave_out": 1}, {"steps": 2}],
+    }
+).model_dump(mode="json")
+MANY = settings(
+    max_examples=150,
+    deadline=5000,  # ms; the machine may be busy
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def config_or_refusal(make: Callable[[], Config]) -> Config | None:
+    """Nothing else may come of it; what is a configuration comes back from YAML."""
+    try:
+        config = make()
+    except InputError as error:
+        one_line(error)
+        return None
+    assert build_config(yaml.load(to_yaml(config), _Loader)) == config
+    return config
+
+
+def places(tree: Any, before: tuple = ()) -> Iterator[tuple]:
+    """The paths to all that is inside."""
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in inside:
+        yield (*before, key)
+        if isinstance(value, (dict, list)):
+            yield from places(value, (*before, key))
+
+
+@MANY
+@given(TREES)
+def test_any_tree_is_a_configuration_or_refused(tree: Any) -> None:
+    config_or_refusal(lambda: build_config(tree))
+    config_or_refusal(lambda: build_config({**SMALL, "network": tree}))
+    config_or_refusal(lambda: build_config({**SMALL, "costs": tree}))
+
+
+@MANY
+@given(st.data())
+def test_a_changed_configuration_is_one_or_refused(data: st.DataObject) -> None:
+    tree = json.loads(json.dumps(FULL))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from(list(places(tree)) or [("seed",)]))
+        place = tree
+        for part in path:
+            place = place[part]
+        change = data.draw(st.sampled_from(["replace", "drop", "rename"]))
+        if change == "replace":
+            place[last] = data.draw(TREES)
+        elif isinstance(place, list):
+            place.pop(last)
+        else:
+            value = place.pop(last, None)
+            if change == "rename":
+                place[data.draw(KEYS | st.text(max_size=5))] = value
+    config_or_refusal(lambda: build_config(tree))
+
+
+LETTERS = st.text(
+    st.sampled_from(" \n\t:-[]{},'\"&*!|>%@`?#~.=<ab01e+_\x00\x85\ufeff\u2028") | st.characters()
+)
+
+
+@MANY
+@given(LETTERS)
+@example("a: !!float ''")
+@example("? ? ? a")
+@example("!!map [a]")
+@example("!!seq {a: b}")
+@example("a: !!null x")
+@example("a: =")
+@example("%YAML 9.9\n--- a")
+@example("\ufeffseed: 1")
+def test_any_text_is_a_configuration_or_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    config_or_refusal(lambda: read_config(path))
+
+
+@MANY
+@given(
+    st.lists(
+        st.builds(
+            lambda key, text: f"{key}={text}",
+            st.lists(KEYS | st.sampled_from(["0", "1", "9", "", "a:b"]) | st.text(max_size=3),
+                     max_size=4).map(".".join),
+            LETTERS | TREES.map(lambda tree: yaml.safe_dump(tree, default_flow_style=True)),
+        )
+        | LETTERS,
+        max_size=3,
+    )
+)  # fmt: skip
+def test_any_overrides_make_a_configuration_or_are_refused(tmp_path: Path, overrides) -> None:
+    path = tmp_path / "base.yaml"
+    path.write_text("data: {sources: [{folder: /scans}]}\nphases: [{steps: 5}]", encoding="utf-8")
+    config_or_refusal(lambda: read_config(path, overrides))

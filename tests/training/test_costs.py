@@ -1,0 +1,211 @@
+"""Costs by name: each is given what its arguments are called, ours and those of a user."""
+
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from phantoms import smooth_field
+from torch import Tensor
+
+from voxwarp.errors import InputError
+from voxwarp.fields import losses
+from voxwarp.training.config import Config, build_config
+from voxwarp.training.costs import COSTS, GIVEN, Term, cost_function, options_of, terms
+
+
+@pytest.fixture(scope="module")
+def given() -> dict[str, Tensor]:
+    """Another random tensor for each name."""
+    draw = torch.Generator().manual_seed(1)
+    images = {name: torch.rand(2, 1, 6, 7, 8, generator=draw) for name in ("fixed", "moved")}
+    labels = {
+        name: torch.rand(2, 3, 6, 7, 8, generator=draw) for name in ("fixed_labels", "moved_labels")
+    }
+    fields = {
+        name: smooth_field(i, (6, 7, 8)).float().repeat(2, 1, 1, 1, 1)
+        for i, name in enumerate(("displacement", "inverse", "regularity"))
+    }
+    voxels = {
+        "log_odds": torch.randn(20, 4, generator=draw),
+        "labels": torch.randint(4, (20, 8), generator=draw),
+    }
+    return {**images, **labels, **fields, **voxels}
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch) -> Callable[[str], None]:
+    """Make a module ``own_costs`` of a text, importable for one test."""
+
+    def write(text: str) -> None:
+        (tmp_path / "own_costs.py").write_text(textwrap.dedent(text))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "own_costs", raising=False)
+
+    yield write
+    sys.modules.pop("own_costs", None)
+
+
+def only(name: str, **options: object) -> Term:
+    (term,) = terms({name: options})
+    return term
+
+
+def config(costs: dict) -> Config:
+    return build_config({"data": {"sources": [{"folder": "/x"}]}, "costs": costs})
+
+
+def refusal(costs: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        config(costs)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("ncc", {}, lambda g: losses.local_ncc(g["fixed"], g["moved"])),
+        ("ncc", {"window": 3}, lambda g: losses.local_ncc(g["fixed"], g["moved"], window=3)),
+        ("mse", {}, lambda g: losses.mse(g["fixed"], g["moved"])),
+        (
+            "mutual_information",
+            {"bins": 8},
+            lambda g: losses.mutual_information(g["fixed"], g["moved"], bins=8),
+        ),
+        ("diffusion", {}, lambda g: losses.diffusion(g["regularity"])),
+        ("bending", {}, lambda g: losses.bending(g["regularity"])),
+        ("dice", {}, lambda g: losses.soft_dice(g["fixed_labels"], g["moved_labels"])),
+        (
+            "inverse_consistency",
+            {},
+            lambda g: losses.inverse_consistency(g["displacement"], g["inverse"]),
+        ),
+        (
+            "recognition",
+            {"eps": 2.0},
+            lambda g: losses.recognition(g["log_odds"], g["labels"], eps=2.0),
+        ),
+    ],
+)
+def test_each_name_is_the_loss_of_what_it_is_called_with(name, options, expected, given) -> None:
+    term = only(name, weight=3, **options)
+    assert float(term(given)) == float(expected(given))
+    assert term.weight == 3
+    assert set(term.wants) <= set(GIVEN)
+
+
+def test_all_costs_are_tested_above() -> None:
+    mark = test_each_name_is_the_loss_of_what_it_is_called_with.pytestmark[0]
+    assert {case[0] for case in mark.args[1]} == set(COSTS)
+
+
+def test_a_weight_of_zero_drops_a_cost_and_one_is_the_default() -> None:
+    made = terms({"ncc": {"weight": 0}, "mse": {}, "diffusion": {"weight": 0.25}})
+    assert [(term.name, term.weight) for term in made] == [("mse", 1.0), ("diffusion", 0.25)]
+
+
+def test_options_are_the_keyword_only_arguments() -> None:
+    assert options_of(cost_function("ncc")) == {"window": 9, "eps": 1e-5}
+    assert options_of(cost_function("diffusion")) == {}
+
+
+# -------------------------------------------------------------------------------- A user's own
+
+OWN = """
+    def cost(inverse, moved, *, power: int = 2, gain=1.0, how="mean", twice=False, any=None):
+        value = (inverse.abs() ** power).mean() + gain * moved.mean()
+        return 2 * value if twice else value
+
+    class Scaled:
+        def __call__(self, fixed, *, by):
+            return by * fixed.mean()
+
+    scaled = Scaled()
+    number = 5
+    def stray(fixed, image): return fixed.mean()
+    def many(*fixed): return fixed[0].mean()
+    def anything(fixed, **more): return fixed.mean()
+    def unnamed(fixed, /): return fixed.mean()
+    def batch(fixed): return fixed.mean(dim=(1, 2, 3, 4))
+    def plain(fixed): return 1.5
+"""
+
+
+def test_a_users_function_is_given_what_its_arguments_are_called(module, given) -> None:
+    module(OWN)
+    inverse, moved = given["inverse"], given["moved"]
+    assert float(only("own_costs:cost")(given)) == float((inverse**2).mean() + moved.mean())
+    options = {"power": 3, "gain": 2, "twice": True}
+    expected = 2 * ((inverse.abs() ** 3).mean() + 2 * moved.mean())
+    costs = config({"own_costs:cost": {"weight": 0.5, **options}}).costs
+    (term,) = terms(costs)
+    assert (float(term(given)), term.weight) == (float(expected), 0.5)
+    assert float(only("own_costs:scaled", by=2.0)(given)) == float(2 * given["fixed"].mean())
+
+
+def test_whole_numbers_of_ours_are_bounded_and_a_users_are_not(module) -> None:
+    """A window of 5000 voxels is a mistake; what 5000 means to somebody else is not known."""
+    module(OWN)
+    for power in (5000, -(10**15)):
+        costs = config({"own_costs:cost": {"power": power}}).costs
+        assert costs["own_costs:cost"]["power"] == power
+    assert "'mutual_information': bins" in refusal({"mutual_information": {"bins": 5000}})
+    assert "'ncc': window" in refusal({"ncc": {"window": 5001}})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("own_costs:gone", {}, "it cannot be imported (AttributeError"),
+        ("own_costs:number", {}, "that is no function"),
+        ("own_costs:stray", {}, "its argument 'image' is none of fixed, moved"),
+        ("own_costs:many", {}, "its argument 'fixed' is none of"),
+        ("own_costs:anything", {}, "its argument 'more' is none of"),
+        ("own_costs:unnamed", {}, "its argument 'fixed' is none of"),
+        ("own_costs:cost", {"powr": 3}, "has no option 'powr'; did you mean 'power'"),
+        ("own_costs:cost", {"fixed": 3}, "has no option 'fixed'"),
+        ("own_costs:cost", {"power": 2.5}, "power: wanted is a value such as 2"),
+        ("own_costs:cost", {"power": True}, "power: wanted is a value such as 2"),
+        ("own_costs:cost", {"gain": "much"}, "gain: wanted is a value such as 1.0"),
+        ("own_costs:cost", {"gain": float("inf")}, "gain: wanted is a value such as 1.0"),
+        ("own_costs:cost", {"how": 3}, "how: wanted is a value such as 'mean'"),
+        ("own_costs:cost", {"twice": 1}, "twice: wanted is a value such as False"),
+        ("own_costs:scaled", {}, "option by is missing"),
+    ],
+)
+def test_a_users_function_that_cannot_be_used_is_refused(name, options, words, module) -> None:
+    module(OWN)
+    message = refusal({name: options})
+    assert words in message
+    assert name in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def cost(", "SyntaxError"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused(text, words, module) -> None:
+    module(text)
+    assert words in refusal({"own_costs:cost": {}})
+
+
+@pytest.mark.parametrize(
+    ("name", "got"), [("own_costs:batch", "shape (2,)"), ("own_costs:plain", "float")]
+)
+def test_a_users_function_has_to_return_a_scalar(name, got, module, given) -> None:
+    module(OWN)
+    with pytest.raises(InputError, match="a tensor without axes is wanted, got ") as caught:
+        only(name)(given)
+    assert got in str(caught.value)
+
+
+def test_what_is_written_in_c_cannot_tell_its_arguments() -> None:
+    assert "builtins:max" in refusal({"builtins:max": {}})

@@ -1,0 +1,235 @@
+"""The memory of a training step, told before it is taken, against what a step took."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from voxwarp.errors import InputError
+from voxwarp.training import memory
+from voxwarp.training.config import Config, build_config
+from voxwarp.training.memory import PROGRAM, available_memory, check_memory, predicted_memory
+
+CPU = torch.device("cpu")
+NETWORKS: dict[str, dict[str, Any]] = {
+    "voxelmorph": {"name": "voxelmorph"},
+    "pyramid": {"name": "pyramid", "channels": [8, 16, 16], "steps": 4},
+}
+
+
+def config_of(name: str, **more: Any) -> Config:
+    tree = {"data": {"sources": [{"folder": "/x"}]}, "network": NETWORKS[name]}
+    return build_config({**tree, "precision": "float32", **more})
+
+
+def predicted(config: Config, shape: tuple[int, ...] = (32, 48, 32), structures: int = 0) -> float:
+    return predicted_memory(config, shape, structures, CPU)
+
+
+# The peak of the whole process, less what it had before the step.
+STEP = """
+    import json, sys
+    import torch
+    from voxwarp.training.config import build_config
+    from voxwarp.networks.model import Model, Recipe
+    from voxwarp.training.objective import Objective
+    from voxwarp.training.sampling import Sample, collate
+
+    def memory(name):
+        for line in open("/proc/self/status"):
+            if line.startswith(name):
+                return 1024 * int(line.split()[1])
+
+    torch.set_num_threads(1)
+    config = build_config(json.loads(sys.argv[1]))
+    shape, structures = json.loads(sys.argv[2]), int(sys.argv[3])
+    network = Model.build(config.network, Recipe()).network
+    optimizer = torch.optim.AdamW(network.parameters())
+    objective = Objective(config, structures)
+
+    def step(shape):
+        images = [torch.rand(1, *shape) for _ in range(2)]
+        labels = [torch.randint(0, structures + 1, shape).byte() for _ in range(2)]
+        labels = labels if structures else [None, None]
+        batch = collate([Sample(*images, *images, *labels, (0, 1), [])])
+        objective(network, batch, config.phases[0])["loss"].backward()
+        optimizer.step()
+
+    step([16, 16, 16])  # what libraries need at first is in PROGRAM
+    before = memory("VmRSS:")
+    step(shape)
+    print(memory("VmHWM:") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
+@pytest.mark.parametrize(
+    ("name", "more", "structures"),
+    [
+        ("voxelmorph", {}, 0),
+        ("pyramid", {"both_directions": True, "costs": {"ncc": {}, "dice": {}}}, 4),
+    ],
+)
+def test_the_prediction_is_near_what_a_step_takes(name: str, more: dict, structures: int) -> None:
+    config, shape = config_of(name, **more), [64, 80, 64]
+    arguments = [config.model_dump_json(), json.dumps(shape), str(structures)]
+    command = [sys.executable, "-c", textwrap.dedent(STEP), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    grown = predicted_memory(config, shape, structures, CPU) - PROGRAM
+    assert int(done.stdout) > 80e6  # enough for the buffers of libraries not to matter
+    assert 0.6 < grown / int(done.stdout) < 1.7
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_grows_with_the_voxels_and_with_the_batch(name: str) -> None:
+    config = config_of(name, both_directions=True)
+    small = predicted(config)
+    # Weights do not grow, and there are few of them.
+    double = predicted(config, (64, 48, 32))
+    assert double - PROGRAM == pytest.approx(2 * (small - PROGRAM), rel=0.1)
+    four = config_of(name, both_directions=True, optimiser={"batch": 4})
+    assert predicted(four) - PROGRAM == pytest.approx(4 * (small - PROGRAM), rel=0.1)
+
+
+def test_passes_in_a_step_take_no_more() -> None:
+    config = config_of("pyramid", optimiser={"accumulate": 8})
+    assert predicted(config) == predicted(config_of("pyramid"))
+
+
+def test_the_most_expensive_phase_counts() -> None:
+    phases = [{"steps": 1, "downsample": 4}, {"steps": 1}, {"steps": 1, "downsample": 2}]
+    one = [{"steps": 1, "downsample": 2}]
+    several, full, coarse = (
+        predicted(config_of("voxelmorph", **more), (64, 96, 64)) - PROGRAM
+        for more in ({"phases": phases}, {}, {"phases": one})
+    )
+    assert several == full
+    assert 5 < several / coarse < 8
+
+
+def test_levels_that_rest_at_first_come_later() -> None:
+    """Phases of one resolution differ in their levels: those that use all of them count."""
+    phases = [{"steps": 1, "leave_out": 1}, {"steps": 1}]
+    two, one = (
+        predicted(config_of("pyramid", compare_at="velocity", phases=p))
+        for p in (phases, phases[1:])
+    )
+    assert two == one
+
+
+def test_each_structure_takes_its_share() -> None:
+    config = config_of("voxelmorph", costs={"dice": {}})
+    few, many = (predicted(config, structures=count) for count in (2, 12))
+    voxels = 32 * 48 * 32
+    assert 10 * voxels * 4 < many - few < 10 * voxels * 4 * 6
+    drawn = config_of("voxelmorph", costs={"dice": {}}, sampling={"structures": 2})
+    assert predicted(drawn, structures=12) == pytest.approx(few, rel=0.01)
+
+
+def test_nothing_is_allocated_and_no_time_is_lost() -> None:
+    """Half a terabyte, for which there is no machine."""
+    config = config_of("voxelmorph", optimiser={"batch": 8})
+    start, before = time.monotonic(), torch.get_rng_state()
+    need = predicted(config, (512, 512, 512))
+    assert need > 300e9
+    assert time.monotonic() - start < 10
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_too_little_memory_is_told_with_both_numbers(monkeypatch) -> None:
+    config = config_of("pyramid")
+    need = predicted(config)
+    monkeypatch.setattr(memory, "available_memory", lambda device: need)
+    assert check_memory(config, (32, 48, 32), 0, CPU) == need
+    monkeypatch.setattr(memory, "available_memory", lambda device: int(0.3e9))
+    with pytest.raises(InputError, match=rf"{need / 1e9:.1f} GB of memory and 0\.3 GB are free"):
+        check_memory(config, (32, 48, 32), 0, CPU)
+
+
+def test_the_memory_that_is_free_is_that_of_the_system() -> None:
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("no Linux")
+    total = 1024 * int(Path("/proc/meminfo").read_text().split()[1])
+    assert 0 < available_memory(CPU) < total
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch) -> Callable[..., None]:
+    """Make control groups: by folder, the limit and what is used, and what of that is cached."""
+
+    def make(own: str, described: dict[str, tuple[str, int, dict[str, int]]]) -> None:
+        for name, (limit, used, stat) in described.items():
+            folder = tmp_path / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "memory.max").write_text(f"{limit}\n")
+            (folder / "memory.current").write_text(f"{used}\n")
+            lines = [f"{key} {value}\n" for key, value in stat.items()]
+            (folder / "memory.stat").write_text("".join(lines))
+        read = Path.read_text
+        texts = {"/proc/self/cgroup": own, "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 8 kB\n"}
+        monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+        monkeypatch.setattr(
+            Path, "read_text", lambda self, *more: texts.get(str(self)) or read(self, *more)
+        )
+
+    return make
+
+
+CACHED = {"anon": 4500, "file": 900, "inactive_file": 300, "active_file": 200, "slab": 7}
+
+
+@pytest.mark.parametrize(
+    ("own", "described", "expected"),
+    [
+        ("0::/\n", {".": ("6000", 5000, {"anon": 5000})}, 1000),
+        ("0::/\n", {".": ("6000", 5000, CACHED)}, 1500),  # pages of files go when they have to
+        ("0::/\n", {".": ("max", 5000, CACHED)}, 8192),
+        ("0::/\n", {".": ("900000", 5000, CACHED)}, 8192),  # the machine has less
+        ("0::/a/b\n", {"a/b": ("6000", 5000, CACHED), "a": ("max", 7000, {})}, 1500),
+        ("0::/a/b\n", {"a/b": ("max", 50, {}), "a": ("3000", 2900, {"active_file": 5})}, 105),
+        ("0::/a/b\n", {"a/b": ("6000", 1000, {}), "a": ("3000", 1000, {})}, 2000),
+        ("0::/a/b\n", {".": ("700", 100, {})}, 600),  # the path is that of the host
+        ("5:memory:/x\n0::/a\n1:cpu:/\n", {"a": ("700", 100, {}), "x": ("5", 1, {})}, 600),
+        ("5:memory:/x\n", {".": ("700", 100, {}), "x": ("5", 1, {})}, 600),
+        ("", {}, 8192),
+    ],
+)  # fmt: skip
+def test_a_container_may_have_less(own, described, expected, groups) -> None:
+    groups(own, described)
+    assert available_memory(CPU) == expected
+
+
+def test_every_group_around_ours_is_asked(groups) -> None:
+    limits = {"a/b": ("6000", 5000, CACHED), "a": ("3000", 2900, {}), ".": ("max", 1, {})}
+    groups("0::/a/b\n", {**limits, "other": ("10", 10, {})})
+    assert list(memory._left_by_containers()) == [1500, 100]
+
+
+# ------------------------------------------------------------------------------ A user's own cost
+
+
+def of_the_bright(fixed: Tensor, moved: Tensor) -> Tensor:
+    """Looks at values: how many voxels there are depends on them."""
+    bright = fixed > 0.5
+    if not bright.any():
+        return moved.mean()
+    return (fixed - moved)[bright].square().mean()
+
+
+def test_a_cost_that_looks_at_values_is_left_out(monkeypatch) -> None:
+    module = ModuleType("own_costs")
+    module.of_the_bright = of_the_bright  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_costs", module)
+    costs = {"mse": {}, "diffusion": {}}
+
+    own = predicted(config_of("voxelmorph", costs={**costs, "own_costs:of_the_bright": {}}))
+    assert own == pytest.approx(predicted(config_of("voxelmorph", costs=costs)), rel=0.01)

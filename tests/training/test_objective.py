@@ -1,0 +1,385 @@
+"""What a training minimises, against the same computed by hand from the networks' answers."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from phantoms import blobs
+from torch import Tensor, nn
+
+from voxwarp.fields import field, losses
+from voxwarp.networks.network import NETWORKS
+from voxwarp.training.config import Config, Phase, build_config
+from voxwarp.training.objective import Objective, drawn_structures, structures
+from voxwarp.training.sampling import Batch, Sample, collate
+
+SHAPE = (16, 16, 16)
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "voxelmorph": {"name": "voxelmorph", "encoder": [3, 4], "decoder": [4, 4, 4, 3]},
+    "diffeomorphic": {"name": "diffeomorphic", "encoder": [3, 4], "decoder": [4, 4], "steps": 4},
+    "pyramid": {"name": "pyramid", "channels": [3, 4], "steps": 4},
+}
+FULL = Phase(steps=1)
+#: Of the last layers, so that images move by a voxel or so.
+DEVIATION = {"voxelmorph": 1.0, "diffeomorphic": 4.0, "pyramid": 0.05}
+
+
+def config_of(name: str, **more: Any) -> Config:
+    tree = {
+        "data": {"sources": [{"folder": "/x"}]},
+        "network": ARCHITECTURES[name],
+        "precision": "float32",
+        **more,
+    }
+    return build_config(tree)
+
+
+def network_of(name: str, seed: int = 1) -> nn.Module:
+    arguments = {key: value for key, value in ARCHITECTURES[name].items() if key != "name"}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = NETWORKS[name](**arguments)
+        last = (
+            [level[-1] for level in network.residual] if name == "pyramid" else [network.unet.flow]
+        )
+        for layer in last:
+            nn.init.normal_(layer.weight, std=DEVIATION[name])
+    return network
+
+
+def image(seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return torch.from_numpy(blobs(seed, shape)).float()[None]
+
+
+def labels(seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    """Numbers 0 to 3, in smooth regions."""
+    return (image(seed, shape)[0] * 4).clamp(max=3).to(torch.uint8)
+
+
+def pair(seed: int, *, labelled: bool = False, shape: tuple[int, ...] = SHAPE) -> Sample:
+    moving, fixed = image(seed, shape), image(seed + 50, shape)
+    both = (labels(seed, shape), labels(seed + 50, shape)) if labelled else (None, None)
+    return Sample(moving, fixed, moving, fixed, *both, (seed, seed + 50), [])
+
+
+def swapped(batch: Batch) -> Batch:
+    return Batch(
+        batch.fixed, batch.moving, batch.seen_fixed, batch.seen_moving, batch.labelled,
+        batch.fixed_labels, batch.moving_labels, batch.names, batch.skipped,
+    )  # fmt: skip
+
+
+def evaluated(
+    config: Config, network: nn.Module, batch: Batch, phase: Phase = FULL, count: int = 3
+) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return Objective(config, count)(network, batch, phase)
+
+
+def close(a: Tensor, b: Tensor | float, tolerance: float = 1e-6) -> None:
+    torch.testing.assert_close(a.detach(), torch.as_tensor(b).detach(), atol=tolerance, rtol=1e-5)
+
+
+def one_hot(numbers: Tensor, count: int = 3) -> Tensor:
+    """(X, Y, Z) to (1, K, X, Y, Z), without the background."""
+    return F.one_hot(numbers.long(), count + 1).movedim(-1, 0)[None, 1:].float()
+
+
+# --------------------------------------------------------------------------------- One direction
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_loss_is_the_weighted_sum_of_the_costs(name: str) -> None:
+    costs = {"ncc": {"weight": 2, "window": 5}, "diffusion": {"weight": 0.3}, "mse": {"weight": 0}}
+    network, batch = network_of(name), collate([pair(1)])
+    out = network(batch.moving, batch.fixed)
+    moved = field.warp(batch.moving, out.displacement)
+    assert out.displacement.abs().max() > 0.3  # else nothing is tested
+    values = evaluated(config_of(name, costs=costs), network, batch)
+    assert list(values) == ["loss", "ncc", "diffusion"]
+    close(values["ncc"], losses.local_ncc(batch.fixed, moved, window=5))
+    close(values["diffusion"], losses.diffusion(out.regularity))
+    close(values["loss"], 2 * values["ncc"] + 0.3 * values["diffusion"])
+
+
+def test_the_network_sees_other_intensities_than_the_costs() -> None:
+    sample = pair(1)
+    sample.seen_moving, sample.seen_fixed = sample.moving**2, sample.fixed**0.5
+    network, batch = network_of("voxelmorph"), collate([sample])
+    u = network(batch.moving**2, batch.fixed**0.5).displacement
+    values = evaluated(config_of("voxelmorph", costs={"mse": {}}), network, batch)
+    close(values["mse"], losses.mse(batch.fixed, field.warp(batch.moving, u)))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_phase_averages_the_images_down(factor: int) -> None:
+    network, batch = network_of("voxelmorph"), collate([pair(1)])
+    moving, fixed = (
+        x.view(1, 1, *[n for _ in range(3) for n in (16 // factor, factor)]).mean(dim=(3, 5, 7))
+        for x in (batch.moving, batch.fixed)
+    )
+    u = network(moving, fixed).displacement
+    costs = {"mse": {}, "diffusion": {}}
+    phase = Phase(steps=1, downsample=factor)
+    values = evaluated(config_of("voxelmorph", costs=costs), network, batch, phase)
+    close(values["mse"], losses.mse(fixed, field.warp(moving, u)))
+    close(values["diffusion"], losses.diffusion(u))
+
+
+# ------------------------------------------------------------------------------ Both directions
+
+BOTH = {"ncc": {"window": 5}, "mse": {}, "dice": {}}
+
+
+@pytest.mark.parametrize("compare_at", ["full", "velocity"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_both_directions_count_as_the_mean_of_one_and_the_other(name: str, compare_at: str) -> None:
+    """Networks with a velocity are antisymmetric; VoxelMorph is run both ways."""
+    if name == "voxelmorph" and compare_at == "velocity":
+        with pytest.raises(ValueError, match="predicts no velocity"):
+            config_of(name, compare_at=compare_at)
+        return
+    network = network_of(name)
+    batch = collate([pair(1, labelled=True), pair(2, labelled=True)])
+    single, both = (
+        config_of(name, costs=BOTH, compare_at=compare_at, both_directions=which)
+        for which in (False, True)
+    )
+    there, back = (evaluated(single, network, b) for b in (batch, swapped(batch)))
+    values = evaluated(both, network, batch)
+    for cost in BOTH:
+        assert abs(there[cost].item() - back[cost].item()) > 1e-4
+        close(values[cost], (there[cost] + back[cost]) / 2)
+    for cost, value in evaluated(both, network, swapped(batch)).items():
+        close(value, values[cost])
+
+
+def test_the_regularity_of_voxelmorph_both_ways_is_the_mean() -> None:
+    network, batch = network_of("voxelmorph"), collate([pair(1)])
+    values = evaluated(
+        config_of("voxelmorph", costs={"mse": {}, "diffusion": {}}, both_directions=True),
+        network,
+        batch,
+    )
+    ways = network(batch.moving, batch.fixed), network(batch.fixed, batch.moving)
+    close(values["diffusion"], sum(losses.diffusion(w.displacement) for w in ways) / 2)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_inverse_consistency_needs_no_both_directions(name: str, both: bool) -> None:
+    network, batch = network_of(name), collate([pair(1)])
+    out = network(batch.moving, batch.fixed)
+    inverse = out.inverse
+    if inverse is None:
+        inverse = network(batch.fixed, batch.moving).displacement
+    config = config_of(name, costs={"inverse_consistency": {}, "mse": {}}, both_directions=both)
+    values = evaluated(config, network, batch)
+    close(values["inverse_consistency"], losses.inverse_consistency(out.displacement, inverse))
+    if not both:  # the images are compared in one direction alone
+        close(values["mse"], losses.mse(batch.fixed, field.warp(batch.moving, out.displacement)))
+
+
+# ------------------------------------------------------------------------------ At the velocity
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (18, 16, 13)])
+@pytest.mark.parametrize(("name", "rest"), [("diffeomorphic", 0), ("pyramid", 0), ("pyramid", 1)])
+def test_costs_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> None:
+    """Images are padded in the middle of the multiple of 4 that the network wants, and averaged."""
+    network, batch = network_of(name), collate([pair(1, labelled=True, shape=shape)])
+    phases = [{"steps": 1, "leave_out": rest}, {"steps": 1}]
+    costs = {"mse": {}, "diffusion": {}, "dice": {}, "inverse_consistency": {}}
+    config = config_of(name, costs=costs, compare_at="velocity", phases=phases)
+    values = evaluated(config, network, batch, config.phases[0])
+
+    more = {"finest": rest} if rest else {}
+    velocity = network.velocity(batch.moving, batch.fixed, **more)
+    target, factor = [-(-n // 4) * 4 for n in shape], 2 ** (1 + rest)
+    assert list(velocity.shape[2:]) == [t // factor for t in target]
+
+    def averaged(x: Tensor) -> Tensor:
+        padded = x.new_zeros(1, x.shape[1], *target)
+        inner = tuple(slice((t - n) // 2, (t - n) // 2 + n) for t, n in zip(target, shape))  # noqa: B905
+        padded[(..., *inner)] = x
+        blocks = [n for t in target for n in (t // factor, factor)]
+        return padded.view(1, x.shape[1], *blocks).mean(dim=(3, 5, 7))
+
+    moving, fixed = averaged(batch.moving), averaged(batch.fixed)
+    there, back = (field.exponentiate(v, steps=network.steps) for v in (velocity, -velocity))
+    close(values["mse"], losses.mse(fixed, field.warp(moving, there)))
+    close(values["diffusion"], losses.diffusion(velocity))
+    close(values["inverse_consistency"], losses.inverse_consistency(there, back))
+    assert batch.moving_labels is not None
+    assert batch.fixed_labels is not None
+    parts = [averaged(one_hot(x[0])) for x in (batch.moving_labels, batch.fixed_labels)]
+    close(values["dice"], losses.soft_dice(parts[1], field.warp(parts[0], there)))
+
+
+# --------------------------------------------------------------------------------------- Labels
+
+
+def test_dice_is_of_each_structure_after_the_deformation() -> None:
+    network, batch = network_of("voxelmorph"), collate([pair(1, labelled=True)])
+    u = network(batch.moving, batch.fixed).displacement
+    assert batch.moving_labels is not None
+    assert batch.fixed_labels is not None
+    moving, fixed = one_hot(batch.moving_labels[0]), one_hot(batch.fixed_labels[0])
+    values = evaluated(config_of("voxelmorph", costs={"dice": {}}), network, batch)
+    close(values["dice"], losses.soft_dice(fixed, field.warp(moving, u)))
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_pairs_without_labels_count_as_nothing(name: str, both: bool) -> None:
+    network, config = network_of(name), config_of(name, costs={"dice": {}}, both_directions=both)
+    plain, labelled = pair(1), pair(2, labelled=True)
+    alone = evaluated(config, network, collate([labelled]))["loss"]
+    assert alone > 0.05
+    for samples in ([plain, labelled], [labelled, plain]):
+        close(evaluated(config, network, collate(samples))["loss"], alone / 2)
+    none = evaluated(config, network, collate([plain, plain]))
+    assert none["loss"].item() == 0
+
+
+def test_a_batch_without_labels_can_still_be_learnt_from() -> None:
+    config = config_of("voxelmorph", costs={"dice": {}, "mse": {}})
+    network, batch = network_of("voxelmorph"), collate([pair(1)])
+    values = evaluated(config, network, batch)
+    values["loss"].backward()
+    assert values["dice"].item() == 0
+    assert any(float(p.grad.abs().max()) > 0 for p in network.parameters())
+
+
+def test_a_step_compares_the_structures_it_draws() -> None:
+    network, batch = network_of("voxelmorph"), collate([pair(1, labelled=True)])
+    u = network(batch.moving, batch.fixed).displacement
+    assert batch.moving_labels is not None
+    assert batch.fixed_labels is not None
+    moved = field.warp(one_hot(batch.moving_labels[0]), u)
+    each = losses_of_each(one_hot(batch.fixed_labels[0]), moved)
+    costs, knob = {"dice": {}}, {"structures": 1}
+    objective = Objective(config_of("voxelmorph", costs=costs, sampling=knob), 3)
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        value = objective(network, batch, FULL)["dice"].item()
+        (number,) = [i for i, x in enumerate(each) if abs(x - value) < 1e-5]
+        seen.add(number)
+    assert seen == {0, 1, 2}
+
+
+def losses_of_each(fixed: Tensor, moved: Tensor) -> list[float]:
+    return [
+        losses.soft_dice(fixed[:, i : i + 1], moved[:, i : i + 1]).item()
+        for i in range(fixed.shape[1])
+    ]
+
+
+def test_drawn_structures_are_different_ones_from_one_on() -> None:
+    assert drawn_structures(4, 0).tolist() == drawn_structures(4, 9).tolist() == [1, 2, 3, 4]
+    torch.manual_seed(0)
+    draws = [drawn_structures(5, 2).tolist() for _ in range(200)]
+    assert all(len(set(draw)) == 2 for draw in draws)
+    assert {n for draw in draws for n in draw} == {1, 2, 3, 4, 5}
+
+
+def test_structures_are_shares_of_blocks() -> None:
+    numbers = torch.zeros(1, 2, 2, 4, dtype=torch.uint8)
+    numbers[0, 0, 0, 0], numbers[0, :, :, 2:] = 7, 200
+    shares = structures(numbers, torch.tensor([7, 200, 3]), 2)
+    assert shares[0, :, 0, 0].tolist() == [[1 / 8, 0], [0, 1], [0, 0]]
+
+
+# ---------------------------------------------------------------------------- A user's own costs
+
+
+def reach(displacement: Tensor, fixed_labels: Tensor) -> Tensor:
+    """How far the structures of the fixed image have come."""
+    inside = fixed_labels.sum(dim=1, keepdim=True)
+    return (displacement.square() * inside).mean()
+
+
+def brightness(fixed: Tensor) -> Tensor:
+    return fixed.mean()
+
+
+@pytest.fixture
+def own(monkeypatch) -> None:
+    module = ModuleType("own_costs")
+    module.reach, module.brightness = reach, brightness  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_costs", module)
+
+
+def test_a_cost_is_given_the_same_pairs_as_labels_and_as_displacements(own) -> None:
+    config = config_of("voxelmorph", costs={"own_costs:reach": {}})
+    network, samples = network_of("voxelmorph"), [pair(1), pair(2, labelled=True)]
+    second = collate(samples[1:])
+    u = network(second.moving, second.fixed).displacement
+    assert second.fixed_labels is not None
+    expected = reach(u, one_hot(second.fixed_labels[0])) / 2
+    assert expected.item() > 1e-3
+    close(evaluated(config, network, collate(samples))["own_costs:reach"], expected)
+
+
+def test_a_cost_may_look_at_the_fixed_image_alone(own) -> None:
+    config = config_of("voxelmorph", costs={"own_costs:brightness": {}})
+    batch = collate([pair(1)])
+    close(evaluated(config, network_of("voxelmorph"), batch)["loss"], batch.fixed.mean())
+
+
+# ------------------------------------------------------------------------------- Batch, gradient
+
+ALL = {
+    "ncc": {"window": 5}, "mutual_information": {"weight": 0.2, "bins": 8}, "dice": {},
+    "diffusion": {"weight": 0.1}, "bending": {"weight": 0.1}, "inverse_consistency": {},
+}  # fmt: skip
+
+
+def gradients(values: dict[str, Tensor], network: nn.Module) -> Tensor:
+    parts = torch.autograd.grad(values["loss"], list(network.parameters()), allow_unused=True)
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten()
+         for g, p in zip(parts, network.parameters(), strict=True)]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_batch_is_the_mean_of_its_pairs_in_value_and_gradient(name: str) -> None:
+    network = network_of(name)
+    config = config_of(name, costs=ALL, both_directions=True)
+    samples = [pair(1, labelled=True), pair(2)]
+    single = [evaluated(config, network, collate([sample])) for sample in samples]
+    both = evaluated(config, network, collate(samples))
+    for cost, value in both.items():
+        close(value, (single[0][cost] + single[1][cost]) / 2, 2e-6)
+    expected = sum(gradients(values, network) for values in single) / 2
+    found = gradients(both, network)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("compare_at", ["full", "velocity"])
+@pytest.mark.parametrize("name", ["diffeomorphic", "pyramid", "voxelmorph"])
+def test_the_gradient_is_that_of_differences(name: str, compare_at: str) -> None:
+    """Along the gradient, and along random directions in each of the parameters."""
+    if name == "voxelmorph":
+        compare_at = "full"
+    network, batch = network_of(name), collate([pair(1, labelled=True)])
+    config = config_of(name, costs=ALL, both_directions=True, compare_at=compare_at)
+    gradient = gradients(evaluated(config, network, batch), network)
+    start = nn.utils.parameters_to_vector(network.parameters()).detach()
+    generator = torch.Generator().manual_seed(3)
+    directions = [gradient / gradient.norm()]
+    directions += [gradient * torch.rand(len(gradient), generator=generator) for _ in range(2)]
+    for direction in directions:
+        step = 3e-4 * start.norm() * direction / direction.norm() / len(start) ** 0.5
+        ends = []
+        for sign in (1, -1):
+            nn.utils.vector_to_parameters(start + sign * step, network.parameters())
+            with torch.no_grad():
+                ends.append(float(evaluated(config, network, batch)["loss"]))
+        expected = float(gradient @ step)
+        assert (ends[0] - ends[1]) / 2 == pytest.approx(expected, rel=0.05)
