@@ -154,8 +154,8 @@ def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
 
 
 def voxwarp(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
+    from voxwarp.device import bfloat16_convolutions, channels_last
     from voxwarp.fields import field, losses
-    from voxwarp.networks.model import bfloat16_convolutions, channels_last
     from voxwarp.networks.network import UNet
 
     full = velocity == "full"

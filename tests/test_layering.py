@@ -21,7 +21,17 @@ MODULES = {
 # Packages and the modules beside them, in the order of the data flow: each may import only from
 # those above it.
 ORDER = (
-    *("errors", "allocation", "files", "named", "meter"),
+    *(
+        "errors",
+        "allocation",
+        "files",
+        "named",
+        "meter",
+        "layout",
+        "device",
+        "provenance",
+        "runtime",
+    ),
     *("fields", "space", "measures", "preparation", "networks", "pictures", "registration"),
     *("review", "data", "training", "evaluation", "benchmark", "cli", "__main__", "__init__"),
 )

@@ -18,7 +18,8 @@ from voxwarp.preparation import preprocessing
 from voxwarp.preparation.brain import EXTRACTORS
 from voxwarp.preparation.cache import LIMIT
 from voxwarp.preparation.preprocessing import Preprocessed
-from voxwarp.registration.registration import Registration, registration
+from voxwarp.registration import registration
+from voxwarp.registration.registration import Registration
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

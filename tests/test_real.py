@@ -14,16 +14,10 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import binary_erosion
 
+from voxwarp.layout import METRICS, REPORT, WARPED_LABELS
 from voxwarp.measures import metrics
 from voxwarp.preparation.prepare import Settings, brain_mask, examine, read_scan
-from voxwarp.registration.registration import (
-    METRICS,
-    OUTPUTS,
-    REPORT,
-    WARPED_LABELS,
-    Registration,
-    register,
-)
+from voxwarp.registration.registration import OUTPUTS, Registration, register
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 

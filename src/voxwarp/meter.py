@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,6 +12,10 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Meter:
     """What each stage took.
 
+    Args:
+        memory: measure the memory of the stages, too.
+        announce: called with the name of each stage as it begins.
+
     Attributes:
         seconds: by stage, wall clock.
         memory_mb: by stage, the most memory that the process held during it, in 10⁶ bytes, what
@@ -19,16 +23,22 @@ class Meter:
             it is the most so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, memory: bool = True, announce: Callable[[str], object] | None = None
+    ) -> None:
         self.seconds: dict[str, float] = {}
         self.memory_mb: dict[str, float] = {}
+        self._memory, self._announce = memory, announce
         self._stage, self._since = "", 0.0
 
     def start(self, stage: str) -> None:
         """End the stage before, if one is running, and begin this one."""
         self.stop()
-        forget_peak()
+        if self._memory:
+            forget_peak()
         self._stage, self._since = stage, time.perf_counter()
+        if self._announce:
+            self._announce(stage)
 
     def stop(self) -> None:
         """End the running stage; a stage that ran before goes on adding up."""
@@ -36,8 +46,13 @@ class Meter:
             return
         took = time.perf_counter() - self._since
         self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + took
-        self.memory_mb[self._stage] = max(self.memory_mb.get(self._stage, 0.0), peak_mb())
+        if self._memory:
+            self.memory_mb[self._stage] = max(self.memory_mb.get(self._stage, 0.0), peak_mb())
         self._stage = ""
+
+    def rounded(self) -> dict[str, float]:
+        """The seconds to a millisecond, for records."""
+        return {stage: round(took, 3) for stage, took in self.seconds.items()}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -20,6 +20,7 @@ from brains import CENTER, Pose
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from voxwarp.benchmark import baselines
 from voxwarp.benchmark.baselines import (
     AFFINE,
     AFFINE_ELASTIX,
@@ -36,7 +37,7 @@ from voxwarp.benchmark.baselines import (
     missing,
     model_of,
 )
-from voxwarp.benchmark.benchmark import baselines, execute
+from voxwarp.benchmark.benchmark import execute
 from voxwarp.errors import InputError
 from voxwarp.measures.metrics import dice
 from voxwarp.networks.model import Model, Recipe

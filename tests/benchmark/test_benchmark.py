@@ -22,22 +22,22 @@ import torch
 from brains import CENTER, VALUES, Pose
 from scipy import ndimage
 
+from voxwarp.benchmark import baselines
+from voxwarp.benchmark import benchmark as runner
 from voxwarp.benchmark.baselines import AFFINE, INVERSE, JOB, RECORD, WARP, Job, Run, method_of
 from voxwarp.benchmark.benchmark import (
     BENCHMARK,
     USUAL,
     Entry,
     Terms,
-    baselines,
     benchmark,
     entries,
     execute,
 )
-from voxwarp.benchmark.benchmark import benchmark as runner
 from voxwarp.data.pairs import Pair, read_pairs
 from voxwarp.data.structures import Table
 from voxwarp.errors import InputError
-from voxwarp.evaluation.evaluation import rows as rows_module
+from voxwarp.evaluation import rows as rows_module
 from voxwarp.evaluation.evaluation import write_record
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, read_rows
 from voxwarp.evaluation.scoring import Protocol

@@ -17,23 +17,22 @@ import numpy as np
 import pytest
 import torch
 from cohorts import cut, table, write_scan
+from earlier_protocol import OF_REGIONS, evaluate_pairs
 from phantoms import homogeneous
-from test_scoring import OF_REGIONS, evaluate_pairs
 
 from training import write_people
 from voxwarp.data.pairs import Pair, Subject, read_pairs
 from voxwarp.data.structures import Table, structures_of
 from voxwarp.errors import InputError
+from voxwarp.evaluation import evaluation
 from voxwarp.evaluation.evaluation import (
     Sheet,
     begin,
     couples,
     evaluate,
-    evaluation,
     failure,
     inputs_of,
     line,
-    machine,
     summary,
     write_record,
 )
@@ -42,6 +41,7 @@ from voxwarp.evaluation.scoring import Protocol, ranges, values_of
 from voxwarp.measures.metrics import jacobian_statistics
 from voxwarp.meter import Meter
 from voxwarp.networks.model import Model, Recipe
+from voxwarp.provenance import machine
 from voxwarp.registration.registration import register
 from voxwarp.space.grid import Grid
 from voxwarp.space.volume import read_volume

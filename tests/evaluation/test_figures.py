@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from test_tables import cohort, pair
+from result_rows import cohort, pair
 
 from voxwarp.errors import InputError
 from voxwarp.evaluation.figures import (

@@ -1,14 +1,13 @@
 """Numbers of registrations that are known: what a row says is what closed forms say."""
 
-import importlib.util
 import math
 import os
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from cohorts import cut, table, write_scan
+from earlier_protocol import OF_REGIONS, evaluate_pairs
 from phantoms import blobs, homogeneous, label_map, rotation, smooth_field
 from scipy import ndimage
 
@@ -34,7 +33,6 @@ SHAPE = (28, 30, 32)
 SPACING = (2.0, 1.5, 1.0)
 AFFINE = homogeneous(np.diag(SPACING), (-20, 5, 11))
 GRID = Grid(SHAPE, AFFINE)
-OF_REGIONS = "4-41,44-45,47-62,65-68,70-73,75-207"
 
 
 def texture(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
@@ -385,15 +383,6 @@ def test_ranges(text, found):
 def test_wrong_ranges(text):
     with pytest.raises(InputError, match=r"regions .*: label values are wanted"):
         ranges(text)
-
-
-def evaluate_pairs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "evaluate_pairs", ROOT / "benchmarks" / "evaluate_pairs.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_protocol_of_the_earlier_benchmark(tmp_path):

@@ -1,15 +1,14 @@
 """Tables: numbers worked out by hand."""
 
-import itertools
 import math
 import re
 from typing import Any
 
-import numpy as np
 import pytest
+from result_rows import PAIRS, cohort, pair
 
 from voxwarp.errors import InputError
-from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Results, Row
+from voxwarp.evaluation.rows import Results, Row
 from voxwarp.evaluation.statistics import bootstrap_over_people, compare
 from voxwarp.evaluation.tables import (
     escaped,
@@ -20,40 +19,6 @@ from voxwarp.evaluation.tables import (
     table,
     table_caption,
 )
-
-PEOPLE = ("p", "q", "r")
-PAIRS = [*itertools.permutations(PEOPLE, 2)]
-STRUCTURES = ("cortex_L", "cortex_R", "brain_stem", "3rd_ventricle")
-
-
-def pair(method: str, moving: str, fixed: str, **more: Any) -> Row:
-    """An "ok" row: scans are their people, or "p2", another scan of p."""
-    people = moving[0], fixed[0]
-    row: Row = dict.fromkeys(PAIR_COLUMNS, math.nan)
-    row |= {"method": method, "moving": moving, "fixed": fixed, "status": "ok", "reason": ""}
-    row |= {"moving_person": people[0], "fixed_person": people[1], "labels": "nearest"}
-    row |= {"kind": "inter" if len({*people}) == 2 else "retest", "device": "cpu", "timed": "no"}
-    return row | {"threads": 2.0} | more
-
-
-def structures(row: Row, dice: dict[str, float]) -> list[Row]:
-    about = {c: row[c] for c in STRUCTURE_COLUMNS if c in PAIR_COLUMNS}
-    return [about | {"structure": name, "dice": value} for name, value in dice.items()]
-
-
-def cohort(*methods: str, seed: int = 0, **more: Any) -> Results:
-    """Methods on every ordered pair of three people and on two re-scans of each, all timed."""
-    random = np.random.default_rng(seed)
-    scans = PAIRS + [pair for p in PEOPLE for pair in ((p, f"{p}2"), (f"{p}2", p))]
-    pairs, of_structures = [], []
-    for i, method in enumerate(methods):
-        for moving, fixed in scans:
-            seconds = 0 if method == "affine" else 2.0 * 3**i + random.random()
-            row = pair(method, moving, fixed, deform_s=seconds, whole_s=seconds + 5, timed="yes")
-            dice = dict(zip(STRUCTURES, random.uniform(0.4, 0.9, 4), strict=True))
-            pairs.append(row | {"dice": float(np.mean([*dice.values()]))} | more)
-            of_structures += structures(pairs[-1], dice)
-    return Results(pairs, of_structures)
 
 
 @pytest.fixture

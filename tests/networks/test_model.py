@@ -16,9 +16,10 @@ from phantoms import blobs, oblique_affine, texture, texture_core
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from voxwarp.device import has_bfloat16
 from voxwarp.errors import InputError
 from voxwarp.fields import field, losses
-from voxwarp.networks.model import Model, Recipe, find, has_bfloat16, installed
+from voxwarp.networks.model import Model, Recipe, find, installed
 from voxwarp.networks.refine import Refinement
 from voxwarp.space.grid import Grid
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
@@ -15,42 +14,14 @@ import pytest
 from browser import Browser, chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webpages import HOSTILE, Parsed
 
 import voxwarp
+from voxwarp.layout import REPORT
+from voxwarp.pictures import pages
 from voxwarp.pictures.pages import entries, number
-from voxwarp.pictures.pictures import pages
 from voxwarp.pictures.report import mosaic, report
-from voxwarp.registration.registration import REPORT, Registration
-
-HOSTILE = """<script>document.title='in'</script><img src=x onerror="document.title='in'">&'"ü→"""
-VOID = {"meta", "img", "input", "br", "link", "hr"}
-
-
-class Parsed(HTMLParser):
-    """Elements of a page, and that each that is opened is closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words = ""
-        self.feed(text)
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.words += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+from voxwarp.registration.registration import Registration
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +171,7 @@ def test_any_record_is_a_page(record):
         "thumbnail_id": "t",
         "name": "",
     }
-    from voxwarp.pictures.pictures import report as module
+    from voxwarp.pictures import report as module
 
     text = pages.page(
         "report.html",
@@ -390,7 +361,7 @@ def test_names_that_are_no_text(result):
 
 
 def test_too_large_a_report_has_coarser_pictures(result, text, monkeypatch):
-    from voxwarp.pictures.pictures import report as module
+    from voxwarp.pictures import report as module
 
     monkeypatch.setattr(module, "LARGEST", len(text) - 1)
     smaller = report(result.scene, result.metrics, name="<i>sub-01</i>")

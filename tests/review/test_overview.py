@@ -12,10 +12,10 @@ import pytest
 from browser import Browser, chromium
 from scipy import stats
 from scipy.spatial.transform import Rotation
-from test_report import HOSTILE, Parsed
+from webpages import HOSTILE, Parsed
 
 from voxwarp.errors import InputError
-from voxwarp.registration.registration import REPORT
+from voxwarp.layout import REPORT
 from voxwarp.review.overview import (
     MEASURES,
     OUTLYING,

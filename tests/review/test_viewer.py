@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from browser import Browser, chromium
 from PIL import Image
-from test_report import HOSTILE, Parsed
+from webpages import HOSTILE, Parsed
 
 from voxwarp.errors import InputError
 from voxwarp.review import viewer as module

@@ -139,7 +139,7 @@ def together(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_config(folder / f"{name}.yaml", tree_of(people, **changes))
     about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     about |= {"OMP_NUM_THREADS": "1", "MARK": str(folder / "mark"), "GLOO_SOCKET_IFNAME": "lo"}
-    about["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1] / "support"), *sys.path])
+    about["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     command = [sys.executable, "-c", textwrap.dedent(TOGETHER), str(folder), second]
     processes = [
         subprocess.Popen(

@@ -340,14 +340,9 @@ def refined(run: Run) -> None:
 def _answer(run: Run, refinement: "Refinement | None") -> None:
     import torch
 
+    from ..device import torch_device
     from ..preparation.prepare import Findings
-    from ..registration.registration import (
-        images_of,
-        on_fixed_grid,
-        prepare_both,
-        torch_device,
-        without_folds,
-    )
+    from ..registration.registration import images_of, on_fixed_grid, prepare_both, without_folds
     from ..space.transform import Affine, Warp
     from ..space.volume import read_volume
 

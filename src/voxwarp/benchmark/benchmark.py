@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..data.pairs import Pair, Subject, couples
+from ..device import torch_device
 from ..errors import InputError
 from ..evaluation.evaluation import (
     Progress,
@@ -27,14 +28,13 @@ from ..evaluation.evaluation import (
     failure,
     inputs_of,
     line,
-    machine,
     write_record,
 )
 from ..evaluation.rows import REFINE, Row
 from ..evaluation.scoring import Found, Protocol, measure, read_case, read_landmarks, values_of
 from ..networks.model import installed
 from ..preparation.prepare import examine
-from ..registration.registration import origin, torch_device, versions
+from ..provenance import machine, origin, versions
 from ..space.formats import read_affine, read_warp
 from ..space.transform import Chain, Transform
 from ..space.volume import read_volume

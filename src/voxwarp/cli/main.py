@@ -268,7 +268,7 @@ def report(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write an index of many results, outliers first; of a single one, its report anew."""
-    from ..registration.registration import METRICS, REPORT
+    from ..layout import METRICS, REPORT
 
     if len(folders) == 1 and out is None and (folders[0] / METRICS).is_file():
         from ..pictures.pages import is_ours
@@ -504,7 +504,7 @@ def train(
 def _check_training(settings: Any, device: str) -> int:
     """Tell what a training would find; 2 where something is wrong."""
     from ..data.manifest import gather
-    from ..registration.registration import torch_device
+    from ..device import torch_device
     from ..training.inspection import check
     from ..training.train import check_beforehand
 

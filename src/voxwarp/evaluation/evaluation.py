@@ -3,9 +3,8 @@
 import json
 import math
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,13 @@ from typing import Any
 import torch
 
 from ..data.pairs import Pair, Subject, couples
+from ..device import torch_device
 from ..errors import InputError
 from ..files import check_readable, check_writable, write_bytes
 from ..meter import Meter
-from ..networks.model import Model, has_bfloat16
-from ..registration.registration import (
-    Registration,
-    check_adjustable,
-    check_smoothness,
-    origin,
-    register,
-    torch_device,
-    versions,
-)
+from ..networks.model import Model
+from ..provenance import machine, origin, versions
+from ..registration.registration import Registration, check_adjustable, check_smoothness, register
 from .rows import (
     PAIR_COLUMNS,
     PAIRS,
@@ -124,24 +117,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were made on."""
-    name = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(x for x in lines if x.startswith("model name")).partition(":")[2].strip()
-    memory = math.nan
-    with suppress(ValueError, OSError, AttributeError):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return {
-        "processor": name,
-        "cores": os.cpu_count(),
-        "memory_gb": round(memory, 1),
-        "system": platform.platform(),
-        "bfloat16_instructions": has_bfloat16(torch.device("cpu")),
-    }
 
 
 def inputs_of(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..allocation import freed_memory_kept
+from ..device import bfloat16_convolutions, channels_last
 from ..errors import InputError
 from ..files import write_bytes
 from ..space.grid import Grid
@@ -234,28 +233,3 @@ def find(model: str | os.PathLike[str]) -> Path:
         f"unknown model {str(model)!r}: neither a folder with a model.json nor one of: "
         f"{', '.join(shelf) or 'none installed'}"
     )
-
-
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network, in place, with weights laid out as its convolutions want them."""
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
-
-@contextmanager
-def bfloat16_convolutions(device: torch.device) -> Iterator[None]:
-    """bf16 autocast where the hardware multiplies bf16 natively; plain float32 elsewhere."""
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
-        yield
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bf16 convolutions are native, and so faster than float32, on the device."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch
 
 from ..errors import InputError
 from ..files import write_bytes
+from ..provenance import version_of
 from ..space.grid import Grid
 from ..space.transform import Affine
 from ..space.volume import Volume, to_canonical
@@ -144,14 +144,6 @@ def _key(scan: Volume, settings: Settings, mask: Volume | None) -> str:
         digest.update(volume.grid.affine.tobytes())
         digest.update(np.ascontiguousarray(volume.data).data)
     return digest.hexdigest()
-
-
-def version_of(name: str) -> str | None:
-    """Version of an installed package; None where there is no such package."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _packed(found: Findings) -> bytes:

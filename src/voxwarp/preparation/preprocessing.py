@@ -11,15 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..files import check_writable, publish, sha256_of, side_by_side, staging
+from ..layout import AFFINE, METRICS, PREPROCESSED, check_other_record
 from ..networks.model import WORKING_GRID, Recipe
-from ..registration.registration import (
-    AFFINE,
-    METRICS,
-    PREPROCESSED,
-    check_other_record,
-    origin,
-    versions,
-)
+from ..provenance import origin, versions
 from ..space.formats import write_affine
 from ..space.grid import Grid
 from ..space.resample import resample

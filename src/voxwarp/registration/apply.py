@@ -11,13 +11,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import check_readable, write_bytes
+from ..layout import AFFINE, INVERSE_WARP, METRICS, WARP
 from ..preparation.preprocessing import RECORD
 from ..space.formats import lps, read_affine, read_warp
 from ..space.grid import Grid
 from ..space.resample import Interpolation, resample
 from ..space.transform import Chain
 from ..space.volume import Source, Volume, read_series
-from .registration import AFFINE, INVERSE_WARP, METRICS, WARP, Registration
+from .registration import Registration
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,14 +3,12 @@
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +17,29 @@ import numpy as np
 import torch
 
 from ..allocation import freed_memory_kept
+from ..device import has_bfloat16, torch_device
 from ..errors import InputError
 from ..fields import field as fields
-from ..files import check_writable, publish, sha256_of, side_by_side, staging
+from ..files import check_writable, publish, side_by_side, staging
+from ..layout import (
+    AFFINE,
+    FIXED_MASK,
+    INVERSE_WARP,
+    INVERSE_WARPED,
+    METRICS,
+    MOVING_MASK,
+    PREPROCESSED,
+    REGISTERED,
+    REPORT,
+    WARP,
+    WARPED,
+    WARPED_LABELS,
+    WARPED_MASK,
+    check_other_record,
+)
 from ..measures import metrics
 from ..networks.descent import Plan, least_determinant, unfolded
-from ..networks.model import Model, Recipe, has_bfloat16
+from ..networks.model import Model, Recipe
 from ..networks.network import Deformation
 from ..networks.refine import STEPS, Refinement
 from ..pictures.pictures import Scene
@@ -43,6 +58,7 @@ from ..preparation.prepare import (
     template_path,
     unaligned,
 )
+from ..provenance import origin, versions
 from ..space import formats
 from ..space.grid import Grid
 from ..space.resample import resample
@@ -52,23 +68,8 @@ from ..space.volume import Source, Volume, nifti, write_volume
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
-WARPED, INVERSE_WARPED, WARPED_LABELS = (
-    "Warped.nii.gz",
-    "InverseWarped.nii.gz",
-    "WarpedLabels.nii.gz",
-)
-MOVING_MASK, FIXED_MASK, WARPED_MASK = (
-    "MovingBrainMask.nii.gz",
-    "FixedBrainMask.nii.gz",
-    "WarpedBrainMask.nii.gz",
-)
-REPORT, NO_REPORT = "report.html", "no report: "
-METRICS, PREPROCESSED = "metrics.json", "preprocess.json"  # the records of the two commands
-OUTPUTS = (
-    *(AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS),
-    *(MOVING_MASK, FIXED_MASK, WARPED_MASK, REPORT, METRICS),
-)
+OUTPUTS = REGISTERED
+NO_REPORT = "no report: "
 
 Progress = Callable[[str], None]
 
@@ -462,31 +463,6 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     check_other_record(folder, PREPROCESSED)
 
 
-def check_other_record(folder: Path, record: str) -> None:
-    """Refuse a folder with the results of another command, since both write an affine.
-
-    Raises:
-        InputError: that command's record is there.
-    """
-    if (folder / record).exists():
-        raise InputError(
-            f"output {folder}: it holds results of another command ({record}): use another folder"
-        )
-
-
-def torch_device(name: str) -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means on this machine.
-
-    Raises:
-        InputError: another name, or CUDA where there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device {name!r}: wanted auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: this PyTorch sees no CUDA device")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def images_of(
     moving: Prepared, fixed: Prepared, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -659,27 +635,12 @@ def _described(model: Model) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of Python, voxwarp and what the results depend on."""
-    packages = ("voxwarp", "torch", "numpy", "nibabel", "SimpleITK", "nilearn", "deepbet")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
 def _inputs(**sources: Source | None) -> dict[str, Any]:
     """Path and SHA-256 of every input; the template stands in for a fixed image not given."""
     described = {name: origin(source) for name, source in sources.items()}
     if described["fixed"] is None:
         described["fixed"] = {"template": "MNI152, ICBM 2009a symmetric"}
     return described
-
-
-def origin(source: Source | None) -> dict[str, str | None] | None:
-    """Path and SHA-256 of an input file; of an image in memory the name that it has, if any."""
-    if source is None:
-        return None
-    if isinstance(source, (str, os.PathLike)):
-        return {"path": str(Path(source).absolute()), "sha256": sha256_of(source)}
-    return {"path": source.get_filename(), "sha256": None}
 
 
 class _Clock:

@@ -9,19 +9,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import check_readable, sha256_of
+from ..layout import AFFINE, FIXED_MASK, INVERSE_WARP, METRICS, MOVING_MASK, WARP
 from ..preparation.prepare import Findings, brain_mask, read_scan, template_path
 from ..space.formats import read_affine, read_warp
 from ..space.transform import Affine
 from ..space.volume import Volume, read_labels
-from .registration import (
-    AFFINE,
-    FIXED_MASK,
-    INVERSE_WARP,
-    METRICS,
-    MOVING_MASK,
-    WARP,
-    Registration,
-)
+from .registration import Registration
 
 LONGEST = 10_000  # characters of a text in a record
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import check_writable, write_bytes
+from ..layout import METRICS, REPORT, WARPED
 from ..pictures.pages import NOTHING, is_ours, jpeg, number, page
 from ..pictures.pictures import plain
 from ..pictures.report import THUMBNAIL
-from ..registration.registration import METRICS, REPORT, WARPED
 from ..registration.saved import read_record
 from ..space.volume import read_volume
 

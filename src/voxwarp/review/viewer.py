@@ -18,9 +18,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from ..errors import InputError
+from ..layout import REPORT, WARPED, WARPED_LABELS
 from ..pictures.pages import TEMPLATES, fragment, policy
 from ..pictures.report import SCRIPT, warnings_of
-from ..registration.registration import REPORT, WARPED, WARPED_LABELS
 from ..registration.saved import original, read_record
 from ..space.volume import Source, Volume, nifti, read_series, read_volume
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..device import bfloat16_convolutions
 from ..errors import InputError
 from ..fields import field
 from ..fields.field import averaged, blocks
-from ..networks.model import bfloat16_convolutions
 from .config import Config, Phase
 from .costs import OF_RECOGNITION, Term, terms
 from .sampling import Batch

@@ -27,11 +27,11 @@ from torch.utils.data import DataLoader
 
 from ..allocation import freed_memory_kept, give_back
 from ..data.manifest import Scan, gather
+from ..device import channels_last, torch_device
 from ..errors import InputError
 from ..files import check_writable, write_bytes
-from ..networks.model import Model, Recipe, channels_last
+from ..networks.model import Model, Recipe
 from ..networks.network import NETWORKS
-from ..registration.registration import torch_device
 from .card import card_of, readme
 from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, saved_config
 from .config import Config, Phase, to_yaml

@@ -1,0 +1,62 @@
+"""Where numbers come from: versions, input files with their hashes, the machine."""
+
+import math
+import os
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .files import sha256_of
+
+#: Packages that results depend on.
+PACKAGES = "voxwarp", "torch", "numpy", "nibabel", "SimpleITK", "nilearn", "deepbet"
+
+
+def versions() -> dict[str, str]:
+    """Of Python, voxwarp and what the results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def version_of(name: str) -> str | None:
+    """Version of an installed package; None where there is no such package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def origin(source: Any) -> dict[str, str | None] | None:
+    """Path and SHA-256 of an input; of an image in memory the name that it has, if any.
+
+    Args:
+        source: a path, an image of nibabel's, or None.
+    """
+    if source is None:
+        return None
+    if isinstance(source, (str, os.PathLike)):
+        return {"path": str(Path(source).absolute()), "sha256": sha256_of(source)}
+    return {"path": source.get_filename(), "sha256": None}
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores, the memory and the system."""
+    import torch
+
+    from .device import has_bfloat16
+
+    name = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(x for x in lines if x.startswith("model name")).partition(":")[2].strip()
+    memory = math.nan
+    with suppress(ValueError, OSError, AttributeError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+        "system": platform.platform(),
+        "bfloat16_instructions": has_bfloat16(torch.device("cpu")),
+    }
