@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from voxwarp.data.structures import Table, structures_of
-from voxwarp.measures.metrics import dice, jacobian_statistics
+from voxwarp.measures.deformation import jacobian_statistics
+from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model
 from voxwarp.preparation.prepare import Prepared, prepare
 from voxwarp.registration.registration import both_ways, deform, images_of, on_fixed_grid

@@ -20,7 +20,8 @@ import numpy as np
 import picsl_greedy
 
 import voxwarp
-from voxwarp.measures.metrics import dice, jacobian_statistics
+from voxwarp.measures.deformation import jacobian_statistics
+from voxwarp.measures.overlap import dice
 from voxwarp.space.formats import read_warp
 from voxwarp.space.resample import resample
 from voxwarp.space.transform import Affine, Chain, Transform, Warp

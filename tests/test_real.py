@@ -15,7 +15,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import binary_erosion
 
 from voxwarp.layout import METRICS, REPORT, WARPED_LABELS
-from voxwarp.measures import metrics
+from voxwarp.measures.overlap import dice
 from voxwarp.preparation.prepare import Settings, brain_mask, examine, read_scan
 from voxwarp.registration.registration import OUTPUTS, Registration, register
 
@@ -39,7 +39,7 @@ def dice_30(oasis: Path) -> Callable[[np.ndarray, np.ndarray], float]:
     table = np.zeros(1000, dtype=int)
     for row in rows:
         table[int(row["value"])] = 1 + names.index(row["structure"])
-    return lambda a, b: float(np.mean(list(metrics.dice(table[a], table[b]).values())))
+    return lambda a, b: float(np.mean(list(dice(table[a], table[b]).values())))
 
 
 def run(oasis: Path, moving: str, fixed: str, model: str = "default") -> Registration:
@@ -164,7 +164,7 @@ def test_head_lies_on_the_template(of_head) -> None:
     assert found["jacobian"]["folds"] == 0
     assert found["warnings"] == []
     brain = of_head.fixed.data > 0
-    assert metrics.dice(of_head.warped_mask.data, brain.astype(np.uint8))[1] > 0.93
+    assert dice(of_head.warped_mask.data, brain.astype(np.uint8))[1] > 0.93
 
 
 @pytest.mark.parametrize(("axes", "same_header"), [("SLA", True), ("PIR", False)])

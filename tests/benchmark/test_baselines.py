@@ -39,7 +39,7 @@ from voxwarp.benchmark.baselines import (
 )
 from voxwarp.benchmark.benchmark import execute
 from voxwarp.errors import InputError
-from voxwarp.measures.metrics import dice
+from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model, Recipe
 from voxwarp.space.formats import read_affine, read_warp
 from voxwarp.space.grid import Grid

@@ -38,7 +38,7 @@ from voxwarp.evaluation.evaluation import (
 )
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, read_rows
 from voxwarp.evaluation.scoring import Protocol, ranges, values_of
-from voxwarp.measures.metrics import jacobian_statistics
+from voxwarp.measures.deformation import jacobian_statistics
 from voxwarp.meter import Meter
 from voxwarp.networks.model import Model, Recipe
 from voxwarp.provenance import machine

@@ -30,7 +30,7 @@ from training import config_of, read_rows, tree_of, write_config, write_people
 from voxwarp import files, register
 from voxwarp.data.manifest import gather
 from voxwarp.errors import InputError
-from voxwarp.measures import metrics
+from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model, Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.training import memory
@@ -1007,7 +1007,7 @@ def overlap(folder: Path, model: Path | None) -> float:
     moved = np.asarray(nib.load(labels).dataobj).astype(int)
     if model is not None:
         moved = np.asarray(register(moving, fixed, model, labels=labels).warped_labels.data)
-    return float(np.mean(list(metrics.dice(moved.astype(int), target).values())))
+    return float(np.mean(list(dice(moved.astype(int), target).values())))
 
 
 @pytest.mark.parametrize(

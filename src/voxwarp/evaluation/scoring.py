@@ -16,9 +16,11 @@ import torch
 from ..data.pairs import Pair, Subject
 from ..data.structures import Table, label_values, structures_of
 from ..errors import InputError
-from ..measures import metrics
-from ..measures.metrics import bounding_box, dice
+from ..measures import deformation
+from ..measures.overlap import dice, surface_distances
+from ..measures.similarity import similarity
 from ..preparation.prepare import from_zero, read_scan, scaled
+from ..space.region import bounding_box
 from ..space.resample import resample, resample_labels
 from ..space.transform import Transform, Warp
 from ..space.volume import Volume
@@ -199,21 +201,21 @@ def measure(
     row["tre_mm"] = _landmark_error(pair, found.transform)
     for column, back in (("inverse_error_mm", found.inverse), ("consistency_mm", swapped)):
         if back is not None:
-            error = metrics.inverse_error(found.transform, back, case.fixed.grid, case.brain)
+            error = deformation.inverse_error(found.transform, back, case.fixed.grid, case.brain)
             row[column] = error["mean"]
     overlap, structures = _of_labels(case, found.transform, protocol)
     return row | overlap, [about | structure for structure in structures]
 
 
 def _of_field(warp: Warp, brain: np.ndarray) -> Row:
-    jacobian = metrics.jacobian_statistics(warp, brain)
+    jacobian = deformation.jacobian_statistics(warp, brain)
     return {
         "folds": jacobian["folds"],
         "folds_percent": jacobian["folds_percent"],
         "folds_any": jacobian["folds_any_difference"],
         "minimum_determinant": jacobian["minimum"],
         "std_log_jacobian": jacobian["std_log"],
-        "nondiffeomorphic_percent": metrics.nondiffeomorphic_volume(warp, brain).percent,
+        "nondiffeomorphic_percent": deformation.nondiffeomorphic_volume(warp, brain).percent,
     }
 
 
@@ -224,7 +226,7 @@ def _of_images(case: Case, transform: Transform) -> Row:
         torch.from_numpy(scaled(np.where(case.brain, x.data, 0)[box].astype(np.float32), 99.5))
         for x in (from_zero(case.fixed), moved)
     )
-    return dict(metrics.similarity(*images))
+    return dict(similarity(*images))
 
 
 def _of_labels(case: Case, transform: Transform, protocol: Protocol) -> tuple[Row, list[Row]]:
@@ -235,7 +237,7 @@ def _of_labels(case: Case, transform: Transform, protocol: Protocol) -> tuple[Ro
     table, each = protocol.structures, dice(moved, fixed.data)
     a, b = (table.numbered(x) for x in (moved, fixed.data))
     overlap = dice(a, b)
-    distances = metrics.surface_distances(a, b, grid.spacing, sorted(overlap))
+    distances = surface_distances(a, b, grid.spacing, sorted(overlap))
     voxel = abs(np.linalg.det(grid.affine[:3, :3])) / 1000  # mL
     sizes = np.bincount(b.ravel(), minlength=len(table.names) + 1) * voxel
     structures: list[Row] = [
@@ -279,7 +281,7 @@ def _landmark_error(pair: Pair, transform: Transform) -> float:
             f"landmarks {pair.moving.landmarks}: none is called as one of {pair.fixed.landmarks}"
         )
     points = (np.array([side[name] for name in shared]) for side in (fixed, moving))
-    return float(metrics.target_registration_errors(transform, *points).mean())
+    return float(deformation.target_registration_errors(transform, *points).mean())
 
 
 def read_landmarks(path: Path) -> dict[str, tuple[float, float, float]]:

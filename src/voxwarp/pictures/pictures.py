@@ -9,8 +9,8 @@ import torch
 from scipy import ndimage
 
 from ..fields import field as fields
-from ..measures.metrics import bounding_box
 from ..space.grid import Grid
+from ..space.region import bounding_box
 from ..space.transform import Affine, Chain, Transform, Warp
 from ..space.volume import Volume
 from .slices import PLANES, Mosaic, Seen, Slices, side_by_side

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from ..fields.field import Padding
-from ..measures.metrics import bounding_box
 from ..space.grid import Grid, canonical_axes
+from ..space.region import bounding_box
 from ..space.resample import Interpolation, resample
 from ..space.transform import Transform
 from ..space.volume import Volume

@@ -37,7 +37,9 @@ from ..layout import (
     WARPED_MASK,
     check_other_record,
 )
-from ..measures import metrics
+from ..measures.deformation import jacobian_statistics
+from ..measures.overlap import dice
+from ..measures.similarity import similarity
 from ..networks.descent import Plan, least_determinant, unfolded
 from ..networks.model import Model, Recipe
 from ..networks.network import Deformation
@@ -61,6 +63,7 @@ from ..preparation.prepare import (
 from ..provenance import origin, versions
 from ..space import formats
 from ..space.grid import Grid
+from ..space.region import bounding_box
 from ..space.resample import resample
 from ..space.transform import Affine, Chain, Warp, carry
 from ..space.volume import Source, Volume, nifti, write_volume
@@ -543,7 +546,7 @@ def on_fixed_grid(
 
 def without_folds(warp: Warp, brain: np.ndarray) -> Warp:
     """The warp, smoothed around the voxels of ``brain`` where it folds by any differences."""
-    x, y, z = metrics.bounding_box(brain)
+    x, y, z = bounding_box(brain)
     displacement = warp.in_voxels()
     part = displacement[None, :, x, y, z]
     if not (least_determinant(part)[0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
@@ -570,7 +573,7 @@ def _measure(
     moved = fields.warp(moving.image[None, None], displacement[None])[0, 0]
     scores = None
     if labels is not None and result.warped_labels is not None:
-        each = metrics.dice(result.warped_labels.data, labels.data)
+        each = dice(result.warped_labels.data, labels.data)
         scores = {
             "mean": float(np.mean(list(each.values()))),
             "per_label": each,
@@ -578,11 +581,11 @@ def _measure(
         }
     return {
         "similarity": {
-            "before": metrics.similarity(target, moving.image),
-            "after": metrics.similarity(target, moved),
+            "before": similarity(target, moving.image),
+            "after": similarity(target, moved),
         },
         "dice": scores,
-        "jacobian": metrics.jacobian_statistics(result.warp, result.brain.data != 0),
+        "jacobian": jacobian_statistics(result.warp, result.brain.data != 0),
     }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..fields import field
 from ..fields.field import averaged
-from ..measures.metrics import dice
+from ..measures.overlap import dice
 from ..networks.model import Model
 from .config import Config, Phase
 from .dataset import Cohort, intensities

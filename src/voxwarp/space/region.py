@@ -1,0 +1,13 @@
+"""Where in an array a mask is."""
+
+import numpy as np
+
+
+def bounding_box(mask: np.ndarray, margin: int = 1) -> tuple[slice, slice, slice]:
+    """Slices of the smallest block that holds a mask and a margin; everything if it is empty."""
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (hit[0], hit[-1] + 1) if hit.size else (0, mask.shape[axis])
+        box.append(slice(max(0, low - margin), min(mask.shape[axis], high + margin)))
+    return box[0], box[1], box[2]
