@@ -9,7 +9,7 @@ from cohorts import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.manifest import scans_of
+from voxwarp.data.scans import scans_of
 from voxwarp.data.pairs import Pair, Subject, beside_their_swaps, read_pairs
 from voxwarp.errors import InputError
 from voxwarp.training.config import read_config

@@ -15,7 +15,7 @@ from cohorts import (
 
 from voxwarp.data.structures import mirror_of
 from voxwarp.errors import InputError
-from voxwarp.training.dataset import prepare_cohort
+from voxwarp.training.cohort import prepare_cohort
 from voxwarp.training.inspection import check
 
 

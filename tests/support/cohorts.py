@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from voxwarp.data.manifest import Scan, gather
+from voxwarp.data.scans import Scan, gather
 from voxwarp.training.config import Config, build_config
 
 SHAPES = [(6, 8, 10), (7, 9, 8), (4, 6, 5), (5, 8, 9)]

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from training import build_config, read_rows, tree_of, write_config, write_people
-from voxwarp.data.manifest import gather
+from voxwarp.data.scans import gather
 from voxwarp.networks.model import Model
 from voxwarp.training.config import Config, read_config
-from voxwarp.training.dataset import prepare_cohort
+from voxwarp.training.cohort import prepare_cohort
 from voxwarp.training.monitor import Monitor
 from voxwarp.training.parallel import (
     World,

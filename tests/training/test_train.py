@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 import training
 from training import config_of, read_rows, tree_of, write_config, write_people
 from voxwarp import files, register
-from voxwarp.data.manifest import gather
+from voxwarp.data.scans import gather
 from voxwarp.errors import InputError
 from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model, Recipe
@@ -36,7 +36,7 @@ from voxwarp.space.grid import Grid
 from voxwarp.training import memory
 from voxwarp.training.checkpoint import NAME, Progress
 from voxwarp.training.config import Config, read_config
-from voxwarp.training.dataset import Cohort, prepare_cohort
+from voxwarp.training.cohort import Cohort, prepare_cohort
 from voxwarp.training.monitor import Monitor
 from voxwarp.training.parallel import World
 from voxwarp.training.train import (
@@ -971,7 +971,7 @@ def test_each_similarity_grows_in_a_few_steps(pair, cost, network) -> None:
 
 
 def atlas_steps(config: Config, number: int) -> Iterator[dict[str, float]]:
-    from voxwarp.training.dataset import prepare_atlas
+    from voxwarp.training.cohort import prepare_atlas
 
     cohort = cohort_of(config)
     learner = Learner.begin(config, cohort, CPU, World())

@@ -11,7 +11,7 @@ import torch
 from phantoms import label_map, smooth_field
 from torch import Tensor, nn
 
-from voxwarp.data.manifest import Scan
+from voxwarp.data.scans import Scan
 from voxwarp.errors import InputError
 from voxwarp.fields import losses
 from voxwarp.measures.deformation import jacobian_statistics
@@ -21,7 +21,7 @@ from voxwarp.networks.network import Deformation
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Warp
 from voxwarp.training.config import Config, Phase, build_config
-from voxwarp.training.dataset import Cohort
+from voxwarp.training.cohort import Cohort
 from voxwarp.training.objective import Objective
 from voxwarp.training.validation import Validator, better, mean_dice
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from ..errors import InputError
 from ..files import check_readable, without_ending
 from ..training.config import SPLITS, Data, Source, read_config
-from .manifest import Record, Scan, check_pattern, records_of, scans_of
+from .scans import Record, Scan, check_pattern, records_of, scans_of
 
 Kind = Literal["inter", "retest"]
 _SIDES = "moving", "fixed"

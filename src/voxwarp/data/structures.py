@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..training.config import Split, Structures
-from .manifest import check_pattern, records_of
+from .scans import check_pattern, records_of
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .checkpoint import Progress
 from .config import SPLITS, Config, Split
-from .dataset import Cohort
+from .cohort import Cohort
 
 
 def card_of(

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import Scan
+from ..data.scans import Scan
 from ..data.structures import Table, label_values, structures_of
 from ..errors import InputError
 from ..files import check_writable
 from ..preparation.prepare import read_scan
 from ..space.volume import read_labels, read_series, read_volume
 from .config import Config, Split
-from .dataset import (
+from .cohort import (
     Counts,
     Progress,
     bytes_needed,

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..fields.field import sample
 from ..space.grid import Grid, canonical_axes
 from .config import Augmentation, Sampling, Split
-from .dataset import Cohort, intensities
+from .cohort import Cohort, intensities
 
 ATLAS = -1  # the atlas in ``names``, where scans have their numbers
 ATTEMPTS = 10  # pairs that are drawn before unreadable scans end the training

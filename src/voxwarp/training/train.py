@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..allocation import freed_memory_kept, give_back
-from ..data.manifest import Scan, gather
+from ..data.scans import Scan, gather
 from ..device import channels_last, torch_device
 from ..errors import InputError
 from ..files import check_writable, write_bytes
@@ -35,7 +35,7 @@ from ..networks.network import NETWORKS
 from .card import card_of, readme
 from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, saved_config
 from .config import Config, Phase, to_yaml
-from .dataset import Cohort, described, prepare_atlas, prepare_cohort, recipe_of
+from .cohort import Cohort, described, prepare_atlas, prepare_cohort, recipe_of
 from .memory import check_memory
 from .monitor import Monitor
 from .objective import Objective

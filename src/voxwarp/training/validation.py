@@ -13,7 +13,7 @@ from ..fields.field import averaged
 from ..measures.overlap import dice
 from ..networks.model import Model
 from .config import Config, Phase
-from .dataset import Cohort, intensities
+from .cohort import Cohort, intensities
 from .objective import Objective, convolutions
 from .sampling import ATLAS, Batch, Sample, collate, label_tensor
 

@@ -25,15 +25,15 @@ from cohorts import (
 )
 from phantoms import oblique_affine
 
-from voxwarp.data.manifest import Scan
+from voxwarp.data.scans import Scan
 from voxwarp.errors import InputError
 from voxwarp.networks.model import WORKING_GRID, Recipe
 from voxwarp.preparation import brain, cache
 from voxwarp.preparation.prepare import prepare
 from voxwarp.space.volume import read_volume
-from voxwarp.training import dataset
+from voxwarp.training import cohort as dataset
 from voxwarp.training.config import Config, build_config
-from voxwarp.training.dataset import described, prepare_atlas, prepare_cohort, recipe_of
+from voxwarp.training.cohort import described, prepare_atlas, prepare_cohort, recipe_of
 from voxwarp.training.inspection import check
 
 # ------------------------------------------------------------------------------------- Lattice

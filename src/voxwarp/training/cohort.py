@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from nibabel.spatialimages import SpatialImage
 
-from ..data.manifest import Scan
+from ..data.scans import Scan
 from ..data.structures import Table, label_values, mirror_of, structures_of
 from ..errors import InputError
 from ..files import check_readable, write_bytes

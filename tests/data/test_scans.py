@@ -9,7 +9,7 @@ from cohorts import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.manifest import Scan, gather, scans_of, shares
+from voxwarp.data.scans import Scan, gather, scans_of, shares
 from voxwarp.errors import InputError
 from voxwarp.training.config import Data
 
