@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from .pictures import Panel, Pictures, Scene, composed
+from .panels import Panel, Scale, composed, panels
+from .scene import Scene, SlicedScene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def draw(scene: Scene) -> "dict[str, Figure]":
         import matplotlib as _  # noqa: F401
     except ImportError as error:
         raise InputError("figures need matplotlib: pip install 'voxwarp[plot]'") from error
-    return {panel.key: _figure(panel) for panel in Pictures(scene).panels()}
+    return {panel.key: _figure(panel) for panel in panels(SlicedScene(scene))}
 
 
 def _figure(panel: Panel) -> "Figure":
@@ -47,21 +48,16 @@ def _figure(panel: Panel) -> "Figure":
         axis.set_title(name, fontsize=8, loc="left")
         axis.set_axis_off()
     if panel.scale:
-        _draw_scale(figure, list(axes), *panel.scale)
+        _draw_scale(figure, list(axes), panel.scale)
     return figure
 
 
-def _draw_scale(
-    figure: "Figure",
-    axes: "list[Axes]",
-    ticks: tuple[str, ...],
-    colours: tuple[tuple[int, int, int], ...],
-) -> None:
+def _draw_scale(figure: "Figure", axes: "list[Axes]", scale: Scale) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap
 
-    colormap = LinearSegmentedColormap.from_list("scale", np.array(colours) / 255)
+    colormap = LinearSegmentedColormap.from_list("scale", np.array(scale.colours) / 255)
     bar = figure.colorbar(
         ScalarMappable(cmap=colormap), ax=axes, location="bottom", shrink=0.4, aspect=40
     )
-    bar.set_ticks(list(np.linspace(0, 1, len(ticks))), labels=list(ticks))
+    bar.set_ticks(list(np.linspace(0, 1, len(scale.ticks))), labels=list(scale.ticks))

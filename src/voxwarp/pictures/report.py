@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .pages import NOTHING, fragment, jpeg, number, page, png
-from .pictures import Panel, Picture, Pictures, Scene
+from .panels import Panel, Picture, comparison, panels
+from .scene import Scene, SlicedScene
+from .thumbnails import thumbnail
 
 SCRIPT = "report.js"
 LARGEST = 5_000_000  # bytes of a report
@@ -30,22 +32,17 @@ def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
         metrics: what ``metrics.json`` holds.
         name: of the result, such as its folder's.
     """
-    pictures = Pictures(scene)
-    panels, thumbnail = list(pictures.panels()), pictures.thumbnail()
+    sliced = SlicedScene(scene)
+    shown, small = list(panels(sliced)), thumbnail(sliced)
     for quality in QUALITIES:
         written = page(
             "report.html",
             SCRIPT,
-            title=_title(metrics),
             name=name,
-            metrics=metrics,
-            panels=[_described(panel, quality) for panel in panels],
-            thumbnail=jpeg(thumbnail.mosaic["middle"], quality),
+            panels=[_described(panel, quality) for panel in shown],
+            thumbnail=jpeg(small, quality),
             thumbnail_id=THUMBNAIL,
-            warnings=warnings_of(metrics),
-            dice=_dice(metrics),
-            seconds=_seconds(metrics),
-            total_seconds=sum(spent for stage, spent, _ in _seconds(metrics) if stage != "write"),
+            **told_of(metrics),
         )
         if len(written) < LARGEST:
             break
@@ -54,14 +51,21 @@ def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
 
 def mosaic(scene: Scene, metrics: Mapping[str, Any]) -> str:
     """Part of a page: fixed and moved, one in place of the other under the mouse."""
-    comparison = _described(Pictures(scene).comparison(), QUALITIES[0])
-    return fragment(
-        "mosaic.html",
-        panel=comparison,
-        metrics=metrics,
-        warnings=warnings_of(metrics),
-        title=_title(metrics),
-    )
+    panel = _described(comparison(SlicedScene(scene)), QUALITIES[0])
+    return fragment("mosaic.html", panel=panel, **told_of(metrics))
+
+
+def told_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the templates tell of a record; records may come from anywhere, and lack anything."""
+    seconds = _seconds(metrics)
+    return {
+        "metrics": metrics,
+        "title": _title(metrics),
+        "warnings": warnings_of(metrics),
+        "dice": _dice(metrics),
+        "seconds": seconds,
+        "total_seconds": sum(spent for stage, spent, _ in seconds if stage != "write"),
+    }
 
 
 def _title(metrics: Mapping[str, Any]) -> str:
@@ -99,7 +103,7 @@ def _seconds(metrics: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 
 
 def _numbers(values: Any) -> list[tuple[str, float]]:
-    """Those of a record's entries that are numbers: records may come from anywhere."""
+    """Those of a record's entries that are numbers."""
     if not isinstance(values, Mapping):
         return []
     found = [(str(name), value) for name, value in values.items() if number(value) != NOTHING]
@@ -119,8 +123,8 @@ def _described(panel: Panel, quality: int) -> dict[str, Any]:
         ],
         "scale": panel.scale
         and {
-            "ticks": panel.scale[0],
-            "colours": ", ".join("rgb({}, {}, {})".format(*c) for c in panel.scale[1]),
+            "ticks": panel.scale.ticks,
+            "colours": ", ".join("rgb({}, {}, {})".format(*c) for c in panel.scale.colours),
         },
     }
 

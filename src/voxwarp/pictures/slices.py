@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from ..fields.field import Padding
 from ..space.grid import Grid, canonical_axes
@@ -65,6 +66,17 @@ class Slices:
             grids[plane] = Grid((max(2, sides[0]), max(2, sides[1]), number), affine)
         return cls(grids)
 
+    @classmethod
+    def through_head(cls, volume: Volume, *, columns: int = COLUMNS) -> "Slices":
+        """Through what is brighter than the air: a tenth of what is bright."""
+        least = 0.1 * float(np.percentile(volume.data[::4, ::4, ::4], 99))
+        return cls.through(volume.grid, volume.data > least, columns=columns)
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """Number of slices of each plane."""
+        return {plane: grid.shape[2] for plane, grid in self.grids.items()}
+
     def of(
         self,
         volume: Volume,
@@ -83,6 +95,18 @@ class Slices:
             )
             for plane, grid in self.grids.items()
         }
+
+    def marked(self, points: np.ndarray) -> Mosaic:
+        """1 at points (N, 3), RAS mm, each on the nearest slice of each plane, 3 pixels wide."""
+        found = {}
+        for plane, pixels in self.grids.items():
+            last = np.asarray(pixels.shape) - 1
+            at = np.clip(np.rint(pixels.to_voxel(points)), 0, last).astype(int)
+            hit = np.zeros(pixels.shape, bool)
+            hit[tuple(at.T)] = True
+            wide = ndimage.binary_dilation(hit, np.ones((3, 3, 1), bool))
+            found[plane] = side_by_side(wide).astype(np.uint8)
+        return found
 
 
 class Seen:
@@ -143,3 +167,15 @@ def fine(grid: Grid, finer: int) -> Grid:
 def side_by_side(slices: np.ndarray) -> np.ndarray:
     """(to the right, upwards, slice) as one picture, whose first row is the uppermost."""
     return np.concatenate(list(np.moveaxis(slices, 2, 0)[:, :, ::-1].transpose(0, 2, 1)), axis=1)
+
+
+def values_inside(mosaic: Mosaic, inside: Mosaic) -> np.ndarray:
+    """(N,) values of the pixels inside, of all planes."""
+    return np.concatenate([mosaic[p][inside[p]] for p in PLANES])
+
+
+def interpolable(volume: Volume) -> Volume:
+    """In a type to be interpolated and shown; whole numbers of 16 bits are fine enough."""
+    if volume.data.dtype in (np.float32, np.int16, np.uint16):
+        return volume
+    return Volume(volume.data.astype(np.float32), volume.grid)

@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..files import check_writable, write_bytes
 from ..layout import METRICS, REPORT, WARPED
 from ..pictures.pages import NOTHING, is_ours, jpeg, number, page
-from ..pictures.pictures import plain
 from ..pictures.report import THUMBNAIL
+from ..pictures.thumbnails import middle_slices
 from ..registration.saved import read_record
 from ..space.volume import read_volume
 
@@ -270,6 +270,5 @@ def _thumbnail(folder: Path) -> str:
         if found := _THUMBNAIL.search(stream.read(_HEAD)):
             return found[1].decode()
     with suppress(InputError, ValueError):
-        moved = read_volume(folder / WARPED)
-        return jpeg(plain(moved))
+        return jpeg(middle_slices(read_volume(folder / WARPED)))
     return ""

@@ -1,4 +1,6 @@
-"""Where in an array a mask is."""
+"""Blocks of an array: the one around a mask, and a block as a grid is cropped by."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,3 +13,8 @@ def bounding_box(mask: np.ndarray, margin: int = 1) -> tuple[slice, slice, slice
         low, high = (hit[0], hit[-1] + 1) if hit.size else (0, mask.shape[axis])
         box.append(slice(max(0, low - margin), min(mask.shape[axis], high + margin)))
     return box[0], box[1], box[2]
+
+
+def start_and_shape(box: Sequence[slice]) -> tuple[list[int], list[int]]:
+    """First voxel and number of voxels along each axis of a block, as ``Grid.crop`` wants them."""
+    return [side.start for side in box], [side.stop - side.start for side in box]

@@ -1,0 +1,47 @@
+"""From values of slices to grey and colours, and which colours mean what."""
+
+import numpy as np
+
+from .slices import Mosaic, values_inside
+
+Colour = tuple[int, int, int]  # red, green, blue, from 0 to 255
+
+CONTOURS, MOVED_CONTOURS, BOTH = (0, 229, 255), (255, 158, 0), (255, 255, 255)
+FOLDS = (255, 0, 0)
+
+# Through black, as differences are shown in this field; through white, so that red is left.
+COLD_HOT = [(190, 255, 255), (0, 130, 255), (0, 0, 0), (255, 90, 0), (255, 255, 190)]
+PURPLE_GREEN = [(84, 20, 120), (170, 130, 200), (247, 247, 247), (110, 190, 110), (0, 90, 40)]
+
+
+def window(mosaic: Mosaic, inside: Mosaic | None = None) -> tuple[float, float]:
+    """The values to be shown black and white: what lies inside, but for its extremes."""
+    values = (
+        values_inside(mosaic, inside)
+        if inside
+        else np.concatenate([m.ravel() for m in mosaic.values()])
+    )
+    values = values[values != 0]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+    low = 0.0 if low >= 0 else low
+    return low, max(high + 0.1 * (high - low), low + 1e-6 * max(1.0, abs(low)))
+
+
+def windowed(mosaic: Mosaic, black_and_white: tuple[float, float]) -> Mosaic:
+    """From 0, black, to 1, white; see ``window``."""
+    low, high = black_and_white
+    return {p: np.clip((m - low) / (high - low), 0, 1) for p, m in mosaic.items()}
+
+
+def grey(mosaic: Mosaic) -> Mosaic:
+    """Values from 0 to 1 as uint8, black to white."""
+    return {plane: np.rint(255 * image).astype(np.uint8) for plane, image in mosaic.items()}
+
+
+def coloured(values: np.ndarray, colours: list[Colour]) -> np.ndarray:
+    """Values (...) from −1 to 1 as uint8 (..., 3), in colours that lie at equal distances."""
+    at = np.linspace(-1, 1, len(colours))
+    parts = [np.interp(values, at, [colour[i] for colour in colours]) for i in range(3)]
+    return np.rint(np.stack(parts, axis=-1)).astype(np.uint8)
