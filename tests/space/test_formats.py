@@ -170,13 +170,83 @@ def test_affine_round_trips_exactly(affine: Affine, tmp_path: Path):
     np.testing.assert_allclose(again.fixed_to_moving, affine.fixed_to_moving, rtol=0, atol=1e-13)
 
 
+def placed(kind: str, seed: int) -> sitk.Transform:
+    """A linear transform of ITK's with random parameters, about a random point."""
+    rng = np.random.default_rng(seed)
+    of_any_dimension = kind in ("AffineTransform", "TranslationTransform", "ScaleTransform")
+    transform = getattr(sitk, kind)(*[3] * of_any_dimension)
+    usual = np.array(transform.GetParameters())
+    transform.SetParameters((usual + rng.uniform(-0.2, 0.2, usual.shape)).tolist())
+    if hasattr(transform, "SetTranslation"):
+        transform.SetTranslation(rng.uniform(-20, 20, 3).tolist())
+    if hasattr(transform, "SetCenter"):
+        transform.SetCenter(rng.uniform(-60, 60, 3).tolist())
+    return transform
+
+
+KINDS = [
+    *("AffineTransform", "Euler3DTransform", "VersorRigid3DTransform", "Similarity3DTransform"),
+    *("ScaleVersor3DTransform", "ScaleSkewVersor3DTransform", "VersorTransform"),
+    *("ComposeScaleSkewVersor3DTransform", "ScaleTransform", "TranslationTransform"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ending", ["mat", "txt", "tfm"])
-def test_centered_affine_of_simpleitk(centered: sitk.AffineTransform, tmp_path: Path, ending: str):
-    path = tmp_path / f"centered.{ending}"
-    sitk.WriteTransform(centered, str(path))
+@pytest.mark.parametrize("seed", range(3))
+def test_every_linear_kind_of_itk_about_any_center(
+    tmp_path: Path, kind: str, ending: str, seed: int
+):
+    transform = placed(kind, seed)
+    path = tmp_path / f"{kind}.{ending}"
+    sitk.WriteTransform(transform, str(path))
+    expected = mapped(transform, POINTS)
+    assert np.abs(expected - POINTS).max() > 0.1
+    np.testing.assert_allclose(read_affine(path).map(POINTS), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("ending", ["mat", "txt"])
+def test_the_identity_of_itk(tmp_path: Path, ending: str):
+    path = tmp_path / f"identity.{ending}"
+    sitk.WriteTransform(sitk.Transform(3, sitk.sitkIdentity), str(path))
+    np.testing.assert_array_equal(read_affine(path).fixed_to_moving, np.eye(4))
+
+
+def test_the_order_of_eulers_angles_is_read(tmp_path: Path):
+    transform = placed("Euler3DTransform", 1)
+    other = sitk.Euler3DTransform(transform)
+    other.SetComputeZYX(True)
+    assert np.abs(mapped(transform, POINTS) - mapped(other, POINTS)).max() > 0.1
+    sitk.WriteTransform(other, str(tmp_path / "zyx.txt"))
+    read = read_affine(tmp_path / "zyx.txt")
+    np.testing.assert_allclose(read.map(POINTS), mapped(other, POINTS), rtol=0, atol=1e-9)
+
+
+def test_rigid_text_from_before_the_order_could_be_chosen(tmp_path: Path):
+    transform, path = placed("Euler3DTransform", 1), tmp_path / "older.txt"
+    sitk.WriteTransform(transform, str(path))
+    text = path.read_text()
+    path.write_text(text.rstrip().removesuffix(" 0") + "\n")
+    assert path.read_text() != text
     np.testing.assert_allclose(
-        read_affine(path).map(POINTS), mapped(centered, POINTS), rtol=0, atol=1e-9
+        read_affine(path).map(POINTS), mapped(transform, POINTS), rtol=0, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("ending", ["mat", "txt"])
+def test_the_matrix_is_the_files_own_numbers(tmp_path: Path, seed: int, ending: str):
+    """To the last bit: A as it is stored, and t + c − A c."""
+    transform = placed("AffineTransform", seed)
+    path = tmp_path / f"exact.{ending}"
+    sitk.WriteTransform(transform, str(path))
+    a, center = np.reshape(transform.GetMatrix(), (3, 3)), np.array(transform.GetCenter())
+    expected = np.eye(4)
+    expected[:3, :3] = a
+    expected[:3, 3] = transform.GetTranslation() + center - a @ center
+    flip = np.diag([*FLIP, 1])
+    got = read_affine(path).fixed_to_moving
+    assert got.tobytes() == (flip @ expected @ flip).tobytes()
 
 
 @pytest.mark.parametrize("ending", ["mat", "txt"])
@@ -220,27 +290,24 @@ def test_other_names_of_an_affine(affine: Affine, tmp_path: Path, name: str, end
     )
 
 
-def test_text_with_two_affines_is_composed_or_refused(
-    centered: sitk.AffineTransform, tmp_path: Path
-):
-    """To take one of the two for the whole would be wrong without a word."""
-    second = sitk.AffineTransform(3)
-    second.SetTranslation([100.0, 0.0, 0.0])
-    both = sitk.CompositeTransform([centered, second])
-    sitk.WriteTransform(both, str(tmp_path / "two.tfm"))
-    try:
-        ours = read_affine(tmp_path / "two.tfm").map(POINTS)
-    except InputError:
-        return
-    np.testing.assert_allclose(ours, mapped(both, POINTS), atol=1e-9)
+@pytest.mark.parametrize("ending", ["txt", "tfm"])
+def test_a_composite_of_linear_transforms_is_their_product(tmp_path: Path, ending: str):
+    """The last one is applied first, as ITK does."""
+    steps = [placed(kind, seed) for seed, kind in enumerate(KINDS)]
+    whole = sitk.CompositeTransform(steps)
+    backwards = sitk.CompositeTransform(steps[::-1])
+    assert np.abs(mapped(whole, POINTS) - mapped(backwards, POINTS)).max() > 1
+    sitk.WriteTransform(whole, str(tmp_path / f"steps.{ending}"))
+    read = read_affine(tmp_path / f"steps.{ending}")
+    np.testing.assert_allclose(read.map(POINTS), mapped(whole, POINTS), rtol=0, atol=1e-8)
 
 
 def _bytes(payload: bytes):
     return lambda path: path.write_bytes(payload)
 
 
-def _text(parameters: str):
-    head = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+def _text(parameters: str, kind: str = "AffineTransform_double_3_3"):
+    head = f"#Insight Transform File V1.0\n#Transform 0\nTransform: {kind}\n"
     return _bytes(f"{head}Parameters: {parameters}\nFixedParameters: 0 0 0\n".encode())
 
 
@@ -251,6 +318,31 @@ def _itk(transform: sitk.Transform):
 def _cut(path: Path) -> None:
     write_affine(Affine(np.eye(4)), path)
     path.write_bytes(path.read_bytes()[:90])
+
+
+def _two(ending: str):
+    """Two transforms that are no composite: to take one of them for the whole would be wrong."""
+
+    def write(path: Path) -> None:
+        _itk(sitk.AffineTransform(3))(path)
+        second = path.read_bytes()
+        if ending == "txt":
+            second = second.partition(b"\n")[2]
+        path.write_bytes(path.read_bytes() + second)
+
+    return write
+
+
+def _without_center(path: Path) -> None:
+    """Cut at the end of a line: SimpleITK takes it for the identity."""
+    _itk(placed("AffineTransform", 0))(path)
+    path.write_text(path.read_text().partition("FixedParameters")[0])
+
+
+def _vax(path: Path) -> None:
+    """The first number of a header tells, in its thousands, how numbers are stored."""
+    write_affine(Affine(np.eye(4)), path)
+    path.write_bytes((3000).to_bytes(4, "little") + path.read_bytes()[4:])
 
 
 NOISE = np.random.default_rng(0).bytes(500)
@@ -264,25 +356,70 @@ WRONG_AFFINES = {
     "other.mat": lambda path: savemat(path, {"x": np.eye(3)}, format="4"),
     "level5.mat": lambda path: savemat(path, {"x": np.eye(3)}),
     "level73.mat": _bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\x02IM" + b"\0" * 400),
-    "euler.txt": _itk(sitk.Euler3DTransform()),
+    "two.txt": _two("txt"),
+    "two.mat": _two("mat"),
+    "centerless.txt": _without_center,
+    "complex.mat": lambda path: savemat(
+        path,
+        {"AffineTransform_double_3_3": np.ones((12, 1)) * 1j, "fixed": np.zeros((3, 1))},
+        format="4",
+    ),
+    "vax.mat": _vax,
+    "quaternion.txt": _text("0 0 0 1 2 3 4", "QuaternionRigidTransform_double_3_3"),
+    "field.txt": _text("", "DisplacementFieldTransform_double_3_3"),
     "flat.mat": _itk(sitk.AffineTransform(2)),
     "flat.tfm": _itk(sitk.AffineTransform(2)),
     "bspline.tfm": _itk(sitk.BSplineTransform(3, 3)),
+    "bent.txt": _itk(
+        sitk.CompositeTransform([sitk.AffineTransform(3), sitk.BSplineTransform(3, 3)])
+    ),
+    "nothing.txt": _bytes(
+        b"#Insight Transform File V1.0\nTransform: CompositeTransform_double_3_3\n"
+    ),
     "composite.h5": _itk(sitk.CompositeTransform([sitk.AffineTransform(3)] * 2)),
+    "minc.xfm": _itk(sitk.AffineTransform(3)),
     "singular.txt": _text("0 0 0 0 0 0 0 0 0 1 2 3"),
     "short.txt": _text("1 0 0 0 1 0 0 0 1 1 2"),
     "long.txt": _text("1 0 0 0 1 0 0 0 1 1 2 3 4 5"),
     "nan.txt": _text("nan 0 0 0 1 0 0 0 1 1 2 3"),
+    "words.txt": _text("1 0 0 0 1 0 0 0 1 1 2 3 or so"),
+    "versor.txt": _text("0.1 0.2 nan 1 2 3", "VersorRigid3DTransform_double_3_3"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_AFFINES)
-def test_wrong_affine_is_an_input_error(name: str, tmp_path: Path):
+def test_wrong_affine_is_an_input_error(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     path = tmp_path / name
     WRONG_AFFINES[name](path)
     with pytest.raises(InputError, match=name.replace(".", r"\.")) as caught:
         read_affine(path)
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", ""), "C++ prints, too"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("quaternion.txt", "QuaternionRigidTransform_double_3_3"),
+        ("field.txt", "DisplacementFieldTransform_double_3_3"),
+        ("bspline.tfm", "BSplineTransform_double_3_3"),
+        ("bent.txt", "BSplineTransform_double_3_3"),
+        ("flat.tfm", "AffineTransform_double_2_2"),
+        ("flat.mat", "AffineTransform_double_2_2"),
+        ("two.txt", "AffineTransform_double_3_3, AffineTransform_double_3_3"),
+        ("centerless.txt", "no line FixedParameters"),
+        ("short.txt", r"12 \+ 3 numbers are wanted, found 11 \+ 3"),
+        ("nothing.txt", "it holds CompositeTransform_double_3_3"),
+        ("minc.xfm", "it holds no transform"),
+        ("composite.h5", "neither text nor MATLAB's"),
+    ],
+)
+def test_what_it_is_instead_is_told(name: str, said: str, tmp_path: Path):
+    WRONG_AFFINES[name](tmp_path / name)
+    with pytest.raises(InputError, match=said):
+        read_affine(tmp_path / name)
 
 
 def test_missing_affine_is_an_input_error(tmp_path: Path):
@@ -291,9 +428,10 @@ def test_missing_affine_is_an_input_error(tmp_path: Path):
 
 
 def test_affine_of_simpleitk_in_memory(centered: sitk.AffineTransform):
-    np.testing.assert_allclose(
-        from_sitk_affine(centered).map(POINTS), mapped(centered, POINTS), atol=1e-9
-    )
+    for transform in (centered, sitk.CompositeTransform([centered, placed("Euler3DTransform", 2)])):
+        np.testing.assert_allclose(
+            from_sitk_affine(transform).map(POINTS), mapped(transform, POINTS), atol=1e-9
+        )
 
 
 # Displacement fields

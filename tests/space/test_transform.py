@@ -76,6 +76,7 @@ def test_after_applies_the_argument_first() -> None:
         pytest.param(np.eye(3), id="3x3"),
         pytest.param(np.diag([1.0, 1, 0, 1]), id="singular"),
         pytest.param(np.full((4, 4), np.nan), id="nan"),
+        pytest.param(np.diag([1e200, 1e200, 1, 1]), id="determinant overflows"),
         pytest.param(np.diag([1.0, 1, 1, 2]), id="last row"),
     ],
 )

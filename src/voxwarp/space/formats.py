@@ -6,12 +6,16 @@ voxwarp have R and A. The change is D = diag(−1, −1, 1), its own inverse.
 
 import os
 import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import reduce
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.io import loadmat, savemat
+from scipy.io import loadmat, savemat, whosmat
 from scipy.io.matlab import MatReadError
 
 from ..errors import InputError
@@ -64,10 +68,13 @@ def write_elastix_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
 
 
 def read_affine(path: str | os.PathLike[str]) -> Affine:
-    """Read an ITK affine: MATLAB v4 ``.mat``, or text ``.txt`` or ``.tfm``, any centre.
+    """Read a linear transform of ITK's: MATLAB ``.mat``, or text ``.txt`` or ``.tfm``.
+
+    Any linear kind (affine, rigid, similarity, scaling, translation), about any centre; in a text
+    also a composite of such.
 
     Raises:
-        InputError: the file is missing or no ITK affine of three dimensions.
+        InputError: the file is missing, or not one linear transform of three dimensions.
     """
     path = Path(path)
     check_readable(path, "transform")
@@ -76,36 +83,103 @@ def read_affine(path: str | os.PathLike[str]) -> Affine:
             f"transform {path}: not an ITK affine; of a registration, name the whole folder"
         )
     try:
-        parameters, center = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
-        if parameters.size != 12 or center.size != 3:
-            raise ValueError(f"12 + 3 numbers are wanted, found {parameters.size} + {center.size}")
-        matrix = np.eye(4)
-        matrix[:3, :3] = parameters[:9].reshape(3, 3)
-        matrix[:3, 3] = parameters[9:12] + center - matrix[:3, :3] @ center
-        return Affine(_FLIP @ matrix @ _FLIP)
+        records = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
+        matrices = [_matrix(_made(*record)) for record in records]
+        return Affine(_FLIP @ reduce(np.matmul, matrices) @ _FLIP)  # the last is applied first
     except (*_NO_AFFINE, MatReadError) as error:
-        raise InputError(f"transform {path}: not an ITK affine transform ({error})") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"transform {path}: not an ITK affine transform ({reason})") from error
 
 
-_NO_AFFINE = (KeyError, ValueError, TypeError, OSError, IndexError, NotImplementedError)
-_AFFINES = r"\s*(AffineTransform|MatrixOffsetTransformBase)_(double|float)_3_3\s*"
+_NO_AFFINE = (
+    *(KeyError, ValueError, TypeError, OSError, IndexError),
+    *(NotImplementedError, OverflowError, RuntimeError, MemoryError, UserWarning),
+)
+
+# By their names in files; what the numbers of each mean, SimpleITK knows. It reads such files, too
+# (ReadTransform), but not safely: without a line of fixed parameters it takes the identity, of two
+# transforms the first, both without an error; it prints to stderr, and after some files of kinds
+# that it does not know the process crashes at its end.
+_KINDS: dict[str, Callable[[], sitk.Transform]] = {
+    "AffineTransform": lambda: sitk.AffineTransform(3),
+    "MatrixOffsetTransformBase": lambda: sitk.AffineTransform(3),  # of ANTs and c3d
+    "ComposeScaleSkewVersor3DTransform": sitk.ComposeScaleSkewVersor3DTransform,
+    "Euler3DTransform": sitk.Euler3DTransform,
+    "IdentityTransform": lambda: sitk.Transform(3, sitk.sitkIdentity),
+    "ScaleSkewVersor3DTransform": sitk.ScaleSkewVersor3DTransform,
+    "ScaleTransform": lambda: sitk.ScaleTransform(3),
+    "ScaleVersor3DTransform": sitk.ScaleVersor3DTransform,
+    "Similarity3DTransform": sitk.Similarity3DTransform,
+    "TranslationTransform": lambda: sitk.TranslationTransform(3),
+    "VersorRigid3DTransform": sitk.VersorRigid3DTransform,
+    "VersorTransform": sitk.VersorTransform,
+}
+_Record = tuple[str, Sequence[float], Sequence[float]]  # kind, parameters, fixed parameters
 
 
-def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    contents = loadmat(path)
-    kinds = [name for name in contents if re.fullmatch(_AFFINES, name)]
-    if len(kinds) != 1:
-        raise ValueError(f"it holds {', '.join(n for n in contents if n[0] != '_') or 'nothing'}")
-    return contents[kinds[0]].ravel().astype(np.float64), contents["fixed"].ravel().astype(float)
+def _read_mat(path: Path) -> list[_Record]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of numbers that may be read wrong
+        names = [name for name, *_ in whosmat(path)]
+        kinds = [name for name in names if name != "fixed"]
+        if len(kinds) != 1 or len(names) != 2:
+            raise ValueError(f"it holds {', '.join(names) or 'nothing'}")
+        contents = loadmat(path)
+    values = [contents[name].ravel() for name in (kinds[0], "fixed")]
+    if any(np.iscomplexobj(v) for v in values):
+        raise ValueError("real numbers are wanted")
+    parameters, fixed = (v.astype(np.float64).tolist() for v in values)
+    return [(kinds[0], parameters, fixed)]
 
 
-def _read_text(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [line.split(":", 1) for line in path.read_text().splitlines() if ":" in line]
-    kinds = [value.strip() for key, value in pairs if key.strip() == "Transform"]
-    if len(kinds) != 1 or not re.fullmatch(_AFFINES, kinds[0]):
+def _read_text(path: Path) -> list[_Record]:
+    """The transforms of a file, those of a composite in their order."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("neither text nor MATLAB's") from None
+    found: list[dict[str, str]] = []
+    for line in text.splitlines():
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if colon and key == "Transform":
+            found.append({key: value})
+        elif colon and found:
+            found[-1][key] = value
+    kinds = [one["Transform"] for one in found]
+    if kinds and kinds[0].startswith("CompositeTransform_"):
+        del found[0]
+    elif len(kinds) > 1:
+        found = []
+    if not found:
         raise ValueError(f"it holds {', '.join(kinds) or 'no transform'}")
-    lines = {key.strip(): np.array(value.split(), dtype=object) for key, value in pairs}
-    return lines["Parameters"].astype(np.float64), lines["FixedParameters"].astype(np.float64)
+    return [
+        (one["Transform"], _numbers(one, "Parameters"), _numbers(one, "FixedParameters"))
+        for one in found
+    ]
+
+
+def _numbers(record: dict[str, str], key: str) -> list[float]:
+    if key not in record:
+        raise ValueError(f"it has no line {key}")
+    return [float(word) for word in record[key].split()]
+
+
+def _made(kind: str, parameters: Sequence[float], fixed: Sequence[float]) -> sitk.Transform:
+    """One linear transform from its numbers, by SimpleITK."""
+    named = re.fullmatch(r"(\w+)_(?:double|float)_3_3", kind)
+    if named is None or named[1] not in _KINDS:
+        raise ValueError(f"it holds {kind}")
+    if named[1] == "Euler3DTransform" and len(fixed) == 3:
+        fixed = [*fixed, 0.0]  # files from before the order of the axes could be chosen
+    transform = _KINDS[named[1]]()
+    wanted = len(transform.GetParameters()), len(transform.GetFixedParameters())
+    if wanted != (len(parameters), len(fixed)):
+        raise ValueError(
+            f"{wanted[0]} + {wanted[1]} numbers are wanted, found {len(parameters)} + {len(fixed)}"
+        )
+    transform.SetFixedParameters(list(fixed))
+    transform.SetParameters(list(parameters))
+    return transform
 
 
 def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
@@ -152,10 +226,20 @@ def to_sitk(volume: Volume) -> sitk.Image:
 
 
 def from_sitk_affine(transform: sitk.Transform) -> Affine:
-    """An affine of SimpleITK's, in RAS: its value at the origin and at the unit vectors."""
-    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    """A linear transform of SimpleITK's, of any kind and about any centre, in RAS."""
+    return Affine(_FLIP @ _matrix(transform) @ _FLIP)
+
+
+def _matrix(transform: Any) -> np.ndarray:
+    """(4, 4) matrix, LPS mm, of a linear transform of SimpleITK's: as stored where it stores it."""
     matrix = np.eye(4)
+    if hasattr(transform, "GetMatrix"):
+        matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
+        center = np.array(transform.GetCenter())
+        shift = transform.GetTranslation() if hasattr(transform, "GetTranslation") else np.zeros(3)
+        matrix[:3, 3] = shift + center - matrix[:3, :3] @ center
+        return matrix
+    matrix[:3, 3] = origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     for axis, unit in enumerate(np.eye(3)):
         matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
-    matrix[:3, 3] = origin
-    return Affine(_FLIP @ matrix @ _FLIP)
+    return matrix

@@ -44,7 +44,9 @@ class Affine:
             raise ValueError(
                 f"fixed_to_moving must be a finite (4, 4) matrix, got {matrix.tolist()}"
             )
-        if not np.allclose(matrix[3], (0, 0, 0, 1)) or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
+        with np.errstate(over="ignore", invalid="ignore"):
+            size = abs(np.linalg.det(matrix[:3, :3]))
+        if not np.allclose(matrix[3], (0, 0, 0, 1)) or not 1e-9 <= size < np.inf:
             raise ValueError(f"fixed_to_moving must be invertible, got {matrix.tolist()}")
         matrix.setflags(write=False)
         object.__setattr__(self, "fixed_to_moving", matrix)
