@@ -1,14 +1,14 @@
 """A user's own function, named as ``module:function`` in an option or a configuration."""
 
-import importlib
 from collections.abc import Callable, Iterable
+from pkgutil import resolve_name
 from typing import Any
 
 from .errors import InputError
 
 
 def function_named(name: str, what: str, known: Iterable[str]) -> Callable[..., Any]:
-    """The function behind ``module:function``.
+    """The function behind ``module:function``, or ``module:class.function``.
 
     Args:
         what: it is to the user, such as "extractor".
@@ -21,7 +21,7 @@ def function_named(name: str, what: str, known: Iterable[str]) -> Callable[..., 
     if not function or not all(part.isidentifier() for part in module.split(".")):
         raise InputError(f"{what} {name!r}: wanted one of {', '.join(known)}, or module:function")
     try:
-        found = getattr(importlib.import_module(module), function)
+        found = resolve_name(name)
     except (Exception, SystemExit) as error:  # whatever the user's module does when imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{what} {name!r}: it cannot be imported ({reason})") from error

@@ -1,0 +1,91 @@
+"""Folders: what the environment says comes first, then the custom of the system."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from voxwarp.folders import cache_folder, models_folder
+
+VARIABLES = ("VOXWARP_CACHE", "VOXWARP_MODELS", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+OURS = [
+    pytest.param(cache_folder, "VOXWARP_CACHE", id="cache"),
+    pytest.param(models_folder, "VOXWARP_MODELS", id="models"),
+]
+CUSTOM = [
+    pytest.param(cache_folder, "XDG_CACHE_HOME", ".cache", "voxwarp", id="cache"),
+    pytest.param(models_folder, "XDG_DATA_HOME", ".local/share", "voxwarp/models", id="models"),
+]
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems have other customs")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home, and no variable that says anything else."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(("folder", "variable"), OURS)
+def test_our_own_variable_is_the_folder_itself(
+    folder: Callable[[], Path], variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv(variable, str(tmp_path / "ours"))
+    assert folder() == tmp_path / "ours"
+
+
+@on_linux
+@pytest.mark.parametrize(("folder", "variable", "usual", "inside"), CUSTOM)
+def test_else_it_is_in_the_users_folder(
+    folder: Callable[[], Path],
+    variable: str,
+    usual: str,
+    inside: str,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert folder() == home / usual / inside
+    monkeypatch.setenv(variable, str(tmp_path / "xdg"))
+    assert folder() == tmp_path / "xdg" / inside
+
+
+@on_linux
+@pytest.mark.parametrize(("folder", "variable", "usual", "inside"), CUSTOM)
+def test_an_empty_name_is_no_place(
+    folder: Callable[[], Path],
+    variable: str,
+    usual: str,
+    inside: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+    assert folder() == home / usual / inside
+
+
+@on_linux
+@pytest.mark.parametrize("folder", [cache_folder, models_folder])
+def test_who_has_no_home_has_no_folder(
+    folder: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, for a user who is on no list; and no folder ``~`` is made."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="home"):
+        folder()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", [cache_folder, models_folder])
+def test_asking_makes_nothing(folder: Callable[[], Path], home: Path) -> None:
+    assert folder().is_absolute()
+    assert not home.exists()

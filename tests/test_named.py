@@ -1,0 +1,67 @@
+"""A user's function by its name, and one sentence for a name that leads nowhere."""
+
+import json
+import os.path
+from pathlib import Path
+
+import pytest
+
+from voxwarp.errors import InputError
+from voxwarp.named import function_named
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An importable module of the user's that cannot be imported yet: it has no text."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / f"of_{tmp_path.name.replace('-', '_')}.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("json:dumps", json.dumps),
+        ("os.path:join", os.path.join),
+        ("json.encoder:JSONEncoder.encode", json.JSONEncoder.encode),
+    ],
+)
+def test_the_function_behind_a_name(name: str, found: object) -> None:
+    assert function_named(name, "cost", ["mse"]) is found
+
+
+@pytest.mark.parametrize(
+    "name", ["", "mse2", "json", "json:", ":dumps", ":", "not a module:f", "a..b:f"]
+)
+def test_what_is_no_such_name_is_told_what_is(name: str) -> None:
+    with pytest.raises(InputError) as error:
+        function_named(name, "cost", ["mse", "ncc"])
+    assert str(error.value) == f"cost {name!r}: wanted one of mse, ncc, or module:function"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.at_all:f", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("json:gone", "AttributeError"),
+        ("json:two words", "ValueError"),
+    ],
+)
+def test_what_is_not_there_is_told(name: str, said: str) -> None:
+    with pytest.raises(InputError, match="it cannot be imported") as error:
+        function_named(name, "cost", [])
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["1 / 0", "raise SystemExit(3)", "import nowhere_to_be_found", "("]
+)
+def test_whatever_a_module_does_when_imported_is_one_sentence(module: Path, text: str) -> None:
+    module.write_text(f"{text}\n")
+    with pytest.raises(InputError, match="it cannot be imported") as error:
+        function_named(f"{module.stem}:f", "extractor", [])
+    assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_called_is_no_function() -> None:
+    with pytest.raises(InputError, match=r"extractor 'math:pi': that is no function"):
+        function_named("math:pi", "extractor", [])
