@@ -1,12 +1,16 @@
 """Freed memory is kept while it is wanted, by the system's counts, and given back afterwards."""
 
+import os
 import platform
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from voxwarp import allocation
 from voxwarp.allocation import freed_memory_kept, give_back
 
 pytestmark = pytest.mark.skipif(
@@ -72,3 +76,158 @@ def test_an_error_ends_it() -> None:
     with pytest.raises(ZeroDivisionError), freed_memory_kept():
         1 // int(torch.zeros(SIZE).count_nonzero())
     assert resident() - began < 0.2 * 4 * SIZE
+
+
+# ------------------------------------------------------------------- What is there is restored
+
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # as in malloc.h
+VARIABLES = [
+    *("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"),
+    "GLIBC_TUNABLES",
+]
+INITIAL = {TRIM_THRESHOLD: 2**17, TOP_PAD: 2**17, MMAP_THRESHOLD: 2**17, MMAP_MAX: 65536}
+ADJUSTED = {**INITIAL, TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25}
+
+
+class Recorder:
+    """In place of the C library: what it was last told."""
+
+    def __init__(self) -> None:
+        self.told: dict[int, int] = {}
+        self.trims = 0
+
+    def mallopt(self, parameter: int, value: int) -> None:
+        self.told[parameter] = value
+
+    def malloc_trim(self, pad: int) -> None:
+        self.trims += 1
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A recorder, and an environment that says nothing."""
+    recorder = Recorder()
+    monkeypatch.setattr(allocation, "_glibc", lambda: recorder)
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    return recorder
+
+
+def test_where_the_environment_says_nothing_it_is_what_the_library_arrives_at(
+    library: Recorder,
+) -> None:
+    with freed_memory_kept():
+        assert library.told == {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 2**26}
+        assert library.trims == 0
+    assert library.told == ADJUSTED
+    assert library.trims == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"MALLOC_MMAP_MAX_": "12"}, {MMAP_MAX: 12}),
+        ({"MALLOC_MMAP_THRESHOLD_": "70000"}, {MMAP_THRESHOLD: 70000}),
+        ({"MALLOC_TRIM_THRESHOLD_": "-1"}, {TRIM_THRESHOLD: -1}),
+        ({"MALLOC_TOP_PAD_": "0"}, {TOP_PAD: 0}),
+        ({"MALLOC_TOP_PAD_": "0x10000"}, {TOP_PAD: 65536}),
+        ({"MALLOC_TRIM_THRESHOLD_": "99999999999"}, {TRIM_THRESHOLD: 2**31 - 1}),
+        (
+            {"MALLOC_TOP_PAD_": "4096", "MALLOC_MMAP_MAX_": "0"},
+            {TOP_PAD: 4096, MMAP_MAX: 0},
+        ),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=70000"}, {MMAP_THRESHOLD: 70000}),
+        (
+            {"GLIBC_TUNABLES": "glibc.cpu.x=3:glibc.malloc.top_pad=1:glibc.malloc.mmap_max=2"},
+            {TOP_PAD: 1, MMAP_MAX: 2},
+        ),
+        (
+            {"GLIBC_TUNABLES": "glibc.malloc.top_pad=1", "MALLOC_TOP_PAD_": "2"},
+            {TOP_PAD: 1},
+        ),
+    ],
+)
+def test_what_the_environment_says_is_restored(
+    library: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, str],
+    expected: dict[int, int],
+) -> None:
+    """One that is set stops the library from adjusting the others: they are as in the beginning."""
+    for variable, value in said.items():
+        monkeypatch.setenv(variable, value)
+    with freed_memory_kept():
+        assert library.told[MMAP_MAX] == 0
+    assert library.told == {**INITIAL, **expected}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"MALLOC_TOP_PAD_": ""},
+        {"MALLOC_TOP_PAD_": "much"},
+        {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"},
+        {"GLIBC_TUNABLES": "::nonsense:glibc.malloc.top_pad="},
+    ],
+)
+def test_what_says_nothing_of_it_changes_nothing(
+    library: Recorder, monkeypatch: pytest.MonkeyPatch, said: dict[str, str]
+) -> None:
+    for variable, value in said.items():
+        monkeypatch.setenv(variable, value)
+    with freed_memory_kept():
+        pass
+    assert library.told == ADJUSTED
+
+
+def test_within_another_nothing_is_restored(library: Recorder) -> None:
+    with freed_memory_kept():
+        with freed_memory_kept():
+            pass
+        assert library.told[MMAP_MAX] == 0
+        assert library.trims == 0
+
+
+PROBE = """
+import ctypes
+from voxwarp.allocation import freed_memory_kept
+
+library = ctypes.CDLL(None)
+library.malloc.argtypes, library.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+library.free.argtypes = [ctypes.c_void_p]
+
+def by_itself(size):
+    # Whether a block is a mapping of its own: the second bit of the size that stands before it.
+    block = library.malloc(size)
+    found = bool(ctypes.c_size_t.from_address(block - ctypes.sizeof(ctypes.c_size_t)).value & 2)
+    library.free(block)
+    return found
+
+with freed_memory_kept():
+    print(*(by_itself(size << 10) for size in (100, 1000, 100000)))
+print(*(by_itself(size << 10) for size in (100, 1000, 100000)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "afterwards"),
+    [
+        ({}, "False False True"),
+        ({"MALLOC_MMAP_THRESHOLD_": "65536"}, "True True True"),
+        ({"MALLOC_TOP_PAD_": "65536"}, "False True True"),
+        ({"MALLOC_MMAP_MAX_": "0"}, "False False False"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536"}, "True True True"),
+    ],
+)
+def test_the_c_library_maps_blocks_as_the_environment_says(
+    said: dict[str, str], afterwards: str
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        env={**environment, **said},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["False False False", afterwards]
