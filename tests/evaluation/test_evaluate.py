@@ -1,7 +1,6 @@
-"""A model on many pairs: rows and their record, whole or interrupted, and the command."""
+"""A model on many pairs: rows and their record, whole or interrupted."""
 
 import hashlib
-import json
 import math
 import platform
 import weakref
@@ -17,90 +16,26 @@ import numpy as np
 import pytest
 import torch
 from cohorts import cut, table, write_scan
+from crop_study import FILES, PROTOCOL, TIMES, bytes_of, differing, pairs_of, record_of, same
 from earlier_protocol import OF_REGIONS, evaluate_pairs
 from phantoms import homogeneous
 
-from training import write_people
-from voxwarp.data.pairs import Pair, Subject, read_pairs
+from voxwarp.data.pairs import Pair, Subject, couples, read_pairs
 from voxwarp.data.structures import Table, structures_of
 from voxwarp.errors import InputError
-from voxwarp.evaluation import evaluation
-from voxwarp.evaluation.evaluation import (
-    Sheet,
-    begin,
-    couples,
-    evaluate,
-    failure,
-    inputs_of,
-    line,
-    summary,
-    write_record,
-)
-from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, read_rows
-from voxwarp.evaluation.scoring import Protocol, ranges, values_of
+from voxwarp.evaluation import evaluate as evaluate_module
+from voxwarp.evaluation.evaluate import evaluate
+from voxwarp.evaluation.protocol import Protocol, ranges
+from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, read_rows
+from voxwarp.evaluation.sheet import Sheet
+from voxwarp.evaluation.summary import line, summary
 from voxwarp.measures.deformation import jacobian_statistics
 from voxwarp.meter import Meter
-from voxwarp.networks.model import Model, Recipe
+from voxwarp.networks.model import Model
 from voxwarp.provenance import machine
 from voxwarp.registration.registration import register
-from voxwarp.space.grid import Grid
 from voxwarp.space.volume import read_volume
 from voxwarp.training.config import Structures
-
-PROTOCOL = Protocol(Table(["a", "b"], {1: 1, 2: 1, 3: 2}))
-TIMES = {"affine_s", "deform_s", "whole_s", "memory_mb"}
-FILES = {"pairs.csv", "structures.csv", "evaluate.json"}
-
-
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pyramid of random weights for crops that the header places: a registration in 60 ms."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        recipe = Recipe(Grid((24, 24, 24), np.eye(4)), 100, "header")
-        model = Model.build({"name": "pyramid", "channels": [4, 8]}, recipe)
-        for level, scale in enumerate((0.01, 0.1)):
-            torch.nn.init.normal_(model.network.residual[level][-1].weight, std=scale)
-    folder = tmp_path_factory.mktemp("models") / "small"
-    model.save(folder)
-    return folder
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """Three labelled crops of two people: three couples of pairs, one of them a retest."""
-    return write_study(tmp_path)
-
-
-def write_study(folder: Path) -> Path:
-    study = write_people(folder / "study", splits=("test",) * 3, spread=0)
-    table(study / "people.csv", "id,person\n0,ann\n1,bob\n2,ann\n")
-    return study
-
-
-@pytest.fixture(scope="module")
-def whole(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an evaluation of the study that was not interrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    evaluate(pairs_of(write_study(folder)), small_model, folder / "out", protocol=PROTOCOL)
-    return folder / "out"
-
-
-def pairs_of(study: Path) -> list[Pair]:
-    return read_pairs(
-        study / "people.csv", scan="t1/p{id}.nii.gz", labels="labels/p{id}.nii.gz", split="all"
-    )
-
-
-@pytest.fixture
-def run(study: Path, small_model: Path, tmp_path: Path) -> Callable[..., list[Row]]:
-    """``evaluate`` of the study with the small model, into a folder by name."""
-
-    def evaluated(out: str = "out", pairs: list[Pair] | None = None, **more: Any) -> list[Row]:
-        pairs = pairs_of(study) if pairs is None else pairs
-        return evaluate(pairs, small_model, tmp_path / out, **{"protocol": PROTOCOL, **more})
-
-    return evaluated
 
 
 @pytest.fixture
@@ -112,7 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         seen.append((moving.name[:2], fixed.name[:2]))
         return register(moving, fixed, **more)
 
-    monkeypatch.setattr(evaluation, "register", counted)
+    monkeypatch.setattr(evaluate_module, "register", counted)
     return seen
 
 
@@ -129,27 +64,6 @@ def stop_after(number: int) -> Callable[[str], None]:
             raise StopError
 
     return progress
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "evaluate.json").read_text(encoding="utf-8"))
-
-
-def same(a: Any, b: Any) -> bool:
-    return a == b or (a != a and b != b)
-
-
-def differing(first: list[Row], second: list[Row]) -> set[str]:
-    """The columns in which rows differ; their order counts."""
-    assert [row["fixed"] for row in first] == [row["fixed"] for row in second]
-    return {c for a, b in zip(first, second, strict=True) for c in a if not same(a[c], b[c])}
-
-
-# -------------------------------------------------------------------------------- From end to end
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +134,7 @@ def test_times(monkeypatch):
         sides["fixed"]["seconds"] = {"affine": 0.5} if seconds else {}
         result = SimpleNamespace(metrics={"preparation": sides})
         times = {"affine_s": 4.0 if seconds else 0, "deform_s": 12, "memory_mb": 6}
-        found = evaluation._times(result, meter, cache)
+        found = evaluate_module._times(result, meter, cache)
         assert found == pytest.approx(times | {"whole_s": whole}, nan_ok=True)
 
 
@@ -234,7 +148,7 @@ def test_a_head_is_scored_within_its_brain(run, study, small_model, monkeypatch)
         return replace(register(moving, fixed, **more), fixed_mask=replace(image, data=mask))
 
     (plain,) = run("plain", pairs=pairs_of(study)[:1])
-    monkeypatch.setattr(evaluation, "register", found)
+    monkeypatch.setattr(evaluate_module, "register", found)
     (row,) = run(pairs=pairs_of(study)[:1])
     pair = pairs_of(study)[0]
     result = register(pair.moving.path, pair.fixed.path, small_model)
@@ -253,9 +167,6 @@ def test_a_sheared_scan_is_scored(run, study):
     for row in run(pairs=pairs_of(study)[:2]):
         assert (row["status"], row["reason"]) == ("ok", "")
         assert 0 < row["dice"] < 1
-
-
-# ------------------------------------------------------------------------------ Rows and record
 
 
 def test_rows_are_complete_and_read_back(run, tmp_path):
@@ -364,9 +275,6 @@ def test_landmarks_are_in_the_row_and_in_the_record(run, study, small_model, tmp
     assert not (tmp_path / "new").exists()
 
 
-# ---------------------------------------------------------------------------- Interrupted, again
-
-
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 def test_an_interrupted_evaluation_goes_on(run, whole, tmp_path, calls, number):
     """To the rows of one that was not; what is done stays, but for the half of a couple."""
@@ -438,7 +346,7 @@ def test_it_is_interrupted_before_the_first_row(run, study, tmp_path, monkeypatc
 
 def test_rows_whose_record_was_not_written_are_not_lost(run, study, tmp_path, monkeypatch):
     """Killed between the row and the record of it."""
-    write = evaluation.write_record
+    write = evaluate_module.write_record
     written: list[Path] = []
 
     def failing(path: Path, record: dict[str, Any]) -> None:
@@ -448,7 +356,7 @@ def test_rows_whose_record_was_not_written_are_not_lost(run, study, tmp_path, mo
         write(path, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "write_record", failing)
+        patch.setattr(evaluate_module, "write_record", failing)
         with pytest.raises(StopError):
             run(pairs=pairs_of(study)[:2])
     assert len(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)) == 1
@@ -463,16 +371,13 @@ def test_another_machine_goes_on(run, tmp_path, monkeypatch):
     here = machine()
     there = here | {"processor": "another"}
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "machine", lambda: there)
+        patch.setattr(evaluate_module, "machine", lambda: there)
         with pytest.raises(StopError):
             run(progress=stop_after(2))
         record = record_of(tmp_path / "out")
         assert (record["machine"], record["earlier_machines"]) == (there, [here])
         run()
         assert record_of(tmp_path / "out")["earlier_machines"] == [here]
-
-
-# ------------------------------------------------------------------------------------- Refusals
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(
@@ -500,7 +405,7 @@ def test_another_evaluation_in_the_same_folder_is_refused(
     with pytest.raises(InputError, match="its rows were made with other model:"):
         evaluate(pairs[:2], tmp_path / "other" / "small", tmp_path / "out", protocol=PROTOCOL)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "versions", lambda: {"torch": "9"})
+        patch.setattr(evaluate_module, "versions", lambda: {"torch": "9"})
         with pytest.raises(InputError, match="its rows were made with other versions:"):
             run(pairs=pairs[:2])
     path = pairs[0].moving.labels
@@ -563,17 +468,6 @@ def test_inputs_that_are_not_there_are_found_out_first(run, study, calls, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_names_stand_for_one_scan(study):
-    """A record by name would tell of one of them only."""
-    path = study / "t1" / "p0.nii.gz"
-    pairs = [
-        Pair(Subject("a", path), Subject("b", path)),
-        Pair(Subject("a", study / "t1" / "p1.nii.gz"), Subject("b", path)),
-    ]
-    with pytest.raises(InputError, match="'a' stands for two scans"):
-        inputs_of(pairs)
-
-
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -595,9 +489,6 @@ def test_an_output_that_cannot_be(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="this is a file, a folder is wanted"):
         run("file")
-
-
-# ------------------------------------------------------------------------------- Pairs that fail
 
 
 def test_one_pairs_trouble_is_not_the_others(run, study, tmp_path, monkeypatch):
@@ -630,14 +521,14 @@ def test_one_pairs_trouble_is_not_the_others(run, study, tmp_path, monkeypatch):
 
 
 def test_a_scan_that_is_cut_off_meanwhile(run, study, monkeypatch):
-    hashed = evaluation.inputs_of
+    hashed = evaluate_module.inputs_of
 
     def then_cut(pairs: list[Pair]) -> dict[str, Any]:
         found = hashed(pairs)
         cut(study / "t1" / "p1.nii.gz")
         return found
 
-    monkeypatch.setattr(evaluation, "inputs_of", then_cut)
+    monkeypatch.setattr(evaluate_module, "inputs_of", then_cut)
     rows = run()
     assert [r["status"] for r in rows] == ["failed", "failed", "ok", "ok", "failed", "failed"]
     assert all("cut off" in r["reason"] for r in rows if r["status"] == "failed")
@@ -657,7 +548,7 @@ def test_a_bug_is_told_with_its_name(run, study, monkeypatch):
     def broken(*words: Any, **more: Any) -> None:
         raise RuntimeError("out of\nmemory " + 300 * "x")
 
-    monkeypatch.setattr(evaluation, "register", broken)
+    monkeypatch.setattr(evaluate_module, "register", broken)
     rows = run(pairs=pairs_of(study)[:2])
     assert [row["reason"][:29] for row in rows] == ["RuntimeError: out of memory x"[:29]] * 2
     assert {len(row["reason"]) for row in rows} == {200}
@@ -671,7 +562,7 @@ def test_the_other_way_fails(run, study, small_model, monkeypatch):
             raise InputError("no")
         return register(moving, fixed, **more)
 
-    monkeypatch.setattr(evaluation, "register", one_way)
+    monkeypatch.setattr(evaluate_module, "register", one_way)
     first, second = run(pairs=pairs_of(study)[:2])
     assert (first["status"], second["status"], second["reason"]) == ("ok", "failed", "no")
     assert math.isnan(first["consistency_mm"])
@@ -688,248 +579,12 @@ def test_registrations_are_let_go(run, monkeypatch):
         alive.append(weakref.ref(result := register(*paths, **more)))
         return result
 
-    monkeypatch.setattr(evaluation, "register", watched)
+    monkeypatch.setattr(evaluate_module, "register", watched)
     run()
     assert most == [0, 0, 1, 0, 1, 0, 1]
-
-
-# ---------------------------------------------------------------------------------- Small things
 
 
 def test_couples():
     a, b, c = (Subject(name, Path(name)) for name in "abc")
     pairs = [Pair(a, b), Pair(b, c), Pair(b, a), Pair(c, a)]
     assert couples(pairs) == [[pairs[0], pairs[2]], [pairs[1]], [pairs[3]]]
-
-
-def row_of(**more: Any) -> Row:
-    row = failure(Pair(Subject("a", Path("a")), Subject("b", Path("b"))), "ok", "", "nearest")
-    return {**row, "method": "m", "folds": 31, "local_ncc": 0.5, **more}
-
-
-def test_a_line_of_a_row():
-    """Also of one that was read back, where numbers that are not there are NaN."""
-    assert line(row_of(dice=0.81234, deform_s=1.5)) == (
-        "m: a -> b: Dice 0.812, folds 31, local NCC 0.500, 1.50 s"
-    )
-    for nothing in ({}, {"dice": math.nan, "deform_s": math.nan}):
-        assert line(row_of(**nothing)) == "m: a -> b: folds 31, local NCC 0.500"
-    late = row_of(status="time limit", reason="stopped after 5 s")
-    assert line(late) == "m: a -> b: time limit (stopped after 5 s)"
-
-
-def test_means_of_rows():
-    """By method and kind, of what is there; NaN is nothing."""
-    rows = [
-        row_of(dice=0.8, folds=1, hd95_mm=math.nan),
-        row_of(dice=0.6, folds=2, hd95_mm=3.0),
-        row_of(status="failed", dice=math.nan, folds=math.nan),
-        row_of(kind="retest", folds=0, dice=math.nan),
-        row_of(method="n", kind="retest", status="failed"),
-    ]
-    assert summary(rows) == [
-        "m, inter: 2 of 3 pairs, Dice 0.7000, HD95 3.00 mm, folds 1.5, local NCC 0.500",
-        "m, retest: 1 of 1 pairs, folds 0.0, local NCC 0.500",
-        "n, retest: 0 of 1 pairs",
-    ]
-    assert summary([]) == []
-
-
-def test_records_are_json(tmp_path):
-    """NaN and infinity are null, keys are words; the file is whole or not there."""
-    record = {"a": math.nan, 2: [math.inf, (1.5, -math.inf)], "c": {"d": np.float64("nan")}}
-    write_record(tmp_path / "r.json", record)
-    text = (tmp_path / "r.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "a": None,
-        "2": [None, [1.5, None]],
-        "c": {"d": None},
-    }
-
-
-def test_a_sheet_drops_structures_of_no_pair(tmp_path):
-    """The rows of the pairs are written last: without one, a pair was not done."""
-    sheet = Sheet(tmp_path)
-    sheet.add("m", row_of(folds=2_345_678), [{"structure": "s", "moving": "a", "fixed": "b"}])
-    sheet.structures.append({"method": "m", "structure": "t", "moving": "b", "fixed": "a"})
-    sheet.write()
-    again = Sheet.open(tmp_path)
-    assert [s["structure"] for s in again.structures] == ["s"]
-    before = (tmp_path / "pairs.csv").read_bytes()
-    again.write()
-    assert (tmp_path / "pairs.csv").read_bytes() == before
-    assert b"2345678" in before
-    pair = Pair(Subject("a", Path("a")), Subject("b", Path("b")))
-    assert again.holds("m", pair)
-    assert not again.holds("n", pair)
-    assert not again.holds("m", Pair(pair.fixed, pair.moving))
-
-
-def test_a_sheet_forgets(tmp_path):
-    sheet = Sheet(tmp_path)
-    for method, fixed, status in (("m", "b", "ok"), ("m", "c", "failed"), ("n", "c", "failed")):
-        about = {"moving": "a", "fixed": fixed}
-        row = row_of(**about, status=status, method=method)
-        sheet.add(method, row, [{"structure": "s", **about}])
-    a, b, c = (Subject(name, tmp_path / name) for name in "abc")
-    sheet.forget_failures("m", [Pair(a, b)])
-    assert [(r["method"], r["fixed"]) for r in sheet.pairs] == [("m", "b"), ("m", "c"), ("n", "c")]
-    sheet.forget_failures("m", [Pair(a, b), Pair(a, c)])
-    assert [(r["method"], r["fixed"]) for r in sheet.pairs] == [("m", "b"), ("n", "c")]
-
-
-def test_begin_compares_settings(tmp_path):
-    settings = {"a": [1, (2, math.nan)], "b": {"c": 1}}
-    assert begin(tmp_path / "new", "r.json", settings, overwrite=False).pairs == []
-    write_record(tmp_path / "r.json", settings | {"more": 1})
-    assert begin(tmp_path, "r.json", settings, overwrite=False).pairs == []
-    with pytest.raises(InputError, match="made with other a and b:"):
-        begin(tmp_path, "r.json", {"a": 1, "b": 2, "more": 1}, overwrite=False)
-
-
-# ------------------------------------------------------------------------------------ The command
-
-
-@pytest.fixture
-def words(study: Path, small_model: Path, tmp_path: Path) -> list[object]:
-    """Those of the command for the study."""
-    named = table(study / "s.csv", "value,structure\n1,a\n2,a\n3,b\n4,\n")
-    return [
-        *("evaluate", study / "people.csv", "--scan", "t1/p{id}.nii.gz"),
-        *("--labels", "labels/p{id}.nii.gz", "--structures", named, "--model", small_model),
-        *("-o", tmp_path / "out"),
-    ]
-
-
-def test_the_command(cli, words, whole, tmp_path):
-    """Prints a line for each pair and the means; the rows are those of the function."""
-    done = cli(*words)
-    rows = read_rows(whole / "pairs.csv", PAIR_COLUMNS)
-    assert (done.code, done.err) == (0, "")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
-    lines = done.out.splitlines()
-    assert [x.partition(": Dice")[0] for x in lines[:6]] == [
-        f"small: {row['moving']} -> {row['fixed']}" for row in rows
-    ]
-    inter, retest = (
-        np.mean([r["dice"] for r in rows if r["kind"] == kind]) for kind in ("inter", "retest")
-    )
-    assert lines[6].startswith(f"small, inter: 4 of 4 pairs, Dice {inter:.4f}, Dice-regions ")
-    assert lines[7].startswith(f"small, retest: 2 of 2 pairs, Dice {retest:.4f}, ")
-    assert lines[8:] == [str(tmp_path / "out" / "pairs.csv")]
-    assert differing(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS), rows) <= TIMES
-    again = cli(*words)
-    assert (again.code, again.out.splitlines()) == (0, lines[6:])
-
-
-def test_options_of_the_command(cli, words, study, tmp_path):
-    """What they choose, by the rows and the record."""
-    chosen = "--kind", "inter", "--first", "3", "--resampling", "linear", "--regions", "2-3"
-    done = cli(*words, *chosen, "--no-cache", "--device", "cpu", "--split", "val")
-    assert (done.code, done.err) == (0, "")
-    rows = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
-    assert [(r["moving"], r["fixed"]) for r in rows] == [("p0", "p1"), ("p1", "p0"), ("p1", "p2")]
-    assert {(r["labels"], r["timed"], r["kind"]) for r in rows} == {("linear", "no", "inter")}
-    assert [math.isnan(r["consistency_mm"]) for r in rows] == [False, False, True]
-    protocol = record_of(tmp_path / "out")["protocol"]
-    assert protocol == {"structures": ["a", "b"], "regions": [[2, 3]], "labels": "linear"}
-    without = [w for w in words if w not in ("--structures", study / "s.csv")]
-    done = cli(*without, "--first", "2", "--overwrite")
-    assert done.code == 0
-    assert record_of(tmp_path / "out")["protocol"]["structures"] == ["1", "2", "3", "4"]
-    structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
-    assert len(structures) == 8
-
-
-def test_answers_are_refined(cli, words, run, tmp_path):
-    plain, refined = run("plain"), run("refined", refine=6)
-    assert {row["method"] for row in refined} == {"small+refine"}
-    assert record_of(tmp_path / "refined")["refine"] == 6
-    for before, after in zip(plain, refined, strict=True):
-        assert after["local_ncc"] > before["local_ncc"] + 0.01
-    done = cli(*words, "--refine", "6")
-    assert done.code == 0
-    both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "refined")]
-    assert differing(*both) <= TIMES
-
-
-def test_deformations_are_smoothed(cli, words, run, tmp_path):
-    """Refined ones are; a model that decides by itself is refused before anything is written."""
-    rough, smooth = (run(f"s{s}", refine=6, smoothness=s) for s in (1.0, 3.0))
-    assert record_of(tmp_path / "s3.0")["smoothness"] == 3
-    for one, other in zip(rough, smooth, strict=True):
-        assert other["std_log_jacobian"] < 0.9 * one["std_log_jacobian"]
-    assert cli(*words, "--refine", "6", "--smoothness", "3").code == 0
-    both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "s3.0")]
-    assert differing(*both) <= TIMES
-    refused = cli(*words, "--smoothness", "3", "--overwrite")
-    assert refused.code == 2
-    assert "model small decides on it by itself" in refused.err
-    assert read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS) == both[0]
-
-
-def test_structures_without_a_table_are_those_of_the_maps(study):
-    assert values_of(pairs_of(study)) == {1, 2, 3, 4}
-
-
-def test_a_failed_pair_is_exit_code_3(cli, words, study, tmp_path):
-    """Every time that the rows are looked at."""
-    write_scan(study / "t1" / "p0.nii.gz", np.zeros((24, 24, 24), np.int16))
-    for _ in range(2):
-        done = cli(*words)
-        assert (done.code, done.err) == (3, "")
-        assert "small, inter: 2 of 4 pairs, Dice" in done.out
-        assert "small, retest: 0 of 2 pairs" in done.out.splitlines()
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--split", "tests"], "split 'tests': one of train, val, test and all"),
-        (["--kind", "both"], "kind 'both': inter, retest or all is wanted"),
-        (["--regions", "4-x"], "regions '4-x': label values are wanted"),
-        (["--regions", "5-4"], "regions '5-4'"),
-        (["--first", "0"], "--first"),
-        (["--resampling", "cubic"], "cubic"),
-        (["--device", "tpu"], "tpu"),
-        (["--model", "no-such-model"], "unknown model 'no-such-model'"),
-        (["--structures", "none.csv"], "none.csv: no such file"),
-        (["--scan", "{scan}"], "no 'scan' for '{scan}'; there are id, person"),
-        (["--labels", "labels/{id}.nii.gz"], "labels/0.nii.gz: no such file"),
-        (["--no-such-option"], "--no-such-option"),
-    ],
-)
-def test_wrong_words(refuses, words, more, said):
-    assert said in refuses(*words, *more)
-
-
-def test_wrong_tables(refuses, words, study, tmp_path):
-    words = [w for w in words if not isinstance(w, str) or "{id}" not in w]
-    words = [w for w in words if w not in ("--scan", "--labels")]
-    for text, said in (
-        ("moving,fixed\nt1/p0.nii.gz,\n", "list.csv row 2: it names no fixed scan"),
-        ("moving,fixed\nt1/p0.nii.gz,t1/none.nii\n", "t1/none.nii: no such file"),
-        ("moving\nt1/p0.nii.gz\n", "no 'fixed' for"),
-        ("scan,split\nt1/p0.nii.gz,train\n", "there is no pair in split test"),
-    ):
-        words[1] = table(study / "list.csv", text)
-        assert said in refuses(*words)
-    words[1] = tmp_path / "nothing.csv"
-    assert f"pairs {tmp_path / 'nothing.csv'}: no such file or folder" in refuses(*words)
-
-
-def test_the_command_does_not_mix_rows(cli, refuses, words, tmp_path):
-    assert cli(*words, "--first", "2").code == 0
-    said = refuses(*words, "--first", "2", "--resampling", "linear")
-    assert "made with other protocol: use --overwrite" in said
-    assert "made with other inputs: use --overwrite" in refuses(*words, "--first", "3")
-    assert cli(*words, "--first", "3", "--overwrite").code == 0
-    assert len(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)) == 3
-
-
-def test_help_names_the_options(cli):
-    text = cli("evaluate", "--help").out
-    promised = "PAIRS -o --model --split --kind --scan --labels --structures --regions --resampling"
-    promised += " --first --device --cache --no-cache --retry --overwrite"
-    assert [name for name in promised.split() if name not in text] == []

@@ -1,100 +1,39 @@
 """Numbers of registrations that are known: what a row says is what closed forms say."""
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cohorts import cut, table, write_scan
+from cohorts import table
 from earlier_protocol import OF_REGIONS, evaluate_pairs
-from phantoms import blobs, homogeneous, label_map, rotation, smooth_field
+from phantoms import label_map, rotation, smooth_field
 from scipy import ndimage
-
-from voxwarp.data.pairs import Pair, Subject
-from voxwarp.data.structures import Table
-from voxwarp.errors import InputError
-from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row
-from voxwarp.evaluation.scoring import (
-    Case,
-    Found,
-    Protocol,
-    measure,
-    ranges,
-    read_case,
-    read_landmarks,
-    values_of,
+from scored_pairs import (
+    GRID,
+    SHAPE,
+    STILL,
+    about_the_middle,
+    box,
+    case_of,
+    found,
+    rowed,
+    shift,
+    structures,
+    subject,
+    texture,
+    warp_of,
 )
-from voxwarp.space.grid import Grid
-from voxwarp.space.transform import Affine, Chain, Warp
+
+from voxwarp.data.pairs import Pair
+from voxwarp.data.structures import Table
+from voxwarp.evaluation.case import read_case
+from voxwarp.evaluation.protocol import Protocol, ranges
+from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS
+from voxwarp.evaluation.scoring import Found, measure
+from voxwarp.space.transform import Chain
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPE = (28, 30, 32)
-SPACING = (2.0, 1.5, 1.0)
-AFFINE = homogeneous(np.diag(SPACING), (-20, 5, 11))
-GRID = Grid(SHAPE, AFFINE)
-
-
-def texture(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """A brain of 1 to 200 within zeros, float32, 4 voxels from the border."""
-    image = np.zeros(shape, np.float32)
-    inside = tuple(slice(4, n - 4) for n in shape)
-    image[inside] = 1 + 199 * blobs(seed, image[inside].shape, count=60)
-    return image
-
-
-def box(corner: tuple[int, ...], size: tuple[int, ...], value: int = 1) -> np.ndarray:
-    data = np.zeros(SHAPE, np.int16)
-    data[tuple(slice(c, c + n) for c, n in zip(corner, size, strict=True))] = value
-    return data
-
-
-def subject(folder: Path, name: str, image: np.ndarray, labels=None, **more) -> Subject:
-    affine = more.pop("affine", AFFINE)
-    path = write_scan(folder / f"{name}.nii.gz", image, affine)
-    if labels is not None:
-        labels = write_scan(folder / f"{name}_seg.nii.gz", labels, affine)
-    return Subject(name, path, labels, more.pop("person", name), **more)
-
-
-def case_of(folder: Path, moving=None, fixed=None, image: np.ndarray | None = None) -> Case:
-    """Two scans that look the same; their label maps, or none."""
-    image = texture() if image is None else image
-    sides = subject(folder, "m", image, moving), subject(folder, "f", image, fixed)
-    return read_case(Pair(*sides))
-
-
-def structures(*values: int) -> Table:
-    return Table([f"s{v}" for v in values], {v: i for i, v in enumerate(values, 1)})
-
-
-def warp_of(voxels: np.ndarray, grid: Grid = GRID) -> Warp:
-    """From a displacement (3, X, Y, Z) in voxels."""
-    mm = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], voxels)
-    return Warp(mm.astype(np.float32), grid)
-
-
-STILL = warp_of(np.zeros((3, *SHAPE)))
-
-
-def found(*steps: Affine | Warp, inverse=None) -> Found:
-    return Found(Chain([STILL, *steps]), STILL, inverse)
-
-
-def shift(*mm: float) -> Affine:
-    return Affine(homogeneous(np.eye(3), mm))
-
-
-def about_the_middle(matrix: np.ndarray, mm=(0, 0, 0)) -> Affine:
-    middle = GRID.to_world((np.array(SHAPE) - 1) / 2)
-    return Affine(homogeneous(matrix, middle - matrix @ middle + mm))
-
-
-def rowed(case: Case, result: Found, protocol: Protocol | None = None, swapped=None) -> Row:
-    return measure(case, result, protocol or Protocol(structures(1)), swapped)[0]
-
-
-# ------------------------------------------------------------------------------- What is known
 
 
 def test_nothing_moved(tmp_path):
@@ -229,9 +168,6 @@ def test_folds_outside_of_the_brain_do_not_count(tmp_path):
     assert rowed(read_case(pair, given), Found(warp, warp))["folds_any"] > 0
 
 
-# ---------------------------------------------------------------------------------- Structures
-
-
 def test_structures_of_one_map_or_of_none(tmp_path):
     """In one map: Dice 0 and no distance; in neither: no row, and no part in the mean."""
     moving = box((5, 5, 5), (4, 4, 4), 1) + box((15, 15, 15), (4, 4, 4), 2)
@@ -314,9 +250,6 @@ def test_labels_are_carried_as_the_protocol_says(tmp_path, labels):
     assert {row["labels"], *(part["labels"] for part in parts)} == {labels}
 
 
-# ------------------------------------------------------------------------------------- Regions
-
-
 def regions_of(folder: Path, sizes: dict[int, tuple[int, int]], regions=None) -> float:
     """Dice-regions of bars that begin at one place in both maps and are as long as said."""
     moving, fixed = np.zeros(SHAPE, np.int32), np.zeros(SHAPE, np.int32)
@@ -364,27 +297,6 @@ def test_regions_are_measured_before_anything_is_warped(tmp_path):
     assert row["dice_regions"] == pytest.approx(both)
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("4", [(4, 4)]),
-        ("4-41,44,47-62", [(4, 41), (44, 44), (47, 62)]),
-        (" 4 - 41 , 044 ", [(4, 41), (44, 44)]),
-        ("1003-2035", [(1003, 2035)]),
-    ],
-)
-def test_ranges(text, found):
-    assert ranges(text) == found
-
-
-@pytest.mark.parametrize(
-    "text", ["", ",", "4,", "4-", "-4", "4-5-6", "a", "4;5", "4 5", "1.5", "41-4", "9" * 10, "4–5"]
-)
-def test_wrong_ranges(text):
-    with pytest.raises(InputError, match=r"regions .*: label values are wanted"):
-        ranges(text)
-
-
 def test_the_protocol_of_the_earlier_benchmark(tmp_path):
     """Dice-30 and Dice-regions as benchmarks/evaluate_pairs.py has them, on many odd regions."""
     script = evaluate_pairs()
@@ -414,148 +326,3 @@ def test_the_protocol_of_the_earlier_benchmark(tmp_path):
     folds = script.jacobian_statistics(warp, case.fixed.data != 0)
     assert (row["folds"], row["folds_percent"]) == (folds["folds"], folds["folds_percent"])
     assert 0.3 < row["dice_regions"] < 0.9
-
-
-# ----------------------------------------------------------------------------------- Landmarks
-
-
-def with_landmarks(folder: Path, moving: str, fixed: str) -> Case:
-    paths = (table(folder / f"{name}.csv", text) for name, text in (("m", moving), ("f", fixed)))
-    sides = (
-        subject(folder, name, texture(), landmarks=path)
-        for name, path in zip(("m", "f"), paths, strict=True)
-    )
-    return read_case(Pair(*sides))
-
-
-def test_landmarks_are_matched_by_name(tmp_path):
-    """In any order; those that one side lacks are left out. Errors of 5 and 13 mm."""
-    fixed = "name,x,y,z\nAC,0,0,0\nPC,1,1,1\nonly here,9,9,9\n"
-    moving = "z,label,y,x,note\n14,PC,-3,4,far\n2,AC,4,13,\n0,other,0,0,\n"
-    case = with_landmarks(tmp_path, moving, fixed)
-    there = shift(10, 0, 2)  # AC to (10, 0, 2), PC to (11, 1, 3)
-    errors = [np.linalg.norm([13 - 10, 4 - 0, 2 - 2]), np.linalg.norm([4 - 11, -3 - 1, 14 - 3])]
-    assert errors[0] == 5
-    assert rowed(case, found(there))["tre_mm"] == pytest.approx(np.mean(errors))
-
-
-def test_landmarks_without_names_are_matched_by_row(tmp_path):
-    case = with_landmarks(tmp_path, "x,y,z\n1,0,0\n\n0,2,0\n", "x,y,z\n0,0,0\n0,0,0\n")
-    assert rowed(case, found())["tre_mm"] == pytest.approx(1.5)
-    assert rowed(case, found(shift(1, 0, 0)))["tre_mm"] == pytest.approx(math.sqrt(5) / 2)
-
-
-def test_landmarks_of_one_side_tell_nothing(tmp_path):
-    path = table(tmp_path / "f.csv", "x,y,z\n0,0,0\n")
-    sides = subject(tmp_path, "m", texture()), subject(tmp_path, "f", texture(), landmarks=path)
-    assert math.isnan(rowed(read_case(Pair(*sides)), found())["tre_mm"])
-
-
-def test_landmarks_that_share_no_name_are_refused(tmp_path):
-    case = with_landmarks(tmp_path, "x,y,z,n\n0,0,0,a\n", "x,y,z,n\n0,0,0,b\n")
-    with pytest.raises(InputError, match=r"landmarks .*m\.csv: none is called as one of .*f\.csv"):
-        rowed(case, found())
-
-
-def test_landmarks_are_read_again_when_they_change(tmp_path):
-    path = table(tmp_path / "l.csv", "x,y,z\n1,2,3\n")
-    assert read_landmarks(path) == {"1": (1, 2, 3)}
-    table(path, "x,y,z\n3,2,1\n")
-    assert read_landmarks(path) == {"1": (3, 2, 1)}
-
-
-WRONG_LANDMARKS = {
-    "": "there are none in it",
-    "x,y,z\n": "there are none in it",
-    "x,y\n1,2\n": "row 2: x, y, z are wanted",
-    "X,Y,Z\n1,2,3\n": "row 2: x, y, z are wanted",
-    "x,y,z\n1,2,three\n": "row 2: x, y, z are wanted",
-    "x,y,z\n1,2,3\n1,2\n": "row 3: x, y, z are wanted",
-    "x,y,z\n1,2,3\n\n1,,3\n": "row 4: x, y, z are wanted",
-    "x,y,z\n1,2,nan\n": "row 2: x, y, z are wanted",
-    "x,y,z\n1,inf,2\n": "row 2: x, y, z are wanted",
-    "x,y,z\n1,2,3,\n1,2,3,\n": "row 2: .* as many fields as in row 1",
-    "x,y,z,name\n1,2,3\n": "row 2: .* as many fields as in row 1",
-    "n,x,y,z\na,1,2,3\nb,1,2,3\na ,4,5,6\n": "row 4: 'a' is there already",
-}
-
-
-@pytest.mark.parametrize("text", WRONG_LANDMARKS)
-def test_wrong_landmarks(tmp_path, text):
-    path = table(tmp_path / "l.csv", text)
-    with pytest.raises(InputError, match=rf"landmarks .*l\.csv(, |: ){WRONG_LANDMARKS[text]}"):
-        read_landmarks(path)
-
-
-def test_landmarks_that_cannot_be_read(tmp_path):
-    (tmp_path / "image.nii").write_bytes(b"\xff\xfe\x00\xff")
-    for name in ("none.csv", ".", "image.nii"):
-        with pytest.raises(InputError, match=r"landmarks .*: cannot be read"):
-            read_landmarks(tmp_path / name)
-
-
-# ------------------------------------------------------------------------------------- Reading
-
-
-def test_a_file_that_changed_is_read_again(tmp_path):
-    """A second evaluation in one session must not tell of the files of the first."""
-    labels = box((5, 5, 5), (4, 4, 4))
-    case = case_of(tmp_path, labels, labels)
-    assert rowed(case, found())["dice"] == 1
-    again = read_case(case.pair)
-    assert again.moving is case.moving  # remembered
-    write_scan(case.pair.moving.labels, np.roll(labels, 2, 0), AFFINE)
-    os.utime(case.pair.moving.labels, ns=(1, 1))
-    assert rowed(read_case(case.pair), found())["dice"] == pytest.approx(0.5)
-
-
-def test_broken_files_are_refused(tmp_path):
-    labels = box((5, 5, 5), (4, 4, 4))
-    pair = case_of(tmp_path, labels, labels).pair
-    cut(pair.fixed.labels)
-    with pytest.raises(InputError, match=r"label map .*f_seg\.nii\.gz: .* cut off"):
-        read_case(pair)
-    write_scan(pair.fixed.labels, labels[1:], AFFINE)
-    with pytest.raises(InputError, match=r"label map .*f_seg\.nii\.gz: its grid"):
-        read_case(pair)
-    pair.moving.path.unlink()
-    with pytest.raises(InputError, match=r"image .*m\.nii\.gz: no such file"):
-        read_case(pair)
-
-
-def test_a_sheared_scan_is_read_as_register_reads_it(tmp_path):
-    """Onto right angles, with its labels: warps that register finds are on that grid."""
-    matrix = np.diag(SPACING)
-    matrix[0, 1] = 0.3
-    affine = homogeneous(matrix, (1, 2, 3))
-    labels = box((5, 5, 5), (10, 10, 10))
-    sides = [subject(tmp_path, n, texture(), labels, affine=affine) for n in "mf"]
-    case = read_case(Pair(*sides))
-    straight = Grid(SHAPE, affine).unsheared()
-    for volume in (case.moving, case.fixed, case.moving_labels, case.fixed_labels):
-        assert volume.grid.matches(straight)
-    assert case.brain.shape == case.fixed.grid.shape
-    still = warp_of(np.zeros((3, *case.fixed.grid.shape)), case.fixed.grid)
-    assert rowed(case, Found(still, still))["dice"] == 1
-
-
-def test_values_of_all_maps(tmp_path):
-    """Each once, of either side of any pair; 0 is none of them."""
-    subjects = [
-        subject(tmp_path, "a", texture(), box((5, 5, 5), (2, 2, 2), 2035)),
-        subject(tmp_path, "b", texture(), box((5, 5, 5), (2, 2, 2), 4)),
-        subject(tmp_path, "c", texture(), box((5, 5, 5), (2, 2, 2), 17)),
-        subject(tmp_path, "d", texture()),
-    ]
-    pairs = [Pair(subjects[0], subjects[3]), Pair(subjects[3], subjects[1])]
-    assert values_of(pairs) == {4, 2035}
-    assert values_of([]) == set()
-
-
-def test_what_was_counted_stands_in_records():
-    assert Protocol(structures(1, 2), [(4, 5)], "linear").described() == {
-        "structures": ["s1", "s2"],
-        "regions": [[4, 5]],
-        "labels": "linear",
-    }
-    assert Protocol(structures()).described()["regions"] == "all"

@@ -1,10 +1,8 @@
 """Intervals and tests: against enumeration of all draws, SciPy, and studies that are simulated."""
 
-import csv
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +10,9 @@ import pytest
 from scipy import stats
 
 from voxwarp.errors import InputError
-from voxwarp.evaluation.rows import Results, Row
-from voxwarp.evaluation.statistics import (
-    bootstrap_over_people,
-    compare,
-    dice_by_structure,
-    joined_names,
-    reference_of,
-    wilcoxon,
-)
+from voxwarp.evaluation.results import Results, reference_of
+from voxwarp.evaluation.rows import Row
+from voxwarp.evaluation.statistics import bootstrap_over_people, compare, wilcoxon
 
 PEOPLE = ("1003", "1005", "1018")
 INTER = [*itertools.permutations(PEOPLE, 2)]
@@ -44,9 +36,6 @@ def every_draw(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> lis
         if weight:
             means.append(total / weight)
     return sorted(means)
-
-
-# ------------------------------------------------------------------------------------ intervals
 
 
 @pytest.mark.parametrize(
@@ -150,9 +139,6 @@ def test_people_not_pairs_make_intervals_that_hold() -> None:
     assert by_pairs / studies < 0.6
 
 
-# ------------------------------------------------------------------------------------ Wilcoxon
-
-
 @pytest.mark.parametrize("n", [3, 6, 10])
 def test_wilcoxon_of_one_sign(n: int) -> None:
     """All ranks on one side: 2 of the 2^n signs are as extreme."""
@@ -179,9 +165,6 @@ def test_wilcoxon_without_differences() -> None:
     assert math.isnan(wilcoxon([]))
     assert math.isnan(wilcoxon([math.nan]))
     assert wilcoxon([0.0, 0.1]) == 1  # one of two signs; no warning of few pairs
-
-
-# ---------------------------------------------------------------------------------- comparisons
 
 
 def rows(method: str, dice: Sequence[float], **more: Any) -> list[Row]:
@@ -242,57 +225,3 @@ def test_what_cannot_be_compared() -> None:
         compare(mixed, "a", "a")
     with pytest.raises(InputError, match="no rows of it; there are none"):
         reference_of(Results([], []), None)
-
-
-# ------------------------------------------------------------------------------------ structures
-
-
-def test_left_and_right_are_joined() -> None:
-    assert joined_names(
-        [
-            *("cortex_L", "cortex_R", "brain_stem", "Left-Hippocampus", "Right-Hippocampus"),
-            *("ctx-lh-insula", "ctx-rh-insula", "ventral dc (left)", "ventral dc (right)"),
-            *("R", "L", "5th_l", "Right vessel", "roar", "x", "left_x", "right_x", "cerebellum_R"),
-        ]
-    ) == {
-        "cortex_L": "cortex",
-        "cortex_R": "cortex",
-        "brain_stem": "brain_stem",
-        "Left-Hippocampus": "Hippocampus",
-        "Right-Hippocampus": "Hippocampus",
-        "ctx-lh-insula": "ctx-insula",
-        "ctx-rh-insula": "ctx-insula",
-        "ventral dc (left)": "ventral dc",
-        "ventral dc (right)": "ventral dc",
-        "R": "R",
-        "L": "L",
-        "5th_l": "5th_l",  # no other side
-        "Right vessel": "Right vessel",
-        "roar": "roar",
-        "x": "x",
-        "left_x": "left_x",  # the name is taken
-        "right_x": "right_x",
-        "cerebellum_R": "cerebellum_R",
-    }
-
-
-def test_the_30_structures_become_17(data: Path) -> None:
-    with open(data / "oasis-malf" / "labels.csv", newline="", encoding="utf-8") as stream:
-        names = {row["structure"] for row in csv.DictReader(stream)} - {""}
-    joined = set(joined_names(sorted(names)).values())
-    assert (len(names), len(joined)) == (30, 17)
-    assert {"cortex", "brain_stem", "3rd_ventricle", "vermis"} < joined
-
-
-def test_dice_of_both_sides_is_their_mean() -> None:
-    done, failed = rows("a", [0.5, 0.5])
-    failed["status"] = "failed"
-    of_structures = [
-        {c: row[c] for c in ("method", "moving", "fixed")} | {"structure": name, "dice": value}
-        for row, name, value in [
-            *((done, "cortex_L", 0.5), (done, "cortex_R", 0.7), (done, "stem", math.nan)),
-            *((done, "hip_L", 0.1), (done, "hip_R", math.nan), (failed, "stem", 0.3)),
-        ]
-    ]
-    found = dice_by_structure(Results([done, failed], of_structures))
-    assert found == {"a": {"cortex": [0.6], "hip": [0.1]}}

@@ -1,41 +1,16 @@
 """Tables: numbers worked out by hand."""
 
 import math
-import re
-from typing import Any
 
 import pytest
 from result_rows import PAIRS, cohort, pair
 
 from voxwarp.errors import InputError
-from voxwarp.evaluation.rows import Results, Row
+from voxwarp.evaluation.captions import table_caption
+from voxwarp.evaluation.results import Results
 from voxwarp.evaluation.statistics import bootstrap_over_people, compare
-from voxwarp.evaluation.tables import (
-    escaped,
-    markdown,
-    speed,
-    speed_caption,
-    speed_ratio,
-    table,
-    table_caption,
-)
-
-
-@pytest.fixture
-def small() -> Results:
-    """Two methods by hand: one timed twice, one that failed once; and one that never ended."""
-    dice = [0.7, 0.8, 0.9, 0.6, 0.7, 0.8]
-    ours = [
-        pair("ours", *ij, dice=d, dice_regions=d - 0.2, hd95_mm=2.0, folds=i, memory_mb=100 + i)
-        | {"folds_percent": 0.0001, "deform_s": 9.0, "whole_s": 20.0}
-        for i, (ij, d) in enumerate(zip(PAIRS, dice, strict=True))
-    ]
-    for row, seconds in zip(ours, (1.0, 4.0), strict=False):
-        row |= {"timed": "yes", "deform_s": seconds, "whole_s": 10 * seconds}
-    theirs = [pair("theirs", *ij, dice=d - 0.1) for ij, d in zip(PAIRS, dice, strict=True)]
-    theirs[5] |= {"status": "failed", "reason": "out of memory", "dice": math.nan}
-    slow = [pair("slow", "p", "q", status="time limit", reason="stopped after 1800 s")]
-    return Results(ours + theirs + slow, [])
+from voxwarp.evaluation.tables import table
+from voxwarp.evaluation.times import speed
 
 
 def test_a_table_by_hand(small: Results) -> None:
@@ -119,45 +94,6 @@ def test_times_of_a_gpu() -> None:
     )
 
 
-def test_markdown_of_a_table(small: Results) -> None:
-    lines = markdown(table(small, "inter", reference="theirs")).splitlines()
-    assert len({len(line) for line in lines}) == 1  # aligned
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert all(re.fullmatch(":-+|-+:", cell) for cell in cells[1])
-    ours, theirs, slow = (dict(zip(cells[0], row, strict=True)) for row in cells[2:])
-    assert ours == {
-        "Method": "ours",
-        "Pairs": "6 of 6",
-        "Dice (sd)": "0.750 (0.105)",
-        "Difference [95 %]": "+0.100 [+0.100, +0.100]",
-        "p": ours["p"],
-        "Dice, regions": "0.550",
-        "HD95, mm": "2.00",
-        "Folds, voxels": "2",
-        "Folds, %": "<0.001",
-        "Deformable, s": "2.50",
-        "Whole command, s": "25.0",
-        "Memory, MB": "102",
-        "Remarks": "–",
-    }
-    assert theirs["Deformable, s"] == theirs["Memory, MB"] == "–"
-    assert slow["Whole command, s"] == "> 1800"
-    assert slow["Remarks"] == "1 of 1 stopped at its time limit"
-
-
-def test_what_stands_above_a_table(small: Results) -> None:
-    told = table_caption(small, "inter", reference="theirs")
-    assert told.startswith(
-        "3 methods on 6 ordered pairs of different people, 3 people in all; labels resampled "
-        "once, by nearest neighbour. "
-    )
-    assert "Dice minus that of theirs" in told
-    assert "(which 3 people make too narrow)" in told
-    assert "Times: median of the 2 pairs that ran alone, on a CPU with 2 threads." in told
-    untimed = Results([row | {"timed": "no"} for row in small.pairs], [])
-    assert "Times are not told: no pair ran alone." in table_caption(untimed, "inter")
-
-
 def test_the_reference_is_the_first_that_deforms() -> None:
     lines = table(cohort("affine", "a", "b"), "inter")
     assert [math.isnan(line["difference"]) for line in lines] == [False, True, False]
@@ -173,125 +109,9 @@ def test_no_table_of_what_is_not_there(small: Results) -> None:
     assert table(Results(small.pairs[-1:], []), "inter") == []  # stopped: no row is "ok"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a|b", r"a\|b"),
-        ("snake_case stays", "snake_case stays"),
-        ("_a_ *b* `c` <d> [e] & ~f~", r"\_a\_ \*b\* \`c\` \<d> \[e\] \& \~f\~"),
-        ("two\nlines", "two lines"),
-        ("back\\slash", r"back\\slash"),
-    ],
-)
-def test_markdown_shows_names_as_they_are(text: str, expected: str) -> None:
-    assert escaped(text) == expected
-
-
-def test_a_bar_in_a_name_does_not_make_a_column() -> None:
-    lines = markdown(table(cohort("a|b"), "inter")).splitlines()
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-    assert r"a\|b" in lines[2]
-
-
 def test_two_ways_of_the_labels_do_not_mix() -> None:
     results = cohort("a", "b")
     results.pairs.append(pair("a", "p", "q", labels="linear"))
     for make in (lambda r: table(r, "inter"), speed):
         with pytest.raises(InputError, match=r"two ways \(nearest and linear\)"):
             make(results)
-
-
-# ----------------------------------------------------------------------------------------- speed
-
-
-def timed(method: str, number: int, deform: float, whole: float, **more: Any) -> Row:
-    return pair(method, *PAIRS[number], deform_s=deform, whole_s=whole, timed="yes") | more
-
-
-def stopped(method: str, number: int, limit: str, **more: Any) -> Row:
-    reason = f"stopped after {limit} s"
-    return (
-        timed(method, number, math.nan, math.nan)
-        | {"status": "time limit", "reason": reason}
-        | more
-    )
-
-
-def test_a_ratio_by_hand() -> None:
-    ours = [timed("ours", i, 1.0 + i, 10.0 + i) for i in range(4)]
-    theirs = [timed("theirs", 0, 30, 40), timed("theirs", 1, 20, 22), timed("theirs", 2, 300, 36)]
-    others = [  # none of which counts
-        timed("theirs", 3, 9, 9, threads=1.0),
-        timed("theirs", 3, 9, 9, device="NVIDIA H100"),
-        timed("theirs", 4, 9, 9),
-        timed("theirs", 3, 9, 9, timed="no"),
-        timed("theirs", 3, 9, 9, status="failed"),
-    ]
-    for row in (ours, theirs):  # nor do two scans of one person
-        row.append(pair(row[0]["method"], "p", "p2", deform_s=7.0, whole_s=7.0, timed="yes"))
-    rows = ours + theirs + others[:-1]
-    found = speed_ratio(
-        Results(rows, [], [r for r in rows if r["timed"] == "yes"]), "theirs", "ours"
-    )
-    assert found == {
-        **{"method": "theirs", "reference": "ours", "device": "cpu", "pairs": 3},
-        **{"deform_ratio": 30, "whole_ratio": 3, "is_bound": False},  # of 30, 10, 100; of 4, 2, 3
-    }
-    assert speed_ratio(Results(ours + others, []), "theirs", "ours")["pairs"] == 0
-    back = speed_ratio(Results(rows, []), "ours", "theirs")
-    assert back["deform_ratio"] == pytest.approx(1 / 30)
-
-
-def test_a_pair_that_was_stopped_is_a_bound() -> None:
-    ours = [timed("ours", i, 2.0, 10.0) for i in range(3)]
-    one = Results([*ours, stopped("slow", 0, "1800")], [])
-    assert speed(one, reference="ours") == [
-        {"method": "slow", "reference": "ours", "device": "cpu", "pairs": 1}
-        | {"deform_ratio": 900, "whole_ratio": 180, "is_bound": True}
-    ]
-    two = Results([*one.pairs, timed("slow", 1, 2000.0, 2010.0), stopped("slow", 2, "0.5")], [])
-    found = speed_ratio(two, "slow", "ours")
-    assert (found["pairs"], found["deform_ratio"], found["is_bound"]) == (3, 900, True)
-    failed = {"status": "failed", "reason": "signal 9 after 3 s"}
-    none = Results([*ours, stopped("slow", 0, "1800") | failed], [])
-    assert speed(none, reference="ours") == []
-    no_limit = Results([*ours, stopped("slow", 0, "many")], [])
-    assert speed(no_limit, reference="ours") == []
-    assert speed(one, reference="slow") == []  # a bound is nothing to measure by
-
-
-def test_a_gpu_counts_where_there_is_no_cpu() -> None:
-    gpu = {"device": "NVIDIA H100"}
-    ours = [timed("ours", 0, 2.0, 10.0), timed("ours", 0, 0.1, 8.0, **gpu)]
-    fast = [timed("fast", 0, 0.2, 4.0, **gpu)]
-    both = [timed("both", 0, 6.0, 20.0), timed("both", 0, 0.1, 8.0, **gpu)]
-    found = {row["method"]: row for row in speed(Results(ours + fast + both, []), reference="ours")}
-    assert (found["fast"]["device"], found["fast"]["deform_ratio"]) == ("NVIDIA H100", 2)
-    assert (found["both"]["device"], found["both"]["deform_ratio"]) == ("cpu", 3)
-
-
-def test_ratios_that_are_not_known() -> None:
-    """The reference does not deform, or came from the cache; or nobody knows the threads."""
-    still, cached = timed("ours", 0, 0.0, 5.0), timed("ours", 1, 2.0, math.nan)
-    theirs = [timed("theirs", i, 4.0, 10.0) for i in range(2)]
-    found = speed_ratio(Results([still, cached, *theirs], []), "theirs", "ours")
-    assert (found["pairs"], found["deform_ratio"], found["whole_ratio"]) == (2, 2, 2)
-    found = speed_ratio(Results([still, theirs[0]], []), "theirs", "ours")
-    assert math.isnan(found["deform_ratio"])
-    unknown = [row | {"threads": math.nan} for row in (cached, theirs[1])]
-    assert speed(Results(unknown, []), reference="ours") == []
-
-
-def test_speed_as_it_is_written() -> None:
-    rows = [timed("ours", 0, 2.0, 10.0), stopped("slow_", 0, "1800"), timed("affine", 0, 0.0, 8.0)]
-    found = speed(Results(rows, []))
-    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in markdown(found).splitlines()]
-    assert cells[0] == ["Method", "Pairs", "Device", "Deformable, ×", "Whole command, ×"]
-    assert cells[2:] == [
-        [r"slow\_", "1", "cpu", "> 900", "> 180"],
-    ]
-    told = speed_caption(found)
-    assert told.startswith("How many times as long as ours a method takes: ")
-    assert "> n: at least n" in told
-    rows = [rows[0], timed("theirs", 0, 4.0, 10.0)]
-    assert "> n" not in speed_caption(speed(Results(rows, [])))

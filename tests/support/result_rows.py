@@ -2,11 +2,15 @@
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Results, Row
+from voxwarp.data.pairs import Pair, Subject
+from voxwarp.evaluation.results import Results
+from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, write_rows
+from voxwarp.evaluation.sheet import failure
 
 PEOPLE = ("p", "q", "r")
 PAIRS = [*itertools.permutations(PEOPLE, 2)]
@@ -28,6 +32,13 @@ def structures(row: Row, dice: dict[str, float]) -> list[Row]:
     return [about | {"structure": name, "dice": value} for name, value in dice.items()]
 
 
+def save(results: Results, folder: Path) -> Path:
+    """A folder of results."""
+    write_rows(folder / "pairs.csv", PAIR_COLUMNS, results.pairs)
+    write_rows(folder / "structures.csv", STRUCTURE_COLUMNS, results.structures)
+    return folder
+
+
 def cohort(*methods: str, seed: int = 0, **more: Any) -> Results:
     """Methods on every ordered pair of three people and on two re-scans of each, all timed."""
     random = np.random.default_rng(seed)
@@ -41,3 +52,24 @@ def cohort(*methods: str, seed: int = 0, **more: Any) -> Results:
             pairs.append(row | {"dice": float(np.mean([*dice.values()]))} | more)
             of_structures += structures(pairs[-1], dice)
     return Results(pairs, of_structures)
+
+
+def timed(method: str, number: int, deform: float, whole: float, **more: Any) -> Row:
+    """A pair that ran alone on the machine."""
+    return pair(method, *PAIRS[number], deform_s=deform, whole_s=whole, timed="yes") | more
+
+
+def stopped(method: str, number: int, limit: str, **more: Any) -> Row:
+    """One that ran alone until its time limit."""
+    reason = f"stopped after {limit} s"
+    return (
+        timed(method, number, math.nan, math.nan)
+        | {"status": "time limit", "reason": reason}
+        | more
+    )
+
+
+def plain_row(**more: Any) -> Row:
+    """A row of the pair a, b as a sheet takes it, with the numbers that are printed of any."""
+    row = failure(Pair(Subject("a", Path("a")), Subject("b", Path("b"))), "ok", "", "nearest")
+    return {**row, "method": "m", "folds": 31, "local_ncc": 0.5, **more}

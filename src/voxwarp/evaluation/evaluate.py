@@ -1,149 +1,29 @@
 """A model on every pair of a list: rows of numbers, and a record of where they come from."""
 
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data.pairs import Pair, Subject, couples
-from ..device import torch_device
+from ..data.pairs import Pair, couples
+from ..device import described, torch_device
 from ..errors import InputError
-from ..files import check_readable, check_writable, write_bytes
 from ..meter import Meter
 from ..networks.model import Model
-from ..provenance import machine, origin, versions
+from ..provenance import machine, versions
 from ..registration.registration import Registration, check_adjustable, check_smoothness, register
-from .rows import (
-    PAIR_COLUMNS,
-    PAIRS,
-    REFINE,
-    STRUCTURE_COLUMNS,
-    STRUCTURES,
-    WORDS,
-    Row,
-    read_rows,
-    write_rows,
-)
-from .scoring import Found, Protocol, measure, read_case
-from .statistics import mean
-
-EVALUATE, LOCK = "evaluate.json", ".lock"
-
-_COUNTS = "folds", "folds_any", "threads"  # whole numbers, that is
-_BLANK = {column: "" if column in WORDS else math.nan for column in PAIR_COLUMNS}
-
-Progress = Callable[[str], None]
-
-
-# ----------------------------------------------------------------------------------------- Rows
-
-
-@dataclass
-class Sheet:
-    """The two files of rows in a folder; what is there already is kept and added to."""
-
-    folder: Path
-    pairs: list[Row] = field(default_factory=list)
-    structures: list[Row] = field(default_factory=list)
-
-    @classmethod
-    def open(cls, folder: Path) -> "Sheet":
-        """With the rows that the folder holds; structures of no pair are what a crash left."""
-        if not (folder / PAIRS).exists():
-            return cls(folder)
-        pairs = [_counted(row) for row in read_rows(folder / PAIRS, PAIR_COLUMNS)]
-        there = {_key(row) for row in pairs}
-        structures = read_rows(folder / STRUCTURES, STRUCTURE_COLUMNS)
-        return cls(folder, pairs, [row for row in structures if _key(row) in there])
-
-    def holds(self, method: str, pair: Pair) -> bool:
-        """Whether there is a row of this method and pair."""
-        return any(_key(row) == (method, *pair.key) for row in self.pairs)
-
-    def add(self, method: str, row: Row, structures: Iterable[Row] = ()) -> None:
-        """Add the rows of a pair and write both files, that of the pairs last."""
-        self.pairs.append(_BLANK | {"method": method} | row)
-        self.structures += [{"method": method} | structure for structure in structures]
-        self.write()
-
-    def forget_failures(self, method: str, pairs: Iterable[Pair]) -> None:
-        """Drop a method's rows of these pairs that are not "ok"."""
-        keys = {(method, *pair.key) for pair in pairs}
-        self.pairs = [r for r in self.pairs if r["status"] == "ok" or _key(r) not in keys]
-
-    def write(self) -> None:
-        """Write both files, that of the pairs, which is the record, last."""
-        write_rows(self.folder / STRUCTURES, STRUCTURE_COLUMNS, self.structures)
-        write_rows(self.folder / PAIRS, PAIR_COLUMNS, self.pairs)
-
-
-def _counted(row: Row) -> Row:
-    """A row that was read, with counts as they were before they were written."""
-    return row | {c: int(row[c]) for c in _COUNTS if math.isfinite(row[c])}
-
-
-def _key(row: Row) -> tuple[str, str, str]:
-    return row["method"], row["moving"], row["fixed"]
-
-
-def failure(pair: Pair, status: str, reason: str, labels: str) -> Row:
-    """The row of a pair that a method could not do."""
-    return {
-        "kind": pair.kind,
-        "moving": pair.moving.name,
-        "fixed": pair.fixed.name,
-        "moving_person": pair.moving.person,
-        "fixed_person": pair.fixed.person,
-        "status": status,
-        "reason": " ".join(reason.split())[:200],
-        "labels": labels,
-    }
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write JSON with NaN as null, whole or not at all."""
-    write_bytes(path, (json.dumps(_finite(record), indent=2) + "\n").encode())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def inputs_of(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Paths and SHA-256 of all scans, label maps and landmarks, by name of the scan.
-
-    Raises:
-        InputError: one of them is not there or cannot be read, or two scans have one name.
-    """
-    subjects: dict[str, Subject] = {}
-    for subject in (s for pair in pairs for s in (pair.moving, pair.fixed)):
-        if subjects.setdefault(subject.name, subject) != subject:
-            raise InputError(f"pairs: {subject.name!r} stands for two scans, or two of their files")
-    files = {
-        name: {"image": s.path, "labels": s.labels}
-        | ({} if s.landmarks is None else {"landmarks": s.landmarks})
-        for name, s in subjects.items()
-    }
-    for what, path in (item for of_scan in files.values() for item in of_scan.items()):
-        if path is not None:
-            check_readable(path, "label map" if what == "labels" else what)
-    try:
-        return {name: {k: origin(p) for k, p in of.items()} for name, of in files.items()}
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-
-# ---------------------------------------------------------------------------------------- Model
+from ..runtime import Progress
+from .case import read_case
+from .folder import alone_in, begin
+from .protocol import Protocol
+from .record import EVALUATE, earlier_machines, inputs_of, read_record, write_record
+from .rows import REFINE, Row
+from .scoring import Found, measure
+from .sheet import Sheet, failure
+from .summary import line
 
 
 def evaluate(
@@ -210,11 +90,7 @@ def evaluate(
             write_record(out / EVALUATE, record)  # rows without it would be anybody's
         options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
         options |= knobs
-        on = {
-            "device": "cpu" if target.type == "cpu" else torch.cuda.get_device_name(target),
-            "threads": torch.get_num_threads(),
-            "timed": "no",
-        }
+        on = {"device": described(target), "threads": torch.get_num_threads(), "timed": "no"}
         warm_up = math.nan
         for couple in couples(pairs):
             todo = [pair for pair in couple if not sheet.holds(name, pair)]
@@ -236,12 +112,11 @@ def evaluate(
 
 def _so_far(path: Path, sheet: Sheet) -> dict[str, Any]:
     """What a record tells of the rows that are there, and of this machine."""
-    before = _read_record(path) if sheet.pairs else {}
-    here, last = machine(), before.get("machine")
-    earlier = [m for m in [*before.get("earlier_machines", []), last] if m and m != _finite(here)]
+    before = read_record(path) if sheet.pairs else {}
+    here = machine()
     return {
         "machine": here,
-        **({"earlier_machines": earlier} if earlier else {}),
+        **earlier_machines(before, here),
         "warm_up_s": before.get("warm_up_s"),
         "stages": before.get("stages", {}),
         "pairs": sheet.pairs,
@@ -314,106 +189,3 @@ def _times(result: Registration, meter: Meter, cache: bool) -> Row:
 
 
 _DEFORMABLE = "network", "refine", "compose"  # stages of ``register``
-
-
-@contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Keep a second command out of a folder of results: each would write over the other's rows.
-
-    Raises:
-        InputError: another one is at work in it, or it cannot be written.
-    """
-    check_writable(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / LOCK, "wb") as stream:
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"output {out}: another command is at work in it") from error
-        except (ImportError, OSError):  # a system or a file system without locks
-            pass
-        try:
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
-
-
-def begin(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) -> Sheet:
-    """The rows that a folder holds, if they were made with the same settings.
-
-    Args:
-        out: folder of the results.
-        name: of the record in it.
-        settings: that rows in one file have to share; as the record has them.
-        overwrite: drop the rows that are there.
-
-    Raises:
-        InputError: it holds rows that were made otherwise, or cannot be written.
-    """
-    check_writable(out)
-    if (out / PAIRS).exists() and not (out / name).exists():
-        raise InputError(f"output {out}: it holds rows of another command: use another folder")
-    if overwrite:
-        for there in (PAIRS, STRUCTURES, name):
-            (out / there).unlink(missing_ok=True)
-    if (out / name).exists():
-        before = _read_record(out / name)
-        other = [k for k, v in _finite(settings).items() if before.get(k) != v]
-        if other:
-            raise InputError(
-                f"output {out}: its rows were made with other {' and '.join(other)}: use "
-                f"--overwrite to begin anew, or another folder"
-            )
-    return Sheet.open(out)
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"record {path}: cannot be read ({error})") from error
-    if not isinstance(record, dict):
-        raise InputError(f"record {path}: a JSON object is wanted")
-    return record
-
-
-def line(row: Row) -> str:
-    """A row in a few words."""
-    words = f"{row['method']}: {row['moving']} -> {row['fixed']}"
-    if row["status"] != "ok":
-        return f"{words}: {row['status']} ({row['reason']})"
-    parts = [
-        f"Dice {row['dice']:.3f}" if not math.isnan(row.get("dice", math.nan)) else "",
-        f"folds {row['folds']}",
-        f"local NCC {row['local_ncc']:.3f}",
-        f"{row['deform_s']:.2f} s" if not math.isnan(row.get("deform_s", math.nan)) else "",
-    ]
-    return f"{words}: {', '.join(filter(None, parts))}"
-
-
-def summary(rows: Sequence[Row]) -> list[str]:
-    """A line of means for every method and kind of pairs."""
-    lines = []
-    for method, kind in dict.fromkeys((row["method"], row["kind"]) for row in rows):
-        all_of = [row for row in rows if (row["method"], row["kind"]) == (method, kind)]
-        done = [row for row in all_of if row["status"] == "ok"]
-        parts = [f"{len(done)} of {len(all_of)} pairs"]
-        for column, words in _SUMMARY.items():
-            if not math.isnan(value := mean(done, column)):
-                parts.append(words.format(value))
-        lines.append(f"{method}, {kind}: {', '.join(parts)}")
-    return lines
-
-
-_SUMMARY = {
-    "dice": "Dice {:.4f}",
-    "dice_regions": "Dice-regions {:.4f}",
-    "hd95_mm": "HD95 {:.2f} mm",
-    "tre_mm": "TRE {:.2f} mm",
-    "folds": "folds {:.1f}",
-    "local_ncc": "local NCC {:.3f}",
-    "deform_s": "deformable stage {:.2f} s",
-    "memory_mb": "{:.0f} MB",
-}

@@ -5,7 +5,6 @@ their pairs worse. Intervals therefore come from drawing people, not pairs.
 """
 
 import math
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .rows import PAIR_COLUMNS, WORDS, Results, Row
+from .results import Results, check_method, check_one_way
+from .rows import PAIR_COLUMNS, WORDS, Row
 
 
 class Interval(NamedTuple):
@@ -166,6 +166,11 @@ def compare(
     return Comparison(method, reference, len(both), interval(both, value), p)
 
 
+def _by_pair(results: Results, method: str, kind: str) -> dict[tuple[str, str], Row]:
+    check_method(results, method)
+    return {(row["moving"], row["fixed"]): row for row in results.of_method(method, kind)}
+
+
 def interval(rows: Sequence[Row], value: str = "dice") -> Interval:
     """``bootstrap_over_people`` of a column of rows."""
     people = [[row[f"{role}_person"] for row in rows] for role in ("moving", "fixed")]
@@ -178,98 +183,7 @@ def mean(rows: Iterable[Row], column: str) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def deforms(results: Results, method: str) -> bool:
-    """Whether a method does more than the affine stage: some pair takes it more than 0 s."""
-    done = [r for r in results.pairs if (r["method"], r["status"]) == (method, "ok")]
-    return method != "affine" and not (done and all(row["deform_s"] == 0 for row in done))
-
-
-def reference_of(results: Results, named: str | None) -> str:
-    """The method that others are compared to: the one named, or the first that deforms.
-
-    Raises:
-        InputError: there are no rows of it.
-    """
-    if named is None:
-        named = next(iter(sorted(results.methods, key=lambda m: not deforms(results, m))), "")
-    check_method(results, named)
-    return named
-
-
-def check_one_way(results: Results) -> None:
-    """Make sure that labels were resampled in one way alone, so that Dice compare.
-
-    Raises:
-        InputError: there are two.
-    """
-    if len(results.labels) > 1:
-        raise InputError(
-            f"labels were resampled in two ways ({' and '.join(results.labels)}), "
-            f"whose Dice do not compare: take those of one, Results.of({results.labels[0]!r})"
-        )
-
-
-def check_method(results: Results, method: str) -> None:
-    """Make sure that there are rows of a method.
-
-    Raises:
-        InputError: there are none.
-    """
-    if method not in results.methods:
-        raise InputError(
-            f"method {method!r}: no rows of it; there are {', '.join(results.methods) or 'none'}"
-        )
-
-
-def _by_pair(results: Results, method: str, kind: str) -> dict[tuple[str, str], Row]:
-    check_method(results, method)
-    return {(row["moving"], row["fixed"]): row for row in results.of_method(method, kind)}
-
-
-# ------------------------------------------------------------------------------------ structures
-
-
-def joined_names(names: Iterable[str]) -> dict[str, str]:
-    """The name without its side for each of a left and a right structure; others keep theirs.
-
-    Sides are left and right, L and R or lh and rh, as words of their own: ``cortex_L``,
-    ``Left-Hippocampus``, ``ctx-lh-insula``. A structure whose other side is not there keeps its
-    name, too.
-    """
-    without = {name: _without_side(name) for name in names}
-    sides: dict[str, list[str]] = {}
-    for whole, side in without.values():
-        sides.setdefault(whole, []).append(side)
-    return {
-        name: whole if sorted(sides[whole]) == ["l", "r"] else name
-        for name, (whole, _) in without.items()
-    }
-
-
-def _without_side(name: str) -> tuple[str, str]:
-    """The name without its side, and the side: l, r or nothing."""
-    found = re.search(r"(?:^|[\W_]+)(left|right|[lr]h?)(?![^\W_])", name, re.IGNORECASE)
-    if not found:
-        return name, ""
-    whole = (name[: found.start()] + name[found.end() :]).strip(" _-()")
-    return whole or name, found[1][0].lower()
-
-
-def dice_by_structure(results: Results, kind: str = "inter") -> dict[str, dict[str, list[float]]]:
-    """Dice by method and structure, one a pair; that of left and right is their mean."""
-    pair_of = ("method", "moving", "fixed")
-    done = {
-        tuple(row[c] for c in pair_of)
-        for row in results.pairs
-        if (row["kind"], row["status"]) == (kind, "ok")
-    }
-    joint = joined_names(row["structure"] for row in results.structures)
-    sides: dict[tuple, list[float]] = {}
-    for row in results.structures:
-        pair = tuple(row[c] for c in pair_of)
-        if pair in done and not math.isnan(row["dice"]):
-            sides.setdefault((joint[row["structure"]], *pair), []).append(row["dice"])
-    dice: dict[str, dict[str, list[float]]] = {}
-    for (structure, method, *_), both in sides.items():
-        dice.setdefault(method, {}).setdefault(structure, []).append(float(np.mean(both)))
-    return dice
+def median(values: Iterable[float]) -> float:
+    """Median of the numbers that are known; NaN of none."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.median(known)) if known else math.nan

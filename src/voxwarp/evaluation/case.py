@@ -1,0 +1,77 @@
+"""A pair as it is read: two scans, their label maps and the fixed brain."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..data.pairs import Pair, Subject
+from ..data.structures import label_values
+from ..preparation.prepare import from_zero, read_scan
+from ..space.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A pair as it is read.
+
+    Args:
+        pair: which.
+        moving, fixed: the scans.
+        moving_labels, fixed_labels: their label maps, if both have one.
+        brain: (X, Y, Z) boolean mask on the fixed grid.
+    """
+
+    pair: Pair
+    moving: Volume
+    fixed: Volume
+    moving_labels: Volume | None
+    fixed_labels: Volume | None
+    brain: np.ndarray
+
+
+def read_case(pair: Pair, brain: np.ndarray | None = None) -> Case:
+    """Read the scans and labels of a pair as ``register`` does; the last few are remembered.
+
+    Args:
+        pair: which.
+        brain: mask on the grid of the fixed scan as it is read; by default all that is not 0.
+
+    Raises:
+        InputError: a file cannot be read, or labels are not on their scan's grid.
+    """
+    (moving, moving_labels), (fixed, fixed_labels) = _read(pair.moving), _read(pair.fixed)
+    if moving_labels is None or fixed_labels is None:
+        moving_labels = fixed_labels = None
+    brain = from_zero(fixed).data > 0 if brain is None else brain
+    return Case(pair, moving, fixed, moving_labels, fixed_labels, brain)
+
+
+def _read(subject: Subject) -> tuple[Volume, Volume | None]:
+    return _as_of(subject, *(_changed(path) for path in (subject.path, subject.labels) if path))
+
+
+@lru_cache(maxsize=4)
+def _as_of(subject: Subject, *changed: tuple[int, int] | None) -> tuple[Volume, Volume | None]:
+    """What was in the files when they were changed last."""
+    image, labels, _ = read_scan(subject.path, "", subject.labels)
+    return image, labels
+
+
+def _changed(path: Path) -> tuple[int, int] | None:
+    """Time and size by which a file is told from an older one; None of one that is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def values_of(pairs: Sequence[Pair]) -> set[int]:
+    """The label values in all label maps of the pairs."""
+    subjects = {subject for pair in pairs for subject in (pair.moving, pair.fixed)}
+    maps = (_read(subject)[1] for subject in sorted(subjects, key=lambda s: s.name))
+    return set[int]().union(*(label_values(labels.data) for labels in maps if labels is not None))

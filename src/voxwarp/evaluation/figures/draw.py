@@ -1,0 +1,112 @@
+"""All tables and figures of a comparison, as files."""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import InputError
+from ...files import write_bytes
+from ..captions import speed_caption, table_caption
+from ..markdown import markdown
+from ..results import Results, check_method
+from ..rows import Row, read_rows, to_csv
+from ..tables import table
+from ..times import speed
+from .boxplots import figure5
+from .dice_against_time import dice_against_time
+from .rescans import rescans
+from .style import Drawing, styled
+from .trainings import LEARNING_COLUMNS, learning_curves, smoothness, training_set
+
+
+class _Item(NamedTuple):
+    caption: str
+    files: dict[str, bytes]  # by their ending
+
+
+def draw(
+    folders: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    learning: str | os.PathLike[str] | None = None,
+    reference: str | None = None,
+) -> list[Path]:
+    """Make every table and figure there are rows for.
+
+    Tables are written as CSV and Markdown, figures as PNG and SVG, their captions as
+    ``captions.md``. The same rows give the same bytes. Where labels were resampled otherwise
+    than by nearest neighbour, the names of the files say so: ``table1-linear.md``.
+
+    Args:
+        folders: of results, which are joined, see ``Results.load``; none for trainings alone.
+        out: folder for the files.
+        learning: rows of trainings, as in benchmarks/learning.csv.
+        reference: the method that others are compared to; the first one that deforms where
+            none is named.
+
+    Returns:
+        The files, in the order of ``captions.md``, which is the last.
+
+    Raises:
+        InputError: there is nothing to draw, rows are wrong, the reference is not among the
+            methods, matplotlib is not installed, or a file cannot be written.
+    """
+    items = dict(_items(folders, learning, reference))
+    if not items:
+        where = ", ".join(map(str, filter(None, (*folders, learning)))) or "no folder"
+        raise InputError(f"nothing to draw in {where}: no row is 'ok', and none of a training")
+    told = "\n\n".join(f"**{name}.** {item.caption}" for name, item in items.items())
+    files = {f"{n}.{end}": payload for n, i in items.items() for end, payload in i.files.items()}
+    files["captions.md"] = f"# Captions\n\n{told}\n".encode()
+    for name, payload in files.items():  # all are made before the first is written
+        write_bytes(Path(out) / name, payload)
+    return [Path(out) / name for name in files]
+
+
+def _items(
+    folders: Sequence[str | os.PathLike[str]],
+    learning: str | os.PathLike[str] | None,
+    reference: str | None,
+) -> Iterator[tuple[str, _Item]]:
+    results = Results.load(folders)
+    if folders and reference is not None:
+        check_method(results, reference)
+    for labels in results.labels:
+        part, ending = results.of(labels), "" if labels == "nearest" else f"-{labels}"
+        for name, item in _of_results(part, reference if reference in part.methods else None):
+            yield name + ending, item
+    if learning is not None:
+        rows = read_rows(learning, LEARNING_COLUMNS, words=("experiment", "network", "people"))
+        yield from _drawn("smoothness", smoothness(rows)).items()
+        yield from _drawn("training_set", training_set(rows)).items()
+        yield from _drawn("learning", learning_curves(rows)).items()
+
+
+def _of_results(results: Results, reference: str | None) -> Iterator[tuple[str, _Item]]:
+    for name, kind in (("table1", "inter"), ("retest", "retest")):
+        if rows := table(results, kind, reference=reference):
+            yield name, _tabled(rows, table_caption(results, kind, reference=reference))
+    if rows := speed(results, reference=reference):
+        yield "speed", _tabled(rows, speed_caption(rows))
+    yield from _drawn("figure5", figure5(results, reference=reference)).items()
+    yield from _drawn("dice_against_time", dice_against_time(results)).items()
+    yield from _drawn("rescans", rescans(results)).items()
+
+
+def _tabled(rows: Sequence[Row], caption: str) -> _Item:
+    written = f"{caption}\n\n{markdown(rows)}".encode()
+    return _Item(caption, {"csv": to_csv(tuple(rows[0]), rows), "md": written})
+
+
+@styled()
+def _drawn(name: str, drawing: Drawing | None) -> dict[str, _Item]:
+    if drawing is None:
+        return {}
+    files = {}
+    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        stream = io.BytesIO()
+        drawing.figure.savefig(stream, format=ending, dpi=150, metadata=metadata)
+        files[ending] = stream.getvalue()
+    return {name: _Item(drawing.caption, files)}

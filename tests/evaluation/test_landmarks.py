@@ -1,0 +1,89 @@
+"""Landmarks: matched by name, and refused where they are none."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cohorts import table
+from scored_pairs import found, rowed, shift, subject, texture
+
+from voxwarp.data.pairs import Pair
+from voxwarp.errors import InputError
+from voxwarp.evaluation.case import Case, read_case
+from voxwarp.evaluation.landmarks import read_landmarks
+
+
+def with_landmarks(folder: Path, moving: str, fixed: str) -> Case:
+    paths = (table(folder / f"{name}.csv", text) for name, text in (("m", moving), ("f", fixed)))
+    sides = (
+        subject(folder, name, texture(), landmarks=path)
+        for name, path in zip(("m", "f"), paths, strict=True)
+    )
+    return read_case(Pair(*sides))
+
+
+def test_landmarks_are_matched_by_name(tmp_path):
+    """In any order; those that one side lacks are left out. Errors of 5 and 13 mm."""
+    fixed = "name,x,y,z\nAC,0,0,0\nPC,1,1,1\nonly here,9,9,9\n"
+    moving = "z,label,y,x,note\n14,PC,-3,4,far\n2,AC,4,13,\n0,other,0,0,\n"
+    case = with_landmarks(tmp_path, moving, fixed)
+    there = shift(10, 0, 2)  # AC to (10, 0, 2), PC to (11, 1, 3)
+    errors = [np.linalg.norm([13 - 10, 4 - 0, 2 - 2]), np.linalg.norm([4 - 11, -3 - 1, 14 - 3])]
+    assert errors[0] == 5
+    assert rowed(case, found(there))["tre_mm"] == pytest.approx(np.mean(errors))
+
+
+def test_landmarks_without_names_are_matched_by_row(tmp_path):
+    case = with_landmarks(tmp_path, "x,y,z\n1,0,0\n\n0,2,0\n", "x,y,z\n0,0,0\n0,0,0\n")
+    assert rowed(case, found())["tre_mm"] == pytest.approx(1.5)
+    assert rowed(case, found(shift(1, 0, 0)))["tre_mm"] == pytest.approx(math.sqrt(5) / 2)
+
+
+def test_landmarks_of_one_side_tell_nothing(tmp_path):
+    path = table(tmp_path / "f.csv", "x,y,z\n0,0,0\n")
+    sides = subject(tmp_path, "m", texture()), subject(tmp_path, "f", texture(), landmarks=path)
+    assert math.isnan(rowed(read_case(Pair(*sides)), found())["tre_mm"])
+
+
+def test_landmarks_that_share_no_name_are_refused(tmp_path):
+    case = with_landmarks(tmp_path, "x,y,z,n\n0,0,0,a\n", "x,y,z,n\n0,0,0,b\n")
+    with pytest.raises(InputError, match=r"landmarks .*m\.csv: none is called as one of .*f\.csv"):
+        rowed(case, found())
+
+
+def test_landmarks_are_read_again_when_they_change(tmp_path):
+    path = table(tmp_path / "l.csv", "x,y,z\n1,2,3\n")
+    assert read_landmarks(path) == {"1": (1, 2, 3)}
+    table(path, "x,y,z\n3,2,1\n")
+    assert read_landmarks(path) == {"1": (3, 2, 1)}
+
+
+WRONG_LANDMARKS = {
+    "": "there are none in it",
+    "x,y,z\n": "there are none in it",
+    "x,y\n1,2\n": "row 2: x, y, z are wanted",
+    "X,Y,Z\n1,2,3\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,2,three\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,2,3\n1,2\n": "row 3: x, y, z are wanted",
+    "x,y,z\n1,2,3\n\n1,,3\n": "row 4: x, y, z are wanted",
+    "x,y,z\n1,2,nan\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,inf,2\n": "row 2: x, y, z are wanted",
+    "x,y,z\n1,2,3,\n1,2,3,\n": "row 2: .* as many fields as in row 1",
+    "x,y,z,name\n1,2,3\n": "row 2: .* as many fields as in row 1",
+    "n,x,y,z\na,1,2,3\nb,1,2,3\na ,4,5,6\n": "row 4: 'a' is there already",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_LANDMARKS)
+def test_wrong_landmarks(tmp_path, text):
+    path = table(tmp_path / "l.csv", text)
+    with pytest.raises(InputError, match=rf"landmarks .*l\.csv(, |: ){WRONG_LANDMARKS[text]}"):
+        read_landmarks(path)
+
+
+def test_landmarks_that_cannot_be_read(tmp_path):
+    (tmp_path / "image.nii").write_bytes(b"\xff\xfe\x00\xff")
+    for name in ("none.csv", ".", "image.nii"):
+        with pytest.raises(InputError, match=r"landmarks .*: cannot be read"):
+            read_landmarks(tmp_path / name)

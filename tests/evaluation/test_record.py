@@ -1,0 +1,46 @@
+"""Records of rows: JSON of what is known, and names that stand for one thing."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from voxwarp.data.pairs import Pair, Subject
+from voxwarp.errors import InputError
+from voxwarp.evaluation.record import earlier_machines, inputs_of, write_record
+
+
+def test_records_are_json(tmp_path):
+    """NaN and infinity are null, keys are words; the file is whole or not there."""
+    record = {"a": math.nan, 2: [math.inf, (1.5, -math.inf)], "c": {"d": np.float64("nan")}}
+    write_record(tmp_path / "r.json", record)
+    text = (tmp_path / "r.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": None,
+        "2": [None, [1.5, None]],
+        "c": {"d": None},
+    }
+
+
+def test_names_stand_for_one_scan(study):
+    """A record by name would tell of one of them only."""
+    path = study / "t1" / "p0.nii.gz"
+    pairs = [
+        Pair(Subject("a", path), Subject("b", path)),
+        Pair(Subject("a", study / "t1" / "p1.nii.gz"), Subject("b", path)),
+    ]
+    with pytest.raises(InputError, match="'a' stands for two scans"):
+        inputs_of(pairs)
+
+
+def test_machines_of_earlier_rows():
+    """Each but this one, which JSON may tell of with null for what is not known."""
+    here = {"processor": "a", "memory_gb": math.nan}
+    other = {"processor": "b", "memory_gb": 8.0}
+    assert earlier_machines({}, here) == {}
+    assert earlier_machines({"machine": {"processor": "a", "memory_gb": None}}, here) == {}
+    before = {"machine": other, "earlier_machines": [{"processor": "c"}]}
+    assert earlier_machines(before, here) == {"earlier_machines": [{"processor": "c"}, other]}
+    back = {"machine": here | {"memory_gb": None}, "earlier_machines": [other]}
+    assert earlier_machines(back, here) == {"earlier_machines": [other]}

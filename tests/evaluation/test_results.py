@@ -1,0 +1,171 @@
+"""Folders of rows: joined by a rule, refused where names mean two things."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voxwarp.errors import InputError
+from voxwarp.evaluation.results import Results
+from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, write_rows
+
+
+def pair(method: str = "a", moving: str = "1", fixed: str = "2", **more: Any) -> Row:
+    """An "ok" row of a pair; scans are their people."""
+    people = {"moving_person": moving, "fixed_person": fixed}
+    about = {"kind": "inter", "status": "ok", "labels": "nearest", "timed": "no", "device": "cpu"}
+    return {"method": method, "moving": moving, "fixed": fixed, **people, **about, **more}
+
+
+def structure(row: Row, dice: float) -> Row:
+    about = {c: row[c] for c in STRUCTURE_COLUMNS if c in ("method", "kind", "moving", "fixed")}
+    return {**about, "labels": row["labels"], "structure": "brain_stem", "dice": dice}
+
+
+def folder(path: Path, *pairs: Row, marked: float = 0.5) -> Path:
+    """A folder of results; all its structures have a Dice that tells it from others."""
+    write_rows(path / "pairs.csv", PAIR_COLUMNS, pairs)
+    of_each = [structure(row, marked) for row in pairs if row["status"] == "ok"]
+    write_rows(path / "structures.csv", STRUCTURE_COLUMNS, of_each)
+    return path
+
+
+def test_a_quiet_run_of_few_pairs_goes_with_an_unquiet_one_of_all(tmp_path: Path) -> None:
+    everything = folder(
+        tmp_path / "all",
+        pair("a", "1", "2", dice=0.1),
+        pair("b", "1", "2", dice=0.2),
+        pair("a", "2", "1", dice=0.3),
+        pair("c", "1", "2", status="failed", reason="out of memory", timed="yes"),
+        marked=0.25,
+    )
+    quiet = folder(
+        tmp_path / "quiet",
+        pair("d", "1", "2", dice=0.4, timed="yes"),
+        pair("a", "1", "2", dice=0.5, timed="yes"),
+        pair("c", "1", "2", dice=0.6),
+        pair("b", "1", "2", status="time limit", reason="stopped after 9 s", timed="yes"),
+        marked=0.75,
+    )
+    found = Results.load([everything, quiet])
+    assert found.methods == ["a", "b", "c", "d"]
+    chosen = {(row["method"], row["moving"]): row["dice"] for row in found.pairs}
+    assert list(chosen.items()) == [
+        (("a", "1"), 0.5),
+        (("b", "1"), 0.2),
+        (("a", "2"), 0.3),
+        (("c", "1"), 0.6),
+        (("d", "1"), 0.4),
+    ]
+    marks = {(row["method"], row["moving"]): row["dice"] for row in found.structures}
+    assert marks == {
+        ("a", "1"): 0.75,
+        ("b", "1"): 0.25,
+        ("a", "2"): 0.25,
+        ("c", "1"): 0.75,
+        ("d", "1"): 0.75,
+    }
+    # b's limit stays known beside its Dice; c failed on a quiet machine
+    assert [(row["method"], row["status"]) for row in found.timed] == [
+        ("c", "failed"),
+        ("d", "ok"),
+        ("a", "ok"),
+        ("b", "time limit"),
+    ]
+
+
+def test_the_rule_by_brute_force(tmp_path: Path) -> None:
+    """Every combination of three folders' rows for one pair."""
+    states = [("ok", "yes"), ("ok", "no"), ("failed", "yes"), ("time limit", "no"), None]
+    worth = {("ok", "yes"): 2, ("ok", "no"): 1}
+    for number, chosen in enumerate(itertools.product(states, repeat=3)):
+        folders = []
+        for i, state in enumerate(chosen):
+            rows = [pair(status=state[0], timed=state[1], dice=i)] if state else []
+            folders.append(folder(tmp_path / f"{number}-{i}", *rows, marked=i))
+        found = Results.load(folders)
+        there = [i for i in range(3) if chosen[i]]
+        best = max(there, key=lambda i: (worth.get(chosen[i], 0), -i), default=None)
+        assert [row["dice"] for row in found.pairs] == ([] if best is None else [best])
+        marked = best is not None and chosen[best][0] == "ok"
+        assert [row["dice"] for row in found.structures] == ([best] if marked else [])
+
+
+def test_times_of_two_devices_and_dice_of_one(tmp_path: Path) -> None:
+    cpu = folder(tmp_path / "cpu", pair(timed="yes", deform_s=9, dice=0.5))
+    gpu = folder(tmp_path / "gpu", pair(timed="yes", deform_s=1, dice=0.6, device="H100"))
+    found = Results.load([cpu, gpu])
+    assert [row["dice"] for row in found.pairs] == [0.5]
+    assert {row["device"]: row["deform_s"] for row in found.timed} == {"cpu": 9, "H100": 1}
+
+
+def test_labels_of_two_ways_are_kept_apart(tmp_path: Path) -> None:
+    rows = pair(dice=0.5, timed="yes"), pair(dice=0.6, labels="linear")
+    found = Results.load([folder(tmp_path / "both", *rows)])
+    assert found.labels == ["nearest", "linear"]
+    for labels, dice, timed in (("nearest", 0.5, 1), ("linear", 0.6, 0)):
+        part = found.of(labels)
+        assert [row["dice"] for row in part.pairs] == [dice]
+        assert [row["labels"] for row in part.structures] == [labels]
+        assert len(part.timed) == timed
+
+
+def test_rows_of_a_method() -> None:
+    rows = [pair("a"), pair("a", "2", "1", status="failed"), pair("b"), pair("a", kind="retest")]
+    found = Results(rows, [])
+    assert found.of_method("a", "inter") == rows[:1]
+    assert found.of_method("a", "inter", "failed") == rows[1:2]
+    assert found.of_method("a", "inter", None) == rows[:2]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (pair(status="done"), "row 2, column status: 'done', wanted one of ok, failed, time limit"),
+        (pair(kind="intra"), "row 2, column kind: 'intra', wanted one of inter, retest"),
+        (pair(labels="../up"), "row 2, column labels: '../up', wanted one of nearest, linear"),
+        (pair(timed=""), "row 2, column timed: '', wanted one of yes, no"),
+    ],
+)
+def test_words_that_mean_nothing(tmp_path: Path, row: Row, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Results.load([folder(tmp_path, row)])
+
+
+def test_a_pair_that_is_there_twice(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="row 4: method 'a' has the pair 1, 2 with nearest labels"):
+        Results.load([folder(tmp_path, pair(), pair("b"), pair())])
+
+
+def test_a_folder_that_lacks_a_file(tmp_path: Path) -> None:
+    (folder(tmp_path, pair()) / "structures.csv").unlink()
+    with pytest.raises(InputError, match=r"structures\.csv: no such file"):
+        Results.load([tmp_path])
+
+
+@pytest.mark.parametrize("part", ["structures", "regions", "image", "weights"])
+def test_records_that_contradict_each_other_are_refused(tmp_path: Path, part: str) -> None:
+    """Names mean the same in all folders that are joined; where labels went is not compared."""
+    for number, folder in enumerate((tmp_path / "a", tmp_path / "b")):
+        folder.mkdir()
+        write_rows(folder / "pairs.csv", PAIR_COLUMNS, [])
+        write_rows(folder / "structures.csv", STRUCTURE_COLUMNS, [])
+        record = {
+            "protocol": {
+                "structures": ["s", str(number)] if part == "structures" else ["s"],
+                "regions": [[1, 2 + number]] if part == "regions" else "all",
+                "labels": ("nearest", "linear")[number],
+            },
+            "inputs": {"x": {"image": {"path": str(number), "sha256": "ab"}, "labels": None}},
+            "methods": {"m": {"weights_sha256": "cd"}, f"only {number}": {"weights_sha256": "ef"}},
+        }
+        if part == "image" and number:
+            record["inputs"]["x"]["image"]["sha256"] = "other"
+        if part == "weights" and number:
+            record["methods"]["m"]["weights_sha256"] = "other"
+        (folder / "benchmark.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"{tmp_path / 'b'}: the {part}.* others than in"):
+        Results.load([tmp_path / "a", tmp_path / "b"])
+    assert Results.load([tmp_path / "a"]).pairs == []
