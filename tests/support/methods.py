@@ -73,6 +73,7 @@ def tells(run: Any) -> None:
         "folder": str(Path.cwd()),
         "place": str(run.job.place),
         "stdin": sys.stdin.read(),
+        "python_path": os.environ.get("PYTHONPATH"),
     }
     (run.job.place / "told.json").write_text(json.dumps(told))
     print("to stdout")

@@ -1,0 +1,33 @@
+"""ConvexAdam: MIND features, a coupled convex optimisation, then Adam."""
+
+import numpy as np
+
+from ...layout import AFFINE
+from ..job import Run
+
+
+def convexadam(run: Run) -> None:
+    """ConvexAdam with MIND features, its default settings, on the affinely moved scan."""
+    import torch
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+
+    from ...preparation.prepare import from_zero, scaled
+    from ...space.formats import read_affine
+    from ...space.resample import resample
+    from ...space.transform import Warp
+    from ...space.volume import read_volume
+
+    job = run.job
+    torch.set_num_threads(job.threads)
+    with run.meter.stage("read"):
+        fixed, moving = (from_zero(read_volume(path)) for path in (job.fixed, job.moving))
+    start, grid = read_affine(job.place / AFFINE), fixed.grid
+
+    def stage() -> Warp:
+        moved = resample(moving, grid, start)
+        images = (255 * scaled(x.data, 99.5).astype(np.float32) for x in (fixed, moved))
+        found = convex_adam_pt(*images, dtype=torch.float32, device=torch.device("cpu"))
+        return Warp.from_voxels(torch.from_numpy(np.moveaxis(found, -1, 0).copy()).float(), grid)
+
+    # moved ∘ u pulls A(x + u(x)): u is W itself.
+    run.write(run.deform(stage))

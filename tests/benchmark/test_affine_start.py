@@ -1,0 +1,56 @@
+"""The affine map that all methods start from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from benchmark_cohort import POSES, TERMS, Bench, affine_of, both_ways, chosen
+from voxwarp.preparation.prepare import Findings
+
+from voxwarp.benchmark import affine_start
+from voxwarp.errors import InputError
+from voxwarp.space.transform import Affine
+from voxwarp.space.volume import Volume
+
+
+def test_affine_stage_has_the_threads_of_the_methods(
+    here, bench: Bench, cohort, tmp_path: Path, monkeypatch
+):
+    """Under other terms its time is taken anew, and the map stays what all rows started from."""
+    seen, clock = [], SimpleNamespace(now=100.0, step=2.0)
+    examine = affine_start.examine
+
+    def watched(scan: Volume) -> Findings:
+        seen.append(torch.get_num_threads())
+        clock.now += clock.step
+        return examine(scan)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr(affine_start, "examine", watched)
+    pairs, before = both_ways(cohort), torch.get_num_threads()
+    bench("quick_shift", pairs, terms=replace(TERMS, threads=2))
+    assert seen == [2, 2, 2], "once to warm up, then each scan"
+    assert torch.get_num_threads() == before
+    bench("shift", pairs, terms=replace(TERMS, threads=2))
+    assert len(seen) == 3, "what is known is not sought again"
+    place = tmp_path / "out" / "scans" / "a.json"
+    first = json.loads(place.read_text())
+    elsewhere = affine_of(replace(POSES["a"], shift=(50, 0, 0)))
+    examine, clock.step = lambda scan: Findings("brain", scan.grid, elsewhere), 3.0
+    bench("leaves_nothing", pairs, terms=replace(TERMS, threads=1, alone=True))
+    second = json.loads(place.read_text())
+    assert second["template_to_scan"] == first["template_to_scan"]
+    assert (second["threads"], second["alone"]) == (1, True)
+    assert (first["seconds"], second["seconds"]) == (2, 3)
+
+
+def test_head_is_refused_in_one_sentence(bench: Bench, cohort, monkeypatch):
+    monkeypatch.setattr(
+        affine_start, "examine", lambda scan: Findings("head", scan.grid, Affine(np.eye(4)))
+    )
+    with pytest.raises(InputError, match=r"a\.nii\.gz: this is a head, .*voxwarp preprocess"):
+        bench("quick_shift", chosen(cohort, ("a", "b")))

@@ -1,0 +1,158 @@
+"""``voxwarp benchmark``: whole, killed and refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmark_cohort import TERMS, Bench, count_of, in_file, listed, statuses
+from processes import PATIENCE, is_gone, pids_of
+
+from voxwarp.benchmark import affine_start
+from voxwarp.benchmark.job import RECORD
+
+
+@pytest.fixture
+def command(cohort, tmp_path: Path, bench: Bench) -> list[str]:
+    """``voxwarp benchmark`` with a method that hangs once; where the scans lie is known."""
+    pairs = listed(cohort.folder / "two.csv", [("a", "b"), ("b", "c")])
+    bench("", terms=replace(TERMS, alone=True))
+    words = ["benchmark", str(pairs), "-o", str(tmp_path / "out"), "--threads", "1"]
+    return [*words, "--methods", "once=methods:waits_once", "--limit", f"{PATIENCE:g}"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_killed_it_leaves_nothing_running_and_goes_on(
+    command: list[str], cohort, cli, tmp_path: Path, how: signal.Signals
+):
+    """Ctrl-C, or the system: nothing is lost but the run that was on."""
+    code = f"import signal, sys; sys.path[:] = {sys.path!r}; sys.argv[1:] = {command!r}\n"
+    # Where the tests run in the background, Ctrl-C is ignored, and by those they start, too.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}from voxwarp.cli.main import main; main()"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    place = tmp_path / "out" / "transforms" / "once"
+    worker, child = pids_of(place / "b_to_c")
+    process.send_signal(how)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert "once: a -> b: Dice" in out
+    if how is signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert is_gone(child)
+    else:
+        assert process.returncode == -how
+        os.kill(child, signal.SIGKILL)
+    assert is_gone(worker)
+    assert not (place / "b_to_c" / RECORD).exists()
+
+    outcome = cli(*command)
+    assert outcome.code == 0, outcome
+    assert "a -> b" not in outcome.out.split("once, inter")[0]
+    assert count_of(tmp_path / "out", "once") == ["a_to_b", "b_to_c", "b_to_c"]
+    assert statuses(in_file(tmp_path / "out")) == {("a", "b"): "ok", ("b", "c"): "ok"}
+
+
+def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
+    """Processes, rows, warnings of what is skipped, tables and figures; exit code 3 of failures."""
+    pytest.importorskip("matplotlib")
+    bench("")
+    out, table = tmp_path / "out", listed(cohort.folder / "one.csv", [("a", "b")])
+    words = "benchmark", table, "-o", out, "--threads", "1", "--busy"
+    outcome = cli(*words, "--methods", "affine, mine=methods:shift,greedy")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == (
+        "voxwarp: warning: greedy is skipped: picsl-greedy is not installed: "
+        "pip install 'voxwarp[benchmark]'\n"
+    )
+    lines = outcome.out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:4]] == [
+        *("affine", "mine"),
+        *("affine, inter", "mine, inter"),
+    ]
+    assert lines[-1] == str(out / "pairs.csv")
+    rows = {row["method"]: row for row in in_file(out)}
+    assert rows["affine"]["tre_mm"] == pytest.approx(0, abs=1e-3)
+    assert rows["mine"]["tre_mm"] > 1
+    assert rows["mine"]["whole_s"] > rows["mine"]["deform_s"] >= 0.02
+
+    broken = cli(*words, "--methods", "x y=methods:crashes", "--limit", f"{PATIENCE:g}")
+    assert (broken.code, broken.err) == (3, "")
+    assert "x y: a -> b: failed (ended by signal SIGSEGV)" in broken.out
+    slow = cli(*words, "--methods", "slow=methods:sleeps", "--limit", "1")
+    assert (slow.code, slow.err) == (3, "")
+    assert "slow: a -> b: time limit (stopped after 1 s)" in slow.out
+    assert "slow, inter: 0 of 1 pairs" in slow.out
+
+    drawn = cli("figures", out, "-o", tmp_path / "figures", "--reference", "mine")
+    assert drawn.code == 0, drawn.err
+    files = [Path(line) for line in drawn.out.splitlines()]
+    assert files
+    assert all(path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--methods", "gredy"], "there is no 'gredy'"),
+        (["--methods", "affine", "--limit", "0"], "--limit"),
+        (["--methods", "affine", "--threads", "-1"], "--threads"),
+        (["--methods", "affine", "--regions", "x"], "regions 'x'"),
+        (["--methods", "affine", "--structures", "gone.csv"], "gone.csv"),
+        (["--methods", "affine", "--kind", "retest"], "there is no pair"),
+        (["--methods", "x=methods:gone"], "methods:gone"),
+    ],
+)
+def test_command_is_refused(refuses, cohort, tmp_path: Path, words: list[str], said: str):
+    line = refuses("benchmark", cohort.folder / "pairs.csv", "-o", tmp_path / "out", *words)
+    assert said in line
+
+
+def test_command_without_any_method(cli, cohort, tmp_path: Path, no_greedy):
+    words = "benchmark", cohort.folder / "pairs.csv", "-o", tmp_path / "out"
+    outcome = cli(*words, "--methods", "greedy")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1] == "voxwarp: error: methods: none of them can be run here"
+    assert not (tmp_path / "out").exists()
+
+
+def test_figures_of_nothing(refuses, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    assert "pairs.csv" in refuses("figures", tmp_path / "empty", "-o", tmp_path / "figures")
+
+
+def test_help_says_what_can_be_named(cli):
+    outcome = cli("benchmark", "--help")
+    assert outcome.code == 0
+    for word in ("ants-syncc", "NAME=WEIGHTS", "--limit", "--retry", "--keep", "--busy"):
+        assert word in outcome.out
+    assert cli("figures", "--help").code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_greedy_on_two_people(cli, data: Path, tmp_path: Path, monkeypatch):
+    """The whole of it: a split of a real data set, the real affine stage, a real peer."""
+    pytest.importorskip("picsl_greedy")
+    from voxwarp.preparation.prepare import examine
+
+    monkeypatch.setattr(affine_start, "examine", examine)
+    root = data / "oasis-malf"
+    words = "benchmark", root / "subjects.csv", "-o", tmp_path / "out", "--kind", "inter"
+    more = "--scan", "t1/{id}.nii.gz", "--labels", "labels/{id}.nii.gz", "--first", "1"
+    outcome = cli(*words, *more, "--methods", "affine,greedy", "--threads", "1", "--busy")
+    assert outcome.code == 0, outcome.err
+    rows = {row["method"]: row for row in in_file(tmp_path / "out")}
+    for row in rows.values():
+        print({c: row[c] for c in ("method", "dice_regions", "inverse_error_mm", "local_ncc")})
+    assert rows["greedy"]["dice_regions"] > rows["affine"]["dice_regions"] + 0.1
+    assert rows["greedy"]["inverse_error_mm"] < 0.3
+    assert rows["affine"]["folds"] == rows["affine"]["folds_any"] == 0
+    assert rows["greedy"]["local_ncc"] > rows["affine"]["local_ncc"] + 0.1

@@ -1,0 +1,125 @@
+"""Processes of methods: their surroundings, how they fail, how they are ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from processes import PATIENCE, is_gone, pids_of
+
+from voxwarp.benchmark import process
+from voxwarp.benchmark.job import RECORD, Job
+from voxwarp.benchmark.process import execute
+from voxwarp.layout import INVERSE_WARP, WARP
+
+
+def recorded(job: Job) -> dict[str, Any]:
+    return json.loads((job.place / RECORD).read_text())
+
+
+def test_surroundings_of_a_method(job, cohort, tmp_path: Path, monkeypatch):
+    """Paths from where we are, though the process is in the job's folder; threads; the log."""
+    monkeypatch.chdir(cohort.folder)
+    its = job("tells", folder=os.path.relpath(tmp_path / "x"), fixed="a.nii.gz", moving="b.nii.gz")
+    done = execute(its, limit=PATIENCE, alone=True)
+    assert (done["status"], done["reason"]) == ("ok", "")
+    assert done == recorded(its)
+    assert (done["threads"], done["alone"], done["device"]) == (3, True, "cpu")
+    assert done["process_s"] > done["seconds"]["deform"] >= 0
+    told = json.loads((tmp_path / "x" / "told.json").read_text())
+    assert Path(told.pop("place")).samefile(tmp_path / "x")
+    assert told == {
+        "threads": ["3", "3", "3"],
+        "there": [True, True],
+        "folder": str(tmp_path / "x"),
+        "stdin": "",
+        "python_path": os.environ.get("PYTHONPATH"),
+    }
+    assert (tmp_path / "x" / "log.txt").read_text().split("\n")[:2] == ["to stdout", "to stderr"]
+
+
+@pytest.mark.parametrize(
+    ("method", "reason", "logged"),
+    [
+        ("raises_and_greets", "ITK ERROR: no overlap", "Traceback"),
+        ("exits", "no licence found", "no licence found"),
+        ("crashes", "ended by signal SIGSEGV", ""),
+        ("stops_early", "it ended without an error before it was done", ""),
+    ],
+)
+def test_process_that_fails_says_why(job, method: str, reason: str, logged: str):
+    its = job(method)
+    done = execute(its, limit=PATIENCE, alone=False)
+    assert (done["status"], done["reason"]) == ("failed", reason)
+    assert done == recorded(its)
+    assert set(done) == {"status", "reason", "process_s", "threads", "alone"}
+    assert logged in (its.place / "log.txt").read_text()
+
+
+def test_signals_have_names():
+    assert process._signal(signal.SIGKILL).startswith("ended by signal SIGKILL (by the system")
+    assert process._signal(signal.SIGABRT) == "ended by signal SIGABRT"
+    assert process._signal(40) == "ended by signal 40"
+
+
+def test_time_limit_ends_a_process_and_its_child(job, monkeypatch):
+    """The limit, whatever it is, is over when both are asleep."""
+    its, limits, wait = job("sleeps"), [], subprocess.Popen.wait
+
+    def over(process: subprocess.Popen, timeout: float | None = None) -> int:
+        if timeout is None:  # it has been killed
+            return wait(process, PATIENCE)
+        limits.append(timeout)
+        pids_of(its.place)
+        raise subprocess.TimeoutExpired(process.args, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", over)
+    done = execute(its, limit=4.5, alone=False)
+    assert limits == [4.5]
+    assert (done["status"], done["reason"]) == ("time limit", "stopped after 4.5 s")
+    assert set(done) == {"status", "reason", "process_s", "threads", "alone"}
+    assert done == recorded(its)
+    for pid in pids_of(its.place):
+        assert is_gone(pid)
+
+
+def test_seconds_of_a_process(job, monkeypatch):
+    """From its start to its end, by a clock that runs while it is waited for."""
+    clock, wait = SimpleNamespace(now=100.0), subprocess.Popen.wait
+
+    def waited(process: subprocess.Popen, timeout: float | None = None) -> int:
+        clock.now += 7 * (timeout is not None)
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", waited)
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+    assert execute(job("exits"), limit=PATIENCE, alone=True)["process_s"] == 7
+
+
+def test_files_of_an_earlier_run_are_not_taken_for_its_own(job):
+    its = job("inverse_at_first")
+    for has_inverse in (True, False):
+        assert execute(its, limit=PATIENCE, alone=False)["status"] == "ok"
+        assert (its.place / INVERSE_WARP).exists() == has_inverse
+        assert (its.place / WARP).exists()
+    assert (its.place.parent / "count.txt").exists(), "what is beside its folder stays"
+
+
+def test_modules_are_found_where_we_find_them(job, tmp_path: Path, monkeypatch):
+    """A user's file in the current folder, which is on the path as ''; other tools' Pythons
+    are left with their own."""
+    (tmp_path / "mine_alone.py").write_text(
+        "import methods\ndef run(run):\n    methods.tells(run)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    its = replace(job("tells"), method="mine_alone:run")
+    assert execute(its, limit=PATIENCE, alone=False)["status"] == "ok"
+    told = json.loads((its.place / "told.json").read_text())
+    assert told["python_path"] == os.environ.get("PYTHONPATH")

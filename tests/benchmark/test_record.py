@@ -1,0 +1,125 @@
+"""Records of benchmarks; rows of another thing under one name are refused."""
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import methods
+import nibabel as nib
+import numpy as np
+import pytest
+from benchmark_cohort import TERMS, Bench, both_ways, chosen
+
+from voxwarp.benchmark import record as record_module
+from voxwarp.benchmark import run as runner
+from voxwarp.benchmark.catalogue import METHODS
+from voxwarp.benchmark.entries import Entry, entries
+from voxwarp.benchmark.job import RECORD, Job
+from voxwarp.benchmark.methods import ours
+from voxwarp.benchmark.run import benchmark
+from voxwarp.data.pairs import read_pairs
+from voxwarp.data.structures import Table
+from voxwarp.errors import InputError
+from voxwarp.evaluation.protocol import Protocol
+from voxwarp.evaluation.record import BENCHMARK, write_record
+from voxwarp.networks.model import Model
+
+
+def test_rows_of_another_scan_or_version_are_refused(
+    here, bench: Bench, cohort, tmp_path: Path, monkeypatch
+):
+    """The name is the same, what it stands for is not: such rows must not be mixed."""
+    for path in cohort.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    pairs = read_pairs(tmp_path / "pairs.csv")
+    ab = [pair for pair in pairs if pair.key == ("a", "b")]
+    found = [Entry("plain", "affine")]
+    given = {"protocol": Protocol(Table(["s"], {2: 1})), "terms": TERMS, "out": tmp_path / "out"}
+    benchmark(ab, found, **given)
+    image = nib.load(tmp_path / "b.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), tmp_path / "b.nii.gz")
+    with pytest.raises(InputError, match=r"its rows of b were made with another image"):
+        benchmark(ab, found, **given)
+    assert len(benchmark(ab, found, **given, overwrite=True)) == 1
+
+    of_numpy = METHODS["affine"]._replace(package="numpy")
+    monkeypatch.setitem(METHODS, "affine", of_numpy)
+    benchmark(ab, [Entry("other", "affine")], **given)
+    monkeypatch.setattr(record_module, "version", lambda name: "99.1")
+    with pytest.raises(InputError, match=rf"package \(numpy {version('numpy')}; now numpy 99.1\)"):
+        benchmark(ab, [Entry("other", "affine")], **given)
+
+
+def test_rows_of_other_weights_are_refused(
+    bench: Bench, cohort, protocol, tiny_model: Path, tmp_path: Path, monkeypatch
+):
+    """A model that was trained further in its folder; and the record names what was used."""
+    folder, ran = tmp_path / "run", []
+    model = Model.load(tiny_model)
+    model.save(folder)
+
+    def canned(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
+        ran.append(job)
+        job.place.mkdir(parents=True, exist_ok=True)
+        job.save()
+        record = {"status": "failed", "reason": "no", "process_s": 1.0}
+        record |= {"threads": job.threads, "alone": alone}
+        write_record(job.place / RECORD, record)
+        return record
+
+    monkeypatch.setattr(runner, "execute", canned)
+    pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "terms": TERMS}
+    found, _ = entries([f"mine={folder}"])
+    benchmark(pairs, found, tmp_path / "out", **given)
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    record = json.loads((tmp_path / "out" / BENCHMARK).read_text())
+    assert record["methods"]["mine"]["weights_sha256"] == digest == ran[0].weights_sha256
+    assert record["methods"]["mine"]["weights"] == str(folder)
+
+    first = next(model.network.parameters())
+    first.data += 1e-3
+    model.save(folder)
+    with pytest.raises(InputError, match="its rows of mine were made with another weights"):
+        benchmark(pairs, found, tmp_path / "out", **given)
+    assert len(ran) == 1
+    benchmark(pairs, found, tmp_path / "out", **given, overwrite=True)
+    assert len(ran) == 2, "what the old weights did is not taken for the new ones'"
+
+
+def test_provenance(here, bench: Bench, cohort, protocol, tmp_path: Path):
+    benchmark(
+        both_ways(cohort),
+        [Entry("still", "affine"), Entry("mine", "methods:quick_shift")],
+        tmp_path / "out",
+        protocol=protocol,
+        terms=TERMS,
+    )
+    record = json.loads((tmp_path / "out" / BENCHMARK).read_text())
+    assert record["methods"] == {
+        "still": {"what": ours.affine.__doc__},
+        "mine": {"what": methods.quick_shift.__doc__},
+    }
+    assert record["protocol"]["labels"] == "nearest"
+    assert record["versions"]["numpy"] == version("numpy")
+    assert record["machine"]["cores"] == os.cpu_count()
+    for name in "ab":
+        for role, ending in (("image", ".nii.gz"), ("labels", "-labels.nii.gz")):
+            path = cohort.folder / f"{name}{ending}"
+            assert record["inputs"][name][role] == {
+                "path": str(path),
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
+
+
+def test_peers_are_named_with_their_versions():
+    pytest.importorskip("convexAdam")
+    told = record_module.provenance(
+        [], [Entry("convexadam", "convexadam"), Entry("affine", "affine")]
+    )
+    known = version("convexAdam")
+    assert told["versions"]["convexAdam"] == known
+    assert told["methods"]["convexadam"]["package"] == f"convexAdam {known}"
+    assert "package" not in told["methods"]["affine"]
