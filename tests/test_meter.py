@@ -1,4 +1,4 @@
-"""What stages take: seconds of sleeps, and memory that is held and given back."""
+"""What stages take: seconds by a clock of ours, and memory that is held and given back."""
 
 import mmap
 import resource
@@ -21,59 +21,131 @@ def fill(mb: int) -> np.ndarray:
     return array
 
 
-def nap(seconds: float) -> float:
-    """Sleep; how long it took, which on a busy machine is more."""
-    began = time.perf_counter()
-    time.sleep(seconds)
-    return time.perf_counter() - began
+class Clock:
+    """Stands in for ``time.perf_counter``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, seconds: float) -> None:
+        self.now += seconds
 
 
-def test_seconds_of_stages():
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time runs when the test says so."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock
+
+
+def test_seconds_of_stages(clock):
     """Each has its own; one that runs again adds up; what is between stages belongs to none."""
-    meter, began = Meter(), time.perf_counter()
+    meter = Meter()
+    clock.run(1)
     meter.start("a")
-    first = nap(0.05)
+    clock.run(2)
     meter.start("b")
-    second = nap(0.02)
+    clock.run(4)
     meter.stop()
-    between = nap(0.1)
+    clock.run(8)
     meter.start("a")
-    first += nap(0.05)
+    clock.run(16)
     meter.stop()
-    whole = time.perf_counter() - began
-    assert list(meter.seconds) == list(meter.memory_mb) == ["a", "b"]
-    assert meter.seconds["a"] >= first
-    assert meter.seconds["b"] >= second
-    assert sum(meter.seconds.values()) <= whole - between
+    assert list(meter.seconds.items()) == [("a", 18), ("b", 4)]
+    assert list(meter.memory_mb) == ["a", "b"]
 
 
-def test_a_block_is_a_stage():
-    meter, began = Meter(), time.perf_counter()
+def test_a_block_is_a_stage(clock):
+    meter = Meter()
     with meter.stage("a"):
-        inside = nap(0.02)
-    outside = nap(0.1)
+        clock.run(1)
+    clock.run(2)
     with meter.stage("b"):
         pass
-    outside += nap(0.02)
+    clock.run(4)
     meter.stop()  # nothing is running
-    assert inside <= meter.seconds["a"] <= time.perf_counter() - began - outside
-    assert 0 <= meter.seconds["b"] <= time.perf_counter() - began - outside - inside
+    assert meter.seconds == {"a": 1, "b": 0}
 
 
-def test_a_stage_that_fails_is_measured_too():
-    meter, began = Meter(), time.perf_counter()
+def test_a_stage_that_fails_is_measured_too(clock):
+    meter = Meter()
 
     def trouble() -> None:
         with meter.stage("a"):
-            nap(0.02)
+            clock.run(1)
             raise RuntimeError("trouble")
 
     with pytest.raises(RuntimeError, match="trouble"):
         trouble()
-    outside = nap(0.1)
+    clock.run(2)
     meter.stop()
-    assert 0.02 <= meter.seconds["a"] <= time.perf_counter() - began - outside
+    assert meter.seconds == {"a": 1}
     assert meter.memory_mb["a"] > 0
+
+
+def test_seconds_are_those_of_the_wall():
+    """By the real clock, which a sleep does not stop, and which only a stage's end reads."""
+    meter, began = Meter(memory=False), time.perf_counter()
+    with meter.stage("a"):
+        inner = time.perf_counter()
+        time.sleep(0.02)
+        inner = time.perf_counter() - inner
+    whole = time.perf_counter() - began
+    assert 0.02 <= inner <= meter.seconds["a"] <= whole
+
+
+def test_stages_are_announced_as_they_begin(clock):
+    """Before their work, whichever way they are begun; what ends them says nothing."""
+    told = []
+    meter = Meter(announce=lambda stage: told.append((stage, clock.now)))
+    with meter.stage("a"):
+        clock.run(1)
+        assert told == [("a", 1000)]
+    clock.run(1)
+    meter.start("b")
+    meter.start("a")
+    meter.stop()
+    assert told == [("a", 1000), ("b", 1002), ("a", 1002)]
+
+
+def test_a_stage_whose_announcement_fails_is_ended(clock):
+    """An announcement may be what ends a command, as an exception in the user's function."""
+
+    def interrupt(stage: str) -> None:
+        clock.run(1)
+        raise KeyboardInterrupt
+
+    meter = Meter(announce=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        meter.start("a")
+    meter.stop()
+    clock.run(2)
+    meter.stop()
+    assert meter.seconds == {"a": 1}
+
+
+def test_memory_is_left_alone(monkeypatch):
+    """Without ``memory`` nobody's peak is forgotten, and none is read."""
+    for name in ("peak_mb", "forget_peak"):
+        monkeypatch.setattr(meters, name, lambda name=name: pytest.fail(f"{name} was called"))
+    with (meter := Meter(memory=False)).stage("a"):
+        pass
+    assert (list(meter.seconds), meter.memory_mb) == (["a"], {})
+
+
+def test_seconds_for_records(clock):
+    """To a millisecond; those that go on adding up are not touched."""
+    meter = Meter(memory=False)
+    with meter.stage("a"):
+        clock.run(1 / 3)
+    with meter.stage("b"):
+        clock.run(0.0004)
+    assert meter.rounded() == {"a": 0.333, "b": 0}
+    assert meter.seconds["a"] == pytest.approx(1 / 3)
 
 
 def test_nothing_was_measured():
