@@ -14,10 +14,12 @@ from phantoms import (
     oblique_grid,
     smooth_field,
 )
+from scipy import ndimage
 
 from voxwarp.fields import field
 from voxwarp.measures.deformation import (
     inverse_error,
+    jacobian_determinant,
     jacobian_statistics,
     nondiffeomorphic_volume,
     target_registration_errors,
@@ -33,6 +35,17 @@ SHAPE = (12, 13, 14)
 
 def warp_of(u: torch.Tensor, grid: Grid) -> Warp:
     return Warp.from_voxels(u[0].float(), grid)
+
+
+def test_determinants_of_a_block_are_those_of_the_whole() -> None:
+    """In slabs, with neighbours beyond the block's edge and one-sided only at the grid's."""
+    grid, rng = Grid((48, 56, 52), np.diag([2.0, 2, 2, 1])), np.random.default_rng(5)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(3, *grid.shape)), (0, 3, 3, 3))
+    warp = Warp((80 * smooth).astype(np.float32), grid)
+    whole = field.jacobian_determinant(warp.in_voxels()[None])[0].numpy()
+    for box in (np.s_[0:48, 0:56, 0:52], np.s_[3:44, 0:20, 30:52], np.s_[5:6, 7:8, 9:10]):
+        part = jacobian_determinant(warp, box)
+        np.testing.assert_allclose(part, whole[box], rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_of_a_linear_warp_are_its_determinant() -> None:

@@ -182,7 +182,9 @@ def test_surface_distances_are_near_those_of_voxels_at_the_boundary(
 ) -> None:
     """By ITK's contours and distance maps: larger, by less than a voxel's longest side."""
     a, b = moved_labels(seed)
-    for value, ours in surface_distances(a, b, spacing, (4, 10, 11, 49)).items():
+    got = surface_distances(a, b, spacing, (4, 10, 11, 49))
+    assert len(got) == 4
+    for value, ours in got.items():
         contours = [sitk.LabelContour(as_itk((x == value) * 1, spacing)) for x in (a, b)]
         away = [
             np.abs(from_itk(sitk.SignedMaurerDistanceMap(c, False, False, True))) for c in contours
@@ -203,7 +205,9 @@ def test_surface_distances_are_near_those_of_monai(
 ) -> None:
     """Which are the same as ITK's above: larger, by less than a voxel's longest side."""
     a, b = moved_labels(0)
-    for value, ours in surface_distances(a, b, spacing, (4, 10, 11, 49)).items():
+    got = surface_distances(a, b, spacing, (4, 10, 11, 49))
+    assert len(got) == 4
+    for value, ours in got.items():
         masks = [torch.from_numpy(x == value)[None, None] for x in (a, b)]
         options = {"include_background": True, "spacing": spacing}
         robust = float(monai.compute_hausdorff_distance(*masks, percentile=95, **options))

@@ -1,8 +1,8 @@
-"""Bounding boxes against masks of two voxels."""
+"""Blocks of an array against masks of two voxels."""
 
 import numpy as np
 
-from voxwarp.space.region import bounding_box
+from voxwarp.space.region import bounding_box, start_and_shape
 
 SHAPE = (12, 13, 14)
 
@@ -14,3 +14,4 @@ def test_the_bounding_box_holds_the_mask_and_its_margin_and_no_more() -> None:
     assert bounding_box(mask, margin=2) == (slice(1, 9), slice(3, 8), slice(0, 12))
     everything = (slice(0, 10), slice(0, 11), slice(0, 12))
     assert bounding_box(np.zeros_like(mask)) == everything
+    assert start_and_shape(bounding_box(mask)) == ([2, 4, 1], [6, 3, 11])
