@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 import nibabel as nib
 import numpy as np
 import pytest
-from browser import Browser, chromium
+from browser import PATIENCE, Browser, chromium
 from PIL import Image
 from webpages import HOSTILE, Parsed
 
 from voxwarp.errors import InputError
+from voxwarp.layout import METRICS, REPORT, WARPED, WARPED_LABELS
 from voxwarp.review import viewer as module
 from voxwarp.review.viewer import Layer, Viewer, layers, niivue, view
 
@@ -62,7 +63,7 @@ def running(folder) -> Iterator[Viewer]:
     thread.start()
     yield viewer
     viewer.close()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -70,7 +71,8 @@ def ask(
     viewer: Viewer, path: str, method: str = "GET", **headers: str
 ) -> tuple[int, bytes, http.client.HTTPMessage]:
     """The answer to a request whose path goes out as it stands here."""
-    connection = http.client.HTTPConnection("127.0.0.1", viewer.server.server_port, timeout=20)
+    port = viewer.server.server_port
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.putrequest(method, path, skip_host="Host" in headers)
         for name, value in headers.items():
@@ -142,14 +144,15 @@ def test_it_only_reads(running, method):
 
 def test_other_machines_cannot_ask(running):
     assert running.server.server_address[0] == "127.0.0.1"
-    try:
-        own = socket.gethostbyname(socket.gethostname())
-    except OSError:
-        pytest.skip("this machine does not know its own address")
-    if own.startswith("127."):
-        pytest.skip("this machine has no other address")
-    with pytest.raises(OSError, match=r"refused|timed out"):
-        socket.create_connection((own, running.server.server_port), timeout=2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        try:
+            towards.connect(("192.0.2.1", 9))  # of no machine; nothing is sent
+        except OSError:
+            pytest.skip("this machine has no other address")
+        own = towards.getsockname()[0]
+    assert not own.startswith("127.")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((own, running.server.server_port), timeout=PATIENCE)
 
 
 def test_tokens_differ_and_are_long(folder):
@@ -165,13 +168,13 @@ def test_tokens_differ_and_are_long(folder):
 
 def test_layers_are_the_scans(folder):
     """Fixed, moved and both label maps, on their grids; labels numbered from 1, and told."""
-    record = json.loads((folder / "metrics.json").read_text())
+    record = json.loads((folder / METRICS).read_text())
     found = layers(folder)
     assert [layer.name for layer in found] == ["fixed", "moved", "moved labels", "fixed labels"]
     files = [
         Path(record["inputs"]["fixed"]["path"]),
-        folder / "Warped.nii.gz",
-        folder / "WarpedLabels.nii.gz",
+        folder / WARPED,
+        folder / WARPED_LABELS,
         Path(record["inputs"]["fixed_labels"]["path"]),
     ]
     for layer, path in zip(found, files, strict=True):
@@ -212,7 +215,7 @@ def test_what_follows_a_request_is_none(running):
     path, port = urlsplit(running.url).path, running.server.server_port
     inner = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
     request = f"GET /x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(inner)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         connection.sendall((request + inner).encode())
         answer = b""
         with suppress(ConnectionResetError):
@@ -231,16 +234,20 @@ def test_browsers_may_hang_up(running, capfd):
             linger = struct.pack("ii", 1, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     assert ask(running, path)[0] == 200
-    assert "Traceback" not in capfd.readouterr().err
+    for thread in threading.enumerate():  # what they have to complain of they say at their end
+        if "process_request_thread" in thread.name:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    assert capfd.readouterr().err == ""
 
 
 def copied(folder: Path, to: Path, **inputs: object) -> Path:
     """A result that says other things of its inputs."""
     to.mkdir()
-    record = json.loads((folder / "metrics.json").read_text())
+    record = json.loads((folder / METRICS).read_text())
     record["inputs"] |= inputs
-    (to / "metrics.json").write_text(json.dumps(record))
-    (to / "Warped.nii.gz").write_bytes((folder / "Warped.nii.gz").read_bytes())
+    (to / METRICS).write_text(json.dumps(record))
+    (to / WARPED).write_bytes((folder / WARPED).read_bytes())
     return to
 
 
@@ -271,8 +278,8 @@ def test_a_record_cannot_make_it_show_other_files(folder, tmp_path, refuses):
 def test_warnings_come_first(folder, tmp_path):
     needs_niivue()
     out = copied(folder, tmp_path / "out")
-    record = json.loads((out / "metrics.json").read_text())
-    (out / "metrics.json").write_text(json.dumps(record | {"warnings": [HOSTILE]}))
+    record = json.loads((out / METRICS).read_text())
+    (out / METRICS).write_text(json.dumps(record | {"warnings": [HOSTILE]}))
     viewer = view(out)
     viewer.server.server_close()
     words = Parsed(viewer._page().decode()).words
@@ -280,7 +287,7 @@ def test_warnings_come_first(folder, tmp_path):
 
 
 def test_the_fixed_scan_may_have_moved(folder, tmp_path):
-    record = json.loads((folder / "metrics.json").read_text())
+    record = json.loads((folder / METRICS).read_text())
     elsewhere = tmp_path / "elsewhere.nii.gz"
     elsewhere.write_bytes(Path(record["inputs"]["fixed"]["path"]).read_bytes())
     out = copied(folder, tmp_path / "out", fixed={"path": "/gone", "sha256": "0"})
@@ -298,7 +305,7 @@ def test_what_cannot_be_viewed(tmp_path, refuses):
         layers(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "metrics.json" in refuses("view", tmp_path / "empty", "--no-browser")
-    (tmp_path / "empty" / "metrics.json").write_text("{")
+    (tmp_path / "empty" / METRICS).write_text("{")
     assert "not a record" in refuses("view", tmp_path / "empty", "--no-browser")
 
 
@@ -348,16 +355,16 @@ def test_as_a_command(folder):
         assert process.stdout is not None
         url = urlsplit(process.stdout.readline().strip())
         assert url.hostname == "127.0.0.1"
-        connection = http.client.HTTPConnection("127.0.0.1", url.port or 0, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", url.port or 0, timeout=PATIENCE)
         connection.request("GET", url.path)
         assert connection.getresponse().status == 200
         connection.close()
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=20)
+        _, complaints = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 0
-    assert "Traceback" not in complaints
+    assert len(complaints.splitlines()) == 1  # that it ends
 
 
 # In the browser
@@ -408,7 +415,7 @@ def test_sliders_change_the_picture(opened, layer):
         slide(opened, other, 1 if other == 0 else 0)
     before = drawn(opened)
     slide(opened, layer, 0 if layer == 0 else 1)
-    opened.wait(lambda: np.abs(drawn(opened) - before).mean() > 1, seconds=10)
+    opened.wait(lambda: np.abs(drawn(opened) - before).mean() > 1)
     assert opened.complaints() == []
 
 
@@ -416,7 +423,7 @@ def test_colours_of_labels_and_none_of_the_background(opened):
     slide(opened, 1, 0)
     grey = drawn(opened)
     slide(opened, 2, 1)
-    opened.wait(lambda: np.abs(drawn(opened) - grey).mean() > 1, seconds=10)
+    opened.wait(lambda: np.abs(drawn(opened) - grey).mean() > 1)
     coloured = drawn(opened)
     corner = np.s_[:30, :30]
     assert np.abs(coloured[corner] - grey[corner]).max() < 10
@@ -430,23 +437,23 @@ def test_views_keys_and_clicks(opened):
     before = drawn(opened)
     for name in ("axial", "coronal", "sagittal", "render", "multi"):
         opened.find(f'#view option[value="{name}"]').click()
-        opened.wait(lambda before=before: np.abs(drawn(opened) - before).mean() > 0.5, seconds=10)
+        opened.wait(lambda before=before: np.abs(drawn(opened) - before).mean() > 0.5)
         before = drawn(opened)
     slider = opened.find('input[data-layer="1"]')
     opened.run("document.getElementById('canvas').focus()")
     for value in ("1", "0", "1"):  # one scan or the other, no blend
         opened.press("f")
         assert slider.get_attribute("value") == value
-    opened.wait(lambda: np.abs(drawn(opened) - before).mean() > 0.5, seconds=10)
+    opened.wait(lambda: np.abs(drawn(opened) - before).mean() > 0.5)
     for key in (Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.PAGE_DOWN):
         told = opened.find("#where").text
         opened.press(key)
-        opened.wait(lambda told=told: opened.find("#where").text != told, seconds=10)
+        opened.wait(lambda told=told: opened.find("#where").text != told)
     told = opened.find("#where").text
     ActionChains(opened.driver).move_to_element_with_offset(
         opened.find("#canvas"), -420, 30
     ).click().perform()
-    opened.wait(lambda: opened.find("#where").text != told, seconds=10)
+    opened.wait(lambda: opened.find("#where").text != told)
     assert opened.complaints() == []
 
 
@@ -454,7 +461,7 @@ def test_another_ones_report_sees_nothing(folder, tmp_path, browser):
     """A report is a file of anybody's: its scripts do not run."""
     needs_niivue()
     out = copied(folder, tmp_path / "out")
-    (out / "report.html").write_text("<title>quiet</title><script>document.title='in'</script>")
+    (out / REPORT).write_text("<title>quiet</title><script>document.title='in'</script>")
     viewer = view(out)
     thread = threading.Thread(target=viewer.serve)
     thread.start()
@@ -462,19 +469,19 @@ def test_another_ones_report_sees_nothing(folder, tmp_path, browser):
         browser.open(viewer.url + "report.html")
         assert browser.driver.title == "quiet"
         assert "Content Security Policy" in str(browser.complaints())
-        (out / "report.html").write_bytes((folder / "report.html").read_bytes())
+        (out / REPORT).write_bytes((folder / REPORT).read_bytes())
         browser.open(viewer.url + "report.html")
         assert browser.find("#flicker").is_displayed()  # ours runs its own
         assert browser.complaints() == []
     finally:
         viewer.close()
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 def test_a_narrow_window(opened):
     opened.width(400)
     assert opened.run("return document.documentElement.scrollWidth") <= 400
-    opened.wait(lambda: drawn(opened).std() > 5, seconds=10)
+    opened.wait(lambda: drawn(opened).std() > 5)
 
 
 def test_hostile_names_are_words(folder, tmp_path, browser):
@@ -492,4 +499,4 @@ def test_hostile_names_are_words(folder, tmp_path, browser):
         assert browser.complaints() == []
     finally:
         viewer.close()
-        thread.join(10)
+        thread.join(PATIENCE)

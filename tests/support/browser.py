@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+PATIENCE = 60.0  # seconds: far more than anything takes; a test that waits so long has failed
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"),
@@ -23,9 +24,11 @@ class Browser:
 
     def __init__(self, driver: Any):
         self.driver = driver
+        self._said: list[str] = []
 
     def open(self, url: str) -> None:
         self.driver.get_log("browser")
+        self._said = []
         self.driver.get(url)
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -61,14 +64,15 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Of the console, since the page was opened: errors, warnings, refused contents."""
-        found = self.driver.get_log("browser")
+        found = self.driver.get_log("browser")  # Chromium forgets what was asked for
         # Swiftshader's remark that reading pixels is slow is about the test itself.
-        return [json.dumps(e) for e in found if "GPU stall" not in e["message"]]
+        self._said += [json.dumps(e) for e in found if "GPU stall" not in e["message"]]
+        return list(self._said)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-        until = time.monotonic() + seconds
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        until = time.monotonic() + PATIENCE
         while not (value := condition()):
-            assert time.monotonic() < until, f"not so after {seconds} s: {self.complaints()}"
+            assert time.monotonic() < until, f"it never came: {self.complaints()}"
             time.sleep(0.05)
         return value
 
