@@ -2,15 +2,14 @@
 
 import csv
 import errno
-import gzip
 import hashlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from bad_files import BAD_SCANS
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
@@ -721,99 +721,18 @@ def test_single_file_of_an_earlier_run_is_enough_to_refuse(refuses, command, tmp
 # Bad input
 
 
-def raw(image: nib.Nifti1Image) -> bytearray:
-    return bytearray(image.to_bytes())
-
-
-def with_pixdim(image: nib.Nifti1Image, axis: int, value: float) -> bytes:
-    """The file with another stored spacing; nibabel itself would not write it."""
-    payload = raw(image)
-    at = 76 + 4 * (axis + 1)
-    payload[at : at + 4] = np.float32(value).tobytes()
-    return bytes(payload)
-
-
-def with_srow(image: nib.Nifti1Image, matrix: np.ndarray) -> bytes:
-    """The file with another sform matrix, and no qform."""
-    payload = raw(image)
-    payload[252:254] = np.int16(0).tobytes()
-    payload[254:256] = np.int16(1).tobytes()
-    payload[280:328] = np.asarray(matrix, np.float32)[:3].tobytes()
-    return bytes(payload)
-
-
-def zipped(image: nib.Nifti1Image) -> bytes:
-    return gzip.compress(image.to_bytes(), mtime=0)
-
-
-def spoiled(image: nib.Nifti1Image, value: float) -> bytes:
-    data = np.asarray(image.dataobj).astype(np.float32)
-    data[tuple(n // 2 for n in data.shape)] = value
-    return nib.Nifti1Image(data, image.affine).to_bytes()
-
-
-def of(data: np.ndarray) -> bytes:
-    return nib.Nifti1Image(data, np.eye(4)).to_bytes()
-
-
-RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-SHAPE = (12, 13, 14)
-NOISE = np.random.default_rng(0)
-
-# Name of the file, the bytes made of a good scan, and what the message must say of it.
-BAD_SCANS: dict[str, tuple[str, Callable[[nib.Nifti1Image], bytes], str]] = {
-    "text": ("notes.txt", lambda _: b"not an image", "not an image"),
-    "text named as an image": ("bad.nii.gz", lambda _: b"not an image", "not an image"),
-    "noise": ("bad.nii", lambda _: NOISE.bytes(5000), "not an image"),
-    "empty file": ("bad.nii.gz", lambda _: b"", "not an image"),
-    "header only": ("bad.nii", lambda i: bytes(raw(i)[:352]), "damaged|cut off"),
-    "half a header": ("bad.nii", lambda i: bytes(raw(i)[:200]), "not an image"),
-    "truncated": ("bad.nii", lambda i: bytes(raw(i)[:9000]), "damaged|cut off"),
-    "truncated gzip": ("bad.nii.gz", lambda i: zipped(i)[:9000], "damaged|cut off"),
-    "gzip cut in the header": ("bad.nii.gz", lambda i: zipped(i)[:40], "not an image"),
-    "damaged gzip": (
-        "bad.nii.gz",
-        lambda i: zipped(i)[:6000] + bytes(200) + zipped(i)[6200:],
-        "damaged|cut off",
-    ),
-    "2-D": ("bad.nii", lambda _: of(NOISE.normal(size=(20, 30)).astype("f4")), "3-D"),
-    "one slice": ("bad.nii", lambda _: of(NOISE.normal(size=(20, 30, 1)).astype("f4")), "3-D"),
-    "4-D": ("bad.nii", lambda _: of(NOISE.normal(size=(*SHAPE, 5)).astype("f4")), "3-D"),
-    "field": ("bad.nii", lambda _: of(NOISE.normal(size=(*SHAPE, 1, 3)).astype("f4")), "3-D"),
-    "all zero": ("bad.nii", lambda _: of(np.zeros(SHAPE, np.int16)), "zero"),
-    "constant": ("bad.nii", lambda _: of(np.full(SHAPE, 7, np.int16)), "constant"),
-    "NaN": ("bad.nii", lambda i: spoiled(i, np.nan), "NaN"),
-    "infinite": ("bad.nii", lambda i: spoiled(i, np.inf), "infinite"),
-    "minus infinite": ("bad.nii", lambda i: spoiled(i, -np.inf), "infinite"),
-    "colours": ("bad.nii", lambda _: of(np.ones(SHAPE, RGB)), "numbers"),
-    "complex": ("bad.nii", lambda _: of(NOISE.normal(size=SHAPE).astype("c8")), "numbers"),
-    "zero spacing": ("bad.nii", lambda i: with_pixdim(i, 1, 0), "spacing"),
-    "negative spacing": ("bad.nii", lambda i: with_pixdim(i, 2, -4), "spacing"),
-    "NaN spacing": ("bad.nii", lambda i: with_pixdim(i, 0, np.nan), "spacing"),
-    "singular affine": ("bad.nii", lambda i: with_srow(i, np.zeros((4, 4))), "geometry|affine"),
-    "flat affine": (
-        "bad.nii",
-        lambda i: with_srow(i, [[4, 0, 4, 0], [0, 4, 0, 0], [4, 0, 4, 0]]),
-        "geometry|affine",
-    ),
-    "NaN affine": ("bad.nii", lambda i: with_srow(i, np.full((4, 4), np.nan)), "geometry|affine"),
-}
-
-
 @pytest.mark.parametrize("role", ["moving", "fixed"])
 @pytest.mark.parametrize("kind", BAD_SCANS)
 def test_bad_scan(refuses, scans, tiny_model, tmp_path, kind: str, role: str):
-    name, make, said = BAD_SCANS[kind]
-    path = tmp_path / name
-    path.write_bytes(make(nib.load(scans.moving)))
+    write, said = BAD_SCANS[kind]
+    path = write(tmp_path, nib.load(scans.moving))
     pair = {"moving": scans.moving, "fixed": scans.fixed, role: path}
     line = refuses(
         *("register", pair["moving"], pair["fixed"], "--no-affine"),
         *("--model", tiny_model, "-o", tmp_path / "out"),
     )
-    assert str(path) in line
-    assert role in line
-    assert any(words in line for words in said.split("|")), line
+    assert f"{role} image {path}: " in line
+    assert re.search(said, line)
 
 
 @pytest.mark.parametrize("role", ["moving", "fixed"])

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import logging
 import os
 import struct
 import time
@@ -11,11 +12,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from bad_files import BAD_SCANS, INTER, PIXDIM, SLOPE, patched, values_of
 from phantoms import blobs, homogeneous, indices, label_map, oblique_affine, oblique_grid
 from scipy.ndimage import gaussian_filter
 
 from voxwarp.errors import InputError
-from voxwarp.files import write_bytes
 from voxwarp.space.grid import Grid
 from voxwarp.space.volume import (
     Volume,
@@ -28,9 +29,6 @@ from voxwarp.space.volume import (
 
 SHAPE = (7, 8, 9)
 
-# Offsets in the NIfTI-1 header.
-PIXDIM, SLOPE, INTER, SFORM_CODE, SROW = 76, 112, 116, 254, 280
-
 
 def scan(dtype: type = np.int16, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
     values = np.random.default_rng(seed).uniform(0, 120, shape)
@@ -39,15 +37,6 @@ def scan(dtype: type = np.int16, shape: tuple[int, ...] = SHAPE, seed: int = 0) 
 
 def saved(path: Path, image: nib.spatialimages.SpatialImage) -> Path:
     nib.save(image, path)
-    return path
-
-
-def patched(path: Path, *patches: tuple[int, str, tuple[float, ...]]) -> Path:
-    """``path`` with values packed over the bytes at the given offsets."""
-    raw = bytearray(path.read_bytes())
-    for offset, code, values in patches:
-        struct.pack_into(code, raw, offset, *values)
-    path.write_bytes(raw)
     return path
 
 
@@ -158,124 +147,63 @@ def test_a_series_keeps_its_frames_and_their_spacing(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------- what is refused
 
 
-def _missing(folder: Path) -> Path:
-    return folder / "scan.nii.gz"
+@pytest.fixture(params=[np.int16, np.float32])
+def good(request: pytest.FixtureRequest) -> nib.Nifti1Image:
+    """An oblique scan of noise, which gzip does not make small."""
+    return nib.Nifti1Image(scan(request.param, (24, 25, 26)), oblique_affine(1))
 
 
-def _folder(folder: Path) -> Path:
-    (folder / "scan.nii.gz").mkdir()
-    return folder / "scan.nii.gz"
-
-
-def _text(folder: Path) -> Path:
-    (folder / "scan.nii.gz").write_text("subject,age\n1,30\n")
-    return folder / "scan.nii.gz"
-
-
-def _text_of_an_unknown_ending(folder: Path) -> Path:
-    (folder / "scan.docx").write_text("subject,age\n1,30\n")
-    return folder / "scan.docx"
-
-
-def _empty_file(folder: Path) -> Path:
-    (folder / "scan.nii").write_bytes(b"")
-    return folder / "scan.nii"
-
-
-def _cut(name: str, keep: float) -> Callable[[Path], Path]:
-    def build(folder: Path) -> Path:
-        data = np.random.default_rng(0).integers(0, 4000, (24, 24, 24)).astype(np.int16)
-        path = saved(folder / name, nib.Nifti1Image(data, np.eye(4)))
-        raw = path.read_bytes()
-        path.write_bytes(raw[: int(keep * len(raw))])
-        return path
-
-    return build
-
-
-def _cut_mgz(folder: Path) -> Path:
-    path = saved(folder / "scan.mgz", nib.MGHImage(scan(np.float32, (24, 24, 24)), np.eye(4)))
-    path.write_bytes(path.read_bytes()[:2000])
-    return path
-
-
-def _array(data: np.ndarray) -> Callable[[Path], Path]:
-    return lambda folder: saved(folder / "scan.nii.gz", nib.Nifti1Image(data, np.eye(4)))
-
-
-def _with(value: float) -> np.ndarray:
-    data = scan(np.float32)
-    data[2, 3, 4] = value
-    return data
-
-
-def _header(*patches: tuple[int, str, tuple[float, ...]]) -> Callable[[Path], Path]:
-    def build(folder: Path) -> Path:
-        image = nib.Nifti1Image(scan(), oblique_affine(1))
-        return patched(saved(folder / "scan.nii", image), *patches)
-
-    return build
-
-
-def _pair_of_zero_spacing(folder: Path) -> Path:
-    path = saved(folder / "scan.img", nib.Nifti1Pair(scan(), oblique_affine(1)))
-    patched(folder / "scan.hdr", (PIXDIM + 8, "<f", (0.0,)))
-    return path
-
-
-_RGB = np.zeros(SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
-_RGB["R"] = scan(np.uint8)
-
-BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "missing file": (_missing, "no such file"),
-    "folder": (_folder, "folder"),
-    "text": (_text, "not an image"),
-    "text, unknown ending": (_text_of_an_unknown_ending, "not an image"),
-    "empty file": (_empty_file, "not an image"),
-    "gzip cut in the header": (_cut("scan.nii.gz", 0.005), "not an image|damaged"),
-    "gzip cut in the data": (_cut("scan.nii.gz", 0.5), "damaged"),
-    "gzip cut near its end": (_cut("scan.nii.gz", 0.99), "damaged"),
-    "nii cut in the header": (_cut("scan.nii", 0.005), "not an image"),
-    "nii cut in the data": (_cut("scan.nii", 0.5), "damaged"),
-    "mgz cut": (_cut_mgz, "not an image|damaged"),
-    "2-D": (_array(scan(shape=(7, 8))), "3-D"),
-    "one slice": (_array(scan(shape=(7, 8, 1))), "3-D"),
-    "4-D": (_array(scan(shape=(*SHAPE, 3))), "series of shape 7×8×9×3"),
-    "5-D": (_array(scan(shape=(*SHAPE, 1, 3))), "3-D"),
-    "all zero": (_array(np.zeros(SHAPE, np.int16)), "all zero"),
-    "constant": (_array(np.full(SHAPE, 7, np.int16)), "constant"),
-    "NaN": (_array(_with(np.nan)), "1 voxels are NaN"),
-    "inf": (_array(_with(np.inf)), "1 voxels are NaN or infinite"),
-    "zero pixdim": (_header((PIXDIM + 8, "<f", (0.0,))), "spacing must be positive"),
-    "negative pixdim": (_header((PIXDIM + 4, "<f", (-1.5,))), "spacing must be positive"),
-    "NaN pixdim": (_header((PIXDIM + 12, "<f", (float("nan"),))), "spacing must be positive"),
-    "zero pixdim of a pair": (_pair_of_zero_spacing, "spacing must be positive"),
-    "singular affine": (_header((SROW, "<12f", (1, 2, 3, 4) * 3)), "geometry"),
-    "zero affine": (_header((SROW, "<12f", (0,) * 12)), "geometry"),
-    "NaN in the affine": (_header((SROW + 4, "<f", (float("nan"),))), "geometry"),
-    "RGB": (_array(_RGB), "numbers are wanted"),
-    "complex": (_array(scan(np.complex64)), "numbers are wanted"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", BAD_SCANS)
 def test_what_is_no_scan_is_refused_in_one_sentence_that_names_the_file(
-    tmp_path: Path, case: str
+    tmp_path: Path, good: nib.Nifti1Image, case: str
 ) -> None:
-    build, reason = BAD[case]
-    path = build(tmp_path)
+    write, reason = BAD_SCANS[case]
+    path = write(tmp_path, good)
     with pytest.raises(InputError, match=reason) as error:
         read_volume(path, "moving image")
-    assert "moving image" in one_sentence(error, str(path))
+    assert one_sentence(error, str(path)).startswith(f"moving image {path}: ")
 
 
-def test_the_files_that_are_refused_are_good_but_for_the_one_thing(tmp_path: Path) -> None:
+def test_the_files_that_are_refused_are_good_but_for_the_one_thing(
+    tmp_path: Path, good: nib.Nifti1Image
+) -> None:
     """So that a refusal is not for a mistake in building them."""
-    read_volume(_array(scan())(tmp_path))
-    read_volume(_header()(tmp_path))
-    read_volume(_cut("scan.nii", 1)(tmp_path))
-    read_volume(_cut("scan.nii.gz", 1)(tmp_path))
-    read_volume(saved(tmp_path / "pair.img", nib.Nifti1Pair(scan(), np.eye(4))))
+    for name, kind in (
+        *(("a.nii", nib.Nifti1Image), ("a.nii.gz", nib.Nifti1Image), ("a.img", nib.Nifti1Pair)),
+        ("a.mgz", nib.MGHImage),
+    ):
+        data = values_of(good).astype(np.float32)
+        read = read_volume(saved(tmp_path / name, kind(data, good.affine)))
+        np.testing.assert_array_equal(read.data, data)
+    data = good.get_fdata(dtype=np.float32)
+    same = patched(saved(tmp_path / "b.nii", good), (PIXDIM + 8, "<f", (good.header["pixdim"][2],)))
+    np.testing.assert_array_equal(read_volume(same).data, data)
+
+
+# ----------------------------------------------------------------------- what nibabel repairs
+
+
+def test_what_nibabel_repairs_is_in_the_log_and_nowhere_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "scan.nii", nib.Nifti1Image(scan(), oblique_affine(1)))
+    caplog.set_level("INFO")
+    read_volume(path)
+    assert caplog.messages == []
+    read_volume(patched(path, (PIXDIM, "<f", (7.0,))), "moving image")
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"moving image {path}: nibabel found: ")
+    assert "qfac" in caplog.messages[0]
+    assert caplog.records[0].name == "voxwarp.space.volume"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nibabels_own_log_is_as_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("nibabel.global")
+    before = logger.level, list(logger.filters)
+    with pytest.raises(InputError):
+        read_volume(BAD_SCANS["noise"][0](tmp_path, None))
+    assert (logger.level, list(logger.filters)) == before
 
 
 # ------------------------------------------------------------------------------------- labels
@@ -573,36 +501,6 @@ def test_a_write_that_fails_leaves_what_was_there(
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == (
         {"out.nii.gz": b"the one before"} if there else {}
     )
-
-
-def test_an_interrupted_write_leaves_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_bytes(tmp_path / "metrics.json", b"{}")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_is_replaced_only_by_a_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the moment of the renaming the old file is there and the new one is complete."""
-    path, seen, replace = tmp_path / "out.bin", [], os.replace
-    path.write_bytes(b"old")
-
-    def watched(part: os.PathLike[str], target: os.PathLike[str]) -> None:
-        seen.append((Path(part).read_bytes(), Path(target).read_bytes()))
-        replace(part, target)
-
-    monkeypatch.setattr(os, "replace", watched)
-    write_bytes(path, b"new" * 10000)
-    assert seen == [(b"new" * 10000, b"old")]
-    assert path.read_bytes() == b"new" * 10000
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_data_must_have_the_shape_of_the_grid() -> None:
