@@ -1,6 +1,7 @@
 """Files that are there are whole: written under another name, then renamed, or not at all."""
 
 import hashlib
+import logging
 import os
 import tempfile
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 def write_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
@@ -30,11 +33,18 @@ def write_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]
                     os.fsync(stream.fileno())
                 os.replace(part, path)
             except BaseException:
-                with suppress(OSError):
-                    part.unlink(missing_ok=True)
+                _discard(part)
                 raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _discard(part: Path) -> None:
+    """Remove what was begun; where that fails, what went wrong before is still what to tell."""
+    try:
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        _log.info("%s is left behind: %s", part, error.strerror or error)
 
 
 def write_bytes(path: str | os.PathLike[str], payload: bytes) -> None:
@@ -78,8 +88,9 @@ def publish(stage: Path, folder: Path, names: Sequence[str]) -> list[Path]:
         if (stage / name).exists():
             os.replace(stage / name, folder / name)
             written.append(folder / name)
-        else:
+        elif os.path.lexists(folder / name):
             (folder / name).unlink(missing_ok=True)
+            _log.info("%s of an earlier run is removed: this one has none", folder / name)
     return written
 
 

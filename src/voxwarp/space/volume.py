@@ -3,6 +3,7 @@
 import gzip
 import logging
 import os
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 from ..errors import InputError
 from ..files import check_readable, write_file
 from .grid import Grid, canonical_axes
+
+_log = logging.getLogger(__name__)
 
 _NEIGHBOURS = slice(None, -1), slice(1, None)
 
@@ -273,7 +276,7 @@ def _open(source: Source, what: str) -> FileBasedImage:
         raise InputError(f"{what} {path}: this is a folder, an image file is wanted")
     try:
         _check_gzip(path, what)
-        with _quiet_nibabel():
+        with _nibabels_repairs(f"{what} {path}"):
             image = nib.load(path)
             _check_stored_spacing(image, what, path)
     except InputError:
@@ -301,15 +304,21 @@ def _check_gzip(path: Path, what: str) -> None:
 
 
 @contextmanager
-def _quiet_nibabel() -> Iterator[None]:
-    """Keep nibabel from logging repairs of headers that are refused here in a sentence."""
-    logger = logging.getLogger("nibabel.global")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _nibabels_repairs(which: str) -> Iterator[None]:
+    """What nibabel repairs in a header it tells our log: what matters is refused in a sentence."""
+    logger, ours = logging.getLogger("nibabel.global"), threading.get_ident()
+
+    def retold(record: logging.LogRecord) -> bool:
+        if record.thread != ours:
+            return True
+        _log.info("%s: nibabel found: %s", which, record.getMessage())
+        return False
+
+    logger.addFilter(retold)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(retold)
 
 
 def _check_stored_spacing(image: FileBasedImage, what: str, path: Path) -> None:
