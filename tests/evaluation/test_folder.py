@@ -67,15 +67,16 @@ def test_another_process_is_at_work(tmp_path, killed):
     assert not (tmp_path / LOCK).exists()
 
 
-def test_a_file_system_without_locks(tmp_path, monkeypatch):
-    """Some network drives have none: then nobody is kept out."""
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    """Some network drives have none: then nobody is kept out, and the log says so."""
 
     def none(lock: object) -> None:
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("filelock.FileLock.acquire", none)
-    with alone_in(tmp_path), alone_in(tmp_path):
+    with caplog.at_level("INFO"), alone_in(tmp_path), alone_in(tmp_path):
         pass
+    assert caplog.text.count(f"{tmp_path} cannot be locked ([Errno 37] No locks available)") == 2
     assert [*tmp_path.iterdir()] == []
 
 

@@ -1,6 +1,7 @@
 """Methods side by side: each on every pair, one at a time, in a process of its own."""
 
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ from .entries import Entry, names_a_file
 from .job import JOB, RECORD, Job
 from .process import execute, remove_images
 from .record import joined, provenance
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ def _run(job: Job, terms: Terms, retry: bool) -> Done:
         whole = record.get("status") == "ok" and (job.place / WARP).exists()
         failed = record.get("status", "ok") != "ok" and not retry
         if (whole or failed) and _is_of(job):
+            _log.info("%s: what an earlier run left is taken", job.place)
             return Done(job, record)
     return Done(job, execute(job, limit=terms.limit, alone=terms.alone))
 
@@ -203,6 +207,7 @@ def _measured(
             back = _there(runs.get(pair.swapped_key))
             return measure(read_case(pair), _found(job), protocol, back)
         except Exception as error:  # a file that a method left half-written, say
+            _log.info("%s: what is there cannot be scored", job.place, exc_info=True)
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             words = f"{kind}{error}".replace(f"{job.place}{os.sep}", "")
             record |= {"status": "failed", "reason": words}

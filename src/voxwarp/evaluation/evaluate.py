@@ -1,5 +1,6 @@
 """A model on every pair of a list: rows of numbers, and a record of where they come from."""
 
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from .rows import REFINE, Row
 from .scoring import Found, measure
 from .sheet import Sheet, failure
 from .summary import line
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -156,6 +159,7 @@ def _scored(
         swapped = other.transform if isinstance(other, Registration) else None
         return measure(case, found, protocol, swapped)
     except Exception as error:  # of labels or landmarks, say
+        _log.info("%s -> %s cannot be scored", *pair.key, exc_info=True)
         return failure(pair, "failed", _reason(error), protocol.labels), []
 
 
@@ -169,6 +173,7 @@ def _registered(pair: Pair, options: dict[str, Any]) -> tuple[Registration | str
     try:
         return register(pair.moving.path, pair.fixed.path, progress=meter.start, **options), meter
     except Exception as error:  # one pair's trouble is not the others'
+        _log.info("%s -> %s failed", *pair.key, exc_info=True)
         return _reason(error), meter
     finally:
         meter.stop()

@@ -1,5 +1,6 @@
 """A folder of results: one command at a time in it, and rows of one kind."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from .rows import PAIRS, STRUCTURES
 from .sheet import Sheet
 
 LOCK = ".lock"
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -30,8 +33,8 @@ def alone_in(out: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(f"output {out}: another command is at work in it") from error
-    except (OSError, NotImplementedError):  # a file system without locks
-        pass
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        _log.info("%s cannot be locked (%s): a second command would not be noticed", out, error)
     try:
         yield
     finally:
