@@ -71,17 +71,17 @@ def test_after_applies_the_argument_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "matrix",
+    ("matrix", "said"),
     [
-        pytest.param(np.eye(3), id="3x3"),
-        pytest.param(np.diag([1.0, 1, 0, 1]), id="singular"),
-        pytest.param(np.full((4, 4), np.nan), id="nan"),
-        pytest.param(np.diag([1e200, 1e200, 1, 1]), id="determinant overflows"),
-        pytest.param(np.diag([1.0, 1, 1, 2]), id="last row"),
+        pytest.param(np.eye(3), r"a finite \(4, 4\) matrix", id="3x3"),
+        pytest.param(np.diag([1.0, 1, 0, 1]), "invertible", id="singular"),
+        pytest.param(np.full((4, 4), np.nan), r"a finite \(4, 4\) matrix", id="nan"),
+        pytest.param(np.diag([1e200, 1e200, 1, 1]), "invertible", id="determinant overflows"),
+        pytest.param(np.diag([1.0, 1, 1, 2]), "invertible", id="last row"),
     ],
 )
-def test_what_is_no_affine_is_refused(matrix: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="fixed_to_moving"):
+def test_what_is_no_affine_is_refused(matrix: np.ndarray, said: str) -> None:
+    with pytest.raises(ValueError, match=f"fixed_to_moving must be {said}, got"):
         Affine(matrix)
 
 

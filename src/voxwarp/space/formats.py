@@ -182,6 +182,19 @@ def _made(kind: str, parameters: Sequence[float], fixed: Sequence[float]) -> sit
     return transform
 
 
+def _matrix(transform: Any) -> np.ndarray:
+    """(4, 4) matrix, LPS mm, of a linear transform of SimpleITK's: x ↦ A x + t + c − A c."""
+    matrix = np.eye(4)
+    if not hasattr(transform, "GetMatrix"):  # a translation, or nothing
+        matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+        return matrix
+    matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
+    center = np.array(transform.GetCenter())
+    shift = transform.GetTranslation() if hasattr(transform, "GetTranslation") else np.zeros(3)
+    matrix[:3, 3] = shift + center - matrix[:3, :3] @ center
+    return matrix
+
+
 def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
     """Write an ITK displacement field: (X, Y, Z, 1, 3) float32, LPS mm, intent 1007 (vector).
 
@@ -223,23 +236,3 @@ def to_sitk(volume: Volume) -> sitk.Image:
     image.SetOrigin(lps(volume.grid.affine[:3, 3]).tolist())
     image.SetDirection((_FLIP[:3, :3] @ volume.grid.direction).ravel().tolist())
     return image
-
-
-def from_sitk_affine(transform: sitk.Transform) -> Affine:
-    """A linear transform of SimpleITK's, of any kind and about any centre, in RAS."""
-    return Affine(_FLIP @ _matrix(transform) @ _FLIP)
-
-
-def _matrix(transform: Any) -> np.ndarray:
-    """(4, 4) matrix, LPS mm, of a linear transform of SimpleITK's: as stored where it stores it."""
-    matrix = np.eye(4)
-    if hasattr(transform, "GetMatrix"):
-        matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
-        center = np.array(transform.GetCenter())
-        shift = transform.GetTranslation() if hasattr(transform, "GetTranslation") else np.zeros(3)
-        matrix[:3, 3] = shift + center - matrix[:3, :3] @ center
-        return matrix
-    matrix[:3, 3] = origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-    for axis, unit in enumerate(np.eye(3)):
-        matrix[:3, axis] = np.array(transform.TransformPoint(unit.tolist())) - origin
-    return matrix
