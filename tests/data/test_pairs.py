@@ -9,10 +9,10 @@ from cohorts import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.scans import scans_of
 from voxwarp.data.pairs import Pair, Subject, beside_their_swaps, read_pairs
+from voxwarp.data.scans import scans_of
+from voxwarp.data.sources import read_training_data
 from voxwarp.errors import InputError
-from voxwarp.training.config import read_config
 
 
 def keys(pairs: list[Pair]) -> list[tuple[str, str]]:
@@ -269,7 +269,7 @@ def test_a_configuration_stands_for_the_pairs_of_its_training(tmp_path):
             f"seed: {seed}\ndata:\n  sources: [{{table: data/t.csv}}]\n"
             "  fractions: {train: 0.5, val: 0.25, test: 0.25}\n",
         )
-        known = read_config(config)
+        known = read_training_data(config)
         for split in ("val", "test"):
             wanted = [s for s in scans_of(known.data, seed) if s.split == split]
             pairs = read_pairs(config, split=split)

@@ -9,9 +9,10 @@ from cohorts import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.scans import Scan, gather, scans_of, shares
+from voxwarp.data.scans import ScanRecord, gather, scans_of
+from voxwarp.data.sources import Data
+from voxwarp.data.splits import shares
 from voxwarp.errors import InputError
-from voxwarp.training.config import Data
 
 
 def table_data(path: Path, **more) -> Data:
@@ -49,7 +50,7 @@ def test_a_table_is_read(tmp_path, kind):
     (folder / name).write_bytes(text.encode())
     first = 1 if kind == "jsonl" else 2
     assert gather(table_data(folder / name, licence="CC0"), 0) == [
-        Scan(
+        ScanRecord(
             folder / "t1/a.nii.gz",
             folder / "seg/a.nii.gz",
             "ann",
@@ -58,8 +59,12 @@ def test_a_table_is_read(tmp_path, kind):
             f"{name} row {first}",
             "CC0",
         ),
-        Scan(folder / "t1/b.nii", None, "bob", "other", "val", f"{name} row {first + 1}", "CC0"),
-        Scan(Path("/abs/c.mgz"), None, "c", "study", "test", f"{name} row {first + 2}", "CC0"),
+        ScanRecord(
+            folder / "t1/b.nii", None, "bob", "other", "val", f"{name} row {first + 1}", "CC0"
+        ),
+        ScanRecord(
+            Path("/abs/c.mgz"), None, "c", "study", "test", f"{name} row {first + 2}", "CC0"
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from voxwarp.data.scans import Scan, gather
+from voxwarp.data.scans import ScanRecord, gather
 from voxwarp.training.config import Config, build_config
 
 SHAPES = [(6, 8, 10), (7, 9, 8), (4, 6, 5), (5, 8, 9)]
@@ -59,12 +59,12 @@ def crops_config(folder: Path, **more) -> Config:
     return build_config(tree)
 
 
-def gathered(config: Config) -> list[Scan]:
+def gathered(config: Config) -> list[ScanRecord]:
     return gather(config.data, config.seed)
 
 
-def without_labels(scan: Scan) -> Scan:
-    return Scan(**{**vars(scan), "labels": None})
+def without_labels(scan: ScanRecord) -> ScanRecord:
+    return ScanRecord(**{**vars(scan), "labels": None})
 
 
 def table(path: Path, text: str) -> Path:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import voxwarp
-from voxwarp.data.scans import Scan
+from voxwarp.data.scans import ScanRecord
 from voxwarp.networks.model import Model, Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.training import card as module
 from voxwarp.training.card import card_of, commit, readme
 from voxwarp.training.checkpoint import Progress
-from voxwarp.training.config import Config, build_config
 from voxwarp.training.cohort import Cohort
+from voxwarp.training.config import Config, build_config
 
 BEFORE, AFTER = {"val_dice": 1 / 3}, {"val_dice": 0.654321987, "val_cost": -0.25}
 PROGRESS = Progress(7, skipped=2, seconds=1800.0, start=BEFORE)
@@ -48,7 +48,7 @@ def cohort_of() -> Cohort:
     for person, dataset, split, labelled, licence in named:
         path = Path(f"/{dataset}/{person}.nii")
         labels = path.with_suffix(".labels") if labelled else None
-        scans.append(Scan(path, labels, person, dataset, split, "row", licence))  # type: ignore[arg-type]
+        scans.append(ScanRecord(path, labels, person, dataset, split, "row", licence))  # type: ignore[arg-type]
         files.append((path, labels))
     return Cohort(scans, Recipe(GRID), [], np.zeros(1), [], files)
 

@@ -25,16 +25,17 @@ from cohorts import (
 )
 from phantoms import oblique_affine
 
-from voxwarp.data.scans import Scan
+from voxwarp.data.scans import ScanRecord
 from voxwarp.errors import InputError
 from voxwarp.networks.model import WORKING_GRID, Recipe
 from voxwarp.preparation import brain, cache
 from voxwarp.preparation.prepare import prepare
 from voxwarp.space.volume import read_volume
-from voxwarp.training import cohort as dataset
+from voxwarp.training import cache as training_cache
+from voxwarp.training.cohort import described, prepare_atlas, prepare_cohort
 from voxwarp.training.config import Config, build_config
-from voxwarp.training.cohort import described, prepare_atlas, prepare_cohort, recipe_of
 from voxwarp.training.inspection import check
+from voxwarp.training.lattice import recipe_of
 
 # ------------------------------------------------------------------------------------- Lattice
 
@@ -90,12 +91,12 @@ def test_an_odd_spacing_leaves_whole_blocks_for_every_phase(spacing, downsample,
     np.testing.assert_allclose(grid.spacing, spacing)
 
 
-def scans_on(folder: Path, *grids: tuple[tuple[int, int, int], np.ndarray]) -> list[Scan]:
+def scans_on(folder: Path, *grids: tuple[tuple[int, int, int], np.ndarray]) -> list[ScanRecord]:
     paths = [
         write_scan(folder / f"{i}.nii", crop(i, shape), affine)
         for i, (shape, affine) in enumerate(grids)
     ]
-    return [Scan(path, None, path.stem, "set", "train", "set") for path in paths]
+    return [ScanRecord(path, None, path.stem, "set", "train", "set") for path in paths]
 
 
 def faces(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
@@ -529,7 +530,7 @@ def test_a_full_disk_is_named_before_anything_is_written(crops, monkeypatch):
     config = crops_config(crops, data={"structures": {"values": [3]}})
     scans = gathered(config)
     usage = type("usage", (), {"free": 20_000})
-    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(training_cache.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(InputError, match=r"prepared: .* want 0\.00 GB .* 0\.00 GB are free"):
         prepare_cohort(config, scans)
     assert not Path(config.data.cache).exists()

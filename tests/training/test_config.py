@@ -16,12 +16,12 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from voxwarp.data.plain_yaml import parsed
+from voxwarp.data.section import Section
 from voxwarp.errors import InputError
 from voxwarp.networks.network import NETWORKS
 from voxwarp.training.config import (
     Config,
-    Section,
-    _Loader,
     build_config,
     knobs,
     read_config,
@@ -807,7 +807,7 @@ def config_or_refusal(make: Callable[[], Config]) -> Config | None:
     except InputError as error:
         one_line(error)
         return None
-    assert build_config(yaml.load(to_yaml(config), _Loader)) == config
+    assert build_config(parsed(to_yaml(config))) == config
     return config
 
 

@@ -42,7 +42,7 @@ STEP = """
     from voxwarp.training.config import build_config
     from voxwarp.networks.model import Model, Recipe
     from voxwarp.training.objective import Objective
-    from voxwarp.training.sampling import Sample, collate
+    from voxwarp.training.batch import Sample, collate
 
     def memory(name):
         for line in open("/proc/self/status"):

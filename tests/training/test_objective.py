@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from voxwarp.fields import field, losses
 from voxwarp.networks.network import NETWORKS
+from voxwarp.training.batch import Batch, Sample, collate
 from voxwarp.training.config import Config, Phase, build_config
 from voxwarp.training.objective import Objective, drawn_structures, structures
-from voxwarp.training.sampling import Batch, Sample, collate
 
 SHAPE = (16, 16, 16)
 ARCHITECTURES: dict[str, dict[str, Any]] = {

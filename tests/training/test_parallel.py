@@ -15,8 +15,8 @@ import torch
 from training import build_config, read_rows, tree_of, write_config, write_people
 from voxwarp.data.scans import gather
 from voxwarp.networks.model import Model
-from voxwarp.training.config import Config, read_config
 from voxwarp.training.cohort import prepare_cohort
+from voxwarp.training.config import Config, read_config
 from voxwarp.training.monitor import Monitor
 from voxwarp.training.parallel import (
     World,
@@ -26,7 +26,8 @@ from voxwarp.training.parallel import (
     mean_of,
     world,
 )
-from voxwarp.training.train import Learner, _batches, phase_at, train
+from voxwarp.training.schedule import phase_at
+from voxwarp.training.train import Learner, _batches, train
 
 CPU = torch.device("cpu")
 STEPS = 3

@@ -15,9 +15,9 @@ from voxwarp.fields import losses
 from voxwarp.fields.field import averaged, blocks
 from voxwarp.networks.model import Model, Recipe
 from voxwarp.networks.network import AnatomyDescent, PairDescent, Recogniser
+from voxwarp.training.batch import Sample, collate
 from voxwarp.training.config import Phase, build_config
 from voxwarp.training.objective import Objective
-from voxwarp.training.sampling import Sample, collate
 from voxwarp.training.train import train
 
 SHAPE = (16, 24, 32)

@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader
 from voxwarp.errors import InputError
 from voxwarp.fields.field import lattice
 from voxwarp.space.grid import Grid
-from voxwarp.training import sampling
+from voxwarp.training import augmentation
+from voxwarp.training.batch import ATLAS, Batch, Sample, collate
 from voxwarp.training.config import Augmentation, Sampling
-from voxwarp.training.sampling import ATLAS, Batch, Pairs, Sample, collate
+from voxwarp.training.sampling import Pairs
 
 ALL = Augmentation(flip=0.5, rotation=10, scaling=0.1, shift=2, gamma=0.3, bias=0.3, noise=0.05)
 
@@ -276,13 +277,13 @@ JITTER = Augmentation(rotation=15, scaling=0.15, shift=2)
 @pytest.fixture
 def motions(monkeypatch) -> list[tuple]:
     """Arguments and results of ``motion``, as it is called."""
-    calls, original = [], sampling.motion
+    calls, original = [], augmentation.motion
 
     def recorded(*arguments: np.ndarray) -> np.ndarray:
         calls.append((*arguments, original(*arguments)))
         return calls[-1][-1]
 
-    monkeypatch.setattr(sampling, "motion", recorded)
+    monkeypatch.setattr(augmentation, "motion", recorded)
     return calls
 
 
@@ -318,14 +319,14 @@ def test_jitter_is_as_large_as_was_said_and_of_each_scan_alone(motions: list[tup
 @pytest.fixture
 def reached(monkeypatch) -> list[torch.Tensor]:
     """Where the voxels of each scan come from, (3, X, Y, Z) displacements in voxels."""
-    found, original = [], sampling.sample
+    found, original = [], augmentation.sample
 
     def recorded(volume: torch.Tensor, at: torch.Tensor, **options: bool) -> torch.Tensor:
         if not options.get("nearest"):
             found.append((at - lattice(at.shape[2:], at))[0])
         return original(volume, at, **options)
 
-    monkeypatch.setattr(sampling, "sample", recorded)
+    monkeypatch.setattr(augmentation, "sample", recorded)
     return found
 
 
@@ -339,7 +340,7 @@ def test_bending_is_as_large_as_was_said_and_linear_between_its_nodes(reached) -
     corners = every[..., [0, -1], :, :][..., [0, -1], :][..., [0, -1]]  # are nodes
     deviation = corners.flatten(2).std(dim=(0, 2)).numpy()
     np.testing.assert_allclose(deviation, [3, 2, 1.5], rtol=0.1)
-    nodes = sampling.BENDING_NODES[0]
+    nodes = augmentation.BENDING_NODES[0]
     inner = every.diff(n=2, dim=2).abs() > 1e-3
     assert float(inner.float().mean()) < 2 * nodes / SHAPE[0]
     assert abs(np.corrcoef(every[::2].ravel(), every[1::2].ravel())[0, 1]) < 0.2
@@ -360,7 +361,7 @@ def test_bending_changes_no_other_draw(motions: list[tuple]) -> None:
 def test_a_motion_is_about_the_middle_and_in_millimetres() -> None:
     grid = grid_of(spacing=(1, 2, 3))
     factors, shift = np.array([0.9, 1.0, 1.2]), np.array([1.0, -2, 4])
-    matrix = sampling.motion(grid, np.array([10, -20, 5]), factors, shift)
+    matrix = augmentation.motion(grid, np.array([10, -20, 5]), factors, shift)
     world = grid.affine @ matrix @ np.linalg.inv(grid.affine)
     np.testing.assert_allclose(world[:3, :3], rotation(10, -20, 5) @ np.diag(factors), atol=1e-12)
     middle = np.append(grid.to_world((np.asarray(SHAPE) - 1) / 2), 1)
@@ -369,10 +370,10 @@ def test_a_motion_is_about_the_middle_and_in_millimetres() -> None:
 
 def with_motion(monkeypatch, cohort: Cohort, degrees, factors, shift) -> tuple[Sample, Sample]:
     """A pair without and with one motion in place of random ones."""
-    matrix = sampling.motion(
+    matrix = augmentation.motion(
         cohort.grid, *(np.asarray(x, float) for x in (degrees, factors, shift))
     )
-    monkeypatch.setattr(sampling, "motion", lambda *_: matrix)
+    monkeypatch.setattr(augmentation, "motion", lambda *_: matrix)
     return pairs(cohort)[0], pairs(cohort, JITTER)[0]
 
 

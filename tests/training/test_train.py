@@ -35,18 +35,17 @@ from voxwarp.networks.model import Model, Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.training import memory
 from voxwarp.training.checkpoint import NAME, Progress
-from voxwarp.training.config import Config, read_config
 from voxwarp.training.cohort import Cohort, prepare_cohort
+from voxwarp.training.config import Config, read_config
+from voxwarp.training.inspection import check_beforehand
 from voxwarp.training.monitor import Monitor
 from voxwarp.training.parallel import World
+from voxwarp.training.run_folder import is_best
+from voxwarp.training.schedule import learning_rate, phase_at
 from voxwarp.training.train import (
     Learner,
     _batches,
-    _is_best,
     average_weights,
-    check_beforehand,
-    learning_rate,
-    phase_at,
     train,
 )
 
@@ -72,7 +71,8 @@ VOXELMORPH = {"name": "voxelmorph", "encoder": [8, 16], "decoder": [16, 16, 16, 
 def _memory_suffices() -> Iterator[None]:
     """Its prediction takes longer than these trainings; test_memory has it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("voxwarp.training.train.check_memory", lambda *_: 0)
+        for module in ("train", "inspection"):
+            patch.setattr(f"voxwarp.training.{module}.check_memory", lambda *_: 0)
         yield
 
 
@@ -695,7 +695,7 @@ def test_what_is_known_beforehand_is_told_before_scans_are_prepared(
 ) -> None:
     """``refuses`` looks whether anything is written."""
     if not overrides:
-        monkeypatch.setattr("voxwarp.training.train.check_memory", memory.check_memory)
+        monkeypatch.setattr("voxwarp.training.inspection.check_memory", memory.check_memory)
         monkeypatch.setattr(memory, "available_memory", lambda device: int(0.1e9))
     given = [override.replace("{brief}", str(brief)) for override in overrides]
     if not check:
@@ -879,12 +879,12 @@ def test_the_best_is_the_best_of_its_phase_unless_there_are_labels(people) -> No
     """A cost of a coarser lattice says nothing about one of a finer."""
     config = config_of(people, phases=[{"steps": 4, "downsample": 2}, {"steps": 4}])
     best = {"val_cost": -0.9, "step": 4}
-    assert not _is_best(config, Progress(step=4, best={**best, "step": 2}), {"val_cost": -0.5})
-    assert _is_best(config, Progress(step=6, best=best), {"val_cost": -0.5})
-    assert not _is_best(config, Progress(step=8, best={**best, "step": 6}), {"val_cost": -0.5})
+    assert not is_best(config, Progress(step=4, best={**best, "step": 2}), {"val_cost": -0.5})
+    assert is_best(config, Progress(step=6, best=best), {"val_cost": -0.5})
+    assert not is_best(config, Progress(step=8, best={**best, "step": 6}), {"val_cost": -0.5})
     best["val_dice"] = 0.8
-    assert not _is_best(config, Progress(step=6, best=best), {"val_cost": -2.0, "val_dice": 0.7})
-    assert _is_best(config, Progress(step=6, best=best), {"val_cost": 0.0, "val_dice": 0.9})
+    assert not is_best(config, Progress(step=6, best=best), {"val_cost": -2.0, "val_dice": 0.7})
+    assert is_best(config, Progress(step=6, best=best), {"val_cost": 0.0, "val_dice": 0.9})
 
 
 def test_an_unlabelled_run_ends_with_a_model_of_the_last_phase(tmp_path) -> None:

@@ -11,7 +11,7 @@ import torch
 from phantoms import label_map, smooth_field
 from torch import Tensor, nn
 
-from voxwarp.data.scans import Scan
+from voxwarp.data.scans import ScanRecord
 from voxwarp.errors import InputError
 from voxwarp.fields import losses
 from voxwarp.measures.deformation import jacobian_statistics
@@ -20,8 +20,8 @@ from voxwarp.networks.model import Model, Recipe
 from voxwarp.networks.network import Deformation
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Warp
-from voxwarp.training.config import Config, Phase, build_config
 from voxwarp.training.cohort import Cohort
+from voxwarp.training.config import Config, Phase, build_config
 from voxwarp.training.objective import Objective
 from voxwarp.training.validation import Validator, better, mean_dice
 
@@ -44,7 +44,7 @@ def make_cohort(tmp_path: Path) -> Callable[..., Cohort]:
             np.save(paths[0], image)
             np.save(paths[1], labels)
             split = "val" if val is None or person in val else "train"
-            scans.append(Scan(paths[0], None, person.lower(), "set", split, f"row {i}"))
+            scans.append(ScanRecord(paths[0], None, person.lower(), "set", split, f"row {i}"))
             files.append((paths[0], paths[1] if person.isupper() else None))
         grid = Grid(SHAPE, np.eye(4))
         return Cohort(scans, Recipe(grid), ["a", "b", "c"], np.arange(4), [], files)

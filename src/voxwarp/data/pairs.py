@@ -10,8 +10,9 @@ from typing import Literal, get_args
 
 from ..errors import InputError
 from ..files import check_readable, without_ending
-from ..training.config import SPLITS, Data, Source, read_config
-from .scans import Record, Scan, check_pattern, records_of, scans_of
+from .scans import ScanRecord, scans_of
+from .sources import SPLITS, Data, Source, read_training_data
+from .tables import Record, check_pattern, read_table
 
 Kind = Literal["inter", "retest"]
 _SIDES = "moving", "fixed"
@@ -75,8 +76,8 @@ def read_pairs(
         table: a table of pairs, with columns ``moving`` and ``fixed`` (paths from its folder) and
             perhaps ``moving_person``, ``moving_labels``, ``moving_landmarks``, ``moving_name`` and
             the same of ``fixed``, where what one row says of a scan counts in all; or a table of
-            scans as ``voxwarp train`` reads them, or the YAML configuration of a training: then
-            every ordered pair of a split's scans.
+            scans as ``voxwarp train`` reads them, or the YAML configuration of a training, of which
+            ``data`` and ``seed`` are read: then every ordered pair of a split's scans.
         split: whose scans. "all": everybody's. Those of a table that names no split are all
             taken; where it names some, people without one count as train.
         scan, labels: patterns of the paths in a table of scans, such as ``t1/{id}.nii.gz``.
@@ -122,21 +123,21 @@ def couples(pairs: Iterable[Pair]) -> list[list[Pair]]:
 # --------------------------------------------------------------------------------------- Scans
 
 
-def _configured(config: Path) -> list[Scan]:
-    known = read_config(config)
-    return scans_of(known.data, known.seed)
+def _configured(config: Path) -> list[ScanRecord]:
+    training = read_training_data(config)
+    return scans_of(training.data, training.seed)
 
 
-def _tabled(table: Path, split: str, scan: str | None, labels: str | None) -> list[Scan]:
+def _tabled(table: Path, split: str, scan: str | None, labels: str | None) -> list[ScanRecord]:
     """Who has no split where others have one may have been trained on, and is left to train."""
-    records, _ = records_of(table)
+    records, _ = read_table(table)
     named = any(record.words.get("split") for record in records)
     taken = None if named else "test" if split == "all" else split
     source = Source(table=str(table.absolute()), scan=scan, labels=labels, split=taken)  # type: ignore[arg-type]
     return scans_of(Data(sources=[source], fractions={"train": 1.0}), 0)
 
 
-def _of_scans(scans: Sequence[Scan]) -> list[Pair]:
+def _of_scans(scans: Sequence[ScanRecord]) -> list[Pair]:
     names = _names([scan.path for scan in scans])
     subjects = [
         Subject(names[scan.path], scan.path, scan.labels, f"{scan.dataset}/{scan.person}")
@@ -172,12 +173,12 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _lists_pairs(table: Path) -> bool:
-    _, columns = records_of(table)
+    _, columns = read_table(table)
     return not {*_SIDES}.isdisjoint(columns)
 
 
 def _listed(table: Path) -> list[Pair]:
-    records, columns = records_of(table)
+    records, columns = read_table(table)
     check_pattern("{moving}{fixed}", columns, f"table {table}")
     subjects, pairs = _subjects(table, records), dict[tuple[str, str], Pair]()
     for record in records:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..training.config import Split, Structures
-from .scans import check_pattern, records_of
+from .sources import Split, Structures
+from .tables import check_pattern, read_table
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def structures_of(wanted: Structures, values: Callable[[Split], set[int]]) -> Ta
 
 def _named(wanted: Structures, table: Path) -> dict[int, str]:
     """Names by label value, of the rows that have one."""
-    records, columns = records_of(table)
+    records, columns = read_table(table)
     for column in (wanted.value, wanted.name):
         check_pattern(f"{{{column}}}", columns, f"table {table}")
     named: dict[int, str] = {}

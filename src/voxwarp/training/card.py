@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..data.sources import SPLITS, Split
 from .checkpoint import Progress
-from .config import SPLITS, Config, Split
 from .cohort import Cohort
+from .config import Config
 
 
 def card_of(

@@ -62,6 +62,9 @@ COSTS: dict[str, Cost] = {
     "recognition": losses.recognition,
 }
 
+#: Costs of the deformation alone: without another one nothing would be learnt.
+REGULARISERS = {"diffusion", "bending", "inverse_consistency"}
+
 #: What there is to train of a network that recognises: costs of nothing else.
 OF_RECOGNITION = {"log_odds", "labels"}
 

@@ -7,23 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data.scans import Scan
+import torch
+
+from ..data.counts import Counts, counted
+from ..data.scans import ScanRecord
+from ..data.sources import Split
 from ..data.structures import Table, label_values, structures_of
 from ..errors import InputError
 from ..files import check_writable
 from ..preparation.prepare import read_scan
 from ..space.volume import read_labels, read_series, read_volume
-from .config import Config, Split
-from .cohort import (
-    Counts,
-    Progress,
-    bytes_needed,
-    cache_folder,
-    check_enough,
-    check_space,
-    counted,
-    free_space,
-)
+from .cache import cache_folder, check_space, free_space
+from .cohort import Progress, bytes_needed, check_enough
+from .config import Config
+from .lattice import recipe_of
+from .memory import check_memory
+from .start import network_to_start_from
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,9 @@ class Report:
     folder: Path
 
 
-def check(config: Config, scans: Sequence[Scan], *, progress: Progress | None = None) -> Report:
+def check(
+    config: Config, scans: Sequence[ScanRecord], *, progress: Progress | None = None
+) -> Report:
     """Decode every file and compare label maps with scans, structures and each other.
 
     It writes nothing and stops at nothing: all problems are in the report.
@@ -86,6 +87,19 @@ def check(config: Config, scans: Sequence[Scan], *, progress: Progress | None = 
     return Report(problems, doubts, counted(scans), names, needed, free_space(folder), folder)
 
 
+def check_beforehand(config: Config, scans: Sequence[ScanRecord], device: torch.device) -> None:
+    """Make sure of what can be known before scans are prepared, which takes time.
+
+    Raises:
+        InputError: memory will not do, or the weights to start from do not fit.
+    """
+    if config.start_from:
+        network_to_start_from(config)
+    # How many structures there are may be known later; the learner looks again.
+    structures = int(config.network.get("structures", 0))
+    check_memory(config, recipe_of(config, scans).grid.shape, structures, device)
+
+
 @dataclass
 class _Look:
     """What one scan and its label map show; the label values, where they can be read."""
@@ -95,7 +109,7 @@ class _Look:
     values: set[int] | None = None
 
 
-def _looks(scans: Sequence[Scan], progress: Progress | None) -> list[_Look]:
+def _looks(scans: Sequence[ScanRecord], progress: Progress | None) -> list[_Look]:
     looks: list[_Look] = []
     pool = ThreadPoolExecutor(2)  # gzip lets go of the interpreter
     try:
@@ -108,7 +122,7 @@ def _looks(scans: Sequence[Scan], progress: Progress | None) -> list[_Look]:
     return looks
 
 
-def _look(scan: Scan) -> _Look:
+def _look(scan: ScanRecord) -> _Look:
     look, volume = _Look(), None
     try:
         volume = read_volume(scan.path)
@@ -127,7 +141,7 @@ def _look(scan: Scan) -> _Look:
 
 
 def _compare(
-    scan: Scan, values: set[int], table: Table, problems: list[str], doubts: list[str]
+    scan: ScanRecord, values: set[int], table: Table, problems: list[str], doubts: list[str]
 ) -> None:
     """The values of a label map with those that count."""
     missing = table.missing(values)
@@ -154,7 +168,7 @@ def _check_atlas(config: Config) -> None:
         read_scan(atlas, "atlas", labels)
 
 
-def _doubts(scans: Iterable[Scan]) -> list[str]:
+def _doubts(scans: Iterable[ScanRecord]) -> list[str]:
     people = {scan.key for scan in scans if scan.split == "val"}
     few = f"data: there are {len(people)} people in split val: hardly anything can be validated"
     return [] if len(people) > 1 else [few]

@@ -11,9 +11,9 @@ from torch._subclasses import FakeTensorMode
 
 from ..errors import InputError
 from ..networks.network import NETWORKS
+from .batch import Batch
 from .config import Config, Phase
 from .objective import Objective
-from .sampling import Batch
 
 PROGRAM = 500e6  # bytes of the interpreter, PyTorch and its buffers
 SLACK = 1.8  # gradients and what is held for a moment, beside what the backward pass needs

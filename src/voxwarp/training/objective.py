@@ -11,9 +11,9 @@ from ..device import bfloat16_convolutions
 from ..errors import InputError
 from ..fields import field
 from ..fields.field import averaged, blocks
+from .batch import Batch
 from .config import Config, Phase
 from .costs import OF_RECOGNITION, Term, terms
-from .sampling import Batch
 
 Given = dict[str, Tensor]  # by the names that costs have for it, see ``costs``
 _OTHER = {"fixed": "moved", "fixed_labels": "moved_labels"}  # the one comes with the other

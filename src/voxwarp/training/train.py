@@ -8,45 +8,37 @@ the number of the step, so that a run which was killed goes on as if nothing had
 """
 
 import copy
-import hashlib
-import inspect
-import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from ..allocation import freed_memory_kept, give_back
-from ..data.scans import Scan, gather
+from ..allocation import give_back
+from ..data.scans import gather
 from ..device import channels_last, torch_device
 from ..errors import InputError
-from ..files import check_writable, write_bytes
 from ..networks.model import Model, Recipe
-from ..networks.network import NETWORKS
-from .card import card_of, readme
-from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, saved_config
-from .config import Config, Phase, to_yaml
-from .cohort import Cohort, described, prepare_atlas, prepare_cohort, recipe_of
+from . import loader, run_folder
+from .batch import Batch
+from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
+from .cohort import Cohort, prepare_atlas, prepare_cohort
+from .config import Config, Phase
+from .inspection import check_beforehand
 from .memory import check_memory
 from .monitor import Monitor
 from .objective import Objective
 from .parallel import World, any_of, average_gradients, first_then_others, mean_of, world
-from .sampling import Batch, Pairs, collate
-from .validation import Validator, better
-
-_OF_A_MODEL = "model.json", "weights.safetensors", "README.md"
-
-#: What may differ between the runs of one training.
-MAY_CHANGE = "log.", "workers", "data.cache", "validation.give_up"
+from .resume import check_run, check_same, check_together, hash_of
+from .sampling import Pairs
+from .schedule import learning_rate, phase_at
+from .signals import stop_signals
+from .start import network_to_start_from
+from .validation import Validator
 
 
 def train(
@@ -95,17 +87,19 @@ def train(
         learner = Learner.begin(config, cohort, where, among)
         if resume and (out / NAME).exists():
             learner.restore(out)
-            _check_same(learner.progress, scans, among)
-        _check_together(learner.progress, among, where)
-        learner.progress.processes, learner.progress.scans = among.size, _hash_of(scans)
+            check_same(learner.progress, scans, among)
+        check_together(learner.progress, among, where)
+        learner.progress.processes, learner.progress.scans = among.size, hash_of(scans)
         if among.is_first:
-            _open_run(learner, cohort, out, fresh=not resume)
+            run_folder.clear(out, fresh=not resume)
+            if not (out / NAME).exists():  # before there is any model: --resume tells a run by it
+                learner.checkpoint(out)
+            run_folder.describe(config, cohort, out)
         monitor.begin(learner.progress)
         _loop(learner, cohort, out, monitor, until)
         return learner.progress
 
 
-@freed_memory_kept()
 def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until: float) -> None:
     """Take the steps that are left, or as many as there is time for."""
     config, progress, among = learner.config, learner.progress, learner.among
@@ -115,7 +109,7 @@ def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until
     progress.start = validator.before()
     if not validator.pairs:
         monitor.warn(["there are no two scans of val people: nothing is validated"])
-    with closing(_batches(learner, cohort, atlas)) as batches, _stop_signals() as asked_to_stop:
+    with closing(_batches(learner, cohort, atlas)) as batches, stop_signals() as asked_to_stop:
         for step in range(progress.step, config.steps):
             phase, scores = phase_at(config, step), dict[str, float]()
             try:
@@ -154,8 +148,19 @@ def _validate(
     progress.skipped += monitor.skipped(validator.skipped)
     monitor.validated(progress, scores, lambda: validator.pictures(model, phase))
     if learner.among.is_first:
-        _keep(model, learner.config, cohort, out, progress, scores)
+        run_folder.keep(model, learner.config, cohort, out, progress, scores)
     return scores
+
+
+def _batches(
+    learner: "Learner", cohort: Cohort, atlas: tuple[Tensor, Tensor | None] | None
+) -> Generator[Batch, None, None]:
+    """Batches from the next step on."""
+    config, among, first = learner.config, learner.among, learner.progress.step
+    labels = any(name.endswith("labels") for name in learner.objective.wants)
+    knobs = config.sampling, config.augmentation
+    pairs = Pairs(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
+    return loader.batches(pairs, config, among, first)
 
 
 @dataclass
@@ -188,7 +193,7 @@ class Learner:
         torch.manual_seed(config.seed)
         network = Model.build(config.network, cohort.recipe).network
         if config.start_from:
-            network.load_state_dict(_weights_of(config).state_dict())
+            network.load_state_dict(network_to_start_from(config).state_dict())
         check_memory(config, cohort.recipe.grid.shape, len(cohort.structures), device)
         network = channels_last(network.to(device))
         kept = copy.deepcopy(network).requires_grad_(False) if config.optimiser.ema else network
@@ -282,275 +287,3 @@ def check_finite(values: dict[str, float], step: int) -> None:
             f"saved; begin another training with a lower optimiser.learning_rate or "
             f"optimiser.clip, or in precision=float32 (start_from takes the model there is)"
         )
-
-
-def phase_at(config: Config, step: int) -> Phase:
-    """The phase that a step belongs to."""
-    for phase in config.phases:
-        if step < phase.steps:
-            return phase
-        step -= phase.steps
-    return config.phases[-1]
-
-
-def learning_rate(config: Config, step: int) -> float:
-    """A warm-up in each phase; one cosine over all of them, from the peak to ``final`` of it."""
-    knobs, start = config.optimiser, 0
-    for phase in config.phases:
-        if start <= step < start + min(knobs.warm_up, phase.steps):
-            break
-        start += phase.steps
-    else:
-        start = -knobs.warm_up  # long ago
-    warmth = min(1.0, (step - start + 1) / max(1, knobs.warm_up))
-    cosine = (1 + math.cos(math.pi * step / config.steps)) / 2
-    return knobs.learning_rate * warmth * (knobs.final + (1 - knobs.final) * cosine)
-
-
-def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make sure, before anything costs time, that a training can be written to ``out``.
-
-    Raises:
-        InputError: it holds another training, or cannot be written.
-    """
-    check_writable(out)
-    if resume and overwrite:
-        raise InputError("resume goes on, overwrite begins anew: just one of them is wanted")
-    held = [name for name in (NAME, "model.json") if (out / name).exists()]
-    if held and not (resume or overwrite):
-        raise InputError(
-            f"output {out}: it holds a training ({held[0]}); --resume goes on with it, "
-            f"--overwrite begins anew"
-        )
-    if not held and not overwrite and (out / "README.md").exists():
-        raise InputError(f"output {out}: a README.md is there, which the model's would replace")
-    if resume and held and NAME not in held:
-        raise InputError(
-            f"output {out}: it holds a model, and no {NAME} to go on from; take another folder, "
-            f"or --overwrite"
-        )
-    if not resume or not held:
-        return
-    before, now = (_flat(c) for c in (saved_config(out), config.model_dump(mode="json")))
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
-            raise InputError(
-                f"output {out}: its training has {name} = {before.get(name)!r}, and not "
-                f"{now.get(name)!r}; resume it as it is, or begin another with start_from={out}"
-            )
-
-
-def check_beforehand(config: Config, scans: Sequence[Scan], device: torch.device) -> None:
-    """Make sure of what can be known before scans are prepared, which takes time.
-
-    Raises:
-        InputError: memory will not do, or the weights to start from do not fit.
-    """
-    if config.start_from:
-        _weights_of(config)
-    # How many structures there are may be known later; Learner.begin looks again.
-    structures = int(config.network.get("structures", 0))
-    check_memory(config, recipe_of(config, scans).grid.shape, structures, device)
-
-
-def _check_same(progress: Progress, scans: Sequence[Scan], among: World) -> None:
-    """Make sure that a training goes on with what it began with.
-
-    Raises:
-        InputError: there were more or fewer processes, and so other pairs in a step; or other
-            scans, so that people who were learnt from may be validated on.
-    """
-    if progress.processes != among.size:
-        raise InputError(
-            f"the training was begun by {progress.processes} processes, and these are "
-            f"{among.size}: resume it with as many, or begin another with start_from"
-        )
-    if progress.scans != _hash_of(scans):
-        raise InputError(
-            "the scans, their labels or their splits are not those that the training began with: "
-            "put them back, or begin another with start_from"
-        )
-
-
-def _check_together(progress: Progress, among: World, device: torch.device) -> None:
-    """Make sure that all processes found the same checkpoint.
-
-    Raises:
-        InputError: the folder of the run is not shared by their machines.
-    """
-    (mean,) = mean_of([float(progress.step)], among, device)
-    if mean != progress.step:
-        raise InputError("the processes find different checkpoints: the folder must be shared")
-
-
-def _hash_of(scans: Sequence[Scan]) -> str:
-    """Of the scans' names and of what each is for."""
-    about = sorted((s.dataset, s.person, s.split, s.path.name, s.labels is not None) for s in scans)
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
-
-
-def _flat(tree: Any, before: str = "") -> dict[str, Any]:
-    """Nested dictionaries and lists as one dictionary of dotted names."""
-    inside = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    flat = {}
-    for key, value in inside:
-        name = f"{before}{key}"
-        if isinstance(value, (dict, list)) and value:
-            flat.update(_flat(value, f"{name}."))
-        else:
-            flat[name] = value
-    return flat
-
-
-def _open_run(learner: "Learner", cohort: Cohort, out: Path, *, fresh: bool) -> None:
-    """Write what is known beforehand; what an earlier training left goes only now."""
-    for part in (*out.glob(".*.part"), *out.glob("last/.*.part")):  # of a run that was killed
-        part.unlink()
-    if fresh:
-        old = [folder / name for folder in (out, out / "last") for name in _OF_A_MODEL]
-        for path in (*old, out / NAME, *out.glob("tensorboard/events.*")):
-            path.unlink(missing_ok=True)
-    if not (out / NAME).exists():  # before there is any model: --resume tells a run by it
-        learner.checkpoint(out)
-    write_bytes(out / "config.yaml", to_yaml(learner.config).encode())
-    _write_json(out / "data.json", described(cohort))
-
-
-def _batches(
-    learner: "Learner", cohort: Cohort, atlas: tuple[Tensor, Tensor | None] | None
-) -> Generator[Batch, None, None]:
-    """Batches from the next step on.
-
-    Raises:
-        InputError: scan after scan cannot be read, or a process that reads them was killed.
-    """
-    config = learner.config
-    labels = any(name.endswith("labels") for name in learner.objective.wants)
-    knobs = config.sampling, config.augmentation
-    pairs = Pairs(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
-    try:
-        loader = _loader(pairs, config, learner.among, learner.progress.step)
-        with _interrupts_ignored():  # by the workers that start now, from their first moment
-            batches = iter(loader)
-        yield from batches
-        return
-    except InputError as error:  # that of a worker has its whole traceback in front
-        problem = str(error).rpartition("InputError: ")[2].strip()
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        problem = (
-            "a process that read scans was killed; if memory ran out, take fewer workers, and go "
-            "on with --resume"
-        )
-    # Here, and not where it was caught: an error that is held keeps the workers alive.
-    raise InputError(problem)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _loader(pairs: Pairs, config: Config, among: World, first: int) -> DataLoader:
-    """Batches from step ``first`` on. The processes share out the numbers of the samples."""
-    size, passes = config.optimiser.batch, config.optimiser.accumulate
-    mine = range(among.rank * size, (among.rank + 1) * size)
-    numbers = [
-        [number * among.size * size + i for i in mine]
-        for number in range(first * passes, config.steps * passes)
-    ]
-    return DataLoader(
-        pairs,
-        batch_sampler=numbers,
-        collate_fn=collate,
-        num_workers=config.workers,
-        multiprocessing_context="spawn" if config.workers else None,
-        worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # it draws a seed, which must not be one of a cost's numbers
-    )
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and schedulers tell all processes, but the step in hand wants its scans.
-
-    The second SIGTERM is meant: it is that of the training, which ends.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-
-
-def _weights_of(config: Config) -> nn.Module:
-    model = Model.load(str(config.start_from))
-    theirs, ours = (_with_defaults(network) for network in (model.architecture, config.network))
-    if theirs != ours:
-        raise InputError(f"start_from {config.start_from}: its network is {theirs}, and not {ours}")
-    return model.network
-
-
-def _with_defaults(network: dict[str, Any]) -> dict[str, Any]:
-    """What decides the shapes of a network's weights."""
-    known = inspect.signature(NETWORKS[network["name"]]).parameters
-    defaults = {name: p.default for name, p in known.items()}
-    whole = {**{k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}, **network}
-    return {key: value for key, value in whole.items() if key != "steps"}
-
-
-def _keep(
-    model: Model,
-    config: Config,
-    cohort: Cohort,
-    out: Path,
-    progress: Progress,
-    scores: dict[str, float],
-) -> None:
-    """Save the model as the last one, and as the best one if it is that."""
-    folders = [out / "last"]
-    if _is_best(config, progress, scores):
-        progress.best = {**scores, "step": progress.step}
-        folders.append(out)
-    model.card = card_of(config, cohort, progress, scores)
-    for folder in folders:
-        model.save(folder)
-        write_bytes(folder / "README.md", readme(str(folder), model.card).encode())
-
-
-def _is_best(config: Config, progress: Progress, scores: dict[str, float]) -> bool:
-    """Whether no model before was as good; costs compare within a phase only."""
-    then, now = (
-        (phase.downsample, phase.leave_out)
-        for phase in (
-            phase_at(config, int(progress.best.get("step", progress.step)) - 1),
-            phase_at(config, progress.step - 1),
-        )
-    )
-    return better(scores, progress.best) or ("val_dice" not in scores and then != now)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or a scheduler's SIGTERM has come: the step is finished and saved first."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {
-        number: signal.signal(number, lambda *_: asked.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

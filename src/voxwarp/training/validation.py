@@ -12,10 +12,10 @@ from ..fields import field
 from ..fields.field import averaged
 from ..measures.overlap import dice
 from ..networks.model import Model
-from .config import Config, Phase
+from .batch import ATLAS, Batch, Sample, collate, label_tensor
 from .cohort import Cohort, intensities
+from .config import Config, Phase
 from .objective import Objective, convolutions
-from .sampling import ATLAS, Batch, Sample, collate, label_tensor
 
 STILL = 0.02  # voxels: a mean displacement below this is none
 GRID_STEP = 8  # voxels between the lines of the pictured grid

@@ -1,0 +1,5 @@
+"""Training a network on one's own scans: configuration, preparation, sampling, costs, the loop.
+
+Knows the scans that are listed in ``data``, the preparation and the networks; of a registration
+that a user runs, or of pictures and pages, it knows nothing.
+"""
