@@ -15,9 +15,12 @@ from cohorts import write_crops
 
 from voxwarp.cli.main import main
 from voxwarp.fields.field import jacobian_determinant
-from voxwarp.networks.model import Model, Recipe
-from voxwarp.preparation.prepare import Findings, prepare
-from voxwarp.registration.registration import Registration, register
+from voxwarp.networks.model import Model
+from voxwarp.preparation.examination import Examination
+from voxwarp.preparation.recipe import Recipe
+from voxwarp.preparation.scan import prepare
+from voxwarp.registration.register import register
+from voxwarp.registration.result import Registration
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine, Warp
 from voxwarp.space.volume import Volume
@@ -103,12 +106,12 @@ def tiny_model(phantoms: Phantoms, tmp_path_factory: pytest.TempPathFactory) -> 
         for level, scale in enumerate((1e-3, 4e-3, 3e-2)):
             torch.nn.init.normal_(model.network.residual[level][-1].weight, std=scale)
     grid = make_grid()
-    upright = Findings("brain", grid, Affine(np.eye(4)))
+    upright = Examination("brain", grid, Affine(np.eye(4)))
     pair = [
         prepare(Volume(phantoms.values(grid, pose), grid), recipe, upright)
         for pose in (OTHER, UPRIGHT)
     ]
-    moving, fixed = (prepared.image[None, None] for prepared in pair)
+    moving, fixed = (prepared.image for prepared in pair)
 
     def largest() -> float:
         displacement = Warp.from_voxels(model.deform(moving, fixed).displacement[0], recipe.grid)
@@ -128,7 +131,7 @@ def tiny_model(phantoms: Phantoms, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def quick_affine(phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
     """The affine stage aligns with the template at 4 mm: 0.2 s a scan instead of 2."""
-    monkeypatch.setattr("voxwarp.preparation.prepare.template", lambda: phantoms.template)
+    phantoms.stand_in_for_mni152(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +140,7 @@ def register_quickly(phantoms: Phantoms, tiny_model: Path) -> Callable[..., Regi
 
     def run(moving: object, fixed: object, **more: object) -> Registration:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("voxwarp.preparation.prepare.template", lambda: phantoms.template)
+            phantoms.stand_in_for_mni152(patch)
             return register(moving, fixed, tiny_model, **more)
 
     return run

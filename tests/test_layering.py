@@ -21,19 +21,11 @@ MODULES = {
 # Packages and the modules beside them, in the order of the data flow: each may import only from
 # those above it.
 ORDER = (
-    *(
-        "errors",
-        "allocation",
-        "files",
-        "named",
-        "meter",
-        "layout",
-        "device",
-        "provenance",
-        "runtime",
-    ),
-    *("fields", "space", "measures", "preparation", "networks", "pictures", "registration"),
-    *("review", "data", "training", "evaluation", "benchmark", "cli", "__main__", "__init__"),
+    *("errors", "allocation", "files", "folders", "named", "meter", "layout"),
+    *("device", "provenance", "runtime"),
+    *("fields", "space", "measures", "data", "preparation", "networks", "pictures"),
+    *("registration", "review", "training", "evaluation", "benchmark"),
+    *("cli", "__main__", "__init__"),
 )
 MAY_PRINT = {"cli.main", "training.monitor"}
 HEAVY = {"torch", "nibabel", "SimpleITK", "scipy", "nilearn", "numpy", "deepbet"}

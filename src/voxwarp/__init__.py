@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data.pairs import Pair, read_pairs
     from .errors import InputError
-    from .evaluation.evaluation import evaluate
-    from .evaluation.scoring import Protocol, protocol_of
+    from .evaluation.evaluate import evaluate
+    from .evaluation.protocol import Protocol, protocol_of
     from .networks.model import Model
-    from .preparation.prepare import Settings
-    from .preparation.preprocessing import Preprocessed, preprocess
-    from .registration.apply import SavedTransform, apply_to_image, apply_to_points, load_transform
-    from .registration.registration import Registration, register
-    from .registration.saved import load_registration
+    from .networks.refine import Refinement
+    from .preparation.preprocess import Preprocessed, preprocess
+    from .preparation.scan import Scan
+    from .preparation.settings import Preparation
+    from .preparation.template import Template
+    from .registration.apply import SavedTransform, apply_to_image, load_transform
+    from .registration.points import apply_to_points
+    from .registration.register import register
+    from .registration.result import Registration, load_registration
+    from .runtime import Runtime
     from .space.grid import Grid
     from .space.volume import Volume, read_volume, write_volume
 
@@ -26,22 +31,26 @@ _HOME = {
     "InputError": "errors",
     "Model": "networks.model",
     "Pair": "data.pairs",
-    "Preprocessed": "preparation.preprocessing",
-    "Protocol": "evaluation.scoring",
-    "Registration": "registration.registration",
+    "Preparation": "preparation.settings",
+    "Preprocessed": "preparation.preprocess",
+    "Protocol": "evaluation.protocol",
+    "Refinement": "networks.refine",
+    "Registration": "registration.result",
+    "Runtime": "runtime",
     "SavedTransform": "registration.apply",
-    "Settings": "preparation.prepare",
+    "Scan": "preparation.scan",
+    "Template": "preparation.template",
     "Volume": "space.volume",
     "apply_to_image": "registration.apply",
-    "apply_to_points": "registration.apply",
-    "evaluate": "evaluation.evaluation",
-    "load_registration": "registration.saved",
+    "apply_to_points": "registration.points",
+    "evaluate": "evaluation.evaluate",
+    "load_registration": "registration.result",
     "load_transform": "registration.apply",
-    "preprocess": "preparation.preprocessing",
-    "protocol_of": "evaluation.scoring",
+    "preprocess": "preparation.preprocess",
+    "protocol_of": "evaluation.protocol",
     "read_pairs": "data.pairs",
     "read_volume": "space.volume",
-    "register": "registration.registration",
+    "register": "registration.register",
     "write_volume": "space.volume",
 }
 
@@ -50,11 +59,15 @@ __all__ = [
     "InputError",
     "Model",
     "Pair",
+    "Preparation",
     "Preprocessed",
     "Protocol",
+    "Refinement",
     "Registration",
+    "Runtime",
     "SavedTransform",
-    "Settings",
+    "Scan",
+    "Template",
     "Volume",
     "__version__",
     "apply_to_image",

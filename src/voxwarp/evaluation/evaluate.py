@@ -4,19 +4,24 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data.pairs import Pair, couples
-from ..device import described, torch_device
+from ..device import described
 from ..errors import InputError
 from ..meter import Meter
 from ..networks.model import Model
+from ..networks.refine import Refinement
+from ..preparation.settings import DEFAULTS, Preparation
 from ..provenance import machine, versions
-from ..registration.registration import Registration, check_adjustable, check_smoothness, register
-from ..runtime import Progress
+from ..registration.deform import check_obeyed, check_smoothness
+from ..registration.register import register
+from ..registration.result import Registration
+from ..runtime import DEFAULT_RUNTIME, Runtime
 from .case import read_case
 from .folder import alone_in, begin
 from .protocol import Protocol
@@ -31,17 +36,16 @@ _log = logging.getLogger(__name__)
 
 def evaluate(
     pairs: Sequence[Pair],
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Model,
     out: str | os.PathLike[str],
     *,
     protocol: Protocol,
-    refine: bool | int = False,
+    preparation: Preparation = DEFAULTS,
+    refine: bool | Refinement = False,
     smoothness: float | None = None,
-    device: str = "auto",
-    cache: bool = True,
+    runtime: Runtime = DEFAULT_RUNTIME,
     overwrite: bool = False,
     retry: bool = False,
-    progress: Progress | None = None,
 ) -> list[Row]:
     """Register every pair with a model, as ``register`` does, and write its numbers.
 
@@ -53,17 +57,15 @@ def evaluate(
 
     Args:
         pairs: from ``pairs.read_pairs``.
-        model: name of an installed model, or a model's folder.
+        model: name of an installed model, a model's folder, or a model.
         out: folder of the results.
         protocol: what is counted.
+        preparation, smoothness: see ``register``.
         refine: see ``register``; the method is called MODEL+refine then.
-        smoothness: see ``register``.
-        device: see ``register``.
-        cache: see ``register``; the time of what comes from the cache is that of its finding,
-            and that of the whole is left out.
+        runtime: its progress is called with a line for every pair. With a cache, the time of
+            what comes from there is that of its finding, and that of the whole is left out.
         overwrite: begin anew.
         retry: try again what failed.
-        progress: called with a line for every pair.
 
     Returns:
         The rows of the pairs.
@@ -71,11 +73,19 @@ def evaluate(
     Raises:
         InputError: an input is missing, or the folder holds rows of another evaluation.
     """
-    out, loaded, target = Path(out), Model.load(model), torch_device(device)
+    target = runtime.torch_device()
+    out, loaded = Path(out), model if isinstance(model, Model) else Model.load(model, target)
+    refinement = Refinement.of(refine)
     check_smoothness(smoothness)
-    check_adjustable(loaded, smoothness, refined=bool(refine))
-    knobs: dict[str, Any] = {"refine": refine} if refine else {}
-    knobs |= {} if smoothness is None else {"smoothness": smoothness}
+    check_obeyed(loaded, smoothness, refined=refinement is not None)
+    options: dict[str, Any] = {"model": loaded, "preparation": preparation, "runtime": runtime}
+    knobs: dict[str, Any] = {}
+    if refinement:
+        options["refine"], knobs["refine"] = refinement, asdict(refinement)
+    if smoothness is not None:
+        options["smoothness"] = knobs["smoothness"] = smoothness
+    if preparation != DEFAULTS:
+        knobs["preparation"] = asdict(preparation)
     name = loaded.name + (REFINE if refine else "")
     settings: dict[str, Any] = {
         "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
@@ -91,8 +101,6 @@ def evaluate(
             sheet.forget_failures(name, pairs)
         if not sheet.pairs:
             write_record(out / EVALUATE, record)  # rows without it would be anybody's
-        options: dict[str, Any] = {"model": model, "device": device, "cache": cache}
-        options |= knobs
         on = {"device": described(target), "threads": torch.get_num_threads(), "timed": "no"}
         warm_up = math.nan
         for couple in couples(pairs):
@@ -108,8 +116,8 @@ def evaluate(
                 }
                 sheet.add(name, row | on, structures)
                 write_record(out / EVALUATE, record | {"pairs": sheet.pairs})
-                if progress:
-                    progress(line(sheet.pairs[-1]))
+                if runtime.progress:
+                    runtime.progress(line(sheet.pairs[-1]))
         return sheet.pairs
 
 
@@ -142,7 +150,7 @@ def _scores(
         other, _ = done.get(pair.swapped_key, (None, None))
         row, structures = _scored(pair, result, other, protocol)
         if isinstance(result, Registration) and row["status"] == "ok":
-            row |= _times(result, meter, options["cache"])
+            row |= _times(result, meter, options["runtime"].cache)
         yield pair, row, structures, meter
 
 
@@ -170,8 +178,9 @@ def _reason(error: Exception) -> str:
 def _registered(pair: Pair, options: dict[str, Any]) -> tuple[Registration | str, Meter]:
     """The registration, or why there is none, and what its stages took."""
     meter = Meter()
+    options = options | {"runtime": replace(options["runtime"], progress=meter.start)}
     try:
-        return register(pair.moving.path, pair.fixed.path, progress=meter.start, **options), meter
+        return register(pair.moving.path, pair.fixed.path, **options), meter
     except Exception as error:  # one pair's trouble is not the others'
         _log.info("%s -> %s failed", *pair.key, exc_info=True)
         return _reason(error), meter

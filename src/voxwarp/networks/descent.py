@@ -35,6 +35,10 @@ class Features(NamedTuple):
     fixed: Tensor
     weight: float
 
+    def of(self, samples: slice) -> "Features":
+        """Those of some pairs of the batch."""
+        return Features(self.moving[samples], self.fixed[samples], self.weight)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -101,35 +105,53 @@ def descend(
         until: the reading of ``time.monotonic`` after which no step shall end.
 
     Returns:
-        (B, 3, X, Y, Z) each, voxels. The displacement has no determinant below
-        ``how.least_volume``; its inverse is right to some hundredths of a voxel.
+        (B, 3, X, Y, Z) each, voxels; for each pair of a batch what it is alone. The displacement
+        has no determinant below ``how.least_volume``; its inverse is right to some hundredths of
+        a voxel.
     """
     coarsest = max(stage.factor for stage in how.stages)
     if any(n % coarsest for n in fixed.shape[2:]):
         raise ValueError(f"sides must be multiples of {coarsest}, got {tuple(fixed.shape)}")
     with torch.no_grad():
-        moving, fixed = moving.float(), fixed.float()
-        factor = how.stages[0].factor
-        if start is None:
-            sides = [n // factor for n in fixed.shape[2:]]
-            start = fixed.new_zeros(len(fixed), 3, *sides), fixed.new_zeros(len(fixed), 3, *sides)
-            displacement, inverse = start
-        else:
-            displacement, inverse = (field.averaged(way, factor) / factor for way in start)
-        took = 0.0
-        for stage in how.stages:
-            displacement, inverse = on_lattice(displacement, inverse, factor, stage.factor)
-            took *= (factor / stage.factor) ** 3  # as many more voxels
-            factor = stage.factor
-            forces = _forces(moving, fixed, features, factor, how)
-            displacement, inverse, took = _descended(
-                displacement, inverse, forces, stage, how, until, took
-            )
-        displacement = unfolded(displacement, least=how.least_volume)
-        displacement, inverse = on_lattice(displacement, inverse, factor, 1)
-        for _ in range(LAST_CORRECTIONS):
-            inverse = field.corrected_inverse(displacement, inverse)
-        return displacement, inverse
+        pairs = []
+        for i in range(len(fixed)):  # each stops by itself
+            one = slice(i, i + 1)
+            begin = None if start is None else (start[0][one], start[1][one])
+            pair = moving[one].float(), fixed[one].float()
+            pairs.append(_descended_pair(*pair, how, begin, features and features.of(one), until))
+    displacement, inverse = (torch.cat(ways) for ways in zip(*pairs, strict=True))
+    return displacement, inverse
+
+
+def _descended_pair(
+    moving: Tensor,
+    fixed: Tensor,
+    how: Plan,
+    start: tuple[Tensor, Tensor] | None,
+    features: Features | None,
+    until: float | None,
+) -> tuple[Tensor, Tensor]:
+    """``descend`` for a single pair."""
+    factor = how.stages[0].factor
+    if start is None:
+        sides = [n // factor for n in fixed.shape[2:]]
+        displacement, inverse = (fixed.new_zeros(len(fixed), 3, *sides) for _ in range(2))
+    else:
+        displacement, inverse = (field.averaged(way, factor) / factor for way in start)
+    took = 0.0
+    for stage in how.stages:
+        displacement, inverse = on_lattice(displacement, inverse, factor, stage.factor)
+        took *= (factor / stage.factor) ** 3  # as many more voxels
+        factor = stage.factor
+        forces = _forces(moving, fixed, features, factor, how)
+        displacement, inverse, took = _descended(
+            displacement, inverse, forces, stage, how, until, took
+        )
+    displacement = unfolded(displacement, least=how.least_volume)
+    displacement, inverse = on_lattice(displacement, inverse, factor, 1)
+    for _ in range(LAST_CORRECTIONS):
+        inverse = field.corrected_inverse(displacement, inverse)
+    return displacement, inverse
 
 
 LAST_CORRECTIONS = 1  # of the inverse, on the lattice of the images: 0.02 voxels are left

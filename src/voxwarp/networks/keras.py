@@ -8,8 +8,9 @@ import torch
 
 from ..errors import InputError
 from ..files import check_readable
-from .model import Model, Recipe
-from .network import VoxelMorph
+from ..preparation.recipe import Recipe
+from .model import Model
+from .voxelmorph import VoxelMorph
 
 _ENCODER = [16, 32, 32, 32]
 _DECODERS = {10: [32, 32, 32, 32, 8, 8], 11: [32, 32, 32, 32, 32, 16, 16]}

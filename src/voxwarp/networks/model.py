@@ -6,54 +6,27 @@ import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..allocation import freed_memory_kept
 from ..device import bfloat16_convolutions, channels_last
 from ..errors import InputError
 from ..files import write_bytes
-from ..space.grid import Grid
-from .network import NETWORKS, Deformation, PairDescent
+from ..folders import models_folder
+from ..preparation.recipe import TEMPLATE_FILE, Recipe
+from ..space.volume import write_volume
+from .catalogue import ARCHITECTURES, Capabilities, build, with_todays_names
+from .deformation import Deformation
+from .pair_descent import KeptMaps, PairDescent
 from .refine import Refinement, refined
 
 FORMAT = "voxwarp-model-1"
 
 _DAMAGED = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
-
-# The paper's 160 × 192 × 224 at 1 mm with FreeSurfer's axes L, I, A, around the MNI152 brain.
-WORKING_GRID = Grid(
-    (160, 192, 224),
-    [
-        [-1.0, 0.0, 0.0, 79.5],
-        [0.0, 0.0, 1.0, -128.0],
-        [0.0, -1.0, 0.0, 101.0],
-        [0.0, 0.0, 0.0, 1.0],
-    ],
-)
-
-
-Alignment = Literal["mni152", "centre", "header"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a scan becomes the network's input.
-
-    Args:
-        grid: lattice that aligned scans are resampled onto, in their common world space.
-        percentile: the intensity of the brain's voxels that becomes 1; larger ones are clipped.
-        alignment: what the common space is: that of MNI152, where an affine map leads; that with
-            the middle of each scan at its origin; or the one that the scans' headers tell of.
-    """
-
-    grid: Grid = WORKING_GRID
-    percentile: float = 99.5
-    alignment: Alignment = "mni152"
 
 
 @dataclass
@@ -62,7 +35,7 @@ class Model:
 
     Args:
         network: maps (moving, fixed) to a ``Deformation``.
-        architecture: name in ``network.NETWORKS`` and keyword arguments that rebuild it.
+        architecture: name in ``catalogue.ARCHITECTURES`` and keyword arguments that rebuild it.
         recipe: preparation of the inputs.
         card: data, training recipe, scores, licence; free JSON, shown by ``voxwarp models show``.
     """
@@ -81,29 +54,43 @@ class Model:
         Args:
             architecture: ``{"name": "diffeomorphic", "encoder": [...], ...}``.
         """
-        arguments = {key: value for key, value in architecture.items() if key != "name"}
-        return cls(NETWORKS[architecture["name"]](**arguments), architecture, recipe, **more)
+        return cls(build(architecture), architecture, recipe, **more)
 
-    @freed_memory_kept()
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the network can do."""
+        return ARCHITECTURES[self.architecture["name"]].capabilities
+
     def deform(
-        self, moving: Tensor, fixed: Tensor, *, smoothness: float | None = None
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        *,
+        smoothness: float | None = None,
+        kept: KeptMaps | None = None,
+        **further: Tensor,
     ) -> Deformation:
         """Run the network for use, not for training.
 
         Args:
             moving, fixed: (B, 1, X, Y, Z) prepared images on the network's device.
-            smoothness: of the deformation, for a network that is ``adjustable``; 1 is its own.
+            smoothness: of the deformation, for a network that obeys it; 1 is its own.
+            kept: what a descent made of these images before, see ``PairDescent.forward``.
+            further: the inputs that the network's capabilities name beside the images.
 
         Returns:
             Displacements in voxels, float32. Convolutions run in bf16 where the processor has
             instructions for it, everything else in float32.
         """
         self.network.eval()
-        knob = {} if smoothness is None else {"smoothness": smoothness}
+        options: dict[str, Any] = dict(further)
+        if self.capabilities.is_descent:
+            options["kept"] = kept
+        if smoothness is not None:
+            options["smoothness"] = smoothness
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
-            return self.network(moving, fixed, **knob)
+            return self.network(moving, fixed, **options)
 
-    @freed_memory_kept()
     def refine(
         self,
         moving: Tensor,
@@ -112,19 +99,21 @@ class Model:
         refinement: Refinement,
         *,
         smoothness: float | None = None,
+        kept: KeptMaps | None = None,
     ) -> Deformation:
         """Make an answer better by optimisation of the very pair; see ``refine.refined``."""
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
             return refined(
                 *(moving, fixed, answer, refinement),
-                network=self.network,
+                descent=self.descent,
                 smoothness=1.0 if smoothness is None else smoothness,
+                kept=kept,
             )
 
     @property
-    def adjustable(self) -> bool:
-        """Whether the smoothness of its deformations can be chosen."""
-        return isinstance(self.network, PairDescent)
+    def descent(self) -> PairDescent:
+        """The descent that goes on from its answers: its own, or one on the images alone."""
+        return cast(PairDescent, self.network) if self.capabilities.is_descent else PairDescent()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``model.json`` and ``weights.safetensors`` into ``folder``."""
@@ -134,15 +123,13 @@ class Model:
         description = {
             "format": FORMAT,
             "architecture": self.architecture,
-            "preparation": {
-                "shape": list(self.recipe.grid.shape),
-                "affine": self.recipe.grid.affine.tolist(),
-                "percentile": self.recipe.percentile,
-                "alignment": self.recipe.alignment,
-            },
+            "preparation": self.recipe.described(),
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "card": self.card,
         }
+        if "template" in description["preparation"]:
+            assert self.recipe.template is not None
+            write_volume(self.recipe.template.image, Path(folder) / TEMPLATE_FILE)
         # The weights first: a model.json that is there names weights that are there.
         write_bytes(Path(folder) / "weights.safetensors", weights)
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
@@ -162,17 +149,12 @@ class Model:
                 raise InputError(
                     f"model {folder}: format {description.get('format')!r}, wanted {FORMAT!r}"
                 )
-            preparation = description["preparation"]
-            recipe = Recipe(
-                Grid(preparation["shape"], preparation["affine"]),
-                preparation["percentile"],
-                _alignment(preparation.get("alignment", "mni152")),
-            )
+            recipe = Recipe.from_record(description["preparation"], folder)
             built = cls.build(
                 description["architecture"], recipe, card=description["card"], name=folder.name
             )
             payload = (folder / "weights.safetensors").read_bytes()
-            built.network.load_state_dict(load(payload))
+            built.network.load_state_dict(with_todays_names(load(payload)))
         except InputError:
             raise
         except (*_DAMAGED, SafetensorError) as error:
@@ -188,27 +170,13 @@ class Model:
         return built
 
 
-def _alignment(name: Any) -> Alignment:
-    if name not in get_args(Alignment):
-        raise ValueError(f"alignment {name!r}")
-    return name
-
-
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def user_folder() -> Path:
-    """Where ``voxwarp models import`` puts models: $VOXWARP_MODELS, else the user's data folder."""
-    if "VOXWARP_MODELS" in os.environ:
-        return Path(os.environ["VOXWARP_MODELS"])
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "voxwarp" / "models"
-
-
 def installed() -> dict[str, Path]:
     """Name and folder of every model in the package and in the user's folder; the user's win."""
-    shelves = [Path(str(resources.files("voxwarp") / "models")), user_folder()]
+    shelves = [Path(str(resources.files("voxwarp") / "models")), models_folder()]
     return {
         folder.name: folder
         for shelf in shelves

@@ -1,15 +1,18 @@
 """Refinement: the answer of a network made better for the very pair, its weights untouched."""
 
+import math
 import time
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..errors import InputError
 from ..fields import field
+from .deformation import Deformation
 from .descent import Plan, Stage
-from .network import Deformation, PairDescent
+from .pair_descent import KeptMaps, PairDescent
 
-STEPS = 16
+STEPS, MOST_STEPS = 16, 1000
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,26 @@ class Refinement:
             of others two of three are at half of it first.
         seconds: after which no further step begins that would not be done by then; no limit
             without.
+
+    Raises:
+        InputError: the steps are not 1 to 1000, or the time is none.
     """
 
     steps: int = STEPS
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise InputError(f"refine {self.steps}: 1 to {MOST_STEPS} steps are wanted")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise InputError(f"refine_seconds {self.seconds}: a time above 0 is wanted")
+
+    @classmethod
+    def of(cls, wanted: "bool | Refinement | None") -> "Refinement | None":
+        """What a yes, a no or a refinement stands for; None: none."""
+        if isinstance(wanted, Refinement):
+            return wanted
+        return cls() if wanted else None
 
     def plan(self, *, from_full: bool) -> Plan:
         """The stages of the descent."""
@@ -39,8 +58,9 @@ def refined(
     answer: Deformation,
     refinement: Refinement,
     *,
-    network: nn.Module | None = None,
+    descent: PairDescent,
     smoothness: float = 1.0,
+    kept: KeptMaps | None = None,
 ) -> Deformation:
     """A deformation that makes ``moving`` more like ``fixed`` than a network's does.
 
@@ -48,14 +68,14 @@ def refined(
         moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
         answer: of the network, to start from.
         refinement: how much.
-        network: that answered; one that recognises structures is asked for them again.
+        descent: that goes on from there; one that segments compares the structures, too.
         smoothness: factor of the widths of the Gaussians that smooth.
+        kept: see ``PairDescent.forward``.
     """
     until = None if refinement.seconds is None else time.monotonic() + refinement.seconds
     inverse = answer.inverse
     if inverse is None:
         inverse = field.invert(answer.displacement)
-    describer = network if isinstance(network, PairDescent) else PairDescent()
-    plan = refinement.plan(from_full=describer.full_steps > 0).smoother(smoothness)
+    plan = refinement.plan(from_full=descent.full_steps > 0).smoother(smoothness)
     start = answer.displacement, inverse
-    return describer.descended(moving, fixed, plan, start=start, until=until)
+    return descent.descended(moving, fixed, plan, start=start, until=until, kept=kept)

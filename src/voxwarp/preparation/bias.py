@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..space.formats import to_sitk
 from ..space.volume import Volume
-from .pose import Coarse
+from .coarse import Coarse
 
 FITTED, KEPT = 6.0, 8.0  # mm: the field is that smooth
 ITERATIONS = (50, 50, 30)

@@ -20,28 +20,23 @@ import torch
 
 from ..errors import InputError
 from ..files import write_bytes
+from ..folders import cache_folder
 from ..provenance import version_of
 from ..space.grid import Grid
 from ..space.transform import Affine
 from ..space.volume import Volume, to_canonical
+from .agreement import Agreement
 from .brain import EXTRACTORS
-from .linear import Agreement
-from .prepare import DEFAULTS, Findings, Settings, examine
+from .examination import Examination, examine
+from .settings import DEFAULTS, Preparation
+from .template import Template, mni152
 
 #: Part of every key: to be raised when ``examine`` comes to find something else.
-EXAMINATION = 2
+EXAMINATION = 3
 LIMIT = 1 << 30  # bytes, unless $VOXWARP_CACHE_SIZE says otherwise, in MB
 ENDING = ".findings.npz"
 DECISIVE = "voxwarp", "deepbet", "nilearn", "numpy", "scipy", "SimpleITK", "torch"
 ABANDONED = 3600.0  # seconds after which a part that a dead process left is removed
-
-
-def folder() -> Path:
-    """$VOXWARP_CACHE, else ``voxwarp`` in the user's cache folder."""
-    if os.environ.get("VOXWARP_CACHE"):
-        return Path(os.environ["VOXWARP_CACHE"])
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "voxwarp"
 
 
 def limit() -> int:
@@ -63,12 +58,17 @@ def limit() -> int:
 
 
 def examined(
-    scan: Volume, settings: Settings = DEFAULTS, mask: Volume | None = None, *, use: bool = True
-) -> tuple[Findings, bool]:
-    """``prepare.examine``, or what it found the last time.
+    scan: Volume,
+    settings: Preparation = DEFAULTS,
+    mask: Volume | None = None,
+    template: Template | None = None,
+    *,
+    use: bool = True,
+) -> tuple[Examination, bool]:
+    """``examination.examine``, or what it found the last time.
 
     Args:
-        scan, settings, mask: see there.
+        scan, settings, mask, template: see there.
         use: look into the cache and add to it; never done with an extractor of the user's own,
             since nobody tells when that changes.
 
@@ -79,17 +79,18 @@ def examined(
     Raises:
         InputError: see there.
     """
+    template = template or mni152()
     if not use or settings.extractor not in EXTRACTORS:
-        return examine(scan, settings, mask), False
+        return examine(scan, settings, mask, template), False
     allowed = limit()
     try:
-        path = folder() / f"{_key(scan, settings, mask)}{ENDING}"
+        path = cache_folder() / f"{_key(scan, settings, mask, template)}{ENDING}"
     except RuntimeError:  # there is no home
-        return examine(scan, settings, mask), False
-    found = _read(path, scan.name)
+        return examine(scan, settings, mask, template), False
+    found = _read(path, scan.name, template)
     if found is not None:
         return found, True
-    found = examine(scan, settings, mask)
+    found = examine(scan, settings, mask, template)
     with suppress(InputError, OSError):
         write_bytes(path, _packed(found))
         _trim(allowed)
@@ -109,7 +110,7 @@ class Contents:
 def contents() -> Contents:
     """What the cache holds."""
     sizes = [size for _, size, _ in _entries()]
-    return Contents(folder(), len(sizes), sum(sizes), limit())
+    return Contents(cache_folder(), len(sizes), sum(sizes), limit())
 
 
 def clear() -> int:
@@ -119,18 +120,19 @@ def clear() -> int:
         for path, _, _ in list(_entries()):
             path.unlink(missing_ok=True)
             number += 1
-        for part in folder().glob(f".*{ENDING}.*.part"):
+        for part in cache_folder().glob(f".*{ENDING}.*.part"):
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot clear {folder()}: {error.strerror or error}") from error
+        raise InputError(f"cannot clear {cache_folder()}: {error.strerror or error}") from error
     return number
 
 
-def _key(scan: Volume, settings: Settings, mask: Volume | None) -> str:
+def _key(scan: Volume, settings: Preparation, mask: Volume | None, template: Template) -> str:
     digest = hashlib.sha256()
     about = {
         "examination": EXAMINATION,
         "settings": asdict(settings),
+        "template": template.identity,
         "versions": [version_of(name) for name in DECISIVE],
         "threads": torch.get_num_threads(),  # the last bits depend on them
     }
@@ -146,8 +148,8 @@ def _key(scan: Volume, settings: Settings, mask: Volume | None) -> str:
     return digest.hexdigest()
 
 
-def _packed(found: Findings) -> bytes:
-    """Findings as an .npz: arrays, and the rest as JSON; no pickles."""
+def _packed(found: Examination) -> bytes:
+    """Examination as an .npz: arrays, and the rest as JSON; no pickles."""
     about = {
         "kind": found.kind,
         "window": found.window.described(),
@@ -167,7 +169,7 @@ def _packed(found: Findings) -> bytes:
     return stream.getvalue()
 
 
-def _read(path: Path, name: str) -> Findings | None:
+def _read(path: Path, name: str, template: Template) -> Examination | None:
     """The entry, which counts as used now; None where there is none that can be read."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
@@ -179,7 +181,7 @@ def _read(path: Path, name: str) -> Findings | None:
                 mask = Volume(bits.reshape(grid.shape).astype(bool), grid, name)
             if about["log_bias"]:
                 log_bias = Volume(arrays["log_bias"], Grid(**about["log_bias"]), name)
-        found = Findings(
+        found = Examination(
             kind=about["kind"],
             window=Grid(**about["window"]),
             template_to_scan=Affine(np.array(about["template_to_scan"])),
@@ -187,6 +189,7 @@ def _read(path: Path, name: str) -> Findings | None:
             log_bias=log_bias,
             agreement=about["agreement"] and Agreement(**about["agreement"]),
             seconds=about["seconds"],
+            template=template,
         )
     except Exception:  # whatever is wrong with it, the scan can be examined again
         return None
@@ -197,7 +200,7 @@ def _read(path: Path, name: str) -> Findings | None:
 
 def _entries() -> Iterator[tuple[Path, int, float]]:
     """Path, bytes and time of last use of each entry; those that vanish meanwhile are left out."""
-    for path in sorted(folder().glob(f"*{ENDING}")):
+    for path in sorted(cache_folder().glob(f"*{ENDING}")):
         with suppress(OSError):
             status = path.stat()
             yield path, status.st_size, status.st_mtime
@@ -212,7 +215,7 @@ def _trim(limit: int) -> None:
             break
         path.unlink(missing_ok=True)
         excess -= size
-    for part in folder().glob(f".*{ENDING}.*.part"):
+    for part in cache_folder().glob(f".*{ENDING}.*.part"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > ABANDONED:
                 part.unlink(missing_ok=True)

@@ -1,24 +1,19 @@
-"""Use a saved registration: carry images, labels, series and points through it, either way."""
+"""Use a saved registration: carry images, labels and series through it, either way."""
 
-import csv
-import io
 import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import InputError
-from ..files import check_readable, write_bytes
-from ..layout import AFFINE, INVERSE_WARP, METRICS, WARP
-from ..preparation.preprocessing import RECORD
-from ..space.formats import lps, read_affine, read_warp
+from ..files import check_readable
+from ..layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
+from ..space.formats import read_affine, read_warp
 from ..space.grid import Grid
 from ..space.resample import Interpolation, resample
 from ..space.transform import Chain
 from ..space.volume import Source, Volume, read_series
-from .registration import Registration
+from .result import Registration
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +47,9 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     if not path.is_dir():
         affine = read_affine(path)
         return SavedTransform(Chain([affine]), Chain([affine.inverse()]), None, None)
-    if (path / RECORD).is_file() and (path / METRICS).is_file():
+    if (path / PREPROCESSED).is_file() and (path / METRICS).is_file():
         raise InputError(f"transform {path}: results of register and of preprocess lie in it")
-    if (path / RECORD).is_file():
+    if (path / PREPROCESSED).is_file():
         return _load_preprocessed(path)
     affine, warp = read_affine(_only(path, AFFINE)), read_warp(_only(path, WARP))
     inverse_warp = read_warp(_only(path, INVERSE_WARP))
@@ -105,97 +100,10 @@ def apply_to_image(
     return resample(volume, grid, through, interpolation=interpolation), interpolation
 
 
-def apply_to_points(
-    points: np.ndarray, saved: SavedTransform | Registration, *, inverse: bool = False
-) -> np.ndarray:
-    """Carry points of the moving scan to the fixed scan, or back with ``inverse``.
-
-    Points move with the image they are drawn on, as ``apply_to_image`` moves it. (Resampling
-    an image takes the map the other way round; that is looked after here.)
-
-    Args:
-        points: (N, 3), RAS mm.
-        saved: the registration.
-        inverse: carry points of the fixed scan to the moving scan.
-    """
-    return (saved.transform if inverse else saved.inverse).map(points)
-
-
-def apply_to_csv(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    saved: SavedTransform,
-    *,
-    inverse: bool = False,
-    is_lps: bool = False,
-) -> int:
-    """Carry the points of a CSV file with columns x, y, z; other columns are kept as they are.
-
-    Args:
-        source, target: files to read and to write.
-        saved: the registration.
-        inverse: as ``apply_to_points``.
-        is_lps: the coordinates are in LPS mm, as ANTs has them, in both files; else RAS.
-
-    Returns:
-        The number of points.
-
-    Raises:
-        InputError: the file is missing, has no such columns, or a value is not a number.
-    """
-    columns, lines = _read_csv(Path(source))
-    named = [column.strip().lower() for column in columns]
-    for axis in "xyz":
-        if named.count(axis) != 1:
-            found = ", ".join(columns) or "an empty file"
-            raise InputError(f"points {source}: one column {axis!r} is wanted, found {found}")
-    axes = [named.index(axis) for axis in "xyz"]
-    rows = [row for _, row in lines]
-    numbers = [_numbers(row, axes, f"points {source}: line {n}") for n, row in lines]
-    points = np.array(numbers).reshape(-1, 3)
-    carried = apply_to_points(lps(points) if is_lps else points, saved, inverse=inverse)
-    for row, point in zip(rows, lps(carried) if is_lps else carried, strict=True):
-        for column, value in zip(axes, point, strict=True):
-            row[column] = f"{value:.6f}"
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
-    write_bytes(target, out.getvalue().encode())
-    return len(lines)
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows, each with its line number; blank lines are left out."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            columns = next(reader, [])
-            lines = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError as error:
-        raise InputError(f"points {path}: no such file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"points {path}: not a CSV file that can be read ({error})") from error
-    uneven = [number for number, row in lines if len(row) != len(columns)]
-    if uneven:
-        raise InputError(
-            f"points {path}: line {uneven[0]} has not the {len(columns)} columns of line 1"
-        )
-    return columns, lines
-
-
-def _numbers(row: list[str], axes: list[int], where: str) -> list[float]:
-    try:
-        values = [float(row[axis]) for axis in axes]
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
-    if not np.isfinite(values).all():
-        raise InputError(f"{where}: coordinates must be finite, got {values}")
-    return values
-
-
 def _load_preprocessed(path: Path) -> SavedTransform:
     """The affine map between a scan and its aligned brain, as a registration to that."""
     affine = read_affine(path / AFFINE)
-    grids = [_grid_of(path / RECORD, name) for name in ("aligned", "scan")]
+    grids = [_grid_of(path / PREPROCESSED, name) for name in ("aligned", "scan")]
     return SavedTransform(Chain([affine]), Chain([affine.inverse()]), *grids)
 
 

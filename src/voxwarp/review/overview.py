@@ -17,7 +17,7 @@ from ..layout import METRICS, REPORT, WARPED
 from ..pictures.pages import NOTHING, is_ours, jpeg, number, page
 from ..pictures.report import THUMBNAIL
 from ..pictures.thumbnails import middle_slices
-from ..registration.saved import read_record
+from ..registration.record import read_record
 from ..space.volume import read_volume
 
 INDEX = "index.html"

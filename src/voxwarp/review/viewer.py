@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..layout import REPORT, WARPED, WARPED_LABELS
 from ..pictures.pages import TEMPLATES, fragment, policy
 from ..pictures.report import SCRIPT, warnings_of
-from ..registration.saved import original, read_record
+from ..registration.record import original, read_record
 from ..space.volume import Source, Volume, nifti, read_series, read_volume
 
 Kind = Literal["image", "labels"]

@@ -11,7 +11,7 @@ def convexadam(run: Run) -> None:
     import torch
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
-    from ...preparation.prepare import from_zero, scaled
+    from ...preparation.intensity import from_zero, scaled
     from ...space.formats import read_affine
     from ...space.resample import resample
     from ...space.transform import Warp

@@ -38,8 +38,9 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
     import torch
 
     from ...device import described, torch_device
-    from ...preparation.prepare import Findings
-    from ...registration.registration import images_of, on_fixed_grid, prepare_both, without_folds
+    from ...preparation.examination import Examination
+    from ...preparation.scan import Scan, prepare_both
+    from ...registration.deform import answer_of, on_fixed_grid, without_folds
     from ...space.transform import Affine, Warp
     from ...space.volume import read_volume
 
@@ -51,22 +52,25 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
         if job.weights_sha256 not in ("", model.sha256):
             raise InputError(f"model {job.weights}: its weights have changed meanwhile")
         model.network.to(device)
-        scans = read_volume(job.fixed), read_volume(job.moving)
+        images = read_volume(job.fixed), read_volume(job.moving)
+    brain = images[0].data != 0
     poses = [Affine(np.array(pose)) for pose in (job.template_to_fixed, job.template_to_moving)]
-    found = [Findings("brain", scan.grid, pose) for scan, pose in zip(scans, poses, strict=True)]
 
-    def stage() -> list[Warp]:
+    def stage() -> list[Warp | None]:
+        # Scans of their own each time: what one remembers would cost nothing the second time.
+        scans = [Scan(image) for image in images]
+        found = [
+            Examination("brain", image.grid, pose)
+            for image, pose in zip(images, poses, strict=True)
+        ]
         f, m = prepare_both(model.recipe, *zip(scans, found, strict=True))
-        images = images_of(m, f, device)
-        deformation = model.deform(*images)
-        if refinement:
-            deformation = model.refine(*images, deformation, refinement)
-        both = deformation.displacement, deformation.inverse
-        fields = [u[0].cpu() for u in both if u is not None]
-        warp, *inverse = on_fixed_grid(fields, model, f, scans[0].grid)
-        if refinement or model.adjustable:
-            warp = without_folds(warp, scans[0].data != 0)
-        return [warp, *inverse]
+        answer = answer_of(model, m, f, device=device, refinement=refinement, invert=False)
+        ways = (u for u in (answer.displacement, answer.inverse) if u is not None)
+        warp, *inverse = on_fixed_grid(ways, model, f, images[0].grid)
+        back = inverse[0] if inverse else None
+        if refinement or model.capabilities.is_descent:
+            warp, back = without_folds(warp, back, brain)
+        return [warp, back]
 
     run.device = described(device)
     run.write(*run.deform(stage))

@@ -1,6 +1,5 @@
 """Affine registration of brains by local correlation, from any pose, in any contrast."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,12 @@ import torch.nn.functional as F
 from ..errors import InputError
 from ..fields import field
 from ..fields.losses import local_ncc_map
-from ..measures.metrics import bounding_box
+from ..space.region import bounding_box
 from ..space.transform import Affine
 from ..space.volume import Volume
 from . import pose
-from .pose import Coarse
+from .agreement import FitThresholds, agreement, bright
+from .coarse import Coarse
 
 
 class Level(NamedTuple):
@@ -29,57 +29,12 @@ class Level(NamedTuple):
 # single folds of the cortex, and gains most overlap of structures (benchmarks).
 COARSE = Level(8.0, 9, 10), Level(8.0, 3, 8), Level(4.0, 3, 8)
 FINE = Level(2.0, 3, 4)
+DEFAULT_THRESHOLDS = FitThresholds()
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How well two brains agree after an affine map.
-
-    Args:
-        overlap: Dice of the two brains, where the moving scan reaches.
-        local_ncc: mean squared correlation in windows of 12 mm; of any contrast.
-        outside: share of the fixed brain that lies outside the moving scan.
-        largest_scale, smallest_scale: of the map, along any direction.
-    """
-
-    overlap: float
-    local_ncc: float
-    outside: float
-    largest_scale: float
-    smallest_scale: float
-
-    @property
-    def is_good(self) -> bool:
-        """Whether the brains lie on each other, as far as such numbers can tell.
-
-        On some 70 scans of three contrasts brains in place had an overlap of 0.93 or more and
-        a correlation of 0.37 or more; brains in the wrong place 0.92 and 0.31 at most.
-        """
-        return self.overlap > 0.9 and self.local_ncc > 0.32 and self.is_sane
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether no other pose needs to be tried."""
-        return self.overlap > 0.93 and self.local_ncc > 0.35 and self.is_sane
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether this cannot be two brains."""
-        return self.overlap < 0.8 or self.local_ncc < 0.25 or self.smallest_scale < 0.3
-
-    @property
-    def is_sane(self) -> bool:
-        """Whether the map scales no more, and no less evenly, than heads differ."""
-        stretch = self.largest_scale / self.smallest_scale
-        return self.smallest_scale > 0.42 and self.largest_scale < 2 and stretch < 1.4
-
-    @property
-    def score(self) -> float:
-        """One number to compare maps by."""
-        return self.local_ncc * self.overlap * (1.0 if self.is_sane else 0.5)
-
-
-def register_affine(fixed: Volume, moving: Volume) -> Affine:
+def register_affine(
+    fixed: Volume, moving: Volume, thresholds: FitThresholds = DEFAULT_THRESHOLDS
+) -> Affine:
     """The affine map from ``fixed`` to ``moving`` of largest squared local correlation.
 
     Starts centre on centre, turned as the headers say. Where that does not end well, every
@@ -88,6 +43,7 @@ def register_affine(fixed: Volume, moving: Volume) -> Affine:
 
     Args:
         fixed, moving: brain-extracted volumes, zero outside, on any grids.
+        thresholds: when a map is good enough for no other start to be tried.
 
     Returns:
         fixed → moving, RAS mm.
@@ -100,29 +56,11 @@ def register_affine(fixed: Volume, moving: Volume) -> Affine:
             raise InputError(f"{volume.name}: no affine alignment: there is hardly a brain in it")
     affine = _from(pose.upright(fixed, moving), fixed, moving)
     for other_starts in (pose.search, pose.shifted):
-        if agreement(fixed, moving, affine).is_certain:
+        if thresholds.is_certain(agreement(fixed, moving, affine)):
             break
         others = [_from(start, fixed, moving) for start in other_starts(fixed, moving)]
-        affine = max([affine, *others], key=lambda a: agreement(fixed, moving, a).score)
+        affine = max([affine, *others], key=lambda a: thresholds.score(agreement(fixed, moving, a)))
     return _by_local_ncc(affine, fixed, moving, FINE)
-
-
-def agreement(fixed: Volume, moving: Volume, fixed_to_moving: Affine) -> Agreement:
-    """Measure, at 4 mm, how well two brains lie on each other."""
-    f, m = Coarse.of(fixed, 4.0), Coarse.of(moving, 4.0)
-    at = f.lattice_in(m, fixed_to_moving)
-    moved, reached = field.sample(m.image, at), m.reaches(at)
-    a, b = f.image > 0, moved > 0.05 * _bright(m.image)
-    both, either = int((a & b).sum()), int((a & reached).sum() + b.sum())
-    local = local_ncc_map(f.image / _bright(f.image), moved / _bright(m.image), window=3)
-    scales = np.linalg.svd(fixed_to_moving.fixed_to_moving[:3, :3], compute_uv=False)
-    return Agreement(
-        overlap=2 * both / max(1, either),
-        local_ncc=float(local[a & reached].mean()) if both else 0.0,
-        outside=float((a & ~reached).sum() / a.sum()),
-        largest_scale=float(scales.max()),
-        smallest_scale=float(scales.min()),
-    )
 
 
 def _from(start: Affine, fixed: Volume, moving: Volume) -> Affine:
@@ -139,7 +77,7 @@ def _by_local_ncc(start: Affine, fixed: Volume, moving: Volume, level: Level) ->
     gradients by its coordinates), so that a handful of iterations do.
     """
     f, m = _cropped(Coarse.of(fixed, level.spacing)), Coarse.of(moving, level.spacing)
-    image, other = f.image / _bright(f.image), m.image / _bright(m.image)
+    image, other = f.image / bright(f.image), m.image / bright(m.image)
     brain = (f.image > 0).float()
     base = np.linalg.inv(m.grid.affine) @ start.fixed_to_moving @ f.grid.affine
     matrix = torch.from_numpy(base.astype(np.float32))
@@ -221,9 +159,3 @@ def _cropped(coarse: Coarse) -> Coarse:
     box = bounding_box((coarse.image[0, 0] > 0).numpy(), margin=2)
     image = coarse.image[:, :, box[0], box[1], box[2]].contiguous()
     return Coarse(image, coarse.grid.crop([part.start for part in box], image.shape[2:]))
-
-
-def _bright(image: torch.Tensor) -> torch.Tensor:
-    """An intensity that stands for white: the 99th percentile of the brain."""
-    inside = image[image > 0]
-    return torch.quantile(inside, 0.99) if inside.numel() else torch.tensor(1.0)

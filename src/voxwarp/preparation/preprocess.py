@@ -12,25 +12,18 @@ import numpy as np
 
 from ..files import check_writable, publish, sha256_of, side_by_side, staging
 from ..layout import AFFINE, METRICS, PREPROCESSED, check_other_record
-from ..networks.model import WORKING_GRID, Recipe
-from ..provenance import origin, versions
+from ..provenance import versions
 from ..space.formats import write_affine
 from ..space.grid import Grid
 from ..space.resample import resample
 from ..space.volume import Source, Volume, to_canonical, write_volume
-from .cache import examined
-from .prepare import (
-    CONFORMED,
-    DEFAULTS,
-    Findings,
-    Settings,
-    brain_mask,
-    brain_only,
-    from_zero,
-    read_scan,
-    scale,
-    unbiased,
-)
+from .examination import Examination
+from .intensity import from_zero, scale
+from .masking import unbiased
+from .recipe import WORKING_GRID, Recipe
+from .scan import Scan
+from .settings import DEFAULTS, Preparation
+from .views import CONFORMED
 
 HEAD, HEAD_MASK = "Conformed.nii.gz", "ConformedBrainMask.nii.gz"
 MASK = "BrainMask.nii.gz"
@@ -52,8 +45,8 @@ class Preprocessed:
         record: what ``preprocess.json`` holds.
     """
 
-    scan: Volume
-    found: Findings
+    scan: Scan
+    found: Examination
     conformed: Volume
     aligned: Volume
     labels: Volume | None
@@ -61,7 +54,7 @@ class Preprocessed:
 
     def brain_mask(self, on: Grid) -> Volume:
         """The brain, on any grid in the scan's space: 1 inside, 0 outside, uint8."""
-        return brain_mask(self.found, self.scan, on)
+        return self.scan.brain_mask(self.found, on)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
         """Write all outputs: each whole, ``preprocess.json`` last.
@@ -112,7 +105,7 @@ def preprocess(
     *,
     labels: Source | None = None,
     mask: Source | None = None,
-    settings: Settings = DEFAULTS,
+    preparation: Preparation = DEFAULTS,
     crop: bool = True,
     normalise: bool = True,
     cache: bool = True,
@@ -125,7 +118,7 @@ def preprocess(
         scan: a head or a brain, of any size, spacing and orientation.
         labels: label map on its grid, carried along by nearest neighbour.
         mask: of the brain, on its grid; then none is extracted.
-        settings: of the steps up to the affine alignment.
+        preparation: of the steps up to the affine alignment.
         crop: to 160×192×224 around the brain; else 256³ voxels.
         normalise: intensities to [0, 1]; else as they are.
         cache: remember what was found in the scan, and look there first.
@@ -133,35 +126,42 @@ def preprocess(
     Raises:
         InputError: an input is missing or not usable, or there is no brain in the scan.
     """
-    volume, mapped, masked = read_scan(scan, "", labels, mask)
-    found, was_cached = examined(volume, settings, masked, use=cache)
+    read = Scan.read(scan, labels=labels, mask=mask)
+    recipe = Recipe()
+    found, was_cached = read.examined_or_cached(recipe, preparation, cache=cache)
     whole = WORKING_GRID.crop([(n - CONFORMED) // 2 for n in WORKING_GRID.shape], (CONFORMED,) * 3)
-    grid, percentile = WORKING_GRID if crop else whole, Recipe().percentile
-    standard = from_zero(to_canonical(volume))
-    aligned = brain_only(standard, found, grid, found.template_to_scan)
-    white = scale(aligned.data, percentile)
+    grid = recipe.grid if crop else whole
+    standard = from_zero(to_canonical(read.image))
+    aligned = found.brain_of(standard, grid, found.template_to_scan)
+    white = scale(aligned.data, recipe.percentile)
     if normalise:
         aligned = replace(aligned, data=np.clip(aligned.data / white, 0, 1))
     conformed = unbiased(resample(standard, found.window), found.log_bias)
     record = {
         "versions": versions(),
-        "inputs": {"scan": origin(scan), "labels": origin(labels), "mask": origin(mask)},
+        "inputs": {
+            "scan": read.origins["image"],
+            "labels": read.origins["labels"],
+            "mask": read.origins["mask"],
+        },
         "settings": {
-            **asdict(settings),
-            **{"crop": crop, "normalise": normalise, "white_percentile": percentile},
+            **asdict(preparation),
+            **{"crop": crop, "normalise": normalise, "white_percentile": recipe.percentile},
         },
         "found": {**found.described(), "from_cache": was_cached, "white": white},
         "grids": {
-            "scan": volume.grid.described(),
+            "scan": read.grid.described(),
             "conformed": conformed.grid.described(),
             "aligned": grid.described(),
         },
-        "warnings": [*volume.doubts, *found.doubts(volume.name), *_doubts(aligned)],
+        "warnings": [*read.warnings(found), *_empty(aligned)],
     }
-    carried = mapped and resample(mapped, grid, found.template_to_scan, interpolation="nearest")
-    return Preprocessed(volume, found, conformed, aligned, carried, record)
+    carried = read.labels and resample(
+        read.labels, grid, found.template_to_scan, interpolation="nearest"
+    )
+    return Preprocessed(read, found, conformed, aligned, carried, record)
 
 
-def _doubts(aligned: Volume) -> list[str]:
+def _empty(aligned: Volume) -> list[str]:
     empty = not aligned.data.any()
     return [f"{aligned.name}: the aligned brain is empty: the scan is not there"] if empty else []

@@ -1,20 +1,13 @@
-"""A registration read back from its folder: the record, the scans it names, the whole result."""
+"""The record of a registration, ``metrics.json``, read back, and the files that it names."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import InputError
 from ..files import check_readable, sha256_of
-from ..layout import AFFINE, FIXED_MASK, INVERSE_WARP, METRICS, MOVING_MASK, WARP
-from ..preparation.prepare import Findings, brain_mask, read_scan, template_path
-from ..space.formats import read_affine, read_warp
-from ..space.transform import Affine
-from ..space.volume import Volume, read_labels
-from .registration import Registration
+from ..layout import METRICS
+from ..preparation.template import mni152
 
 LONGEST = 10_000  # characters of a text in a record
 
@@ -68,8 +61,8 @@ def original(record: dict[str, Any], role: str) -> Path | None:
         return None
     if not isinstance(told, dict):
         raise InputError(f"{what}: the record does not tell which file it was")
-    if "template" in told:
-        return template_path()
+    if "template" in told and "path" not in told:
+        return mni152().path
     path, digest = told.get("path"), told.get("sha256")
     if not isinstance(path, str) or not isinstance(digest, str):
         raise InputError(f"{what}: the record does not tell which file it was")
@@ -85,46 +78,3 @@ def original(record: dict[str, Any], role: str) -> Path | None:
     if not same:
         raise InputError(f"{what} {path}: it is another file than was registered (by its hash)")
     return Path(path)
-
-
-def load_registration(folder: str | os.PathLike[str]) -> Registration:
-    """A registration as it was, from the folder that it was saved to and the scans it names.
-
-    Raises:
-        InputError: files are missing or damaged, or a scan is not at its place any more.
-    """
-    folder = Path(folder)
-    record = read_record(folder)
-    fixed, fixed_labels = _scan(record, "fixed", "fixed_labels")
-    moving, labels = _scan(record, "moving", "labels")
-    affine = read_affine(folder / AFFINE)
-    warp, inverse_warp = read_warp(folder / WARP), read_warp(folder / INVERSE_WARP)
-    if not warp.grid.matches(fixed.grid):
-        raise InputError(f"result {folder}: its deformation is not on the fixed scan's grid")
-    fixed_mask = _mask(folder / FIXED_MASK, fixed)
-    whole = Findings("brain", fixed.grid, Affine(np.eye(4)))
-    return Registration(
-        fixed=fixed,
-        moving=moving,
-        affine=affine,
-        warp=warp,
-        inverse_warp=inverse_warp,
-        labels=labels,
-        fixed_labels=fixed_labels,
-        brain=fixed_mask or brain_mask(whole, fixed, fixed.grid),
-        moving_mask=_mask(folder / MOVING_MASK, moving),
-        fixed_mask=fixed_mask,
-        metrics=record,
-    )
-
-
-def _scan(record: dict[str, Any], role: str, labels: str) -> tuple[Volume, Volume | None]:
-    path = original(record, role)
-    if path is None:
-        raise InputError(f"{role}: the record does not tell which file it was")
-    volume, mapped, _ = read_scan(path, role, original(record, labels))
-    return volume, mapped
-
-
-def _mask(path: Path, scan: Volume) -> Volume | None:
-    return read_labels(path, scan, "brain mask") if path.is_file() else None

@@ -1,0 +1,43 @@
+"""A U-Net that predicts a stationary velocity (Dalca et al., MICCAI 2018)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..fields import field
+from .deformation import Deformation, integrated
+from .unet import UNet
+
+
+class DiffeomorphicVoxelMorph(nn.Module):
+    """A U-Net that predicts a stationary velocity v at half resolution; φ = exp(v).
+
+    The velocity is made antisymmetric, v(m, f) = (g(m, f) − g(f, m)) / 2. Hence exchanging the
+    images exchanges φ and its inverse exp(−v), and an image registered to itself does not move.
+
+    Args:
+        encoder, decoder: channels, as in ``UNet``.
+        steps: squarings of the exponential.
+    """
+
+    def __init__(
+        self,
+        encoder: Sequence[int] = (16, 32, 32, 32),
+        decoder: Sequence[int] = (32, 32, 32, 32, 32),
+        *,
+        steps: int = 7,
+    ):
+        super().__init__()
+        self.unet = UNet(encoder, decoder, full_resolution=False)
+        self.steps = steps
+
+    def velocity(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The velocity v of the padded pair, at half resolution and in voxels of that."""
+        pair, _ = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
+        there, back = self.unet(torch.cat([pair, pair.flip(1)])).float().chunk(2)
+        return (there - back) / 2
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
+        """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
+        return integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)

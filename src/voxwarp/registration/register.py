@@ -1,0 +1,272 @@
+"""Register two brain scans: prepare, run the model, refine, compose, resample once, measure."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from ..device import has_bfloat16
+from ..errors import InputError
+from ..meter import Meter
+from ..networks.model import Model
+from ..networks.refine import Refinement
+from ..preparation.examination import Examination, placed_at, template_itself
+from ..preparation.recipe import Recipe
+from ..preparation.scan import Prepared, Scan, prepare_both
+from ..preparation.settings import DEFAULTS, Preparation
+from ..provenance import versions
+from ..runtime import DEFAULT_RUNTIME, Runtime
+from ..space.volume import Source, Volume
+from .deform import answer_of, check_obeyed, check_smoothness, on_fixed_grid, without_folds
+from .measure import Measures, measure
+from .result import Registration
+
+
+def register(
+    moving: Source | Scan,
+    fixed: Source | Scan | None = None,
+    model: str | os.PathLike[str] | Model = "default",
+    *,
+    labels: Source | None = None,
+    fixed_labels: Source | None = None,
+    mask: Source | None = None,
+    fixed_mask: Source | None = None,
+    preparation: Preparation = DEFAULTS,
+    refine: bool | Refinement = False,
+    smoothness: float | None = None,
+    runtime: Runtime = DEFAULT_RUNTIME,
+) -> Registration:
+    """Find the deformation that aligns the moving scan with the fixed one.
+
+    What is doubtful about the scans or the result stands in the result's ``warnings``. A scan
+    that is registered more than once is prepared once if it is handed over as a ``Scan``, and a
+    model is loaded once if it is handed over as a ``Model``.
+
+    Args:
+        moving, fixed: heads or brain-extracted scans of any size, spacing and orientation:
+            paths, images of nibabel's, or scans that were read. ``fixed`` defaults to the
+            model's template.
+        model: name of an installed model, a model's folder, or a model.
+        labels: label map on the moving scan's grid; it is carried along.
+        fixed_labels: label map on the fixed scan's grid, for Dice.
+        mask, fixed_mask: brain masks on the scans' grids; other than 0 is brain.
+        preparation: which steps are taken before the model runs.
+        refine: go on from the model's answer by optimisation of this pair.
+        smoothness: factor of how smooth refined deformations are, and those of models that are
+            made by optimisation; 1 without.
+        runtime: device, cache, threads, progress.
+
+    Raises:
+        InputError: an input, the model or the device is not there or not usable.
+    """
+    refinement = Refinement.of(refine)
+    check_smoothness(smoothness)
+    device = runtime.torch_device()
+    meter = Meter(memory=False, announce=runtime.progress)
+    with runtime.with_threads():
+        meter.start("read")
+        if fixed is None and fixed_mask is not None:
+            raise InputError("a mask of the fixed scan is given, but no fixed scan")
+        moving_scan = _scan(moving, "moving", labels, mask)
+        # The template's grid is that of the labels, so the model has to be known for it.
+        fixed_scan = None if fixed is None else _scan(fixed, "fixed", fixed_labels, fixed_mask)
+        loaded = model if isinstance(model, Model) else Model.load(model, device)
+        if isinstance(model, Model):
+            loaded.network.to(device)
+        fixed_scan = fixed_scan or _template(loaded, fixed_labels)
+        check_obeyed(loaded, smoothness, refined=refinement is not None)
+        pair = Pair(moving_scan, fixed_scan, loaded, preparation, refinement, smoothness)
+        return pair.registered(device, runtime.cache, meter)
+
+
+def _scan(scan: Source | Scan, role: str, labels: Source | None, mask: Source | None) -> Scan:
+    if not isinstance(scan, Scan):
+        return Scan.read(scan, labels=labels, mask=mask, role=role)
+    if labels is not None or mask is not None:
+        raise InputError(
+            f"{role} scan {scan.name}: it was read already: give its labels and its mask to "
+            f"Scan.read"
+        )
+    return scan
+
+
+def _template(model: Model, labels: Source | None) -> Scan:
+    """The fixed scan where none is given.
+
+    Raises:
+        InputError: the model's scans are not aligned with a template.
+    """
+    if model.recipe.template is None:
+        raise InputError(
+            f"model {model.name}: its scans are not in MNI152 space: give a fixed scan"
+        )
+    return Scan.of_template(model.recipe.template, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What is to be registered, and how.
+
+    Args:
+        moving, fixed: the scans.
+        model: that registers them.
+        preparation, refinement, smoothness: see ``register``.
+    """
+
+    moving: Scan
+    fixed: Scan
+    model: Model
+    preparation: Preparation
+    refinement: Refinement | None
+    smoothness: float | None
+
+    def registered(self, device: torch.device, cache: bool, meter: Meter) -> Registration:
+        """The result; the meter takes the time of the stages."""
+        meter.start("prepare")
+        moving, fixed = self._prepared(cache)
+        answer = answer_of(
+            self.model,
+            moving,
+            fixed,
+            device=device,
+            refinement=self.refinement,
+            smoothness=self.smoothness,
+            meter=meter,
+        )
+        meter.start("compose")
+        ways = answer.displacement, cast(torch.Tensor, answer.inverse)
+        warp, inverse = on_fixed_grid(ways, self.model, fixed, self.fixed.grid)
+        brain = self.fixed.brain_mask(fixed.found)
+        result = Registration(
+            fixed=self.fixed,
+            moving=self.moving,
+            affine=moving.template_to_scan.after(fixed.template_to_scan.inverse()),
+            warp=warp,
+            inverse_warp=inverse,
+            brain=brain,
+            moving_mask=self.moving.brain_mask(moving.found) if moving.found.mask else None,
+            fixed_mask=brain if fixed.found.mask else None,
+            metrics={},
+        )
+        meter.start("resample")
+        _ = result.warped, result.inverse_warped, result.warped_labels, result.warped_mask
+        meter.start("measure")
+        measures = _measured(result, moving, fixed, answer.displacement)
+        if measures.jacobian["folds_any_difference"] and self._is_free_of_folds:
+            # Made without folds on the working grid; resampling onto this one has brought some.
+            warp, back = without_folds(warp, inverse, brain.data != 0)
+            result = replace(result, warp=warp, inverse_warp=cast(Any, back))
+            measures = _measured(result, moving, fixed, answer.displacement)
+        meter.stop()
+        return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
+
+    @property
+    def _is_free_of_folds(self) -> bool:
+        return self.refinement is not None or self.model.capabilities.is_descent
+
+    def _prepared(self, cache: bool) -> list[Prepared]:
+        """Moving and fixed on the working grid."""
+        recipe, wanted = self.model.recipe, self.preparation
+        with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK let go of the interpreter
+            job = pool.submit(self.moving.examined, recipe, wanted, cache=cache)
+            fixed = self._fixed_examined(recipe, cache)
+            moving = job.result()
+        if not wanted.affine and recipe.template is not None:
+            # The two share their world: what leads to one leads to the other.
+            moving = placed_at(moving, self.moving.image, fixed.template_to_scan)
+        return prepare_both(recipe, (self.moving, moving), (self.fixed, fixed))
+
+    def _fixed_examined(self, recipe: Recipe, cache: bool) -> Examination:
+        if recipe.template is not None and self.fixed.image is recipe.template.image:
+            return template_itself(recipe.template)
+        return self.fixed.examined(recipe, replace(self.preparation, affine=True), cache=cache)
+
+    def _record(
+        self,
+        moving: Prepared,
+        fixed: Prepared,
+        device: torch.device,
+        measures: Measures,
+        meter: Meter,
+    ) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
+        return {
+            "versions": versions(),
+            "inputs": self._inputs(),
+            "model": {
+                "name": self.model.name,
+                "weights_sha256": self.model.sha256,
+                "licence": self.model.card.get("licence"),
+            },
+            "settings": {
+                **asdict(self.preparation),
+                "refine": self.refinement and asdict(self.refinement),
+                "smoothness": self.smoothness,
+                "device": str(device),
+                "precision": "bf16 convolutions" if has_bfloat16(device) else "float32",
+                "threads": torch.get_num_threads(),
+            },
+            "preparation": {
+                "fixed": fixed.found.described(),
+                "moving": moving.found.described(),
+            },
+            "grids": {
+                "fixed": self.fixed.grid.described(),
+                "moving": self.moving.grid.described(),
+            },
+            "seconds": meter.rounded(),
+            **measures.described(),
+            "warnings": [
+                *self.moving.warnings(moving.found, "moving"),
+                *self.fixed.warnings(fixed.found, "fixed"),
+                *self._without_effect(),
+                *measures.warnings(),
+            ],
+        }
+
+    def _inputs(self) -> dict[str, Any]:
+        """Path and SHA-256 of every input; the template stands in for a fixed image not given."""
+        moving, fixed = self.moving.origins, self.fixed.origins
+        return {
+            "moving": moving.get("image"),
+            "fixed": fixed.get("image"),
+            "labels": moving.get("labels"),
+            "fixed_labels": fixed.get("labels"),
+            "mask": moving.get("mask"),
+            "fixed_mask": fixed.get("mask"),
+        }
+
+    def _without_effect(self) -> list[str]:
+        """What was asked for and did nothing, a sentence each."""
+        told = list[str]()
+        if self.fixed.labels is not None and self.moving.labels is None:
+            told.append("fixed labels need labels of the moving scan for Dice")
+        asked = {
+            "--no-affine": not self.preparation.affine,
+            "--bias": self.preparation.bias is True,
+            "--brain-extract yes": self.preparation.brain_extract == "yes",
+        }
+        named = [option for option, given in asked.items() if given]
+        recipe = self.model.recipe
+        if named and recipe.template is None:
+            told.insert(
+                0,
+                f"{', '.join(named)} had no effect: model {self.model.name} places scans by their "
+                f"{recipe.alignment_name} and takes them as they are",
+            )
+        return told
+
+
+def _measured(
+    result: Registration, moving: Prepared, fixed: Prepared, displacement: torch.Tensor
+) -> Measures:
+    both = _label_maps(result)
+    return measure(moving, fixed, displacement, result.warp, result.brain.data != 0, both)
+
+
+def _label_maps(result: Registration) -> tuple[Volume, Volume] | None:
+    """The moved label map and the fixed one, if there are both."""
+    moved, fixed = result.warped_labels, result.fixed.labels
+    return None if moved is None or fixed is None else (moved, fixed)
