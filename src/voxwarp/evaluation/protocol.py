@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..data.pairs import Pair
+from ..data.sources import Structures
 from ..data.structures import Table, structures_of
 from ..errors import InputError
-from ..training.config import Structures
 from .case import values_of
 
 Ranges = list[tuple[int, int]]
