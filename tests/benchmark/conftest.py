@@ -13,7 +13,6 @@ from benchmark_cohort import POSES, TERMS, Bench, affine_of, listed
 from brains import CENTER, VALUES
 from phantom_pair import BENT, TURNED, Case
 from scipy import ndimage
-from voxwarp.preparation.prepare import Findings
 
 from voxwarp.benchmark import affine_start, catalogue
 from voxwarp.benchmark import run as runner
@@ -25,6 +24,7 @@ from voxwarp.data.pairs import Pair, read_pairs
 from voxwarp.data.structures import Table
 from voxwarp.evaluation.protocol import Protocol
 from voxwarp.evaluation.record import write_record
+from voxwarp.preparation.examination import Examination
 from voxwarp.space.volume import Volume
 
 
@@ -68,9 +68,9 @@ def known_places(monkeypatch) -> list[str]:
     """Scans are where they are: nothing is sought. The names of those that were asked for."""
     asked = []
 
-    def examine(scan: Volume) -> Findings:
+    def examine(scan: Volume) -> Examination:
         asked.append(Path(scan.name).name[0])
-        return Findings("brain", scan.grid, affine_of(POSES[asked[-1]]))
+        return Examination("brain", scan.grid, affine_of(POSES[asked[-1]]))
 
     monkeypatch.setattr(affine_start, "examine", examine)
     return asked

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from benchmark_cohort import POSES, TERMS, Bench, affine_of, both_ways, chosen
-from voxwarp.preparation.prepare import Findings
 
 from voxwarp.benchmark import affine_start
 from voxwarp.errors import InputError
+from voxwarp.preparation.examination import Examination
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume
 
@@ -24,7 +24,7 @@ def test_affine_stage_has_the_threads_of_the_methods(
     seen, clock = [], SimpleNamespace(now=100.0, step=2.0)
     examine = affine_start.examine
 
-    def watched(scan: Volume) -> Findings:
+    def watched(scan: Volume) -> Examination:
         seen.append(torch.get_num_threads())
         clock.now += clock.step
         return examine(scan)
@@ -40,7 +40,7 @@ def test_affine_stage_has_the_threads_of_the_methods(
     place = tmp_path / "out" / "scans" / "a.json"
     first = json.loads(place.read_text())
     elsewhere = affine_of(replace(POSES["a"], shift=(50, 0, 0)))
-    examine, clock.step = lambda scan: Findings("brain", scan.grid, elsewhere), 3.0
+    examine, clock.step = lambda scan: Examination("brain", scan.grid, elsewhere), 3.0
     bench("leaves_nothing", pairs, terms=replace(TERMS, threads=1, alone=True))
     second = json.loads(place.read_text())
     assert second["template_to_scan"] == first["template_to_scan"]
@@ -50,7 +50,7 @@ def test_affine_stage_has_the_threads_of_the_methods(
 
 def test_head_is_refused_in_one_sentence(bench: Bench, cohort, monkeypatch):
     monkeypatch.setattr(
-        affine_start, "examine", lambda scan: Findings("head", scan.grid, Affine(np.eye(4)))
+        affine_start, "examine", lambda scan: Examination("head", scan.grid, Affine(np.eye(4)))
     )
     with pytest.raises(InputError, match=r"a\.nii\.gz: this is a head, .*voxwarp preprocess"):
         bench("quick_shift", chosen(cohort, ("a", "b")))

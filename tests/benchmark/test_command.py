@@ -141,7 +141,7 @@ def test_help_says_what_can_be_named(cli):
 def test_greedy_on_two_people(cli, data: Path, tmp_path: Path, monkeypatch):
     """The whole of it: a split of a real data set, the real affine stage, a real peer."""
     pytest.importorskip("picsl_greedy")
-    from voxwarp.preparation.prepare import examine
+    from voxwarp.preparation.examination import examine
 
     monkeypatch.setattr(affine_start, "examine", examine)
     root = data / "oasis-malf"

@@ -255,7 +255,7 @@ def one_way_model(tmp_path_factory) -> Path:
 def test_network_without_an_inverse_leaves_none(
     phantoms, unlike_grids, one_way_model: Path, quick_affine, tmp_path: Path
 ):
-    from voxwarp.registration.registration import register
+    from voxwarp.registration.register import register
 
     paths = scans(phantoms, unlike_grids, tmp_path)
     result = register(paths[1], paths[0], one_way_model)

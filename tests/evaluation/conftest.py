@@ -16,6 +16,7 @@ from voxwarp.evaluation.evaluate import evaluate
 from voxwarp.evaluation.results import Results
 from voxwarp.evaluation.rows import Row
 from voxwarp.networks.model import Model, Recipe
+from voxwarp.runtime import Progress, Runtime
 from voxwarp.space.grid import Grid
 
 
@@ -51,9 +52,16 @@ def whole(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(study: Path, small_model: Path, tmp_path: Path) -> Callable[..., list[Row]]:
     """``evaluate`` of the study with the small model, into a folder by name."""
 
-    def evaluated(out: str = "out", pairs: list[Pair] | None = None, **more: Any) -> list[Row]:
+    def evaluated(
+        out: str = "out",
+        pairs: list[Pair] | None = None,
+        progress: Progress | None = None,
+        device: str = "auto",
+        **more: Any,
+    ) -> list[Row]:
         pairs = pairs_of(study) if pairs is None else pairs
-        return evaluate(pairs, small_model, tmp_path / out, **{"protocol": PROTOCOL, **more})
+        given = {"protocol": PROTOCOL, "runtime": Runtime(device, progress=progress)} | more
+        return evaluate(pairs, small_model, tmp_path / out, **given)
 
     return evaluated
 

@@ -9,6 +9,7 @@ from cohorts import table, write_scan
 from crop_study import FILES, TIMES, differing, record_of
 
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, read_rows
+from voxwarp.networks.refine import Refinement
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ def test_options_of_the_command(cli, words, study, tmp_path):
 
 
 def test_answers_are_refined(cli, words, run, tmp_path):
-    plain, refined = run("plain"), run("refined", refine=6)
+    plain, refined = run("plain"), run("refined", refine=Refinement(6))
     assert {row["method"] for row in refined} == {"small+refine"}
-    assert record_of(tmp_path / "refined")["refine"] == 6
+    assert record_of(tmp_path / "refined")["refine"] == {"steps": 6, "seconds": None}
     for before, after in zip(plain, refined, strict=True):
         assert after["local_ncc"] > before["local_ncc"] + 0.01
     done = cli(*words, "--refine", "6")
@@ -76,7 +77,7 @@ def test_answers_are_refined(cli, words, run, tmp_path):
 
 def test_deformations_are_smoothed(cli, words, run, tmp_path):
     """Refined ones are; a model that decides by itself is refused before anything is written."""
-    rough, smooth = (run(f"s{s}", refine=6, smoothness=s) for s in (1.0, 3.0))
+    rough, smooth = (run(f"s{s}", refine=Refinement(6), smoothness=s) for s in (1.0, 3.0))
     assert record_of(tmp_path / "s3.0")["smoothness"] == 3
     for one, other in zip(rough, smooth, strict=True):
         assert other["std_log_jacobian"] < 0.9 * one["std_log_jacobian"]

@@ -21,6 +21,7 @@ from earlier_protocol import OF_REGIONS, evaluate_pairs
 from phantoms import homogeneous
 
 from voxwarp.data.pairs import Pair, Subject, couples, read_pairs
+from voxwarp.data.sources import Structures
 from voxwarp.data.structures import Table, structures_of
 from voxwarp.errors import InputError
 from voxwarp.evaluation import evaluate as evaluate_module
@@ -33,9 +34,9 @@ from voxwarp.measures.deformation import jacobian_statistics
 from voxwarp.meter import Meter
 from voxwarp.networks.model import Model
 from voxwarp.provenance import machine
-from voxwarp.registration.registration import register
+from voxwarp.registration.register import register
+from voxwarp.runtime import Runtime
 from voxwarp.space.volume import read_volume
-from voxwarp.training.config import Structures
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_brains_from_end_to_end(brains, tiny_model, quick_affine, tmp_path):
         tiny_model,
         tmp_path / "out",
         protocol=Protocol(named, ranges(OF_REGIONS)),
-        progress=lines.append,
+        runtime=Runtime(progress=lines.append),
     )
     assert [(row["moving"], row["fixed"]) for row in rows] == [("a", "b"), ("b", "a")]
     model = Model.load(tiny_model)
@@ -247,7 +248,7 @@ def test_consistency_is_that_of_both_ways(run, study, small_model):
     rows = run(pairs=pairs)
     ways = [register(pair.moving.path, pair.fixed.path, small_model) for pair in pairs]
     for row, there, back in zip(rows, ways, ways[::-1], strict=True):
-        voxels = 2 * np.argwhere(there.fixed.data[::2, ::2, ::2] > 0)
+        voxels = 2 * np.argwhere(there.fixed.image.data[::2, ::2, ::2] > 0)
         points = there.fixed.grid.to_world(voxels)
         error = np.linalg.norm(back.transform.map(there.transform.map(points)) - points, axis=1)
         assert row["consistency_mm"] == pytest.approx(error.mean())

@@ -10,7 +10,7 @@ from ..data.pairs import Pair, Subject
 from ..errors import InputError
 from ..evaluation.record import write_record
 from ..meter import Meter
-from ..preparation.prepare import examine
+from ..preparation.examination import examine
 from ..provenance import origin
 from ..runtime import Runtime
 from ..space.volume import read_volume

@@ -21,15 +21,16 @@ def model_of(weights: str) -> "Model":
     """
     from ..networks.keras import import_keras
     from ..networks.model import Model
+    from ..preparation.template import mni152
 
     if weights.endswith(KERAS):
         model = import_keras(weights)
         model.sha256 = sha256_of(weights)
         return model
     model = Model.load(weights)
-    if model.recipe.alignment != "mni152":
+    if model.recipe.template is not mni152():
         raise InputError(
-            f"model {weights}: it takes scans as they lie ({model.recipe.alignment}), and all "
+            f"model {weights}: it takes scans as they lie ({model.recipe.alignment_name}), and all "
             f"methods of a benchmark start from an affine map through MNI152 space"
         )
     return model

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..data.pairs import Pair, Subject
 from ..data.structures import label_values
-from ..preparation.prepare import from_zero, read_scan
+from ..preparation.intensity import from_zero
+from ..preparation.scan import Scan
 from ..space.volume import Volume
 
 
@@ -43,22 +44,21 @@ def read_case(pair: Pair, brain: np.ndarray | None = None) -> Case:
     Raises:
         InputError: a file cannot be read, or labels are not on their scan's grid.
     """
-    (moving, moving_labels), (fixed, fixed_labels) = _read(pair.moving), _read(pair.fixed)
-    if moving_labels is None or fixed_labels is None:
-        moving_labels = fixed_labels = None
-    brain = from_zero(fixed).data > 0 if brain is None else brain
-    return Case(pair, moving, fixed, moving_labels, fixed_labels, brain)
+    moving, fixed = _read(pair.moving), _read(pair.fixed)
+    both = moving.labels is not None and fixed.labels is not None
+    labels = (moving.labels, fixed.labels) if both else (None, None)
+    brain = from_zero(fixed.image).data > 0 if brain is None else brain
+    return Case(pair, moving.image, fixed.image, *labels, brain)
 
 
-def _read(subject: Subject) -> tuple[Volume, Volume | None]:
+def _read(subject: Subject) -> Scan:
     return _as_of(subject, *(_changed(path) for path in (subject.path, subject.labels) if path))
 
 
 @lru_cache(maxsize=4)
-def _as_of(subject: Subject, *changed: tuple[int, int] | None) -> tuple[Volume, Volume | None]:
+def _as_of(subject: Subject, *changed: tuple[int, int] | None) -> Scan:
     """What was in the files when they were changed last."""
-    image, labels, _ = read_scan(subject.path, "", subject.labels)
-    return image, labels
+    return Scan.read(subject.path, labels=subject.labels)
 
 
 def _changed(path: Path) -> tuple[int, int] | None:
@@ -73,5 +73,5 @@ def _changed(path: Path) -> tuple[int, int] | None:
 def values_of(pairs: Sequence[Pair]) -> set[int]:
     """The label values in all label maps of the pairs."""
     subjects = {subject for pair in pairs for subject in (pair.moving, pair.fixed)}
-    maps = (_read(subject)[1] for subject in sorted(subjects, key=lambda s: s.name))
+    maps = (_read(subject).labels for subject in sorted(subjects, key=lambda s: s.name))
     return set[int]().union(*(label_values(labels.data) for labels in maps if labels is not None))

@@ -11,7 +11,7 @@ from ..data.structures import label_values
 from ..measures import deformation
 from ..measures.overlap import dice, surface_distances
 from ..measures.similarity import similarity
-from ..preparation.prepare import from_zero, scaled
+from ..preparation.intensity import from_zero, scaled
 from ..space.region import bounding_box
 from ..space.resample import resample, resample_labels
 from ..space.transform import Transform, Warp
