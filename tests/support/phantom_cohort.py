@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 from phantoms import blobs, homogeneous, label_map
 
-from voxwarp.networks.model import Recipe
+from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
 
 SHAPE = (12, 13, 14)

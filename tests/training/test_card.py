@@ -12,7 +12,8 @@ import pytest
 
 import voxwarp
 from voxwarp.data.scans import ScanRecord
-from voxwarp.networks.model import Model, Recipe
+from voxwarp.networks.model import Model
+from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.training import card as module
 from voxwarp.training.card import card_of, commit, readme

@@ -13,7 +13,8 @@ from torch import nn
 
 from voxwarp import files
 from voxwarp.errors import InputError
-from voxwarp.networks.network import DiffeomorphicVoxelMorph, VelocityPyramid
+from voxwarp.networks.diffeomorphic import DiffeomorphicVoxelMorph
+from voxwarp.networks.pyramid import VelocityPyramid
 from voxwarp.training.checkpoint import (
     FORMAT,
     NAME,

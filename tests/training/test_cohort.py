@@ -27,10 +27,9 @@ from phantoms import oblique_affine
 
 from voxwarp.data.scans import ScanRecord
 from voxwarp.errors import InputError
-from voxwarp.networks.model import WORKING_GRID, Recipe
 from voxwarp.preparation import brain, cache
-from voxwarp.preparation.prepare import prepare
-from voxwarp.space.volume import read_volume
+from voxwarp.preparation.recipe import WORKING_GRID, Recipe
+from voxwarp.preparation.scan import Scan
 from voxwarp.training import cache as training_cache
 from voxwarp.training.cohort import described, prepare_atlas, prepare_cohort
 from voxwarp.training.config import Config, build_config
@@ -249,7 +248,8 @@ def test_brains_are_prepared_as_register_does(brains, label_values):
     cohort = prepare_cohort(config, gathered(config))
     grid, numbers = cohort.recipe.grid, {v: i for i, v in enumerate(sorted(label_values))}
     for i, scan in enumerate(cohort.scans):
-        expected = prepare(read_volume(scan.path), cohort.recipe)
+        whole = Scan.read(scan.path)
+        expected = whole.prepared(cohort.recipe, whole.examined(cohort.recipe))
         assert np.abs(cohort.image(i) / 255 - expected.image.numpy()).max() <= 0.5 / 255 + 1e-6
         labels = nib.load(scan.labels)
         at = expected.template_to_scan.map(grid.nodes())

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from voxwarp.data.plain_yaml import parsed
 from voxwarp.data.section import Section
 from voxwarp.errors import InputError
-from voxwarp.networks.network import NETWORKS
+from voxwarp.networks.catalogue import build
 from voxwarp.training.config import (
     Config,
     build_config,
@@ -84,8 +84,7 @@ def refused_file(path: Path, *overrides: str) -> str:
 def test_ready_configurations_read_build_and_come_back(path, write, monkeypatch) -> None:
     monkeypatch.setenv("VOXWARP_DATA", "/abs/data")
     config = read_config(path)
-    arguments = {key: value for key, value in config.network.items() if key != "name"}
-    NETWORKS[config.network["name"]](**arguments)
+    build(config.network)
     assert all((s.table or s.folder or "").startswith("/abs/data/") for s in config.data.sources)
     assert read_config(write(to_yaml(config), "far/away.yaml")) == config
 
@@ -420,8 +419,7 @@ def test_a_decoder_that_is_accepted_reaches_the_images() -> None:
     for name, least in (("voxelmorph", 4), ("diffeomorphic", 2)):
         network = {"name": name, "encoder": [2, 3], "decoder": [2] * least}
         build_config({**SMALL, "network": network})
-        built = NETWORKS[name](encoder=[2, 3], decoder=[2] * least)
-        assert built(*images).displacement.shape == (1, 3, 8, 8, 8)
+        assert build(network)(*images).displacement.shape == (1, 3, 8, 8, 8)
 
 
 def test_a_huge_network_is_refused_before_there_is_memory_for_it() -> None:

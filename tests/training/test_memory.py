@@ -40,7 +40,7 @@ STEP = """
     import json, sys
     import torch
     from voxwarp.training.config import build_config
-    from voxwarp.networks.model import Model, Recipe
+    from voxwarp.networks.catalogue import build
     from voxwarp.training.objective import Objective
     from voxwarp.training.batch import Sample, collate
 
@@ -52,7 +52,7 @@ STEP = """
     torch.set_num_threads(1)
     config = build_config(json.loads(sys.argv[1]))
     shape, structures = json.loads(sys.argv[2]), int(sys.argv[3])
-    network = Model.build(config.network, Recipe()).network
+    network = build(config.network)
     optimizer = torch.optim.AdamW(network.parameters())
     objective = Objective(config, structures)
 

@@ -11,7 +11,7 @@ from phantoms import blobs
 from torch import Tensor, nn
 
 from voxwarp.fields import field, losses
-from voxwarp.networks.network import NETWORKS
+from voxwarp.networks.catalogue import build
 from voxwarp.training.batch import Batch, Sample, collate
 from voxwarp.training.config import Config, Phase, build_config
 from voxwarp.training.objective import Objective, drawn_structures, structures
@@ -38,10 +38,9 @@ def config_of(name: str, **more: Any) -> Config:
 
 
 def network_of(name: str, seed: int = 1) -> nn.Module:
-    arguments = {key: value for key, value in ARCHITECTURES[name].items() if key != "name"}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = NETWORKS[name](**arguments)
+        network = build(ARCHITECTURES[name])
         last = (
             [level[-1] for level in network.residual] if name == "pyramid" else [network.unet.flow]
         )

@@ -13,8 +13,11 @@ from training import config_of, tree_of, write_people
 from voxwarp.errors import InputError
 from voxwarp.fields import losses
 from voxwarp.fields.field import averaged, blocks
-from voxwarp.networks.model import Model, Recipe
-from voxwarp.networks.network import AnatomyDescent, PairDescent, Recogniser
+from voxwarp.networks.catalogue import build
+from voxwarp.networks.model import Model
+from voxwarp.networks.pair_descent import PairDescent
+from voxwarp.networks.segmentation import SegmentationNetwork, StructureMaps
+from voxwarp.preparation.recipe import Recipe
 from voxwarp.training.batch import Sample, collate
 from voxwarp.training.config import Phase, build_config
 from voxwarp.training.objective import Objective
@@ -86,10 +89,10 @@ def config(**sampling: object) -> object:
     )
 
 
-def network(seed: int = 1) -> AnatomyDescent:
+def network(seed: int = 1) -> PairDescent:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AnatomyDescent(4, (6, 8, 8), steps=(4, 4))
+        return build({**SMALL, "steps": [4, 4]})
 
 
 def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
@@ -98,10 +101,10 @@ def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
     parts = []
     for images, labels in ((batch.moving, batch.moving_labels), (batch.fixed, batch.fixed_labels)):
         for image, of_image in zip(images, labels, strict=True):
-            embedded = learner.recogniser(image[None])[0].flatten(1).T
-            parts.append(
-                (learner.recogniser.classify(embedded), blocks(of_image[None], 2).flatten(0, 3))
-            )
+            segmentation = learner.segmentation.network
+            embedded = segmentation(image[None])[0].flatten(1).T
+            truth = blocks(of_image[None], 2).flatten(0, 3)
+            parts.append((segmentation.classify(embedded), truth))
     odds, truth = (torch.cat(x) for x in zip(*parts, strict=True))
     torch.testing.assert_close(values["recognition"], losses.recognition(odds, truth))
     torch.testing.assert_close(values["loss"], 2 * values["recognition"])
@@ -122,37 +125,36 @@ def test_drawn_voxels_cost_what_all_do_in_the_mean() -> None:
 
 
 def test_embeddings_have_length_one_and_do_not_depend_on_the_batch() -> None:
-    recogniser = Recogniser((6, 8, 8), 5)
+    segmentation = SegmentationNetwork((6, 8, 8), 5)
     images = torch.stack([sample(s).moving for s in (1, 2)])
-    embedded = recogniser(images)
+    embedded = segmentation(images)
     torch.testing.assert_close(embedded.norm(dim=1), torch.ones(2, 8, 12, 16))
-    torch.testing.assert_close(recogniser(images[1:]), embedded[1:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(segmentation(images[1:]), embedded[1:], atol=1e-4, rtol=1e-4)
 
 
 def test_the_finest_voxels_reach_the_network() -> None:
     """The average of each block is the same, and yet the answer is another."""
-    recogniser, image = Recogniser((6, 8, 8), 5), sample(1).moving[None]
+    segmentation, image = SegmentationNetwork((6, 8, 8), 5), sample(1).moving[None]
     checkers = (torch.arange(16).view(-1, 1, 1) + torch.arange(24).view(-1, 1)) % 2 * 0.2 - 0.1
-    assert (recogniser(image) - recogniser(image + checkers)).abs().max() > 0.01
+    assert (segmentation(image) - segmentation(image + checkers)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_maps_are_the_projected_probabilities(factor: int) -> None:
     """On a coarser lattice, those of the mean of what was seen."""
-    learner, pair = network(), sample(1)
-    features = learner.features(pair.moving[None], pair.fixed[None], factor)
-    embedded = learner.recogniser(pair.fixed[None])
+    maps, image = network().segmentation, sample(1).fixed[None]
+    embedded = maps.network(image)
     if factor == 4:
         embedded = embedded.unflatten(2, (4, 2)).unflatten(4, (6, 2)).unflatten(6, (8, 2))
         embedded = embedded.mean(dim=(3, 5, 7))
-    p = learner.recogniser.classify(embedded[0].flatten(1).T).softmax(dim=1)
-    expected = (p @ learner.projection).T.view(1, -1, *embedded.shape[2:])
-    torch.testing.assert_close(features.fixed, expected, atol=1e-4, rtol=1e-3)
-    assert features.weight == 3
+    p = maps.network.classify(embedded[0].flatten(1).T).softmax(dim=1)
+    expected = (p @ maps.projection).T.view(1, -1, *embedded.shape[2:])
+    torch.testing.assert_close(maps(image, factor), expected, atol=1e-4, rtol=1e-3)
+    assert maps.weight == 3
 
 
 def test_the_projection_keeps_distances_and_is_always_the_same() -> None:
-    a, b = (AnatomyDescent(144, (6, 8), maps=12).projection for _ in range(2))
+    a, b = (StructureMaps(144, (6, 8), maps=12, weight=3).projection for _ in range(2))
     assert a.equal(b)
     distances = torch.cdist(a, a)[~torch.eye(145, dtype=torch.bool)]  # of sure classes: √2
     assert float(distances.mean()) == pytest.approx(2**0.5, rel=0.05)
@@ -165,13 +167,12 @@ def test_what_is_recognised_aligns_what_intensities_cannot() -> None:
     moving[..., 4:-4, 4:-4, 4:-4] = fixed[..., 4:-4, 4:-4, 4:-4] = 0.5
     moving[..., 18:30, 18:30, 18:30], fixed[..., 21:33, 18:30, 18:30] = 0.51, 0.51
 
-    class Knowing(AnatomyDescent):
-        def features(self, moving: Tensor, fixed: Tensor, factor: int):
-            known = super().features(moving, fixed, factor)
-            maps = [averaged((x > 0.505).float(), 2) for x in (moving, fixed)]
-            return known._replace(moving=maps[0], fixed=maps[1])
+    class Knowing(StructureMaps):
+        def forward(self, images: Tensor, factor: int) -> Tensor:
+            return averaged((images > 0.505).float(), factor)
 
-    knowing = Knowing(4, (6, 8), steps=(20, 20))
+    knowing = build({"name": "anatomy", "structures": 4, "channels": [6, 8], "steps": [20, 20]})
+    knowing.segmentation = Knowing(4, (6, 8), maps=1, weight=3)
     answer = knowing(moving, fixed).displacement
     inside = fixed[0, 0] > 0.505
     assert float(answer[0, 0][inside].mean()) == pytest.approx(-3, abs=0.8)
@@ -186,7 +187,7 @@ def test_weights_are_saved_and_loaded_with_the_projection(tmp_path: Path) -> Non
     images = pair.moving[None], pair.fixed[None]
     expected = model.deform(*images).displacement
     torch.testing.assert_close(again.deform(*images).displacement, expected, atol=1e-3, rtol=0)
-    assert again.adjustable
+    assert again.capabilities.obeys_smoothness
 
 
 # --------------------------------------------------------------------------------------- Config

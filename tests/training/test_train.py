@@ -31,7 +31,8 @@ from voxwarp import files, register
 from voxwarp.data.scans import gather
 from voxwarp.errors import InputError
 from voxwarp.measures.overlap import dice
-from voxwarp.networks.model import Model, Recipe
+from voxwarp.networks.model import Model
+from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.training import memory
 from voxwarp.training.checkpoint import NAME, Progress
@@ -1025,7 +1026,7 @@ def test_a_pair_learnt_by_heart_is_registered_as_a_user_would(
     before, after = overlap(tmp_path / "pair", None), overlap(tmp_path / "pair", out)
     assert before < 0.86
     assert after > reached
-    assert Model.load(out).recipe.alignment == alignment
+    assert Model.load(out).recipe.alignment_name == alignment
     if alignment == "centre":
         assert float(rows[-1]["ncc"]) < -0.98
         assert float(rows[-1]["dice"]) < 0.09

@@ -16,8 +16,9 @@ from voxwarp.errors import InputError
 from voxwarp.fields import losses
 from voxwarp.measures.deformation import jacobian_statistics
 from voxwarp.measures.overlap import dice as dice_of
-from voxwarp.networks.model import Model, Recipe
-from voxwarp.networks.network import Deformation
+from voxwarp.networks.deformation import Deformation
+from voxwarp.networks.model import Model
+from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Warp
 from voxwarp.training.cohort import Cohort

@@ -24,9 +24,11 @@ from ..data.scans import ScanRecord
 from ..data.structures import Table, label_values
 from ..errors import InputError
 from ..files import check_readable, write_bytes
-from ..networks.model import Recipe
+from ..folders import cache_folder as users_cache_folder
 from ..preparation import brain, cache
-from ..preparation.prepare import Settings
+from ..preparation.recipe import Recipe
+from ..preparation.settings import Preparation
+from ..provenance import version_of
 from ..space.volume import read_series
 from .config import Config
 
@@ -43,23 +45,24 @@ def cache_folder(config: Config) -> Path:
     if config.data.cache is not None:
         return Path(config.data.cache).absolute()
     try:
-        return (cache.folder() / "training").absolute()
+        return (users_cache_folder() / "training").absolute()
     except RuntimeError as error:
         raise InputError("data.cache: there is no home folder, so a folder is wanted") from error
 
 
-def decisive_of(settings: Settings, recipe: Recipe) -> dict[str, Any]:
+def decisive_of(steps: Preparation, recipe: Recipe) -> dict[str, Any]:
     """All that decides what a scan is prepared into, but the scan."""
-    is_examined = recipe.alignment == "mni152"
+    template = recipe.template
     return {
         "preparation": PREPARATION,
         "lattice": recipe.grid.described(),
         "percentile": recipe.percentile,
-        "alignment": recipe.alignment,
-        "examination": cache.EXAMINATION if is_examined else None,
-        "settings": asdict(settings) if is_examined else None,
-        "extractor": _source_of(settings.extractor) if is_examined else None,
-        "versions": {name: cache.version_of(name) for name in cache.DECISIVE},
+        "alignment": recipe.alignment_name,
+        "template": template and template.identity,
+        "examination": template and cache.EXAMINATION,
+        "settings": template and asdict(steps),
+        "extractor": template and _source_of(steps.extractor),
+        "versions": {name: version_of(name) for name in cache.DECISIVE},
     }
 
 

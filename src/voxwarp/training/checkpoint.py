@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..files import write_bytes
+from ..networks.catalogue import with_todays_names
 
 NAME = "checkpoint.safetensors"
 FORMAT = "voxwarp-checkpoint-1"
@@ -80,7 +81,7 @@ def load_checkpoint(
             progress = Progress(**_about(stored)["progress"])
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         for name, network in networks.items():
-            network.load_state_dict(_inside(tensors, name))
+            network.load_state_dict(with_todays_names(_inside(tensors, name)))
         _restore(optimizer, tensors)
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())

@@ -1,13 +1,12 @@
 """Whether a network and costs can be what a configuration asks for; nothing is built for it."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ..data.messages import nearest, short
-from ..networks.network import NETWORKS
+from ..networks.catalogue import ARCHITECTURES, build
 from .costs import COSTS, REGULARISERS, check_options, cost_function, options_of
 
 #: Weights of a network, more than which are a mistake: 1 GB, where ours have a few MB.
@@ -15,6 +14,18 @@ LARGEST_NETWORK = 1 << 28
 #: Numbers among a network's arguments, at most; 2^-16 is the least step of an exponential.
 LARGEST_ARGUMENT = {"steps": 16}
 LARGEST_WIDTH, LARGEST_DEPTH = 4096, 16
+
+
+def learning_from(*sources: str) -> list[str]:
+    """Names of the networks that learn from "images", "labels" or "nothing"."""
+    return [n for n, a in ARCHITECTURES.items() if a.capabilities.learns_from in sources]
+
+
+def with_defaults(network: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's name and all its arguments, in lists where there are several numbers."""
+    parameters = ARCHITECTURES[network["name"]].parameters
+    defaults = {key: p.default for key, p in parameters.items()}
+    return {**{k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}, **network}
 
 
 def check_network(network: Mapping[str, Any]) -> None:
@@ -27,23 +38,28 @@ def check_network(network: Mapping[str, Any]) -> None:
         ValueError: there is no such network, or not with such arguments.
     """
     name = network.get("name")
-    if name == "descent":
-        raise ValueError("network descent has no weights, so there is nothing to train")
-    if not isinstance(name, str) or name not in NETWORKS:
-        raise ValueError(f"name {name!r}{nearest(str(name), NETWORKS)}")
-    arguments = {key: value for key, value in network.items() if key != "name"}
-    parameters = inspect.signature(NETWORKS[name]).parameters
-    for key, value in arguments.items():
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise ValueError(f"name {name!r}{nearest(str(name), ARCHITECTURES)}")
+    architecture = ARCHITECTURES[name]
+    can, parameters = architecture.capabilities, architecture.parameters
+    if can.learns_from == "nothing":
+        raise ValueError(f"network {name} has no weights, so there is nothing to train")
+    if can.further_inputs:
+        raise ValueError(f"network {name} wants {', '.join(can.further_inputs)}, which no pair has")
+    for key, value in network.items():
+        if key == "name":
+            continue
         if key not in parameters:
-            raise ValueError(f"{name} has no argument {key!r}{nearest(key, list(parameters))}")
+            raise ValueError(f"{name} has no argument {key!r}{nearest(key, parameters)}")
         _check_argument(key, value, parameters[key].default)
-    used = {key: arguments.get(key, p.default) for key, p in parameters.items()}
+    used = with_defaults(network)
     if "decoder" in used:
-        wanted = len(used["encoder"]) + (2 if name == "voxelmorph" else 0)
+        # A displacement is of the images' resolution, to which two more convolutions lead.
+        wanted = len(used["encoder"]) + (0 if can.has_velocity else 2)
         if len(used["decoder"]) < wanted:
             raise ValueError(f"decoder: {wanted} numbers or more are wanted for that encoder")
     with torch.device("meta"):
-        weights = sum(p.numel() for p in NETWORKS[name](**arguments).parameters())
+        weights = sum(p.numel() for p in build(network).parameters())
     if weights > LARGEST_NETWORK:
         raise ValueError(f"{weights / 1e6:.0f} million weights are too many; take fewer channels")
 

@@ -18,8 +18,8 @@ from ..data.scans import ScanRecord
 from ..data.sources import SPLITS, Split
 from ..data.structures import Table, mirror_of, structures_of
 from ..errors import InputError
-from ..networks.model import Recipe
-from ..preparation.prepare import Settings, template_path
+from ..preparation.recipe import Recipe
+from ..preparation.template import mni152
 from .cache import cache_folder, check_space, label_values_of, remove_abandoned
 from .config import Config
 from .costs import terms
@@ -115,7 +115,7 @@ def prepare_cohort(
     folder = cache_folder(config)
     table = structures_of(config.data.structures, lambda split: _values_of(split, scans, folder))
     recipe = recipe_of(config, scans)
-    planned = plan(scans, recipe, settings_of(config), table, folder)
+    planned = plan(scans, recipe, config.preparation.steps, table, folder)
     jobs, errors = planned.jobs, planned.errors
     check_space(folder, planned.size)
     remove_abandoned(folder)
@@ -156,12 +156,13 @@ def prepare_atlas(
     wanted = config.sampling
     if wanted.atlas is None:
         return None
-    path = template_path() if wanted.atlas == "template" else Path(wanted.atlas)
+    template = cohort.recipe.template or mni152()
+    path = template.path if wanted.atlas == "template" else Path(wanted.atlas)
     labels = Path(wanted.atlas_labels) if wanted.atlas_labels else None
     scan = ScanRecord(path, labels, "atlas", "atlas", "train", "sampling.atlas")
     # Where nothing else names them, structures are called by their label values.
     table = structures_of(config.data.structures, lambda _: set(map(int, cohort.structures)))
-    image, numbers = prepared(scan, cohort.recipe, settings_of(config), table)
+    image, numbers = prepared(scan, cohort.recipe, config.preparation.steps, table)
     if numbers is not None and numbers.itemsize > 1:  # PyTorch knows no wide unsigned integers
         numbers = numbers.astype(np.int32)
     return (
@@ -186,7 +187,7 @@ def described(cohort: Cohort) -> dict[str, Any]:
         "structures": cohort.structures,
         "skipped": cohort.skipped,
         "lattice": cohort.recipe.grid.described(),
-        "alignment": cohort.recipe.alignment,
+        "alignment": cohort.recipe.alignment_name,
         "percentile": cohort.recipe.percentile,
     }
 
@@ -203,7 +204,7 @@ def bytes_needed(config: Config, scans: Sequence[ScanRecord], table: Table, fold
     Raises:
         InputError: see ``recipe_of``.
     """
-    return plan(scans, recipe_of(config, scans), settings_of(config), table, folder).size
+    return plan(scans, recipe_of(config, scans), config.preparation.steps, table, folder).size
 
 
 def check_enough(config: Config, scans: Iterable[ScanRecord]) -> None:
@@ -227,12 +228,6 @@ def check_enough(config: Config, scans: Iterable[ScanRecord]) -> None:
                 f"data: {config.sampling.mode} training wants {kind}scans of {least} train "
                 f"people or more, there are {len(people)}"
             )
-
-
-def settings_of(config: Config) -> Settings:
-    """Which steps of preparation a training takes."""
-    wanted = config.preparation
-    return Settings(wanted.brain_extract, wanted.extractor, wanted.bias)
 
 
 def _values_of(split: Split, scans: Iterable[ScanRecord], folder: Path) -> set[int]:

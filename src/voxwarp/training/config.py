@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ..data.messages import short
 from ..data.plain_yaml import written, written_in_line
 from ..data.section import (
     BelowOne,
@@ -26,36 +27,66 @@ from ..data.section import (
 )
 from ..data.sources import Data, LocalPath, Structures  # noqa: F401
 from ..data.yaml_file import read_section
-from .checks import check_costs, check_network
+from ..networks.catalogue import ARCHITECTURES, Capabilities
+from ..preparation.recipe import alignment_named
+from ..preparation.settings import BrainExtract, Preparation
+from .checks import check_costs, check_network, learning_from, with_defaults
 from .costs import OF_RECOGNITION, wants_of
 
 Side = Annotated[int, Field(ge=8, le=4096), Number]  # voxels
 
 
-class Preparation(Section):
+def _is_word(alignment: str) -> bool:
+    """Whether an alignment is a word, and not the path of a template's image."""
+    return "/" not in alignment and "." not in alignment
+
+
+class Inputs(Section):
     """How scans become the network's input; the model keeps it."""
 
-    alignment: Literal["mni152", "centre", "header"] = Field(
+    alignment: Annotated[str, IsPath(unless=_is_word)] = Field(
         default="mni152",
-        description="mni152: brains, aligned with the template; centre: the middle of each scan "
-        "on the middle of the lattice; header: where the header says",
+        description="mni152: brains, aligned with the template, or with another one whose image "
+        "has this path; centre: the middle of each scan on the middle of the lattice; header: "
+        "where the header says",
     )
     spacing: Annotated[float, Field(ge=0.01, le=100), Number] = Field(
         default=1.0, description="mm, of the lattice"
     )
     shape: Annotated[list[Side], Field(min_length=3, max_length=3)] | None = Field(
         default=None,
-        description="voxels of the lattice [mni152: 160 x 192 x 224 mm around the brain; centre "
-        "and header: as large as the largest scan]",
+        description="voxels of the lattice [mni152: 160 x 192 x 224 mm around the brain; another "
+        "template: its brain; centre and header: as large as the largest scan]",
     )
     percentile: Annotated[float, Field(gt=0, le=100), Number] = Field(
         default=99.5, description="of the positive intensities; becomes 1"
     )
-    brain_extract: Literal["auto", "yes", "no"] = Field(
-        default="auto", description="as register has it; only for mni152"
+    brain_extract: BrainExtract = Field(
+        default="auto", description="as register has it; only for scans aligned with a template"
     )
     extractor: str = Field(default="deepbet", description="or a function as module:function")
     bias: bool | None = Field(default=None, description="correct the bias field [of heads]")
+
+    @field_validator("alignment")
+    @classmethod
+    def _known_alignment(cls, alignment: str) -> str:
+        try:
+            alignment_named(alignment)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"mni152, centre, header or the path of a template's image is wanted, got "
+                f"{short(alignment)}"
+            ) from error
+        return alignment
+
+    @property
+    def steps(self) -> Preparation:
+        """Which steps of preparation are taken, as every command has them.
+
+        Raises:
+            InputError: there is no such extractor.
+        """
+        return Preparation(self.brain_extract, self.extractor, self.bias)
 
 
 class Sampling(Section):
@@ -176,14 +207,12 @@ class Config(Section):
         default=0, description="of the weights, the splits, the pairs, the changes"
     )
     data: Data = Field(..., description="scans, labels, splits")
-    preparation: Preparation = Field(
-        default=Preparation(), description="how scans become the input"
-    )
+    preparation: Inputs = Field(default=Inputs(), description="how scans become the input")
     sampling: Sampling = Field(default=Sampling(), description="which pairs are drawn")
     augmentation: Augmentation = Field(default=Augmentation(), description="random changes")
     network: dict[str, Any] = Field(
         default={"name": "voxelmorph"},
-        description="name (voxelmorph, diffeomorphic, pyramid, anatomy) and its arguments",
+        description=f"name ({', '.join(learning_from('images', 'labels'))}) and its arguments",
     )
     start_from: Annotated[str | None, IsPath(unless=lambda word: "/" not in word)] = Field(
         default=None, description="model whose weights are the first ones, instead of random ones"
@@ -226,29 +255,46 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
-        name = self.network["name"]
-        has_velocity = name in ("diffeomorphic", "pyramid")
-        if self.compare_at == "velocity" and not has_velocity:
+        self._check_network_fits()
+        self._check_phases()
+        return self
+
+    def _check_network_fits(self) -> None:
+        """What the network can do, and what it is to be taught."""
+        name, can = self.network["name"], self.capabilities
+        if self.compare_at == "velocity" and not can.has_velocity:
             raise ValueError(f"compare_at velocity: network {name} predicts no velocity")
         of_recognition = [n for n in self.costs if OF_RECOGNITION & {*wants_of(n)}]
-        if name == "anatomy" and of_recognition != list(self.costs):
-            raise ValueError("costs: network anatomy learns by cost recognition alone")
-        if name != "anatomy" and of_recognition:
-            raise ValueError(f"costs: {of_recognition[0]} is for network anatomy")
-        if name == "anatomy" and self.sampling.labelled < 1:
-            raise ValueError("sampling.labelled: network anatomy learns from labels: 1 is wanted")
-        if any(phase.leave_out for phase in self.phases):
-            if self.network["name"] != "pyramid" or self.compare_at != "velocity":
+        if can.learns_from == "labels":
+            if of_recognition != list(self.costs):
+                raise ValueError(f"costs: network {name} learns by cost recognition alone")
+            if self.sampling.labelled < 1:
+                raise ValueError(
+                    f"sampling.labelled: network {name} learns from labels: 1 is wanted"
+                )
+        elif of_recognition:
+            whose = ", ".join(learning_from("labels"))
+            raise ValueError(f"costs: {of_recognition[0]} is for network {whose}")
+
+    def _check_phases(self) -> None:
+        """What a stretch of the training rests or averages."""
+        left_out = max(phase.leave_out for phase in self.phases)
+        if left_out:
+            if not self.capabilities.has_levels or self.compare_at != "velocity":
                 raise ValueError("phases.leave_out wants a pyramid and compare_at: velocity")
-            levels = len(self.network.get("channels", (8, 16, 32, 32, 32)))
-            if max(phase.leave_out for phase in self.phases) >= levels:
+            levels = len(with_defaults(self.network)["channels"])
+            if left_out >= levels:
                 raise ValueError(f"phases.leave_out: the pyramid has {levels} levels only")
         coarsest = max(phase.downsample for phase in self.phases)
         if any(n % coarsest for n in self.preparation.shape or ()):
             raise ValueError(f"preparation.shape: phases want multiples of {coarsest}")
         if self.phases[-1].leave_out:
             raise ValueError("phases: the last one must use all levels")
-        return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the network can do."""
+        return ARCHITECTURES[self.network["name"]].capabilities
 
     @property
     def steps(self) -> int:

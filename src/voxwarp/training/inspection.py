@@ -15,7 +15,7 @@ from ..data.sources import Split
 from ..data.structures import Table, label_values, structures_of
 from ..errors import InputError
 from ..files import check_writable
-from ..preparation.prepare import read_scan
+from ..preparation.scan import Scan
 from ..space.volume import read_labels, read_series, read_volume
 from .cache import cache_folder, check_space, free_space
 from .cohort import Progress, bytes_needed, check_enough
@@ -165,7 +165,7 @@ def _attempt(problems: list[str], step: Callable[[], Any], otherwise: Any) -> An
 def _check_atlas(config: Config) -> None:
     atlas, labels = config.sampling.atlas, config.sampling.atlas_labels
     if atlas is not None and atlas != "template":
-        read_scan(atlas, "atlas", labels)
+        Scan.read(atlas, labels=labels, role="atlas")
 
 
 def _doubts(scans: Iterable[ScanRecord]) -> list[str]:

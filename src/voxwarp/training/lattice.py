@@ -12,8 +12,10 @@ from nibabel.spatialimages import SpatialImage
 
 from ..data.scans import ScanRecord
 from ..errors import InputError
-from ..networks.model import WORKING_GRID, Recipe
+from ..preparation.recipe import WORKING_GRID, Recipe, alignment_named
+from ..preparation.template import Template, mni152
 from ..space.grid import Grid
+from ..space.region import bounding_box, start_and_shape
 from ..space.volume import image_grid
 from .config import Config
 
@@ -33,9 +35,12 @@ def recipe_of(config: Config, scans: Iterable[ScanRecord]) -> Recipe:
     paths = [scan.path for scan in scans]
     if config.sampling.atlas not in (None, "template"):
         paths.append(Path(str(config.sampling.atlas)))
-    if wanted.alignment == "mni152":
+    alignment = alignment_named(wanted.alignment)
+    if alignment is mni152():
         grid = _mni_lattice(spacing, shape, max(phase.downsample for phase in config.phases))
-    elif wanted.alignment == "centre":
+    elif isinstance(alignment, Template):
+        grid = _around_brain(alignment, spacing, shape)
+    elif alignment == "centre":
         size = np.array(shape) if shape else _rounded_up(_extents(paths) / spacing)
         grid = _lattice(size, spacing, -(size - 1) / 2 * spacing)
     else:
@@ -44,7 +49,7 @@ def recipe_of(config: Config, scans: Iterable[ScanRecord]) -> Recipe:
         size = np.array(shape) if shape else _rounded_up(least)
         # By whole voxels: scans that share a lattice of this spacing are not interpolated.
         grid = _lattice(size, spacing, low + (0.5 - (size - least) // 2) * spacing)
-    return Recipe(grid, wanted.percentile, wanted.alignment)
+    return Recipe(grid, wanted.percentile, alignment)
 
 
 def _mni_lattice(spacing: float, shape: Sequence[int] | None, multiple: int) -> Grid:
@@ -61,6 +66,14 @@ def _mni_lattice(spacing: float, shape: Sequence[int] | None, multiple: int) -> 
     middle = WORKING_GRID.to_world((np.asarray(WORKING_GRID.shape) - 1) / 2)
     affine[:3, 3] = middle - affine[:3, :3] @ ((size - 1) / 2)
     return Grid(size.tolist(), affine)
+
+
+def _around_brain(template: Template, spacing: float, shape: Sequence[int] | None) -> Grid:
+    """A lattice around the middle of a template's brain; where no shape is wanted, it holds it."""
+    brain = start_and_shape(bounding_box(template.image.data > 0, margin=0))
+    low, high = _reach(template.grid.crop(*brain))
+    size = np.array(shape) if shape else _rounded_up((high - low) / spacing)
+    return _lattice(size, spacing, (low + high) / 2 - (size - 1) / 2 * spacing)
 
 
 def _lattice(size: np.ndarray, spacing: float, first: np.ndarray) -> Grid:
@@ -96,15 +109,19 @@ def _union(paths: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _boxes(paths: Iterable[Path]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """From where to where each scan reaches, outer faces of its voxels, mm."""
+    """``_reach`` of each scan."""
     boxes = []
     for path in paths:
         # One that cannot be read is named by whoever reads it whole.
         with suppress(Exception):
-            grid = image_grid(cast(SpatialImage, nib.load(path)), path, "image")
-            faces = grid.corners() + np.sign(grid.corners() - 0.5) / 2
-            corners = grid.to_world(faces)
-            boxes.append((corners.min(axis=0), corners.max(axis=0)))
+            boxes.append(_reach(image_grid(cast(SpatialImage, nib.load(path)), path, "image")))
     if not boxes:
         raise InputError("preparation: none of the scans' headers can be read for the lattice")
     return boxes
+
+
+def _reach(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """From where to where a grid reaches, outer faces of its voxels, mm."""
+    faces = grid.corners() + np.sign(grid.corners() - 0.5) / 2
+    corners = grid.to_world(faces)
+    return corners.min(axis=0), corners.max(axis=0)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from ..errors import InputError
-from ..networks.network import NETWORKS
+from ..networks.catalogue import build
 from .batch import Batch
 from .config import Config, Phase
 from .objective import Objective
@@ -32,16 +32,11 @@ def predicted_memory(
         structures: how many there are in its labels.
     """
     with torch.device("meta"):
-        weights = sum(p.numel() for p in _network(config).parameters())
+        weights = sum(p.numel() for p in build(config.network).parameters())
     phases = {(p.downsample, p.leave_out): p for p in config.phases}.values()
     kept = max(_kept_by_autograd(config, shape, structures, device, phase) for phase in phases)
     copies = 5 if config.optimiser.ema else 4  # weights, gradient, two moments, average
     return int(PROGRAM + SLACK * kept + 4 * copies * weights)
-
-
-def _network(config: Config) -> nn.Module:
-    arguments = {key: value for key, value in config.network.items() if key != "name"}
-    return NETWORKS[config.network["name"]](**arguments)
 
 
 def _kept_by_autograd(
@@ -55,7 +50,7 @@ def _kept_by_autograd(
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with FakeTensorMode(), device, hooks:
-        network = _network(config)
+        network = build(config.network)
         batch = _empty_batch(config, shape, structures, device)
         objective = Objective(config, structures)
         objective.terms = [replace(t, function=_tolerant(t.function)) for t in objective.terms]

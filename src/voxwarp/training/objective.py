@@ -13,7 +13,7 @@ from ..fields import field
 from ..fields.field import averaged, blocks
 from .batch import Batch
 from .config import Config, Phase
-from .costs import OF_RECOGNITION, Term, terms
+from .costs import Term, terms
 
 Given = dict[str, Tensor]  # by the names that costs have for it, see ``costs``
 _OTHER = {"fixed": "moved", "fixed_labels": "moved_labels"}  # the one comes with the other
@@ -32,6 +32,7 @@ class Objective:
 
     def __init__(self, config: Config, structures: int):
         self.config, self.structures = config, structures
+        self.capabilities = config.capabilities
         self.terms = terms(config.costs)
         self.wants = {name for term in self.terms for name in term.wants}
         self.wants |= {_OTHER[name] for name in self.wants & _OTHER.keys()}
@@ -40,10 +41,10 @@ class Objective:
         """``loss``, the sum, and each cost without its weight: scalars, means over the pairs.
 
         Args:
-            network: one of ``network.NETWORKS``, on the device of the batch.
+            network: of the configuration, on the device of the batch.
             batch: images on the lattice of the cohort; the phase averages them down.
         """
-        if self.wants <= OF_RECOGNITION:
+        if self.capabilities.learns_from == "labels":
             return self._summed(self._recognised(network, batch, phase), None, batch)
         given = self._deformation(network, batch, phase)
         if "moved" in self.wants:
@@ -67,7 +68,7 @@ class Objective:
             if config.compare_at == "velocity":
                 rest = {"finest": phase.leave_out} if phase.leave_out else {}
                 velocity = network.velocity(moving, fixed, **rest)
-            elif config.network["name"] == "voxelmorph" and self._both_ways:
+            elif not self.capabilities.has_velocity and self._both_ways:
                 # There is no inverse: the network is asked for the way back, too.
                 ways = network(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
                 there, back = ways.displacement.chunk(2)
@@ -103,14 +104,14 @@ class Objective:
         chosen = [x[batch.labelled] for x in (batch.seen_moving, batch.seen_fixed)]
         images = averaged(torch.cat(chosen), phase.downsample)
         with convolutions(self.config.precision, images.device):
-            embedded = network.recogniser(images)
+            embedded = network.segmentation.network(images)
         labels = torch.cat([batch.moving_labels, batch.fixed_labels])
         behind = blocks(labels, 2 * phase.downsample).flatten(0, 3)
         embedded = embedded.movedim(1, -1).flatten(0, 3)
         if wanted := self.config.sampling.voxels:
             drawn = torch.randint(len(behind), (wanted * len(images),)).to(behind.device)
             behind, embedded = behind[drawn], embedded[drawn]
-        return {"log_odds": network.recogniser.classify(embedded), "labels": behind}
+        return {"log_odds": network.segmentation.network.classify(embedded), "labels": behind}
 
     def _of_labelled(self, given: Given, batch: Batch, phase: Phase) -> Given | None:
         """What is given of the pairs with labels, and their structures, where costs want them."""

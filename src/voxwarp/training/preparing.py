@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,15 @@ import torch
 from ..data.scans import ScanRecord
 from ..data.structures import Table
 from ..errors import InputError
-from ..networks.model import Recipe
-from ..preparation import cache as examinations
-from ..preparation.prepare import Settings, prepare, read_scan, unaligned
+from ..preparation.recipe import Recipe
+from ..preparation.scan import Scan
+from ..preparation.settings import Preparation
 from ..space.resample import resample
-from ..space.volume import Volume
 from .cache import decisive_of, entries_of, is_whole, write_entry
 
 
 def prepared(
-    scan: ScanRecord, recipe: Recipe, settings: Settings, table: Table
+    scan: ScanRecord, recipe: Recipe, steps: Preparation, table: Table
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A scan on the lattice of a recipe.
 
@@ -33,17 +32,15 @@ def prepared(
     Raises:
         InputError: it cannot be read, is not on the lattice, or shows no structure.
     """
-    volume, labels, _ = read_scan(scan.path, "", scan.labels if table.names else None)
-    if recipe.alignment == "mni152":
-        found = examinations.examined(volume, settings)[0]
-    else:
-        found = unaligned(volume, recipe)
-    image = np.rint(255 * prepare(volume, recipe, found).image.numpy()).astype(np.uint8)
+    read = Scan.read(scan.path, labels=scan.labels if table.names else None)
+    found = read.examined(recipe, steps)
+    intensities = read.prepared(recipe, found).image[0, 0].numpy()
+    image = np.rint(255 * intensities).astype(np.uint8)
     if not image.any():
         raise InputError(f"image {scan.path}: it is zero all over the lattice")
-    if labels is None:
+    if read.labels is None:
         return image, None
-    numbers = Volume(table.numbered(labels.data), labels.grid, labels.name)
+    numbers = replace(read.labels, data=table.numbered(read.labels.data))
     if not numbers.data.any():
         raise InputError(f"label map {scan.labels}: none of its label values is a structure")
     through = found.template_to_scan
@@ -62,7 +59,7 @@ class Job:
     image: Path | None
     labels: Path | None
     recipe: Recipe
-    settings: Settings
+    steps: Preparation
     table: Table
 
     @property
@@ -74,7 +71,7 @@ class Job:
     def do(self, needed: int) -> str | None:
         """Prepare and write; what is wrong with the scan, if it cannot be prepared."""
         try:
-            image, labels = prepared(self.scan, self.recipe, self.settings, self.table)
+            image, labels = prepared(self.scan, self.recipe, self.steps, self.table)
         except InputError as error:
             return " ".join(str(error).split())
         for path, array in ((self.image, image), (self.labels, labels)):
@@ -98,15 +95,15 @@ class Plan:
 
 
 def plan(
-    scans: Iterable[ScanRecord], recipe: Recipe, settings: Settings, table: Table, folder: Path
+    scans: Iterable[ScanRecord], recipe: Recipe, steps: Preparation, table: Table, folder: Path
 ) -> Plan:
     """What of the scans is not in the cache.
 
     Args:
-        recipe, settings, table: what they are prepared into.
+        recipe, steps, table: what they are prepared into.
         folder: of the cache.
     """
-    decisive, shape = decisive_of(settings, recipe), recipe.grid.shape
+    decisive, shape = decisive_of(steps, recipe), recipe.grid.shape
     made = Plan([], {}, {})
     for scan in scans:
         try:
@@ -118,7 +115,7 @@ def plan(
         has_labels = labels is None or is_whole(labels, shape, table.dtype)
         wanted = None if has_image else image, None if has_labels else labels
         if not (has_image and has_labels):
-            made.jobs.append(Job(scan, *wanted, recipe, settings, table))
+            made.jobs.append(Job(scan, *wanted, recipe, steps, table))
     return made
 
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,8 @@ from ..allocation import give_back
 from ..data.scans import gather
 from ..device import channels_last, torch_device
 from ..errors import InputError
-from ..networks.model import Model, Recipe
+from ..networks.model import Model
+from ..preparation.recipe import Recipe
 from . import loader, run_folder
 from .batch import Batch
 from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
@@ -237,8 +238,7 @@ class Learner:
 
     def model(self, recipe: Recipe, phase: Phase) -> Model:
         """What has been learnt, as a model of the lattice that the phase works on."""
-        grid = recipe.grid.averaged(phase.downsample)
-        recipe = Recipe(grid, recipe.percentile, recipe.alignment)
+        recipe = replace(recipe, grid=recipe.grid.averaged(phase.downsample))
         return Model(self.kept, self.config.network, recipe)
 
     def checkpoint(self, out: Path) -> None:
@@ -262,7 +262,8 @@ def check_classes(config: Config, cohort: Cohort) -> None:
         InputError: it has another number of them.
     """
     there = len(cohort.structures)
-    if config.network["name"] == "anatomy" and config.network.get("structures") != there:
+    learns = config.capabilities.learns_from
+    if learns == "labels" and config.network.get("structures") != there:
         raise InputError(f"network.structures: {there} are wanted, as the label maps have")
 
 
