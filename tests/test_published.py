@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from voxwarp.evaluation.figures import draw
-from voxwarp.evaluation.rows import Results
+from voxwarp.evaluation.figures.draw import draw
+from voxwarp.evaluation.results import Results
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 ROWS = [BENCHMARKS / "oasis-malf", BENCHMARKS / "oasis-malf-timed"]
 FIGURES = BENCHMARKS / "figures"

@@ -177,12 +177,30 @@ def test_smoother_plans_give_smoother_deformations() -> None:
         ]
 
 
-def test_a_batch_is_registered_as_each_of_its_pairs_is() -> None:
-    pairs = [pair(seed)[:2] for seed in (1, 2)]
-    both = descend(*(torch.cat(images) for images in zip(*pairs, strict=True)), ENDLESS)
-    for number, each in enumerate(pairs):
-        for together, alone in zip(both, descend(*each, ENDLESS), strict=True):
-            torch.testing.assert_close(together[number : number + 1], alone, atol=1e-4, rtol=0)
+def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> None:
+    """To the byte: each stops by itself, the first long before the second, features and all."""
+    moving, fixed = (
+        picture(1),
+        field.warp(picture(1), smooth_field(1, SHAPE, amplitude=0.3).float()),
+    )
+    pairs = [(moving, fixed), pair(2)[:2]]
+    starts = [tuple(smooth_field(s, SHAPE, amplitude=0.2).float() for s in (7, 8)) for _ in pairs]
+    features = [Features(*(F.avg_pool3d(x, 2) for x in images), weight=0.5) for images in pairs]
+    for more in ({}, {"start": starts}, {"features": features}):
+        alone, taken = [], []
+        for number, images in enumerate(pairs):
+            steps.clear()
+            alone.append(descend(*images, PLAN, **{k: each[number] for k, each in more.items()}))
+            taken.append(len(steps))
+        both = {
+            "start": [torch.cat(ways) for ways in zip(*starts, strict=True)],
+            "features": Features(*(torch.cat([f[i] for f in features]) for i in (0, 1)), 0.5),
+        }
+        images = (torch.cat(of) for of in zip(*pairs, strict=True))
+        together = descend(*images, PLAN, **{name: both[name] for name in more})
+        assert taken[0] < 0.8 * taken[1] < taken[1] < 46
+        for got, *expected in zip(together, *alone, strict=True):
+            assert torch.equal(got, torch.cat(expected))
 
 
 @pytest.mark.parametrize(

@@ -6,27 +6,30 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from phantoms import blobs, oblique_affine, texture, texture_core
+from phantoms import blobs, oblique_affine
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from voxwarp.device import has_bfloat16
 from voxwarp.errors import InputError
-from voxwarp.fields import field, losses
-from voxwarp.networks.model import Model, Recipe, find, installed
-from voxwarp.networks.refine import Refinement
+from voxwarp.networks.model import Model, find, installed
+from voxwarp.preparation.recipe import Recipe
+from voxwarp.preparation.template import Template, mni152
 from voxwarp.space.grid import Grid
+from voxwarp.space.volume import Volume, write_volume
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {
+BUILT: dict[str, dict[str, Any]] = {
     "voxelmorph": {"name": "voxelmorph", "encoder": [4, 8], "decoder": [8, 8, 8, 6]},
     "diffeomorphic": {"name": "diffeomorphic", "encoder": [4, 8], "decoder": [8, 8, 8], "steps": 5},
     "pyramid": {"name": "pyramid", "channels": [4, 8, 8], "steps": 6},
+    "anatomy": {"name": "anatomy", "structures": 4, "channels": [6, 8], "steps": [3, 3]},
 }
 CARD = {"licence": "CC0", "data": ["α", 3], "scores": {"dice": 0.5}}
 
@@ -44,7 +47,7 @@ def fresh(name: str = "voxelmorph", seed: int = 0) -> Model:
     """A model whose weights are all drawn at random, the last layer's too."""
     torch.manual_seed(seed)
     recipe = Recipe(Grid((16, 20, 24), oblique_affine(1)), percentile=98.25)
-    model = Model.build(ARCHITECTURES[name], recipe, card=CARD)
+    model = Model.build(BUILT[name], recipe, card=CARD)
     for parameter in model.network.parameters():
         nn.init.normal_(parameter, std=0.1)
     return model
@@ -77,7 +80,7 @@ def with_its_hash(folder: Path) -> Path:
 # --------------------------------------------------------------------------------- round trip
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_saved_model_gives_the_same_answer(tmp_path: Path, name: str) -> None:
     model, images = fresh(name), pair()
     model.save(tmp_path / "mine")
@@ -94,7 +97,7 @@ def test_a_saved_model_gives_the_same_answer(tmp_path: Path, name: str) -> None:
     assert torch.equal(again.deform(*images).displacement, loaded.deform(*images).displacement)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", BUILT)
 def test_weights_recipe_and_card_survive_bit_by_bit(tmp_path: Path, name: str) -> None:
     model = fresh(name)
     model.save(tmp_path / "mine")
@@ -103,12 +106,12 @@ def test_weights_recipe_and_card_survive_bit_by_bit(tmp_path: Path, name: str) -
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert loaded.recipe == model.recipe
-    assert loaded.architecture == ARCHITECTURES[name]
+    assert loaded.architecture == BUILT[name]
     assert loaded.card == CARD
     assert loaded.name == "mine"
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_loaded_model_is_saved_as_the_same_bytes(tmp_path: Path, name: str) -> None:
     fresh(name).save(tmp_path / "one")
     loaded = Model.load(tmp_path / "one")
@@ -171,78 +174,87 @@ def test_deform_is_the_network_in_evaluation() -> None:
     assert not model.network.training
 
 
-# ------------------------------------------------------------------------------ the model "none"
-
-SHIFT = (2.0, -1.5, 1.0)
-SIZE = (31, 36, 41)  # no multiples of what the coarsest lattice wants
+# ----------------------------------------------------------------------------- names of weights
 
 
-def shifted() -> tuple[torch.Tensor, torch.Tensor]:
-    """moving and fixed(x) = moving(x + shift)."""
-    moving = torch.from_numpy(texture(1, SIZE, grain=2.5))[None, None]
-    shift = torch.tensor(SHIFT).view(1, 3, 1, 1, 1).expand(1, 3, *SIZE)
-    return moving, field.warp(moving, shift)
+def with_former_names(folder: Path) -> Path:
+    """The files as versions wrote them in which the segmentation was the descent's own."""
+    weights = {}
+    for name, value in load_file(folder / "weights.safetensors").items():
+        name = name.replace("segmentation.network.", "recogniser.")
+        weights[name.replace("segmentation.projection", "projection")] = value
+    save_file(weights, folder / "weights.safetensors")
+    return with_its_hash(folder)
 
 
-def test_the_model_none_finds_a_shift_and_the_way_back() -> None:
-    found, core = Model.load("none").deform(*shifted()), texture_core(SIZE)
-    for way, sign in ((found.displacement, 1), (found.inverse, -1)):
-        mean = way[0, :, core].mean(dim=1)
-        torch.testing.assert_close(mean, sign * torch.tensor(SHIFT), atol=0.15, rtol=0)
-    left = field.compose(found.displacement, found.inverse).norm(dim=1)[0, core]
-    assert left.mean() < 0.02
+def test_weights_under_former_names_load_and_are_saved_under_todays(tmp_path: Path) -> None:
+    for name in ("today", "former"):
+        fresh("anatomy").save(tmp_path / name)
+    with_former_names(tmp_path / "former")
+    former = load_file(tmp_path / "former" / "weights.safetensors")
+    assert {name.partition(".")[0] for name in former} == {"recogniser", "projection"}
+    today, loaded = (Model.load(tmp_path / name) for name in ("today", "former"))
+    for one, other in zip(loaded.deform(*pair()), today.deform(*pair()), strict=True):
+        assert torch.equal(one, other)
+    loaded.save(tmp_path / "again")
+    for file in ("weights.safetensors", "model.json"):
+        written = (tmp_path / "again" / file).read_bytes()
+        assert written == (tmp_path / "today" / file).read_bytes()
 
 
-def test_the_model_none_is_as_precise_where_convolutions_are_not(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [("recogniser.more", r"segmentation\.network\.more"), ("projection", "twice")],
+)
+def test_a_weight_that_is_unknown_or_there_under_both_names_is_refused(
+    tmp_path: Path, more: str, said: str
 ) -> None:
-    """It has no convolutions, and differences of bf16 numbers are no derivatives."""
-    model, images = Model.load("none"), shifted()
-    found = []
-    for has in (True, False):
-        monkeypatch.setattr("voxwarp.networks.model.has_bfloat16", lambda _, has=has: has)
-        answer = model.deform(*images)
-        found.append((*answer, *model.refine(*images, answer, Refinement(6))))
-    for got, expected in zip(*found, strict=True):
-        assert got.dtype == torch.float32
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+    fresh("anatomy").save(tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "weights.safetensors")
+    save_file(weights | {more: torch.zeros(3)}, tmp_path / "m" / "weights.safetensors")
+    with_its_hash(tmp_path / "m")
+    with pytest.raises(InputError, match=said):
+        Model.load(tmp_path / "m")
 
 
-@pytest.mark.parametrize("smoothness", [None, 2.0])
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_an_answer_of_any_network_is_refined(name: str, smoothness: float | None) -> None:
-    model, images = fresh(name), pair()
-    answer = model.deform(*images)
-    before, after = (
-        losses.local_ncc(images[1], field.warp(images[0], way.displacement), window=3)
-        for way in (
-            answer,
-            model.refine(*images, answer, Refinement(6), smoothness=smoothness),
-        )
-    )
-    assert after < before - 0.01
+# ------------------------------------------------------------------------ a template of its own
 
 
-def test_smoothness_is_a_knob_of_the_model_none() -> None:
-    model, images = Model.load("none"), shifted()
-    factors = None, 0.5, 1.0, 2.0, 4.0
-    ways = [model.deform(*images, smoothness=factor).displacement for factor in factors]
-    assert torch.equal(ways[0], ways[2])
-    rough = [float(field.jacobian_determinant(way).log().std()) for way in ways[1:]]
-    assert rough == sorted(rough, reverse=True)
-    assert rough[0] > 1.5 * rough[-1]
+def ours(folder: Path) -> Template:
+    """A template that has no name among those that are known."""
+    grid = Grid((16, 20, 24), oblique_affine(1))
+    write_volume(Volume(blobs(5, grid.shape), grid), folder / "ours.nii.gz")
+    return Template("Ours", folder / "ours.nii.gz", title="Our 30 children")
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_network_that_decides_on_the_smoothness_is_not_adjustable(name: str) -> None:
-    assert not fresh(name).adjustable
-    assert Model.load("none").adjustable
+def of_template(template: Template) -> Model:
+    model = fresh()
+    return replace(model, recipe=replace(model.recipe, alignment=template))
 
 
-def test_the_model_none_does_not_move_nothing() -> None:
-    nothing = torch.zeros(1, 1, *SIZE)
-    for way in Model.load("none").deform(nothing, nothing):
-        assert torch.equal(way, torch.zeros(1, 3, *SIZE))
+def test_a_template_of_its_own_goes_with_the_model(tmp_path: Path) -> None:
+    template = ours(tmp_path)
+    of_template(template).save(tmp_path / "mine")
+    template.path.unlink()
+    shutil.move(tmp_path / "mine", tmp_path / "elsewhere")
+    found = Model.load(tmp_path / "elsewhere").recipe.template
+    np.testing.assert_array_equal(found.image.data, blobs(5, (16, 20, 24)))
+    np.testing.assert_allclose(found.grid.affine, oblique_affine(1), atol=1e-5)
+    told = found.name, found.title, found.space_code, found.short_name, found.thresholds
+    assert told == ("Ours", "Our 30 children", 2, "Ours", template.thresholds)
+
+
+def test_models_of_mni152_carry_no_copy_of_it(saved: Path) -> None:
+    assert {path.name for path in saved.iterdir()} == {"model.json", "weights.safetensors"}
+    assert Model.load(saved).recipe.template is mni152()
+
+
+def test_a_damaged_template_is_named_when_it_is_wanted(tmp_path: Path) -> None:
+    of_template(ours(tmp_path)).save(tmp_path / "mine")
+    (tmp_path / "mine" / "template.nii.gz").write_bytes(b"no image")
+    template = Model.load(tmp_path / "mine").recipe.template
+    with pytest.raises(InputError, match=r"template .*mine/template\.nii\.gz: "):
+        _ = template.image
 
 
 # ----------------------------------------------------------------------------- what is refused
@@ -303,6 +315,12 @@ def _weights_of_another(folder: Path) -> None:
     shutil.copy(folder.parent / "other" / "weights.safetensors", folder)
 
 
+def _with_template(folder: Path) -> Path:
+    """The file of a template of the model's own."""
+    of_template(ours(folder)).save(folder)
+    return folder / "template.nii.gz"
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "a bit of the weights": _flip_a_bit,
     "weights cut": _cut("weights.safetensors"),
@@ -338,6 +356,11 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "singular grid": _set(np.zeros((4, 4)).tolist(), "preparation", "affine"),
     "grid of two axes": _set([16, 20], "preparation", "shape"),
     "preparation a list": _set([1, 2], "preparation"),
+    "alignment unknown": _set("talairach", "preparation", "alignment"),
+    "alignment a file elsewhere": _set("/etc/hostname", "preparation", "alignment"),
+    "alignment a list": _set([1, 2], "preparation", "alignment"),
+    "no word of the template": _set("template", "preparation", "alignment"),
+    "template gone": lambda folder: _with_template(folder).unlink(),
 }
 
 

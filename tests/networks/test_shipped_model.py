@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import voxwarp
-from voxwarp.networks.model import WORKING_GRID, Model
+from voxwarp.networks.catalogue import Capabilities
+from voxwarp.networks.model import Model
+from voxwarp.preparation.recipe import WORKING_GRID
+from voxwarp.preparation.template import mni152
 
 SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
 
@@ -14,6 +18,45 @@ SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
 def test_the_promised_ones_are_there() -> None:
     assert {"default", "fast", "none", "vm1", "vm2"} <= {folder.name for folder in SHIPPED}
     assert all((folder / "README.md").is_file() for folder in SHIPPED)
+
+
+#: What each can do.
+CAPABILITIES = {
+    **dict.fromkeys(("default", "fast"), Capabilities("labels", is_descent=True)),
+    "none": Capabilities("nothing", is_descent=True),
+    "pyramid": Capabilities("images", has_velocity=True, has_levels=True),
+    **dict.fromkeys(("vm1", "vm2"), Capabilities("images")),
+}
+
+
+def test_what_each_can_do() -> None:
+    assert {folder.name: Model.load(folder).capabilities for folder in SHIPPED} == CAPABILITIES
+    assert {name for name, can in CAPABILITIES.items() if can.obeys_smoothness} == {
+        *("default", "fast", "none")
+    }
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_weights_are_those_of_the_file(folder: Path) -> None:
+    """Under the names of today, whatever those of the file."""
+    model, file = Model.load(folder), load_file(folder / "weights.safetensors")
+    weights = model.network.state_dict()
+    assert len(weights) == len(file)
+    former = {"recogniser.": "segmentation.network.", "projection": "segmentation.projection"}
+    for name, value in file.items():
+        for before, after in former.items():
+            if name.startswith(before):
+                name = name.replace(before, after, 1)
+        assert torch.equal(weights[name], value)
+    assert model.recipe.template is mni152()
+
+
+@pytest.mark.parametrize("name", ["default", "fast"])
+def test_names_of_an_earlier_version_are_in_the_file(name: str) -> None:
+    """So the test above is one of their new names."""
+    folder = next(folder for folder in SHIPPED if folder.name == name)
+    names = load_file(folder / "weights.safetensors")
+    assert {name.partition(".")[0] for name in names} == {"recogniser", "projection"}
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)

@@ -119,11 +119,17 @@ _FORMER_NAMES = {
 
 
 def with_todays_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A network's weights as files of any version have them, under the names of today."""
-    renamed = {}
+    """A network's weights as files of any version have them, under the names of today.
+
+    Raises:
+        ValueError: a weight is there under both its names.
+    """
+    renamed = dict[str, Tensor]()
     for name, value in weights.items():
         former = next((one for one in _FORMER_NAMES if name.startswith(one)), None)
         if former is not None:
             name = _FORMER_NAMES[former] + name.removeprefix(former)
+        if name in renamed:
+            raise ValueError(f"weights {name}: they are there twice")
         renamed[name] = value
     return renamed

@@ -1,0 +1,64 @@
+"""Networks with a velocity: its flow is the answer, its sign turned round the way back."""
+
+import pytest
+import torch
+from small_networks import WITH_VELOCITY, built
+from torch import Tensor
+
+from voxwarp.fields import field
+
+
+@pytest.mark.parametrize("name", WITH_VELOCITY)
+@pytest.mark.parametrize("shape", [(24, 16, 32), (19, 23, 17)])
+def test_exchanging_the_images_turns_the_velocity_round(name: str, shape: tuple[int, ...]) -> None:
+    network, moving, fixed = built(name, *shape)
+    with torch.inference_mode():
+        there, back = network(moving, fixed), network(fixed, moving)
+    assert there.regularity.abs().max() > 0.5
+    torch.testing.assert_close(there.regularity, -back.regularity, atol=1e-5, rtol=0)
+    torch.testing.assert_close(there.displacement, back.inverse, atol=1e-5, rtol=0)
+    torch.testing.assert_close(there.inverse, back.displacement, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", WITH_VELOCITY)
+def test_an_image_registered_to_itself_does_not_move(name: str) -> None:
+    network, moving, fixed = built(name, 24, 16, 32)
+    with torch.inference_mode():
+        still = network(moving, moving.clone())
+        assert network(moving, fixed).displacement.abs().max() > 0.5
+    assert still.displacement.abs().max() < 1e-5
+    assert still.inverse.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", WITH_VELOCITY)
+def test_displacement_and_inverse_undo_each_other(name: str) -> None:
+    network, moving, fixed = built(name, 24, 32, 32, size=0.8)
+    with torch.inference_mode():
+        deformation = network(moving, fixed)
+    there, back = deformation[:2]
+
+    def left(outer: Tensor, inner: Tensor) -> Tensor:
+        """What the one leaves of the other, three voxels from the border."""
+        return field.compose(outer, inner)[(..., *(slice(3, -3),) * 3)]
+
+    assert there.abs().max() > 1
+    for outer, inner in ((there, back), (back, there)):
+        remainder, size = left(outer, inner), inner.square().mean().sqrt()
+        assert remainder.abs().max() < 0.15 * inner.abs().max()
+        assert remainder.square().mean().sqrt() < 0.06 * size
+        # The displacement with its sign turned would not do.
+        negated = left(-inner, inner).square().mean().sqrt()
+        assert remainder.square().mean().sqrt() < 0.35 * negated
+    assert field.jacobian_determinant(deformation.displacement).min() > 0
+
+
+@pytest.mark.parametrize("name", WITH_VELOCITY)
+def test_the_displacement_is_the_flow_of_the_velocity_at_half_resolution(name: str) -> None:
+    network, moving, fixed = built(name, 24, 16, 32)
+    with torch.inference_mode():
+        deformation = network(moving, fixed)
+    velocity = deformation.regularity
+    assert velocity.shape == (1, 3, 12, 8, 16)
+    for got, sign in ((deformation.displacement, 1), (deformation.inverse, -1)):
+        flow = field.exponentiate(sign * velocity, steps=7)
+        torch.testing.assert_close(got, field.upsample(flow), atol=1e-5, rtol=0)

@@ -1,0 +1,248 @@
+"""A descent in a network's place: shifts are found, each pair stops by itself, maps are kept."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from phantoms import smooth_field, texture, texture_core
+from torch import Tensor
+
+from voxwarp.fields import field
+from voxwarp.fields.box import Box
+from voxwarp.networks import descent
+from voxwarp.networks.catalogue import anatomy
+from voxwarp.networks.descent import Features, Plan, Stage
+from voxwarp.networks.model import Model
+from voxwarp.networks.pair_descent import Pace, PairDescent
+from voxwarp.networks.refine import Refinement
+from voxwarp.networks.segmentation import StructureMaps
+
+SHIFT = (2.0, -1.5, 1.0)
+SIZE = (31, 36, 41)  # no multiples of what the coarsest lattice wants
+
+
+def picture(seed: int, shape: tuple[int, ...] = SIZE, *, grain: float = 2.5) -> Tensor:
+    return torch.from_numpy(texture(seed, shape, grain=grain))[None, None]
+
+
+def shifted() -> tuple[Tensor, Tensor]:
+    """moving and fixed(x) = moving(x + shift)."""
+    moving = picture(1)
+    shift = torch.tensor(SHIFT).view(1, 3, 1, 1, 1).expand(1, 3, *SIZE)
+    return moving, field.warp(moving, shift)
+
+
+# ------------------------------------------------------------------------------ the model "none"
+
+
+def test_the_model_none_finds_a_shift_and_the_way_back() -> None:
+    found, core = Model.load("none").deform(*shifted()), texture_core(SIZE)
+    for way, sign in ((found.displacement, 1), (found.inverse, -1)):
+        mean = way[0, :, core].mean(dim=1)
+        torch.testing.assert_close(mean, sign * torch.tensor(SHIFT), atol=0.15, rtol=0)
+    left = field.compose(found.displacement, found.inverse).norm(dim=1)[0, core]
+    assert left.mean() < 0.02
+
+
+def test_the_model_none_is_as_precise_where_convolutions_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no convolutions, and differences of bf16 numbers are no derivatives."""
+    model, images = Model.load("none"), shifted()
+    found, asked = [], []
+
+    def has(device: torch.device, answer: bool) -> bool:
+        asked.append(device)
+        return answer
+
+    for answer in (True, False):
+        monkeypatch.setattr("voxwarp.device.has_bfloat16", lambda d, answer=answer: has(d, answer))
+        deformed = model.deform(*images)
+        found.append((*deformed, *model.refine(*images, deformed, Refinement(6))))
+    assert len(asked) == 4
+    for got, expected in zip(*found, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_smoothness_is_a_knob_of_the_model_none() -> None:
+    model, images = Model.load("none"), shifted()
+    factors = None, 0.5, 1.0, 2.0, 4.0
+    ways = [model.deform(*images, smoothness=factor).displacement for factor in factors]
+    assert torch.equal(ways[0], ways[2])
+    rough = [float(field.jacobian_determinant(way).log().std()) for way in ways[1:]]
+    assert rough == sorted(rough, reverse=True)
+    assert rough[0] > 1.5 * rough[-1]
+
+
+def test_the_model_none_does_not_move_nothing() -> None:
+    nothing = torch.zeros(1, 1, *SIZE)
+    for way in Model.load("none").deform(nothing, nothing):
+        assert torch.equal(way, torch.zeros(1, 3, *SIZE))
+
+
+# -------------------------------------------------------------------------------------- the plan
+
+
+def test_the_plan_goes_from_coarse_to_fine() -> None:
+    coarse = PairDescent(steps=(5, 6, 7), pace=Pace(length=0.4, smoothing=0.35)).plan
+    assert coarse == Plan([Stage(8, 5, 0.35, 0.4), Stage(4, 6, 0.35, 0.4), Stage(2, 7, 0.35, 0.4)])
+    full = PairDescent(steps=(5, 6), full_steps=3).plan
+    assert full == Plan([Stage(4, 5), Stage(2, 6), Stage(1, 3, length=0.5)])
+
+
+def test_steps_for_no_lattice_are_refused() -> None:
+    with pytest.raises(ValueError, match="steps"):
+        PairDescent(steps=())
+
+
+# ------------------------------------------------------------------------------------- batches
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the pairs that the steps are taken for, 1 unless pairs go together."""
+    taken: list[int] = []
+    levelled = descent.levelled
+
+    def noted(force: Tensor, length: float) -> Tensor:
+        taken.append(len(force))
+        return levelled(force, length)
+
+    monkeypatch.setattr(descent, "levelled", noted)
+    return taken
+
+
+def two_pairs() -> Iterator[tuple[Tensor, Tensor]]:
+    """One that is nearly alike from the beginning, one that has a way to go; of different sizes."""
+    for seed, amplitude, grain in ((4, 0.3, 3.0), (5, 3.0, 2.0)):
+        moving = picture(seed, grain=grain)
+        moving[..., : 12 * (seed - 4)] = 0
+        yield moving, field.warp(moving, smooth_field(seed, SIZE, amplitude=amplitude).float())
+
+
+def segmenting() -> PairDescent:
+    torch.manual_seed(3)
+    return anatomy(4, (6, 8), steps=(16, 20), full_steps=2)
+
+
+NETWORKS = {
+    "images alone": lambda: PairDescent(steps=(16, 20, 20), full_steps=4),
+    "with a segmentation": segmenting,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_batch_gives_what_its_pairs_give_alone(name: str, steps: list[int]) -> None:
+    """To the byte, although one pair stops long before the other."""
+    network, pairs = NETWORKS[name](), list(two_pairs())
+    boxes = {Box.around(*pair, multiple=network.multiple) for pair in pairs}
+    assert len(boxes) == 2
+    alone, taken = [], []
+    with torch.inference_mode():
+        for pair in pairs:
+            steps.clear()
+            alone.append(network(*pair))
+            taken.append(len(steps))
+        steps.clear()
+        together = network(*(torch.cat(images) for images in zip(*pairs, strict=True)))
+    assert taken[0] < 0.8 * taken[1] < taken[1] < sum(s.steps for s in network.plan.stages)
+    assert steps == [1] * sum(taken)
+    for got, *expected in zip(together, *alone, strict=True):
+        assert torch.equal(got, torch.cat(expected))
+    assert alone[1].displacement.abs().max() > 1
+
+
+def test_the_starts_of_a_batch_are_those_of_its_pairs() -> None:
+    network, pairs = PairDescent(steps=(4, 4)), list(two_pairs())
+    known = [smooth_field(seed, SIZE, amplitude=2.0).float() for seed in (7, 8)]
+    starts = [(way, field.invert(way)) for way in known]
+    alone = [
+        network.descended(*pair, network.plan, start=start)
+        for pair, start in zip(pairs, starts, strict=True)
+    ]
+    together = network.descended(
+        *(torch.cat(images) for images in zip(*pairs, strict=True)),
+        network.plan,
+        start=tuple(torch.cat(ways) for ways in zip(*starts, strict=True)),
+    )
+    for got, *expected in zip(together, *alone, strict=True):
+        assert torch.equal(got, torch.cat(expected))
+
+
+# --------------------------------------------------------------------------------- maps are kept
+
+
+@pytest.fixture
+def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The images that are segmented, one by one."""
+    seen: list[Tensor] = []
+    forward = StructureMaps.forward
+
+    def noted(maps: StructureMaps, images: Tensor, factor: int) -> Tensor:
+        seen.extend(images.clone())
+        return forward(maps, images, factor)
+
+    monkeypatch.setattr(StructureMaps, "forward", noted)
+    return seen
+
+
+def test_maps_that_were_kept_are_not_made_again(segmented: list[Tensor]) -> None:
+    network, pair, kept = segmenting(), shifted(), {}
+    with torch.inference_mode():
+        first = network(*pair, kept=kept)
+        box = Box.around(*pair, multiple=network.multiple)
+        for image, of in zip(segmented, pair, strict=True):
+            assert torch.equal(image, box.take(of)[0])
+        again = network(*pair, smoothness=1.0, kept=kept)
+        assert len(segmented) == 2
+        without = network(*pair)
+        assert len(segmented) == 4
+    for one, two, three in zip(first, again, without, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+def test_maps_are_kept_for_their_lattice_and_their_part_of_the_images(
+    segmented: list[Tensor],
+) -> None:
+    network, pair, kept = segmenting(), shifted(), {}
+    smaller = [image.clone() for image in pair]
+    for image in smaller:
+        image[:, :, :8] = 0
+    with torch.inference_mode():
+        network(*pair, kept=kept)
+        network.descended(*pair, network.plan, factor=4, kept=kept)
+        assert len(segmented) == 4
+        network(*smaller, kept=kept)
+        assert len(segmented) == 6
+    assert len(kept) == 3
+    shapes = {features.fixed.shape[2] for features in kept.values()}
+    assert len(shapes) == 3
+
+
+def test_what_is_kept_is_what_leads() -> None:
+    """Maps of a shift in the place of the segmentation's: flat images follow them."""
+    network = segmenting()
+    flat = torch.full((1, 1, *SIZE), 0.5)
+    maps = [field.averaged(Box.around(flat, multiple=4).take(x), 2) for x in shifted()]
+    kept = {(Box.around(flat, multiple=4), 2): Features(*maps, weight=3.0)}
+    plan = replace(network.plan, tolerance=-1.0)  # all of its steps are taken
+    found = network.descended(flat, flat, plan, kept=kept).displacement
+    found = found[0, :, texture_core(SIZE)].mean(dim=1)
+    torch.testing.assert_close(found, torch.tensor(SHIFT), atol=0.4, rtol=0)
+
+
+def test_a_refinement_takes_the_maps_that_were_kept(segmented: list[Tensor]) -> None:
+    """Each image is segmented once, and the answer is the same as without what was kept."""
+    model = Model(segmenting(), {"name": "anatomy"}, Model.load("none").recipe)
+    pair, kept = shifted(), {}
+    answer = model.deform(*pair, kept=kept)
+    better = model.refine(*pair, answer, Refinement(6), kept=kept)
+    assert len(segmented) == 2
+    without = model.refine(*pair, answer, Refinement(6))
+    assert len(segmented) == 4
+    for one, other in zip(better, without, strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(better.displacement, answer.displacement)

@@ -1,0 +1,116 @@
+"""Segmentation: what the network sees, and maps that are its probabilities, projected."""
+
+import numpy as np
+import pytest
+import torch
+from phantoms import blobs
+from torch import Tensor
+
+from voxwarp.fields.field import averaged
+from voxwarp.networks.catalogue import anatomy
+from voxwarp.networks.pair_descent import PairDescent
+from voxwarp.networks.segmentation import SegmentationNetwork, StructureMaps
+
+SHAPE = (16, 24, 32)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(1)
+
+
+def image(seed: int) -> Tensor:
+    """(1, 1, X, Y, Z), not zero anywhere."""
+    return torch.from_numpy(blobs(seed, SHAPE))[None, None] + 0.01
+
+
+def maps_of(structures: int = 4, **more: int) -> StructureMaps:
+    return StructureMaps(structures, (6, 8, 8), **{"maps": 6, "weight": 3, **more})
+
+
+def test_embeddings_have_length_one_and_do_not_depend_on_the_batch() -> None:
+    network, images = SegmentationNetwork((6, 8, 8), 5), torch.cat([image(s) for s in (1, 2)])
+    with torch.inference_mode():
+        embedded = network(images)
+        torch.testing.assert_close(network(images[1:]), embedded[1:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(embedded.norm(dim=1), torch.ones(2, 8, 12, 16))
+
+
+def test_the_finest_voxels_reach_the_network() -> None:
+    """The average of each block is the same, and yet the answer is another."""
+    network = SegmentationNetwork((6, 8, 8), 5)
+    checkers = (torch.arange(16).view(-1, 1, 1) + torch.arange(24).view(-1, 1)) % 2 * 0.2 - 0.1
+    with torch.inference_mode():
+        assert (network(image(1)) - network(image(1) + checkers)).abs().max() > 0.01
+
+
+def test_log_odds_are_scaled_cosines() -> None:
+    network = SegmentationNetwork((6, 8), 5)
+    torch.nn.init.normal_(network.classes.bias)
+    embedded = torch.nn.functional.normalize(torch.randn(7, 6), dim=1)
+    with torch.inference_mode():
+        found = network.classify(embedded).numpy()
+    vectors, bias = (p.detach().numpy() for p in (network.classes.weight, network.classes.bias))
+    cosines = embedded.numpy() @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
+    np.testing.assert_allclose(found, np.exp(2.5) * cosines + bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_maps_are_the_projected_probabilities(factor: int) -> None:
+    """On a coarser lattice, those of the mean of what was seen."""
+    maps, images = maps_of(), torch.cat([image(s) for s in (1, 51)])
+    with torch.inference_mode():
+        found, embedded = maps(images, factor), maps.network(images)
+        if factor == 4:
+            embedded = embedded.unflatten(2, (4, 2)).unflatten(4, (6, 2)).unflatten(6, (8, 2))
+            embedded = embedded.mean(dim=(3, 5, 7))
+        for of_one, seen in zip(found, embedded, strict=True):
+            p = maps.network.classify(seen.flatten(1).T).softmax(dim=1)
+            expected = (p @ maps.projection).T.view(-1, *seen.shape[1:])
+            torch.testing.assert_close(of_one, expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_where_there_is_no_image_there_is_the_background(factor: int) -> None:
+    maps, cut = maps_of(), image(1)
+    cut[:, :, :7] = 0  # the last voxel of a block of 8 shows something
+    with torch.inference_mode():
+        found = maps(cut, factor)[0]
+    nothing = found[:, : 8 // factor - 1].flatten(1)
+    torch.testing.assert_close(nothing, maps.projection[0][:, None].expand_as(nothing))
+    assert (found[:, 8 // factor - 1].flatten(1) - maps.projection[0][:, None]).abs().min() > 0
+
+
+def test_the_projection_keeps_distances_and_is_always_the_same() -> None:
+    a, b = (maps_of(144, maps=12).projection for _ in range(2))
+    assert a.equal(b)
+    distances = torch.cdist(a, a)[~torch.eye(145, dtype=torch.bool)]  # of sure classes: √2
+    assert float(distances.mean()) == pytest.approx(2**0.5, rel=0.05)
+    assert float(distances.min()) > 0.3
+
+
+def test_the_maps_weigh_in_the_descent_what_was_asked_for() -> None:
+    network, pair, kept = anatomy(4, (6, 8), steps=(1,), weight=5), (image(1), image(2)), {}
+    network(*pair, kept=kept)
+    assert [features.weight for features in kept.values()] == [5]
+
+
+class Knowing(StructureMaps):
+    """Sees a structure in what is hardly brighter than the rest."""
+
+    def forward(self, images: Tensor, factor: int) -> Tensor:
+        return averaged((images > 0.505).float(), factor)
+
+
+def test_structures_align_what_intensities_cannot() -> None:
+    """Two flat images, in which a network would know a structure, 3 voxels apart."""
+    moving, fixed = torch.zeros(2, 1, 1, 48, 48, 48)
+    moving[..., 4:-4, 4:-4, 4:-4] = fixed[..., 4:-4, 4:-4, 4:-4] = 0.5
+    moving[..., 18:30, 18:30, 18:30], fixed[..., 21:33, 18:30, 18:30] = 0.51, 0.51
+    inside = fixed[0, 0] > 0.505
+    knowing = Knowing(4, (6, 8), maps=6, weight=3)
+    answer = PairDescent(steps=(20, 20), segmentation=knowing)(moving, fixed).displacement
+    assert float(answer[0, 0][inside].mean()) == pytest.approx(-3, abs=0.8)
+    assert float(answer[0, 1:, inside].mean()) == pytest.approx(0, abs=0.2)
+    alone = PairDescent(steps=(20, 20))(moving, fixed).displacement
+    assert abs(float(alone[0, 0][inside].mean())) < 1.5
