@@ -1,22 +1,26 @@
-"""The structures of a training: their names, numbers and other sides."""
+"""The structures: which label values count, their names, numbers and other sides."""
 
-import nibabel as nib
+from pathlib import Path
+
 import numpy as np
 import pytest
-from cohorts import (
-    SHAPES,
-    crop_labels,
-    crops_config,
-    gathered,
-    table,
-    without_labels,
-    write_scan,
-)
+from cohorts import table
 
-from voxwarp.data.structures import mirror_of
+from voxwarp.data.sources import Split, Structures
+from voxwarp.data.structures import Table, label_values, mirror_of, structures_of
 from voxwarp.errors import InputError
-from voxwarp.training.cohort import prepare_cohort
-from voxwarp.training.inspection import check
+
+NAMED = """value,note,structure
+2035,x,thing_R
+40,x,
+3,y,thing_L
+41,y,thing_L
+9,,a third
+"""
+
+
+def nothing(split: Split) -> set[int]:
+    raise AssertionError(f"nobody is to look at the label maps of {split}")
 
 
 def test_left_and_right_belong_together():
@@ -29,69 +33,81 @@ def test_left_and_right_belong_together():
     assert mirror_of([str(i) for i in range(300)]).dtype == np.uint16
 
 
-STRUCTURES = """value,note,structure
-2035,x,thing_R
-40,x,
-3,y,thing_L
-41,y,thing_L
-9,,a third
-"""
-
-
-def test_structures_of_a_table_are_in_alphabetical_order(crops):
-    path = table(crops / "names.csv", STRUCTURES)
-    config = crops_config(crops, data={"structures": {"table": str(path)}})
-    cohort = prepare_cohort(config, gathered(config))
-    assert cohort.structures == ["a third", "thing_L", "thing_R"]
-    np.testing.assert_array_equal(cohort.mirror, [0, 1, 3, 2])
-    expected = np.zeros(SHAPES[0], np.uint8)
-    labels = crop_labels(0, SHAPES[0])
-    expected[labels == 3], expected[labels == 2035] = 2, 3
-    np.testing.assert_array_equal(cohort.labels(0)[5:11, 4:12, 3:13], expected)
+def test_structures_of_a_table_are_in_alphabetical_order(tmp_path: Path) -> None:
+    """Rows without a name are none; several values may be one structure."""
+    path = table(tmp_path / "names.csv", NAMED)
+    found = structures_of(Structures(table=str(path)), nothing)
+    assert found == Table(["a third", "thing_L", "thing_R"], {2035: 3, 3: 2, 41: 2, 9: 1})
+    other = table(tmp_path / "other.tsv", "index\tname\n007\tb\n3\ta\n7\tb\n")
+    wanted = Structures(table=str(other), value="index", name="name")
+    assert structures_of(wanted, nothing) == Table(["a", "b"], {7: 2, 3: 1})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("value,name\n1,x\n", "no 'structure' .*there are value, name"),
-        ("value,structure\nx,a\n", "names.csv row 2: 'x': a label value from 1"),
-        ("value,structure\n0,a\n", "row 2: '0': a label value from 1"),
-        ("value,structure\n1,a\n1,b\n", "row 3: value 1 has another name already"),
-        ("value,structure\n1,\n", "no row has a structure"),
+        ("value,name\n1,x\n", r"table .*names\.csv: there is no 'structure' .* are value, name"),
+        ("value,structure\nx,a\n", r"names\.csv row 2: 'x': a label value from 1"),
+        ("value,structure\n0,a\n", r"row 2: '0': a label value from 1"),
+        ("value,structure\n1.0,a\n", r"row 2: '1.0': a label value from 1"),
+        ("value,structure\n9999999999,a\n", r"row 2: '9999999999': a label value from 1"),
+        ("value,structure\n1,a\n01,b\n", r"row 3: value 01 has another name already in"),
+        ("value,structure\n1,\n", r"names\.csv: no row has a structure"),
     ],
 )
-def test_wrong_structures_are_refused(crops, text, message):
-    path = table(crops / "names.csv", text)
-    config = crops_config(crops, data={"structures": {"table": str(path)}})
+def test_wrong_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = table(tmp_path / "names.csv", text)
     with pytest.raises(InputError, match=message):
-        prepare_cohort(config, gathered(config))
-    (problem,) = check(config, gathered(config)).problems
-    assert "names.csv" in problem
+        structures_of(Structures(table=str(path)), nothing)
 
 
-def test_structures_are_those_of_the_training_scans(crops):
-    """But where these have no labels, those of validation; without either there are none."""
-    labels = crops / "labels"
-    affine = nib.load(labels / "2.nii.gz").affine
-    write_scan(labels / "2.nii.gz", crop_labels(2, SHAPES[2], (3, 77)), affine)
-    config = crops_config(crops)
-    scans = gathered(config)
-    assert prepare_cohort(config, scans).structures == ["3", "40", "2035"]
-    assert check(config, scans).structures == ["3", "40", "2035"]
-    bare = [s if s.split == "val" else without_labels(s) for s in scans]
-    assert prepare_cohort(config, bare).structures == ["3", "77"]
-    assert check(config, bare).structures == ["3", "77"]
-    none = prepare_cohort(config, [*map(without_labels, scans[:3]), scans[3]])
-    assert none.structures == []
-    assert not any(none.is_labelled(i) for i in range(4))
+def test_structures_without_names_are_called_by_their_values() -> None:
+    expected = Table(["3", "40", "2035"], {3: 1, 40: 2, 2035: 3})
+    assert structures_of(Structures(values=[2035, 3, 40, 3]), nothing) == expected
+    assert structures_of(Structures(), {"train": {40, 2035, 3}}.__getitem__) == expected
 
 
-def test_many_structures_take_two_bytes(crops):
-    values = list(range(1, 401))
-    affine = nib.load(crops / "t1/0.nii.gz").affine
-    data = np.resize(values, SHAPES[0]).astype(np.int32)
-    write_scan(crops / "labels/0.nii.gz", data, affine)
-    config = crops_config(crops, data={"structures": {"values": [*values, 2035]}})
-    cohort = prepare_cohort(config, gathered(config))
-    assert cohort.labels(0).dtype == cohort.mirror.dtype == np.uint16
-    np.testing.assert_array_equal(cohort.labels(0)[5:11, 4:12, 3:13], data)
+def test_structures_are_those_of_the_training_scans_or_else_of_validation() -> None:
+    maps: dict[str, set[int]] = {"train": {3}, "val": {3, 77}}
+    assert structures_of(Structures(), maps.__getitem__).names == ["3"]
+    maps["train"] = set()
+    assert structures_of(Structures(), maps.__getitem__).names == ["3", "77"]
+    maps["val"] = set()
+    assert structures_of(Structures(), maps.__getitem__) == Table([], {})
+
+
+def test_more_values_than_numbers_are_no_structures() -> None:
+    most = structures_of(Structures(), lambda _: set(range(1, 1 << 16)))
+    assert (len(most.names), most.dtype) == (65535, np.uint16)
+    with pytest.raises(InputError, match=r"data\.structures: 65536 label values are no structures"):
+        structures_of(Structures(), lambda _: set(range(1, (1 << 16) + 1)))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+def test_numbers_take_the_place_of_values(kind: type) -> None:
+    found = Table(["a", "b"], {3: 2, 40: 1, 41: 1})
+    labels = np.array([[[0, 3, 40], [41, 42, 2]]], kind)
+    np.testing.assert_array_equal(found.numbered(labels), [[[0, 2, 1], [1, 0, 0]]])
+    assert found.numbered(labels).dtype == np.uint8
+    assert not Table([], {}).numbered(labels).any()
+    assert Table([str(i) for i in range(256)], {1: 256}).numbered(np.ones(1, kind)).tolist() == [
+        256
+    ]
+
+
+def test_structures_that_are_missing_are_named() -> None:
+    found = Table(["a", "b", "c"], {3: 1, 4: 1, 5: 2, 6: 3})
+    assert found.missing([4, 6, 99]) == ["b"]
+    assert found.missing([]) == ["a", "b", "c"]
+    assert found.missing([3, 5, 6]) == []
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32])
+def test_label_values_are_those_above_zero(kind: type) -> None:
+    assert label_values(np.array([0, 5, 5, 7], kind)) == {5, 7}
+    assert label_values(np.zeros(3, kind)) == set()
+
+
+def test_label_values_may_be_large_or_below_zero_but_no_fractions() -> None:
+    assert label_values(np.array([-3, 0, 1 << 21, 4])) == {4, 1 << 21}
+    assert label_values(np.array([0, 1.0, 2.5])) == set()

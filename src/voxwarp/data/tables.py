@@ -39,6 +39,8 @@ def read_table(table: Path) -> tuple[list[Record], list[str]]:
     try:
         text = table.read_text(encoding="utf-8-sig")
         read = _json_lines if table.suffix.lower() in JSON_LINES else _csv
+        if "\0" in text:
+            raise csv.Error("line contains NUL")  # as Python's reader had it up to 3.10
         records = [record for record in read(table, text) if any(record.words.values())]
     except OSError as error:
         raise InputError(f"table {table}: cannot be read: {error.strerror or error}") from error

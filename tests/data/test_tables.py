@@ -1,0 +1,138 @@
+"""Tables of text: the same rows from CSV, TSV and JSON lines, each with its place; what is none."""
+
+import json
+
+import pytest
+from cohorts import table
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxwarp.data.tables import Record, check_pattern, filled, read_table
+from voxwarp.errors import InputError
+
+AS_CSV = """scan,labels,person
+t1/a.nii.gz, seg/a.nii.gz ,ann
+"t1/b, old.nii",,bob
+"""
+AS_TSV = AS_CSV.replace(",", "\t").replace("b\t old", "b, old")
+AS_JSON = [
+    {"scan": "t1/a.nii.gz", "labels": "seg/a.nii.gz", "person": "ann"},
+    {"scan": "t1/b, old.nii", "labels": None, "person": "bob"},
+]
+TEXTS = {
+    "t.csv": AS_CSV,
+    "of a spreadsheet.csv": "\ufeff" + AS_CSV.replace("\n", "\r\n") + ",,\r\n",
+    "t.tsv": AS_TSV,
+    "tabbed.csv": AS_TSV,
+    "t.jsonl": "".join(json.dumps(row) + "\n" for row in AS_JSON),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_table_is_read(tmp_path, name):
+    """The same rows in every form; a spreadsheet puts a mark first and CRLF last."""
+    path = tmp_path / name
+    path.write_bytes(TEXTS[name].encode())
+    records, columns = read_table(path)
+    first = 1 if name == "t.jsonl" else 2
+    assert columns == ["scan", "labels", "person"]
+    assert records == [
+        Record(
+            f"{name} row {first}",
+            {"scan": "t1/a.nii.gz", "labels": "seg/a.nii.gz", "person": "ann"},
+        ),
+        Record(f"{name} row {first + 1}", {"scan": "t1/b, old.nii", "labels": "", "person": "bob"}),
+    ]
+
+
+def test_rows_are_counted_as_lines(tmp_path):
+    """As editors do: blank rows and line breaks inside of quotes count, too."""
+    path = table(tmp_path / "t.csv", 'a,b\n\n1,"x\ny"\n,\n2\n')
+    records, _ = read_table(path)
+    assert records == [
+        Record("t.csv row 4", {"a": "1", "b": "x\ny"}),
+        Record("t.csv row 6", {"a": "2", "b": ""}),
+    ]
+
+
+def test_numbers_in_json_are_words_and_rows_may_have_columns_of_their_own(tmp_path):
+    path = table(tmp_path / "t.jsonl", '{"id": 7, "age": 3.5}\n\n{"id": "8", "sex": "f"}\n')
+    records, columns = read_table(path)
+    assert records == [
+        Record("t.jsonl row 1", {"id": "7", "age": "3.5"}),
+        Record("t.jsonl row 3", {"id": "8", "sex": "f"}),
+    ]
+    assert columns == ["id", "age", "sex"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "there are no rows"),
+        ("a,b\n", "there are no rows"),
+        ("a\n1,2\n", r"t\.csv row 2: it has 2 fields, the first row of .*t\.csv 1$"),
+        ("a,a\n1,2\n", r"two columns have the same name \(a, a\)"),
+        ('a\n"1\n', "no table of UTF-8 text"),
+        ("a\n1\0\n", r"no table of UTF-8 text \(line contains NUL\)"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(table(tmp_path / "t.csv", text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"scan": "a.nii"', "row 2: it is not JSON"),
+        ("[" * 100_000, "row 2: it is not JSON"),
+        ('["a.nii"]', "row 2: a JSON object is wanted"),
+        ('{"scan": ["a.nii"]}', "row 2: scan: a word or a number is wanted"),
+        ('{"scan": true}', "row 2: scan: a word or a number is wanted"),
+    ],
+)
+def test_a_wrong_line_of_json_is_refused(tmp_path, line, message):
+    path = table(tmp_path / "t.jsonl", '{"scan": "first.nii"}\n' + line + "\n")
+    with pytest.raises(InputError, match=message):
+        read_table(path)
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    (tmp_path / "image.nii").write_bytes(b"\xff\xfe\xff")
+    for name, message in (
+        ("gone.csv", "no such file or folder"),
+        (".", "a folder, a file is wanted"),
+        ("image.nii", "no table of UTF-8 text"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_table(tmp_path / name)
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6).map(str.strip)
+
+
+@given(st.lists(st.lists(WORDS, min_size=2, max_size=2), min_size=1, max_size=4))
+def test_what_is_written_is_read(tmp_path_factory, rows):
+    """Whatever the words, commas and quotes among them."""
+    path = tmp_path_factory.mktemp("tables") / "t.csv"
+    quoted = [",".join('"' + word.replace('"', '""') + '"' for word in row) for row in rows]
+    path.write_text("a,b\n" + "\n".join(quoted) + "\n", encoding="utf-8")
+    if not any(any(row) for row in rows):
+        with pytest.raises(InputError, match="there are no rows"):
+            read_table(path)
+        return
+    records, _ = read_table(path)
+    assert [list(record.words.values()) for record in records] == [row for row in rows if any(row)]
+
+
+def test_patterns_are_filled_with_words():
+    words = {"id": "7", "site": "{id}", "none": ""}
+    assert filled("{site}/{id}.nii", words) == "{id}/7.nii"
+    assert filled("t1.nii", words) == "t1.nii"
+    assert filled("{id}{none}", words) is None
+    check_pattern("{site}/{id}", list(words), "table t")
+    with pytest.raises(
+        InputError, match=r"^table t: there is no 'idd' for '\{idd\}'; there are id"
+    ):
+        check_pattern("{idd}", ["id", "age"], "table t")
