@@ -76,3 +76,21 @@ def table(path: Path, text: str) -> Path:
 def cut(path: Path) -> None:
     """As a copy that was broken off: the header is whole, the end is not."""
     path.write_bytes(path.read_bytes()[:-30])
+
+
+def centred(data: np.ndarray, size: int = 16) -> np.ndarray:
+    """In the middle of a cube of zeros; by halves of a voxel, as the mean of two, for odd axes."""
+    room = [(size - n + 1) // 2 for n in data.shape]
+    out = np.pad(
+        data.astype(np.float64),
+        [(r, size + 1 - n - r) for r, n in zip(room, data.shape, strict=True)],
+    )
+    for axis, n in enumerate(data.shape):
+        low, high = (np.take(out, np.arange(size) + i, axis) for i in (0, 1))
+        out = (low + high) / 2 if n % 2 else low
+    return out
+
+
+def entries(config: Config) -> dict[str, int]:
+    """Names and times of what is in the cache."""
+    return {p.name: p.stat().st_mtime_ns for p in Path(config.data.cache).iterdir()}

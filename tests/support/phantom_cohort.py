@@ -1,15 +1,22 @@
-"""Cohorts of phantoms without files; in a module of its own, which other processes can import."""
+"""Cohorts of phantoms without files, and pairs drawn from them.
 
-from dataclasses import dataclass, field
+In a module of its own, which other processes can import.
+"""
+
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 from phantoms import blobs, homogeneous, label_map
 
 from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
+from voxwarp.training.batch import Sample
+from voxwarp.training.config import Augmentation, Sampling
+from voxwarp.training.sampling import Pairs
 
 SHAPE = (12, 13, 14)
 # Structures 1 and 2 are each other's mirror, 3 is in the middle.
@@ -72,3 +79,42 @@ class Blank(Cohort):
 
     def labels(self, i: int) -> np.ndarray | None:
         return np.ones(self.grid.shape, np.uint8)
+
+
+ATLAS_MODE = Sampling(mode="atlas", atlas="template")
+#: Every change that a pair may go through.
+ALL = Augmentation(
+    flip=0.5, rotation=10, scaling=0.1, shift=2, bending=1, gamma=0.3, bias=0.3, noise=0.05
+)
+
+
+def blank(people: str, labelled: tuple[int, ...] = ()) -> Blank:
+    return Blank(list(people), frozenset(labelled), grid_of(shape=(1, 1, 1)))
+
+
+def pairs(cohort: Cohort, augmentation: Augmentation | None = None, **more) -> Pairs:
+    drawn = more.pop("sampling", Sampling())
+    return Pairs(cohort, drawn, augmentation or Augmentation(), **{"seed": 3, **more})
+
+
+def images(sample: Sample) -> list[torch.Tensor]:
+    return [sample.moving, sample.fixed]
+
+
+def both_labels(sample: Sample) -> list[torch.Tensor | None]:
+    return [sample.moving_labels, sample.fixed_labels]
+
+
+def seen_images(sample: Sample) -> list[torch.Tensor]:
+    return [sample.seen_moving, sample.seen_fixed]
+
+
+def tensors(sample: Sample) -> list[torch.Tensor]:
+    values = (getattr(sample, name.name) for name in fields(sample))
+    return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def same(a: Sample, b: Sample) -> bool:
+    if (a.names, a.skipped) != (b.names, b.skipped):
+        return False
+    return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))

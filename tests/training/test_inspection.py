@@ -1,8 +1,14 @@
 """What is found before a training: all problems, what is odd, and how much there is."""
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
+import pytest
 from cohorts import crop, crop_labels, crops_config, cut, gathered, write_scan
 
+from training import tree_of, write_config
+from voxwarp.training import memory
 from voxwarp.training.inspection import check
 
 
@@ -83,3 +89,91 @@ def test_a_cache_that_cannot_be_written_is_a_problem(crops):
     config = crops_config(crops, data={"cache": str(crops / "scans.csv")})
     (problem,) = check(config, gathered(config)).problems
     assert "this is a file, a folder is wanted" in problem
+
+
+# --------------------------------------------------------------------------------- Command line
+
+
+def test_check_tells_what_there_is(six_people: Path, cli) -> None:
+    outcome = cli("train", six_people, "--check", "seed=4")
+    assert outcome.code == 0, outcome
+    lines = outcome.out.splitlines()
+    assert lines[:3] == [
+        "crops, train: 3 scans of 3 people, 3 with labels",
+        "crops, val: 2 scans of 2 people, 2 with labels",
+        "crops, test: 1 scans of 1 people, 1 with labels",
+    ]
+    assert lines[3] == "2 structures"
+    assert "error" not in outcome.err
+    assert sorted(path.name for path in six_people.parent.iterdir() if path.is_dir()) == []
+
+
+def test_check_tells_every_problem_on_a_line_of_its_own(six_people: Path, cli) -> None:
+    folder = six_people.parent
+    (folder / "1.nii").write_bytes(b"no scan")
+    (folder / "4-labels.nii").unlink()
+    nan = nib.Nifti1Image(np.full((8, 9, 10), np.nan, np.float32), np.eye(4))
+    nib.save(nan, folder / "2.nii")
+    outcome = cli("train", six_people, "--check")
+    assert outcome.code == 2
+    problems = [line for line in outcome.err.splitlines() if " error: " in line]
+    assert all(line.startswith("voxwarp: error: ") for line in problems)
+    for name in ("1.nii", "4-labels.nii", "2.nii"):
+        assert sum(name in line for line in problems) == 1, problems
+
+
+# ----------------------------------------------------------------- Before anything is prepared
+
+
+@pytest.fixture
+def unprepared(people, tmp_path) -> Path:
+    """A configuration of people of whom nobody is in the cache yet."""
+    tree = tree_of(people, data={"cache": str(tmp_path / "prepared")})
+    return write_config(tmp_path / "config.yaml", tree)
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], " GB of memory and 0.1 GB are free"),
+        (
+            ["start_from={brief}", "network.channels=[4,8]"],
+            "and not {'channels': [4, 8], 'name': 'pyramid'}",
+        ),
+        (
+            ["start_from={brief}", "network={name: voxelmorph}"],
+            "and not {'encoder': [16, 32, 32, 32], ",
+        ),
+        (["start_from={brief}/none"], "unknown model"),
+    ],
+)
+def test_what_is_known_beforehand_is_told_before_scans_are_prepared(
+    unprepared, brief, tmp_path, monkeypatch, cli, refuses, overrides, words, check
+) -> None:
+    """``refuses`` looks whether anything is written."""
+    if not overrides:
+        monkeypatch.setattr(memory, "available_memory", lambda device: int(0.1e9))
+    given = [override.replace("{brief}", str(brief)) for override in overrides]
+    if not check:
+        assert words in refuses("train", unprepared, *given, "-o", tmp_path / "run")
+        return
+    outcome = cli("train", unprepared, *given, "--check", "--device", "cpu")
+    assert outcome.code == 2
+    (line,) = (li for li in outcome.err.splitlines() if li.startswith("voxwarp: error: "))
+    assert words in line
+    assert "phantoms, train: 3 scans" in outcome.out
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_a_problem_is_told_once(unprepared, cli, tmp_path) -> None:
+    """Although both the scans and the memory want the lattice."""
+    rows = "id,split,scan\n1,train,1.nii\n2,train,2.nii\n"
+    (tmp_path / "scans.csv").write_text(rows)
+    for i in (1, 2):
+        (tmp_path / f"{i}.nii").write_text("no image")
+    source = f"data.sources=[{{table: {tmp_path}/scans.csv}}]"
+    lattice = "preparation={alignment: header}"
+    outcome = cli("train", unprepared, source, lattice, "--check", "--device", "cpu")
+    assert outcome.code == 2
+    assert outcome.err.count("headers can be read") == 1

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -73,7 +73,9 @@ def build(model: type[S], tree: Mapping[str, Any], what: str) -> S:
 
 def section_in(annotation: Any) -> type[Section] | None:
     """The section that an annotation is, or is a list of."""
-    if inspect.isclass(annotation) and issubclass(annotation, Section):
+    # Python 3.10 takes list[int] for a class.
+    is_class = inspect.isclass(annotation) and get_origin(annotation) is None
+    if is_class and issubclass(annotation, Section):
         return annotation
     found = (section_in(inner) for inner in getattr(annotation, "__args__", ()))
     return next((section for section in found if section), None)

@@ -1,0 +1,127 @@
+"""Networks and costs that cannot be what is asked for are refused, before anything is built."""
+
+import os
+import re
+import tracemalloc
+from pathlib import Path
+
+import pytest
+import torch
+
+from voxwarp.networks.catalogue import ARCHITECTURES, Architecture, Capabilities, build
+from voxwarp.training.checks import check_costs, check_network, learning_from, with_defaults
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ({}, "name None; there are voxelmorph, diffeomorphic, pyramid, descent, anatomy"),
+        ({"name": "piramid"}, "did you mean 'pyramid'"),
+        ({"name": ["pyramid"]}, "name ['pyramid']; did you mean 'pyramid'"),
+        ({"name": "pyramid", "chanels": [8]}, "no argument 'chanels'; did you mean 'channels'"),
+        ({"name": "pyramid", "encoder": [8]}, "pyramid has no argument 'encoder'"),
+        ({"name": "pyramid", "self": 1}, "pyramid has no argument 'self'"),
+        ({"name": "pyramid", "channels": 8}, "channels: a list of whole numbers"),
+        ({"name": "pyramid", "channels": []}, "1 to 16 numbers"),
+        ({"name": "pyramid", "channels": [1] * 17}, "1 to 16 numbers"),
+        ({"name": "pyramid", "channels": [8, 0]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": [8, 8.5]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": [8, True]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": [8, [8]]}, "from 1 to 4096"),
+        ({"name": "pyramid", "channels": {"8": 8}}, "channels: a list"),
+        ({"name": "pyramid", "steps": [7]}, "steps: a whole number"),
+        ({"name": "pyramid", "steps": 0}, "from 1 to 16"),
+        ({"name": "pyramid", "steps": 17}, "from 1 to 16"),
+        ({"name": "pyramid", "steps": 10**5000}, "steps: whole numbers from 1 to 16"),
+        ({"name": "voxelmorph", "steps": 7}, "voxelmorph has no argument 'steps'"),
+        ({"name": "voxelmorph", "decoder": [8] * 5}, "decoder: 6 numbers or more"),
+        ({"name": "voxelmorph", "encoder": [8] * 5}, "decoder: 7 numbers or more"),
+        ({"name": "diffeomorphic", "decoder": [8] * 3}, "decoder: 4 numbers or more"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(network: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        check_network(network)
+
+
+def test_a_decoder_that_is_accepted_reaches_the_images() -> None:
+    """The least decoders: the displacement has the size of the images, the velocity half of it."""
+    images = torch.zeros(2, 1, 1, 8, 8, 8)
+    for name, least in (("voxelmorph", 4), ("diffeomorphic", 2)):
+        network = {"name": name, "encoder": [2, 3], "decoder": [2] * least}
+        check_network(network)
+        assert build(network)(*images).displacement.shape == (1, 3, 8, 8, 8)
+
+
+def test_a_huge_network_is_refused_before_there_is_memory_for_it() -> None:
+    """It would have 50 000 million weights, which are 200 GB."""
+    network = {"name": "voxelmorph", "encoder": [4096] * 14, "decoder": [4096] * 16}
+    check_network({"name": "voxelmorph"})
+    tracemalloc.start()
+    before = resident()
+    with pytest.raises(ValueError, match="million weights are too many"):
+        check_network(network)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+    assert resident() - before < 100e6
+
+
+def resident() -> int:
+    """Bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ({"nncc": {}}, "no cost 'nncc'; did you mean 'ncc'"),
+        ({"ncc": {"windw": 5}}, "ncc has no option 'windw'; did you mean 'window'"),
+        ({"mse": {"window": 5}}, "mse has no option 'window'"),
+        ({"ncc": {"wieght": 5}}, "did you mean 'weight'"),
+        ({"ncc": {"weight": -1}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": float("nan")}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": float("inf")}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": 10**5000}}, "ncc.weight: a number from 0"),
+        ({"ncc": {"weight": True}}, "ncc.weight: a number is wanted"),
+        ({"ncc": {"weight": "heavy"}}, "ncc.weight: a number is wanted"),
+        ({"ncc": {"weight": 0}, "dice": {"weight": 0.0}}, "must have a weight above 0"),
+        ({}, "must have a weight above 0"),
+        ({"diffusion": {}}, "diffusion: none of them compares images or labels"),
+        ({"bending": {}, "inverse_consistency": {}}, "bending, inverse_consistency: none of them"),
+        ({"ncc": {"weight": 0}, "diffusion": {}}, "none of them compares"),
+        ({"ncc": {"window": "five"}}, "'ncc': window: wanted is a value such as 9"),
+        ({"ncc": {"window": True}}, "'ncc': window"),
+        ({"ncc": {"window": 5.0}}, "'ncc': window"),
+        ({"ncc": {"window": 10**9 + 1}}, "'ncc': window"),
+        ({"ncc": {"window": 4}}, "window must be an odd number"),
+        ({"ncc": {"eps": float("nan")}}, "'ncc': eps"),
+        ({"mutual_information": {"bins": 3}}, "bins must be at least 4"),
+        ({"nobody:cost": {}}, "it cannot be imported (ModuleNotFoundError"),
+        ({"math:pi": {}}, "that is no function"),
+        ({":": {}}, "or module:function"),
+    ],
+)
+def test_a_cost_that_cannot_be_is_refused(costs: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        check_costs(costs)
+
+
+def test_networks_are_told_apart_by_what_they_learn_from() -> None:
+    assert learning_from("images") == ["voxelmorph", "diffeomorphic", "pyramid"]
+    assert learning_from("labels") == ["anatomy"]
+    assert learning_from("images", "labels", "nothing") == list(ARCHITECTURES)
+
+
+def test_defaults_are_lists_as_files_have_them() -> None:
+    assert with_defaults({"name": "pyramid", "steps": 3}) == {
+        **{"name": "pyramid", "channels": [8, 16, 32, 32, 32], "steps": 3},
+    }
+
+
+def test_a_network_that_wants_more_than_two_images_is_refused(monkeypatch) -> None:
+    """Pairs have none of it: better than a failure in the first step."""
+    wanting = Architecture(build, Capabilities(further_inputs=("mask", "fixed_mask")))
+    monkeypatch.setitem(ARCHITECTURES, "masked", wanting)
+    with pytest.raises(ValueError, match="network masked wants mask, fixed_mask, which no pair"):
+        check_network({"name": "masked"})

@@ -1,0 +1,86 @@
+"""What a run leaves in its folder: its models, what they were made of; nothing of an older one."""
+
+import pytest
+from runs import EVERYTHING, MODEL, Crash, assert_same_weights, crash_at, logged, run, state_of
+
+from training import config_of
+from voxwarp.networks.model import Model
+from voxwarp.training.checkpoint import NAME, Progress
+from voxwarp.training.config import read_config
+from voxwarp.training.run_folder import is_best
+
+pytestmark = pytest.mark.usefixtures("memory_suffices")
+
+
+def test_overwriting_begins_anew(held, cli, brief) -> None:
+    out, config = held
+    outcome = cli("train", config, "seed=9", "-o", out, "--overwrite", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert str(out / "model.json") in outcome.out
+    assert len(logged(out)) == len(logged(brief))
+    assert Model.load(out).card["seed"] == 9
+
+
+def test_overwriting_leaves_nothing_of_the_old_training(held, tmp_path, monkeypatch) -> None:
+    """Not even where it breaks off in its first step."""
+    out, config = held
+    (out / "tensorboard").mkdir()
+    (out / "tensorboard/events.out.tfevents.1.host.2.0").write_bytes(b"old")
+    (out / "mine.txt").write_text("the user's")
+    names = {path.name for path in out.rglob("*")}
+    assert names >= MODEL | {NAME, "last"}
+    with monkeypatch.context() as patch:
+        crash_at(patch, 0)
+        with pytest.raises(Crash):
+            run(read_config(config, ["seed=9"]), out, overwrite=True)
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert left == {NAME, "config.yaml", "data.json", "log.csv", "mine.txt"}
+    assert state_of(out).step == 0
+    assert logged(out) == []
+    assert run(read_config(config, ["seed=9"]), out, resume=True).step == 4
+
+
+def test_overwriting_takes_nothing_away_before_it_can_begin(held, refuses, people) -> None:
+    """``refuses`` looks whether all is as before."""
+    source = f"[{{table: {people}/missing.csv}}]"
+    line = refuses("train", held[1], f"data.sources={source}", "-o", held[0], "--overwrite")
+    assert "missing.csv" in line
+
+
+def test_the_best_is_the_best_of_its_phase_unless_there_are_labels(people) -> None:
+    """A cost of a coarser lattice says nothing about one of a finer."""
+    config = config_of(people, phases=[{"steps": 4, "downsample": 2}, {"steps": 4}])
+    best = {"val_cost": -0.9, "step": 4}
+    assert not is_best(config, Progress(step=4, best={**best, "step": 2}), {"val_cost": -0.5})
+    assert is_best(config, Progress(step=6, best=best), {"val_cost": -0.5})
+    assert not is_best(config, Progress(step=8, best={**best, "step": 6}), {"val_cost": -0.5})
+    best["val_dice"] = 0.8
+    assert not is_best(config, Progress(step=6, best=best), {"val_cost": -2.0, "val_dice": 0.7})
+    assert is_best(config, Progress(step=6, best=best), {"val_cost": 0.0, "val_dice": 0.9})
+
+
+def test_the_card_tells_what_the_model_is(people, unbroken) -> None:
+    card = Model.load(unbroken).card
+    config = config_of(people, **EVERYTHING)
+    assert card["recipe"] == config.model_dump(mode="json")
+    assert card["seed"] == 3
+    assert card["data"] == [
+        "phantoms, train: 3 scans of 3 people, 3 with labels",
+        "phantoms, val: 2 scans of 2 people, 2 with labels",
+        "phantoms, test: 2 scans of 2 people, 2 with labels",
+    ]
+    assert {"commit", "voxwarp", "licence", "credit", "samples_skipped"} <= card.keys()
+    rows = {row["step"]: row for row in logged(unbroken) if row["val_dice"]}
+    logged_dice = float(rows[str(card["steps"])]["val_dice"])
+    assert card["scores"]["validation"]["val_dice"] == pytest.approx(logged_dice, abs=1e-5)
+    assert logged_dice == max(float(row["val_dice"]) for row in rows.values())
+    assert "0.8" in str(card["scores"]["validation_before"]["val_dice"])
+
+
+def test_the_configuration_reads_again(people, unbroken) -> None:
+    assert read_config(unbroken / "config.yaml") == config_of(people, **EVERYTHING)
+
+
+def test_a_run_trains_again_from_the_configuration_that_it_left(unbroken, tmp_path) -> None:
+    run(read_config(unbroken / "config.yaml"), tmp_path / "again")
+    assert_same_weights(unbroken, tmp_path / "again")
