@@ -39,7 +39,7 @@ def test_killed_it_leaves_nothing_running_and_goes_on(
         text=True,
     )
     place = tmp_path / "out" / "transforms" / "once"
-    worker, child = pids_of(place / "b_to_c")
+    worker, child = pids_of(place / "b_to_c", process)
     process.send_signal(how)
     out, err = process.communicate(timeout=PATIENCE)
     assert "once: a -> b: Dice" in out

@@ -70,13 +70,13 @@ def test_signals_have_names():
 
 def test_time_limit_ends_a_process_and_its_child(job, monkeypatch):
     """The limit, whatever it is, is over when both are asleep."""
-    its, limits, wait = job("sleeps"), [], subprocess.Popen.wait
+    its, limits, asleep, wait = job("sleeps"), [], [], subprocess.Popen.wait
 
     def over(process: subprocess.Popen, timeout: float | None = None) -> int:
         if timeout is None:  # it has been killed
             return wait(process, PATIENCE)
         limits.append(timeout)
-        pids_of(its.place)
+        asleep.extend(pids_of(its.place, process))
         raise subprocess.TimeoutExpired(process.args, timeout)
 
     monkeypatch.setattr(subprocess.Popen, "wait", over)
@@ -85,8 +85,8 @@ def test_time_limit_ends_a_process_and_its_child(job, monkeypatch):
     assert (done["status"], done["reason"]) == ("time limit", "stopped after 4.5 s")
     assert set(done) == {"status", "reason", "process_s", "threads", "alone"}
     assert done == recorded(its)
-    for pid in pids_of(its.place):
-        assert is_gone(pid)
+    assert len(asleep) == 2
+    assert all(is_gone(pid) for pid in asleep)
 
 
 def test_seconds_of_a_process(job, monkeypatch):

@@ -242,6 +242,21 @@ def test_the_record_tells_where_rows_come_from(run, study, small_model, tmp_path
     assert {row["tre_mm"] for row in record["pairs"]} == {None}  # NaN is no JSON
 
 
+def test_threads_of_a_registration(run, study, monkeypatch):
+    """Are those that were asked for, in the row as in the registration, and nobody's after it."""
+    before, seen = torch.get_num_threads(), []
+
+    def counted(*paths: Path, **more: Any) -> Any:
+        result = register(*paths, **more)
+        seen.append(result.metrics["settings"]["threads"])
+        return result
+
+    monkeypatch.setattr(evaluate_module, "register", counted)
+    (row,) = run(pairs=pairs_of(study)[:1], runtime=Runtime(threads=before + 1))
+    assert (row["threads"], {*seen}) == (before + 1, {before + 1})
+    assert torch.get_num_threads() == before
+
+
 def test_consistency_is_that_of_both_ways(run, study, small_model):
     """Mean over every second voxel of the fixed brain, by hand."""
     pairs = pairs_of(study)[:2]

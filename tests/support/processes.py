@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -22,12 +23,16 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def pids_of(place: Path) -> list[int]:
-    """Of a method that sleeps, and of its child, as soon as they are there."""
+def pids_of(place: Path, process: subprocess.Popen) -> list[int]:
+    """Of a method that sleeps, and of its child, as soon as they are there.
+
+    Raises:
+        AssertionError: they do not come, or the process that is to start them has ended.
+    """
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    while time.monotonic() < until and process.poll() is None:
         try:
             return json.loads((place / "pids.json").read_text())
         except (OSError, ValueError):
             time.sleep(0.05)
-    raise AssertionError(f"nothing sleeps in {place}")
+    raise AssertionError(f"nothing sleeps in {place} (exit code {process.poll()})")

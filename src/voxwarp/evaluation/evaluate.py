@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,52 +73,91 @@ def evaluate(
     Raises:
         InputError: an input is missing, or the folder holds rows of another evaluation.
     """
-    target = runtime.torch_device()
-    out, loaded = Path(out), model if isinstance(model, Model) else Model.load(model, target)
-    refinement = Refinement.of(refine)
+    target, out = runtime.torch_device(), Path(out)
+    loaded = model if isinstance(model, Model) else Model.load(model, target)
+    way = _Way(loaded, preparation, Refinement.of(refine), smoothness, runtime)
     check_smoothness(smoothness)
-    check_obeyed(loaded, smoothness, refined=refinement is not None)
-    options: dict[str, Any] = {"model": loaded, "preparation": preparation, "runtime": runtime}
-    knobs: dict[str, Any] = {}
-    if refinement:
-        options["refine"], knobs["refine"] = refinement, asdict(refinement)
-    if smoothness is not None:
-        options["smoothness"] = knobs["smoothness"] = smoothness
-    if preparation != DEFAULTS:
-        knobs["preparation"] = asdict(preparation)
-    name = loaded.name + (REFINE if refine else "")
+    check_obeyed(loaded, smoothness, refined=way.refinement is not None)
     settings: dict[str, Any] = {
         "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
         "protocol": protocol.described(),
         "inputs": inputs_of(pairs),
         "versions": versions(),
-        **knobs,
+        **way.described(),
     }
+    threads = runtime.threads or torch.get_num_threads()
+    on = {"device": described(target), "threads": threads, "timed": "no"}
     with alone_in(out):
         sheet = begin(out, EVALUATE, settings, overwrite=overwrite)
         record = settings | _so_far(out / EVALUATE, sheet)
         if retry:
-            sheet.forget_failures(name, pairs)
+            sheet.forget_failures(way.name, pairs)
         if not sheet.pairs:
             write_record(out / EVALUATE, record)  # rows without it would be anybody's
-        on = {"device": described(target), "threads": torch.get_num_threads(), "timed": "no"}
         warm_up = math.nan
         for couple in couples(pairs):
-            todo = [pair for pair in couple if not sheet.holds(name, pair)]
+            todo = [pair for pair in couple if not sheet.holds(way.name, pair)]
             if not todo:
                 continue
             if math.isnan(warm_up):  # the first run of a network takes longer than the others
-                record["warm_up_s"] = warm_up = _warm_up(todo[0], options)
-            for pair, row, structures, meter in _scores(couple, todo, protocol, options):
-                record["stages"]["_to_".join(pair.key)] = {
-                    "seconds": meter.seconds,
-                    "memory_mb": meter.memory_mb,
-                }
-                sheet.add(name, row | on, structures)
+                record["warm_up_s"] = warm_up = way.seconds(todo[0])
+            for pair, row, structures, meter in _scores(couple, todo, protocol, way):
+                took = {"seconds": meter.seconds, "memory_mb": meter.memory_mb}
+                record["stages"]["_to_".join(pair.key)] = took
+                sheet.add(way.name, row | on, structures)
                 write_record(out / EVALUATE, record | {"pairs": sheet.pairs})
                 if runtime.progress:
                     runtime.progress(line(sheet.pairs[-1]))
         return sheet.pairs
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """How pairs are registered."""
+
+    model: Model
+    preparation: Preparation
+    refinement: Refinement | None
+    smoothness: float | None
+    runtime: Runtime
+
+    @property
+    def name(self) -> str:
+        """Of the method, in rows."""
+        return self.model.name + (REFINE if self.refinement else "")
+
+    def described(self) -> dict[str, Any]:
+        """What is not as it is by default, for the record."""
+        knobs: dict[str, Any] = {"refine": asdict(self.refinement)} if self.refinement else {}
+        knobs |= {} if self.smoothness is None else {"smoothness": self.smoothness}
+        if self.preparation != DEFAULTS:
+            knobs["preparation"] = asdict(self.preparation)
+        return knobs
+
+    def registered(self, pair: Pair) -> tuple[Registration | str, Meter]:
+        """The registration, or why there is none, and what its stages took."""
+        meter = Meter()
+        try:
+            result = register(
+                pair.moving.path,
+                pair.fixed.path,
+                model=self.model,
+                preparation=self.preparation,
+                refine=self.refinement or False,
+                smoothness=self.smoothness,
+                runtime=replace(self.runtime, progress=meter.start),
+            )
+            return result, meter
+        except Exception as error:  # one pair's trouble is not the others'
+            _log.info("%s -> %s failed", *pair.key, exc_info=True)
+            return _reason(error), meter
+        finally:
+            meter.stop()
+
+    def seconds(self, pair: Pair) -> float:
+        """Of a registration that is thrown away; NaN where it fails."""
+        result, meter = self.registered(pair)
+        return sum(meter.seconds.values()) if isinstance(result, Registration) else math.nan
 
 
 def _so_far(path: Path, sheet: Sheet) -> dict[str, Any]:
@@ -134,23 +173,17 @@ def _so_far(path: Path, sheet: Sheet) -> dict[str, Any]:
     }
 
 
-def _warm_up(pair: Pair, options: dict[str, Any]) -> float:
-    """Seconds of a registration that is thrown away; NaN where it fails."""
-    result, meter = _registered(pair, options)
-    return sum(meter.seconds.values()) if isinstance(result, Registration) else math.nan
-
-
 def _scores(
-    couple: Sequence[Pair], todo: Iterable[Pair], protocol: Protocol, options: dict[str, Any]
+    couple: Sequence[Pair], todo: Iterable[Pair], protocol: Protocol, way: _Way
 ) -> Iterator[tuple[Pair, Row, list[Row], Meter]]:
     """Rows of the pairs of a couple, and what their stages took; with the end, all is let go."""
-    done = {pair.key: _registered(pair, options) for pair in couple}
+    done = {pair.key: way.registered(pair) for pair in couple}
     for pair in todo:
         result, meter = done[pair.key]
         other, _ = done.get(pair.swapped_key, (None, None))
         row, structures = _scored(pair, result, other, protocol)
         if isinstance(result, Registration) and row["status"] == "ok":
-            row |= _times(result, meter, options["runtime"].cache)
+            row |= _times(result, meter, way.runtime.cache)
         yield pair, row, structures, meter
 
 
@@ -173,19 +206,6 @@ def _scored(
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-
-
-def _registered(pair: Pair, options: dict[str, Any]) -> tuple[Registration | str, Meter]:
-    """The registration, or why there is none, and what its stages took."""
-    meter = Meter()
-    options = options | {"runtime": replace(options["runtime"], progress=meter.start)}
-    try:
-        return register(pair.moving.path, pair.fixed.path, **options), meter
-    except Exception as error:  # one pair's trouble is not the others'
-        _log.info("%s -> %s failed", *pair.key, exc_info=True)
-        return _reason(error), meter
-    finally:
-        meter.stop()
 
 
 def _times(result: Registration, meter: Meter, cache: bool) -> Row:
