@@ -8,11 +8,12 @@ import json
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from .catalogue import method_of
+from ..allocation import freed_memory_kept
+from .catalogue import OF_MODELS, method_of
 from .job import RECORD, Job, Run
 
 
@@ -26,7 +27,9 @@ def main() -> None:
     job = Job(**json.loads(Path(sys.argv[1]).read_text()))
     run, record = Run(job), dict[str, Any]()
     try:
-        method_of(job.method)(run)
+        # A process of ours, as the command line is; other tools keep the allocator they know.
+        with freed_memory_kept() if job.method in OF_MODELS else nullcontext():
+            method_of(job.method)(run)
         record = run.record()
     except Exception as error:  # said here, since what tools print may come after the traceback
         record = {"reason": f"{type(error).__name__}: {error}".strip().splitlines()[-1]}
