@@ -69,7 +69,7 @@ def test_answers_are_refined(cli, words, run, tmp_path):
     assert record_of(tmp_path / "refined")["refine"] == {"steps": 6, "seconds": None}
     for before, after in zip(plain, refined, strict=True):
         assert after["local_ncc"] > before["local_ncc"] + 0.01
-    done = cli(*words, "--refine", "6")
+    done = cli(*words, "--refine-steps", "6")
     assert done.code == 0
     both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "refined")]
     assert differing(*both) <= TIMES
@@ -81,7 +81,7 @@ def test_deformations_are_smoothed(cli, words, run, tmp_path):
     assert record_of(tmp_path / "s3.0")["smoothness"] == 3
     for one, other in zip(rough, smooth, strict=True):
         assert other["std_log_jacobian"] < 0.9 * one["std_log_jacobian"]
-    assert cli(*words, "--refine", "6", "--smoothness", "3").code == 0
+    assert cli(*words, "--refine-steps", "6", "--smoothness", "3").code == 0
     both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "s3.0")]
     assert differing(*both) <= TIMES
     refused = cli(*words, "--smoothness", "3", "--overwrite")
@@ -149,5 +149,6 @@ def test_the_command_does_not_mix_rows(cli, refuses, words, tmp_path):
 def test_help_names_the_options(cli):
     text = cli("evaluate", "--help").out
     promised = "PAIRS -o --model --split --kind --scan --labels --structures --regions --resampling"
-    promised += " --first --device --cache --no-cache --retry --overwrite"
+    promised += " --first --refine --refine-steps --smoothness --device --threads --cache --no-cache"
+    promised += " --retry --overwrite"
     assert [name for name in promised.split() if name not in text] == []
