@@ -32,6 +32,18 @@ def fail(message: str, code: int = REFUSED) -> NoReturn:
     sys.exit(code)
 
 
+def help_without_command(context: typer.Context) -> None:
+    """Where a group of commands is called without one of them, show the help and end with 2.
+
+    Typer could do so by itself, with an exit code that depends on its version.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if text := context.get_help():  # some versions print it by themselves
+        typer.echo(text)
+    raise typer.Exit(REFUSED)
+
+
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
     """Show the running stage on stderr when it is a terminal; called with each as it begins."""

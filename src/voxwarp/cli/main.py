@@ -13,7 +13,7 @@ from ..errors import InputError
 from . import cache, models
 from .apply import apply
 from .benchmark import benchmark
-from .console import DONE, INTERRUPTED, REFUSED, fail
+from .console import DONE, INTERRUPTED, fail, help_without_command
 from .evaluate import evaluate
 from .figures import figures
 from .points import points
@@ -35,7 +35,6 @@ logging.getLogger("voxwarp").addHandler(logging.NullHandler())
 
 app = typer.Typer(
     help="Learning-based deformable registration of 3-D brain scans.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -48,15 +47,17 @@ def main() -> None:
     except InputError as error:
         fail(str(error))
     except _UsageProblem as error:
-        # Without any arguments the help has been shown and there is nothing to add.
-        fail(error.format_message()) if error.format_message() else sys.exit(REFUSED)
+        fail(error.format_message())
     except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # as newer versions of typer return it
         fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else DONE)
 
 
 @app.callback(invoke_without_command=True)
 def voxwarp(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Learning-based deformable registration of 3-D brain scans."""
@@ -65,6 +66,7 @@ def voxwarp(
 
         typer.echo(f"voxwarp {__version__}")
         raise typer.Exit
+    help_without_command(context)
 
 
 def computing(command: Callable[Options, Answer]) -> Callable[Options, Answer]:

@@ -7,9 +7,16 @@ import typer
 
 from ..files import check_writable
 from ..folders import models_folder
+from .console import help_without_command
 from .options import OverwriteOption
 
-app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
+app = typer.Typer(help="List, show and import models.", invoke_without_command=True)
+
+
+@app.callback()
+def models(context: typer.Context) -> None:
+    """List, show and import models."""
+    help_without_command(context)
 
 
 @app.command("list")
