@@ -149,6 +149,6 @@ def test_the_command_does_not_mix_rows(cli, refuses, words, tmp_path):
 def test_help_names_the_options(cli):
     text = cli("evaluate", "--help").out
     promised = "PAIRS -o --model --split --kind --scan --labels --structures --regions --resampling"
-    promised += " --first --refine --refine-steps --smoothness --device --threads --cache --no-cache"
-    promised += " --retry --overwrite"
+    promised += " --first --refine --refine-steps --smoothness --device --threads --cache"
+    promised += " --no-cache --retry --overwrite"
     assert [name for name in promised.split() if name not in text] == []
