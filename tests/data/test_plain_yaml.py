@@ -4,7 +4,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from voxwarp.data.plain_yaml import parsed, written, written_in_line
@@ -82,6 +82,7 @@ LETTERS = st.text(
 )
 
 
+@settings(deadline=None)
 @given(LETTERS)
 @example("a: !!float ''")
 @example("? ? ? a")

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxwarp.data.splits import drawn_splits, first_people, shares
@@ -13,6 +13,7 @@ FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 EVERYBODY = [("set", f"p{i}") for i in range(40)]
 
 
+@settings(deadline=None)
 @given(
     number=st.integers(0, 500),
     parts=st.tuples(st.integers(1, 20), st.integers(0, 20), st.integers(0, 20)),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cohorts import table
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxwarp.data.tables import Record, check_pattern, filled, read_table
@@ -112,6 +112,7 @@ def test_files_that_are_none_are_refused(tmp_path):
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6).map(str.strip)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(WORDS, min_size=2, max_size=2), min_size=1, max_size=4))
 def test_what_is_written_is_read(tmp_path_factory, rows):
     """Whatever the words, commas and quotes among them."""

@@ -78,8 +78,9 @@ def test_mirrors_want_a_lattice_along_left_right(degrees: float, is_fine: bool) 
 
 
 def test_a_lattice_may_be_tilted_about_left_right() -> None:
-    tilted = Grid(SHAPE, homogeneous(rotation(30, 0, 0)))
-    pairs(Cohort(list("abz"), grid=tilted), Augmentation(flip=1))[0]
+    cohort = Cohort(list("abz"), grid=Grid(SHAPE, homogeneous(rotation(30, 0, 0))))
+    plain, mirrored = pairs(cohort)[0], pairs(cohort, Augmentation(flip=1))[0]
+    np.testing.assert_array_equal(mirrored.moving[0], np.flip(plain.moving[0].numpy(), 0))
 
 
 JITTER = Augmentation(rotation=15, scaling=0.15, shift=2)
@@ -322,11 +323,12 @@ def test_no_change_of_intensity_depends_on_the_others() -> None:
 def test_the_atlas_is_mirrored_and_changed_in_no_other_way(cohort: Cohort, atlas) -> None:
     either = ATLAS_MODE.model_copy(update={"fixed": "either"})
     data = pairs(cohort, ALL, sampling=either, atlas=atlas)
-    kept, mirrored = 0, 0
+    kept, mirrored, labelled = 0, 0, 0
     for s in (data[n] for n in range(30)):
         at = s.names.index(ATLAS)
         image, seen, labels = images(s)[at], seen_images(s)[at], both_labels(s)[at]
         assert seen is image
+        labelled += labels is not None
         if torch.equal(image, atlas[0]):
             kept += 1
             assert labels is None or torch.equal(labels, atlas[1].byte())
@@ -335,4 +337,4 @@ def test_the_atlas_is_mirrored_and_changed_in_no_other_way(cohort: Cohort, atlas
             np.testing.assert_array_equal(image[0], np.flip(atlas[0][0].numpy(), 0))
             assert labels is None or np.array_equal(labels, MIRROR[np.flip(atlas[1].numpy(), 0)])
         assert not torch.equal(images(s)[1 - at], seen_images(s)[1 - at])
-    assert min(kept, mirrored) > 5
+    assert min(kept, mirrored, labelled) > 5

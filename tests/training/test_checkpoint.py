@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from voxwarp import files
 from voxwarp.errors import InputError
+from voxwarp.networks.catalogue import build
 from voxwarp.networks.diffeomorphic import DiffeomorphicVoxelMorph
 from voxwarp.networks.pyramid import VelocityPyramid
 from voxwarp.training.checkpoint import (
@@ -209,3 +210,33 @@ def test_an_interruption_leaves_the_former_file(saved: Path, monkeypatch) -> Non
         save_checkpoint(saved, Progress(8), {}, adam(network), network=network)
     assert (saved / NAME).read_bytes() == before
     assert [path.name for path in saved.iterdir()] == [NAME]
+
+
+# --------------------------------------------------------------------------- Earlier versions
+
+
+def test_a_network_whose_weights_had_other_names_goes_on(tmp_path: Path) -> None:
+    """Of anatomy, which has a segmentation today and was one with it before."""
+
+    def anatomy(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return build({"name": "anatomy", "structures": 2, "channels": [2, 3]})
+
+    network = anatomy(1)
+    optimizer = adam(network)
+    learn(network, optimizer, 2)
+    save_checkpoint(tmp_path, PROGRESS, CONFIG, optimizer, network=network)
+    tensors = load_file(tmp_path / NAME)
+    about = {"format": FORMAT, "progress": vars(PROGRESS), "config": CONFIG}
+    former = {
+        key.replace("segmentation.network.", "recogniser.").replace("segmentation.", ""): value
+        for key, value in tensors.items()
+    }
+    assert {"network/projection", "network/recogniser.log_scale"} <= former.keys()
+    save_file(former, tmp_path / NAME, metadata={"voxwarp": json.dumps(about)})
+    other = anatomy(5)
+    rates = adam(other)
+    assert load_checkpoint(tmp_path, rates, network=other) == PROGRESS
+    learn(network, optimizer, 1)
+    learn(other, rates, 1)
+    assert torch.equal(weights(other), weights(network))

@@ -646,3 +646,21 @@ def test_any_overrides_make_a_configuration_or_are_refused(tmp_path: Path, overr
     path = tmp_path / "base.yaml"
     path.write_text("data: {sources: [{folder: /scans}]}\nphases: [{steps: 5}]", encoding="utf-8")
     config_or_refusal(lambda: read_config(path, overrides))
+
+
+def refusal_to_recognise(**changes: Any) -> str:
+    network = {"name": "anatomy", "structures": 4, "channels": [6, 8, 8]}
+    tree = {**SMALL, "network": network, "costs": {"recognition": {}}}
+    return refusal({**tree, "sampling": {"labelled": 1.0}, **changes})
+
+
+def test_what_learns_to_recognise_learns_nothing_else() -> None:
+    assert "cost recognition alone" in refusal_to_recognise(costs={"ncc": {}})
+    assert "cost recognition alone" in refusal_to_recognise(costs={"ncc": {}, "recognition": {}})
+    assert "recognition is for network anatomy" in refusal_to_recognise(network={"name": "pyramid"})
+    assert "labelled: " in refusal_to_recognise(sampling={})
+    assert "predicts no velocity" in refusal_to_recognise(compare_at="velocity")
+
+
+def test_descent_has_nothing_to_learn() -> None:
+    assert "no weights" in refusal_to_recognise(network={"name": "descent"}, costs={"ncc": {}})

@@ -5,8 +5,10 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from phantoms import smooth_field
 from torch import Tensor
 
@@ -209,3 +211,36 @@ def test_a_users_function_has_to_return_a_scalar(name, got, module, given) -> No
 
 def test_what_is_written_in_c_cannot_tell_its_arguments() -> None:
     assert "builtins:max" in refusal({"builtins:max": {}})
+
+
+# -------------------------------------------------------------------------------- Recognition
+
+
+def odds_and_labels(count: int, classes: int, behind: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Log-odds of random voxels, and labels of which the last class is never one."""
+    draw = torch.Generator().manual_seed(seed)
+    odds = torch.randn(count, classes, generator=draw, dtype=torch.float64)
+    return odds, torch.randint(classes - 1, (count, behind), generator=draw)
+
+
+def test_recognition_is_cross_entropy_and_dice_written_out() -> None:
+    odds, labels = odds_and_labels(50, 5, 8)
+    p = np.exp(odds.numpy())
+    p /= p.sum(axis=1, keepdims=True)
+    truth = np.stack([(labels.numpy() == c).mean(axis=1) for c in range(5)], axis=1)
+    entropy = -(truth * np.log(p)).sum(axis=1).mean()
+    dice = [(2 * (p * truth)[:, c].sum() + 1) / (p[:, c].sum() + truth[:, c].sum() + 1)
+            for c in range(4)]  # fmt: skip
+    assert float(losses.recognition(odds, labels)) == pytest.approx(entropy + 1 - np.mean(dice))
+
+
+def test_recognition_of_what_is_sure_and_right_is_zero() -> None:
+    _, labels = odds_and_labels(50, 5, 1)
+    sure = 100 * F.one_hot(labels[:, 0], 5).double()
+    assert float(losses.recognition(sure, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.recognition(-sure, labels)) > 50
+
+
+def test_recognition_has_the_derivatives_of_differences() -> None:
+    odds, labels = odds_and_labels(12, 4, 8)
+    assert torch.autograd.gradcheck(lambda z: losses.recognition(z, labels), odds.requires_grad_())

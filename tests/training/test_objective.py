@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,9 @@ from phantoms import blobs
 from torch import Tensor, nn
 
 from voxwarp.fields import field, losses
+from voxwarp.fields.field import averaged, blocks
 from voxwarp.networks.catalogue import build
+from voxwarp.networks.pair_descent import PairDescent
 from voxwarp.training.batch import Batch, Sample, collate
 from voxwarp.training.config import Config, Phase, build_config
 from voxwarp.training.objective import Objective, drawn_structures, structures
@@ -382,3 +385,67 @@ def test_the_gradient_is_that_of_differences(name: str, compare_at: str) -> None
                 ends.append(float(evaluated(config, network, batch)["loss"]))
         expected = float(gradient @ step)
         assert (ends[0] - ends[1]) / 2 == pytest.approx(expected, rel=0.05)
+
+
+# -------------------------------------------------------------------------------- Recognition
+
+UNEVEN = (16, 24, 32)
+ANATOMY = {"name": "anatomy", "structures": 4, "channels": [6, 8, 8]}
+
+
+def test_blocks_are_the_voxels_behind_those_of_the_averaged_lattice() -> None:
+    labels = torch.arange(2 * 4 * 6 * 8).view(2, 4, 6, 8)
+    got = blocks(labels, 2).flatten(0, 3)
+    means = averaged(labels[:, None].double(), 2).flatten()
+    torch.testing.assert_close(got.double().mean(dim=1), means)
+    assert got.flatten().sort().values.equal(labels.flatten())
+
+
+def segmented(seed: int) -> Sample:
+    pair = [torch.from_numpy(blobs(s, UNEVEN)).float()[None] for s in (seed, seed + 50)]
+    labels = [(4 * image[0]).clamp(max=4).to(torch.uint8) for image in pair]
+    return Sample(*pair, *pair, *labels, (seed, seed + 50), [])
+
+
+def to_recognise(**sampling: object) -> object:
+    return build_config(
+        {
+            "data": {"sources": [{"folder": "/x"}]},
+            "network": ANATOMY,
+            "costs": {"recognition": {"weight": 2.0}},
+            "sampling": {"labelled": 1.0, **sampling},
+            "precision": "float32",
+        }
+    )
+
+
+def segmenting(seed: int = 1) -> PairDescent:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build({**ANATOMY, "steps": [4, 4]})
+
+
+def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
+    batch, learner = collate([segmented(1), segmented(2)]), segmenting()
+    values = Objective(to_recognise(), 4)(learner, batch, Phase(steps=1))
+    parts = []
+    for images, labels in ((batch.moving, batch.moving_labels), (batch.fixed, batch.fixed_labels)):
+        for image, of_image in zip(images, labels, strict=True):
+            segmentation = learner.segmentation.network
+            embedded = segmentation(image[None])[0].flatten(1).T
+            truth = blocks(of_image[None], 2).flatten(0, 3)
+            parts.append((segmentation.classify(embedded), truth))
+    odds, truth = (torch.cat(x) for x in zip(*parts, strict=True))
+    torch.testing.assert_close(values["recognition"], losses.recognition(odds, truth))
+    torch.testing.assert_close(values["loss"], 2 * values["recognition"])
+
+
+def test_drawn_voxels_cost_what_all_do_in_the_mean() -> None:
+    batch, learner = collate([segmented(1)]), segmenting()
+    everything = Objective(to_recognise(), 4)(learner, batch, Phase(steps=1))["recognition"]
+    torch.manual_seed(0)
+    few = Objective(to_recognise(voxels=500), 4)
+    with torch.no_grad():
+        values = [float(few(learner, batch, Phase(steps=1))["recognition"]) for _ in range(10)]
+    assert np.mean(values) == pytest.approx(float(everything.detach()), rel=0.03)
+    assert np.std(values) > 0

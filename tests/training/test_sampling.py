@@ -236,7 +236,9 @@ def test_the_atlas_is_the_fixed_image(cohort: Cohort, atlas) -> None:
     assert is_uniform(Counter(cohort.people[s.names[0]] for s in found), 4)
     for s in found:
         assert (s.moving_labels is not None) == cohort.is_labelled(s.names[0])
+        assert (s.fixed_labels is None) == (s.moving_labels is None)
         assert s.fixed_labels is None or torch.equal(s.fixed_labels, atlas[1].byte())
+    assert any(s.fixed_labels is not None for s in found)
 
 
 def test_either_direction_is_equally_frequent(cohort: Cohort, atlas) -> None:

@@ -43,7 +43,7 @@ from runs import (
 from safetensors.torch import load_file
 
 import training
-from training import config_of, read_rows, tree_of, write_config, write_people
+from training import build_config, config_of, read_rows, tree_of, write_config, write_people
 from voxwarp import files, register
 from voxwarp.errors import InputError
 from voxwarp.measures.overlap import dice
@@ -92,7 +92,7 @@ def test_rows_beyond_the_checkpoint_are_written_again_once(people, unbroken, tmp
     """As after a kill between two checkpoints: step 3 was logged, and not saved."""
     tree = tree_of(people, **EVERYTHING)
     tree["log"] = {**tree["log"], "checkpoint": 100}
-    config, out = training.build_config(tree), tmp_path / "run"
+    config, out = build_config(tree), tmp_path / "run"
     run(config, out, minutes=0)
     run(config, out, minutes=0, resume=True)
     saved = (out / NAME).read_bytes()
@@ -194,7 +194,7 @@ def test_there_is_a_state_to_go_on_from_before_there_is_a_model(
     """A power cut in the first step, and one after the first model but before its checkpoint."""
     tree = tree_of(people)
     tree["log"] = {**tree["log"], "checkpoint": 100}
-    config, out = training.build_config(tree), tmp_path / "run"
+    config, out = build_config(tree), tmp_path / "run"
     with monkeypatch.context() as patch:
         crash_at(patch, 0)
         with pytest.raises(Crash):
@@ -406,7 +406,7 @@ def test_each_similarity_grows_in_a_few_steps(pair, cost, network) -> None:
     """With the same two scans in each step."""
     costs = {cost: {}, "diffusion": {"weight": 1e-3}}
     tree = pair("centre", costs=costs, network=network, phases=[{"steps": 10}])
-    config = training.build_config(tree)
+    config = build_config(tree)
     values = [each[cost] for each in atlas_steps(config, 10)]
     assert values[-1] < values[0] - 0.02 * abs(values[0])
     assert values[-1] == min(values)
@@ -460,7 +460,7 @@ def test_a_pair_learnt_by_heart_is_registered_as_a_user_would(
     """From 0.85; people whose headers are apart are brought together by their middles."""
     costs = {"ncc": {"window": 5}, "dice": {}, "diffusion": {"weight": 0.01}}
     knobs = {"phases": [{"steps": steps}], "optimiser": {"learning_rate": 1e-2}}
-    config, out = training.build_config(pair(alignment, costs=costs, **knobs)), tmp_path / "run"
+    config, out = build_config(pair(alignment, costs=costs, **knobs)), tmp_path / "run"
     run(config, out)
     rows = [row for row in read_rows(out) if row["loss"]]
     before, after = overlap(tmp_path / "pair", None), overlap(tmp_path / "pair", out)
@@ -490,3 +490,33 @@ def test_without_labels_it_learns_to_register_people_it_never_saw(network, tmp_p
     progress = run(config_of(folder, **network, **steps, **knobs), tmp_path / "run")
     assert 1 - progress.best["val_dice"] < 6 / 7 * (1 - progress.start["val_dice"])
     assert progress.best["val_folds_percent"] == 0
+
+
+# -------------------------------------------------------------------------------- Recognition
+
+ANATOMY = {
+    "network": {"name": "anatomy", "structures": 4, "channels": [6, 8, 8], "steps": [4, 4]},
+    "costs": {"recognition": {}},
+    "sampling": {"labelled": 1.0, "voxels": 1000},
+}
+
+
+def test_a_network_learns_to_recognise(people: Path, tmp_path: Path) -> None:
+    changed = {"phases": [{"steps": 40}], "validation": {"every": 40}}
+    progress = run(config_of(people, **ANATOMY, **changed), tmp_path / "run")
+    fresh = run(config_of(people, **ANATOMY, phases=[{"steps": 1}]), tmp_path / "fresh")
+    assert progress.best["val_cost"] < 0.7 * fresh.best["val_cost"]
+    assert progress.best["val_dice"] > progress.start["val_dice"] + 0.02
+    assert Model.load(tmp_path / "run").architecture == ANATOMY["network"]
+
+
+def test_the_classes_are_those_of_the_labels(people: Path, tmp_path: Path) -> None:
+    wrong = {**ANATOMY, "network": {**ANATOMY["network"], "structures": 7}}
+    with pytest.raises(InputError, match="structures: 4 are wanted"):
+        run(config_of(people, **wrong), tmp_path / "run")
+
+
+def test_label_maps_are_wanted(tmp_path: Path) -> None:
+    folder = write_people(tmp_path / "people", unlabelled=(0, 1, 2, 3, 4))
+    with pytest.raises(InputError, match="wants labelled scans of 2 train people or more"):
+        run(config_of(folder, **ANATOMY), tmp_path / "run")

@@ -25,7 +25,7 @@ from ..data.section import (
     build,
     section_in,
 )
-from ..data.sources import Data, LocalPath, Structures  # noqa: F401
+from ..data.sources import Data, LocalPath
 from ..data.yaml_file import read_section
 from ..networks.catalogue import ARCHITECTURES, Capabilities
 from ..preparation.recipe import alignment_named
