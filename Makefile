@@ -1,5 +1,6 @@
 # make demo    register one scan to the MNI152 template; results in demo/
-# make test    all tests; PYTEST_ARGS="-k grid" goes to pytest, VOXWARP_SLOW=1 adds the slow ones
+# make test    all tests, one process a core; PYTEST_ARGS="-k grid" goes to pytest, VOXWARP_SLOW=1
+#              adds the slow ones
 # make check   lint, format, types and the import rule
 # make clean   remove what the others made, .venv included
 #
@@ -17,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(strip $(if $(VOXWARP_SLOW),--slow) $(PYTEST_ARGS))
+	$(BIN)/python -m pytest -n auto --dist worksteal $(strip $(if $(VOXWARP_SLOW),--slow) $(PYTEST_ARGS))
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
