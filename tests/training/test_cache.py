@@ -214,3 +214,19 @@ def test_another_template_has_its_own_entries(brains, phantoms, tmp_path) -> Non
     write_volume(replace(phantoms.template, data=brighter), path)
     prepare_cohort(own, gathered(own))
     assert changed(before, entries(own)) == {"image.npy": 2, "labels.npy": 2}
+
+
+def test_what_is_made_again_or_removed_is_logged(crops, caplog) -> None:
+    config = crops_config(crops)
+    damaged = prepare_cohort(config, gathered(config)).files[1][0]
+    damaged.write_bytes(b"")
+    part = damaged.with_name(".x.image.npy.1-2.part")
+    part.write_bytes(b"half")
+    os.utime(part, (time.time() - 2 * cache.ABANDONED,) * 2)
+    caplog.clear()
+    with caplog.at_level("INFO", "voxwarp.training"):
+        prepare_cohort(config, gathered(config))
+    said = [record.getMessage() for record in caplog.records]
+    assert [message.partition(" of a")[0].partition(" is")[0] for message in said] == [
+        *(str(damaged), str(part)),
+    ]

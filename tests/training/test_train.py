@@ -50,6 +50,7 @@ from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model
 from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
+from voxwarp.space.volume import write_volume
 from voxwarp.training.checkpoint import NAME, Progress
 from voxwarp.training.cohort import Cohort, prepare_atlas, prepare_cohort
 from voxwarp.training.config import Config
@@ -490,6 +491,23 @@ def test_without_labels_it_learns_to_register_people_it_never_saw(network, tmp_p
     progress = run(config_of(folder, **network, **steps, **knobs), tmp_path / "run")
     assert 1 - progress.best["val_dice"] < 6 / 7 * (1 - progress.start["val_dice"])
     assert progress.best["val_folds_percent"] == 0
+
+
+def test_a_model_of_another_template_keeps_it(brains, phantoms, tmp_path) -> None:
+    """And is used without the file that it was trained with."""
+    path = tmp_path / "own.nii.gz"
+    write_volume(phantoms.template, path)
+    tree = tree_of(brains, preparation={"alignment": str(path), "shape": [24] * 3, "spacing": 8})
+    rows = "scan,labels,split\n" + "".join(
+        f"t1/{name}.nii.gz,labels/{name}.nii.gz,train\n" for name in ("fixed", "moving")
+    )
+    (brains / "scans.csv").write_text(rows)
+    run(build_config({**tree, "phases": [{"steps": 1}]}), tmp_path / "run")
+    path.unlink()
+    recipe = Model.load(tmp_path / "run").recipe
+    assert recipe.template is not None
+    np.testing.assert_allclose(recipe.template.image.data, phantoms.template.data, rtol=1e-6)
+    assert recipe.grid.shape == (24, 24, 24)
 
 
 # -------------------------------------------------------------------------------- Recognition

@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import io
 import json
+import logging
 import os
 import shutil
 import sys
@@ -31,6 +32,8 @@ from ..preparation.settings import Preparation
 from ..provenance import version_of
 from ..space.volume import read_series
 from .config import Config
+
+_log = logging.getLogger(__name__)
 
 #: Part of every key: to be raised when a scan comes to be prepared in another way.
 PREPARATION = 1
@@ -112,9 +115,12 @@ def is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
     """Whether an entry is there, and is such an array."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-        return array.shape == shape and array.dtype == dtype
-    except Exception:  # whatever is wrong with it, it can be made again
+    except FileNotFoundError:
         return False
+    except Exception as error:  # whatever is wrong with it, it can be made again
+        _log.info("%s is damaged and made again: %s", path, error)
+        return False
+    return array.shape == shape and array.dtype == dtype
 
 
 def write_entry(path: Path, array: np.ndarray, needed: int) -> None:
@@ -169,6 +175,7 @@ def remove_abandoned(folder: Path) -> None:
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > cache.ABANDONED:
                 part.unlink()
+                _log.info("%s of a preparation that was killed is removed", part)
 
 
 def label_values_of(labels: Path, folder: Path) -> set[int]:

@@ -1,8 +1,8 @@
 """The lattice that a training works on: what was asked for, or as large as the scans want it."""
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +18,8 @@ from ..space.grid import Grid
 from ..space.region import bounding_box, start_and_shape
 from ..space.volume import image_grid
 from .config import Config
+
+_log = logging.getLogger(__name__)
 
 MULTIPLE = 16  # voxels: networks halve the lattice several times
 LARGEST = 1 << 28  # voxels of a lattice that follows from the scans; a larger one is a mistake
@@ -112,9 +114,10 @@ def _boxes(paths: Iterable[Path]) -> list[tuple[np.ndarray, np.ndarray]]:
     """``_reach`` of each scan."""
     boxes = []
     for path in paths:
-        # One that cannot be read is named by whoever reads it whole.
-        with suppress(Exception):
+        try:
             boxes.append(_reach(image_grid(cast(SpatialImage, nib.load(path)), path, "image")))
+        except Exception as error:  # it is named by whoever reads it whole
+            _log.info("%s does not count for the lattice: %s", path, error)
     if not boxes:
         raise InputError("preparation: none of the scans' headers can be read for the lattice")
     return boxes
