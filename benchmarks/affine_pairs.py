@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from evaluate_pairs import dice_30, dice_regions, large_regions, read_table, structures
 
-from voxwarp.preparation.linear import register_affine
-from voxwarp.preparation.prepare import template
+from voxwarp.preparation.affine import register_affine
+from voxwarp.preparation.template import mni152
 from voxwarp.space.formats import read_affine
 from voxwarp.space.resample import resample
 from voxwarp.space.transform import Affine
@@ -79,7 +79,8 @@ def direct(moving: str, fixed: str, oasis: Path) -> Affine:
 
 def by_template(moving: str, fixed: str, oasis: Path) -> Affine:
     m, f = (to_canonical(read_volume(oasis / "t1" / f"{i}.nii.gz")) for i in (moving, fixed))
-    return register_affine(template(), m).after(register_affine(template(), f).inverse())
+    template = mni152().image
+    return register_affine(template, m).after(register_affine(template, f).inverse())
 
 
 def ants(moving: str, fixed: str, oasis: Path) -> Affine:

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from voxwarp.data.sources import Structures
 from voxwarp.data.structures import Table, structures_of
 from voxwarp.measures.deformation import jacobian_statistics
 from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model
-from voxwarp.preparation.prepare import Prepared, prepare
-from voxwarp.registration.registration import both_ways, deform, images_of, on_fixed_grid
+from voxwarp.preparation.scan import Prepared, Scan
+from voxwarp.registration.deform import answer_of, on_fixed_grid
 from voxwarp.space.resample import resample
 from voxwarp.space.transform import Chain
-from voxwarp.space.volume import Volume, read_labels, read_volume
-from voxwarp.training.config import Structures
+from voxwarp.space.volume import Volume
 
 NOT_REGIONS = {42, 43, 46, 63, 64, 69, 74}
 COLUMNS = [
@@ -72,17 +72,19 @@ def structures(path: Path) -> Table:
 
 
 def load(oasis: Path, scan: str, model: Model) -> tuple[Volume, Volume, Prepared]:
-    image = read_volume(oasis / "t1" / f"{scan}.nii.gz")
-    labels = read_labels(oasis / "labels" / f"{scan}.nii.gz", image)
-    return image, labels, prepare(image, model.recipe)
+    image, labels = (oasis / kind / f"{scan}.nii.gz" for kind in ("t1", "labels"))
+    read = Scan.read(image, labels=labels)
+    assert read.labels is not None
+    found = read.examined(model.recipe, cache=False)
+    return read.image, read.labels, read.prepared(model.recipe, found)
 
 
 def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
     """Rows of the affine alone and of the model."""
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
-    answer = deform(model, *images_of(moving[2], f, torch.device("cpu")))
-    (warp,) = on_fixed_grid(both_ways(answer)[:1], model, f, image.grid)
+    answer = answer_of(model, moving[2], f, device=torch.device("cpu"), invert=False)
+    (warp,) = on_fixed_grid([answer.displacement], model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
     regions = large_regions(moving[1].data, labels.data)
     rows = []

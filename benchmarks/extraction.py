@@ -14,23 +14,26 @@ from pathlib import Path
 import numpy as np
 
 from voxwarp.preparation.brain import is_extracted
-from voxwarp.preparation.prepare import Settings, brain_mask, examine, read_scan
+from voxwarp.preparation.recipe import Recipe
+from voxwarp.preparation.scan import Scan
+from voxwarp.preparation.settings import Preparation
 
 
 def main() -> None:
     oasis, out = Path(sys.argv[1]), Path(sys.argv[2])
-    rows = []
+    rows, forced = [], Preparation(brain_extract="yes", affine=False)
     for path in sorted((oasis / "t1").glob("*.nii.gz")):
-        scan, labels, _ = read_scan(path, "", oasis / "labels" / path.name)
-        found = examine(scan, Settings(brain_extract="yes", affine=False))
-        mask = brain_mask(found, scan, scan.grid).data > 0
-        truth = labels.data > 0
+        scan = Scan.read(path, labels=oasis / "labels" / path.name)
+        assert scan.labels is not None
+        found = scan.examined(Recipe(), forced, cache=False)
+        mask = scan.brain_mask(found).data > 0
+        truth = scan.labels.data > 0
         both = (mask & truth).sum()
         dice, kept = 2 * both / (mask.sum() + truth.sum()), both / truth.sum()
         row = {"scan": path.name.removesuffix(".nii.gz"), "dice": dice, "kept": kept}
-        row["of_nonzero"] = mask[scan.data > 0].mean()
+        row["of_nonzero"] = mask[scan.image.data > 0].mean()
         rows.append({k: v if isinstance(v, str) else round(float(v), 4) for k, v in row.items()})
-        rows[-1]["auto"] = "brain" if is_extracted(scan) else "head"
+        rows[-1]["auto"] = "brain" if is_extracted(scan.image) else "head"
         print(*rows[-1].values(), flush=True)
     with open(out, "w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")

@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 
 import voxwarp
-from voxwarp.preparation.prepare import brain_only, examine, from_zero, template_path
+from voxwarp.preparation.examination import examine
+from voxwarp.preparation.intensity import from_zero
+from voxwarp.preparation.template import mni152
 from voxwarp.space.formats import read_affine, read_warp
 from voxwarp.space.transform import Affine, Chain, Transform
 from voxwarp.space.volume import read_volume, to_canonical, write_volume
@@ -56,9 +58,10 @@ def main() -> None:
         print(*rows[-1].values(), flush=True)
 
     score("identity", Chain([]), 0.0)
+    without_cache = voxwarp.Runtime(cache=False)
     for model, refine in MODELS:
         began = time.perf_counter()
-        result = voxwarp.register(head, model=model, refine=refine, cache=False)
+        result = voxwarp.register(head, model=model, refine=refine, runtime=without_cache)
         seconds = time.perf_counter() - began
         if len(rows) == 1:
             found = result.metrics["preparation"]["moving"]["seconds"]
@@ -68,7 +71,7 @@ def main() -> None:
         scan = from_zero(to_canonical(read_volume(head)))
         with tempfile.TemporaryDirectory() as folder:
             brain = Path(folder) / "brain.nii.gz"
-            write_volume(brain_only(scan, examine(scan), scan.grid), brain)
+            write_volume(examine(scan).brain_of(scan, scan.grid), brain)
             for name, method in PEERS.items():
                 began = time.perf_counter()
                 score(name, method(brain, Path(folder)), time.perf_counter() - began)
@@ -90,7 +93,7 @@ def ants(kind: str):
     def run(brain: Path, folder: Path) -> Transform:
         import ants as antspy
 
-        images = [antspy.image_read(str(path)) for path in (template_path(), brain)]
+        images = [antspy.image_read(str(path)) for path in (mni152().path, brain)]
         found = antspy.registration(*images, type_of_transform=kind)["fwdtransforms"]
         if len(found) == 1:
             return read_affine(found[0])
@@ -103,7 +106,7 @@ def greedy_affine(brain: Path, folder: Path) -> Affine:
     import picsl_greedy
 
     picsl_greedy.Greedy3D().execute(
-        f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x10 -i {template_path()} {brain} "
+        f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x10 -i {mni152().path} {brain} "
         f"-o {folder}/affine.mat -ia-image-centers"
     )
     return Affine(np.loadtxt(folder / "affine.mat"))
@@ -114,7 +117,7 @@ def greedy(brain: Path, folder: Path) -> Transform:
 
     affine = greedy_affine(brain, folder)
     picsl_greedy.Greedy3D().execute(
-        f"-d 3 -m NCC 2x2x2 -n 100x50x10 -i {template_path()} {brain} "
+        f"-d 3 -m NCC 2x2x2 -n 100x50x10 -i {mni152().path} {brain} "
         f"-it {folder}/affine.mat -o {folder}/warp.nii.gz"
     )
     return Chain([read_warp(folder / "warp.nii.gz"), affine])

@@ -22,14 +22,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from voxwarp.errors import InputError
-from voxwarp.preparation.prepare import (
-    brain_only,
-    examine,
-    from_zero,
-    mask_on,
-    template,
-    template_path,
-)
+from voxwarp.preparation.examination import examine
+from voxwarp.preparation.intensity import from_zero
+from voxwarp.preparation.masking import mask_on
+from voxwarp.preparation.template import mni152
 from voxwarp.space.formats import read_affine
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
@@ -111,7 +107,7 @@ def extracted(scan: Volume) -> Volume:
     """The scan's brain on the scan's own grid."""
     found = examine(scan)
     standard = from_zero(to_canonical(scan))
-    return brain_only(standard, found, standard.grid)
+    return found.brain_of(standard, standard.grid)
 
 
 def voxwarp(scan: Volume, brain: Volume) -> tuple[Affine, Volume]:
@@ -126,9 +122,7 @@ def ants(scan: Volume, brain: Volume) -> tuple[Affine, Volume]:
 
     with tempfile.TemporaryDirectory() as folder:
         write_volume(brain, Path(folder) / "brain.nii.gz")
-        images = [
-            antspy.image_read(str(p)) for p in (template_path(), Path(folder, "brain.nii.gz"))
-        ]
+        images = [antspy.image_read(str(p)) for p in (mni152().path, Path(folder, "brain.nii.gz"))]
         found = antspy.registration(*images, type_of_transform="Affine")
         return read_affine(found["fwdtransforms"][0]), Volume(brain.data > 0, brain.grid)
 
@@ -139,7 +133,7 @@ def greedy(scan: Volume, brain: Volume, *more: str) -> tuple[Affine, Volume]:
 
     with tempfile.TemporaryDirectory() as folder:
         write_volume(brain, Path(folder) / "brain.nii.gz")
-        words = f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x0 -i {template_path()} "
+        words = f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x0 -i {mni152().path} "
         words += f"{folder}/brain.nii.gz -o {folder}/affine.mat -ia-image-centers "
         picsl_greedy.Greedy3D().execute(words + " ".join(more))
         # Greedy's text matrix: RAS mm, fixed to moving, as voxwarp has it.
@@ -155,9 +149,10 @@ def compare(
     home: Affine, home_mask: Volume, found: Affine, mask: Volume, motion: Affine
 ) -> tuple[float, float]:
     """Dice of the two brain masks in template space, and the largest distance of brain points."""
-    grid = template().grid
+    template = mni152().image
+    grid = template.grid
     a, b = mask_on(home_mask, grid, home), mask_on(mask, grid, found)
-    points = grid.to_world(np.argwhere(template().data > 0)[::97])
+    points = grid.to_world(np.argwhere(template.data > 0)[::97])
     off = motion.inverse().after(found).map(points) - home.map(points)
     dice = 2 * (a & b).sum() / max(1, a.sum() + b.sum())
     return float(dice), float(np.linalg.norm(off, axis=1).max())

@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from voxwarp.data.pairs import read_pairs
-from voxwarp.data.structures import structures_of
-from voxwarp.evaluation.evaluation import evaluate
-from voxwarp.evaluation.scoring import Protocol, ranges
-from voxwarp.training.config import Structures
+from voxwarp.evaluation.evaluate import evaluate
+from voxwarp.evaluation.protocol import protocol_of
 
 FACTORS = 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0
 MEASURES = ("dice", "dice_regions", "std_log_jacobian", "minimum_determinant", "folds_any")
@@ -37,8 +35,8 @@ def measured(oasis: Path) -> list[dict]:
     pairs = read_pairs(
         oasis / "subjects.csv", scan="t1/{id}.nii.gz", labels="labels/{id}.nii.gz", split="val"
     )
-    table = structures_of(Structures(table=str(oasis / "labels.csv")), lambda split: set())
-    protocol = Protocol(table, ranges("4-41,44-45,47-62,65-68,70-73,75-207"))
+    regions = "4-41,44-45,47-62,65-68,70-73,75-207"
+    protocol = protocol_of(pairs, structures=oasis / "labels.csv", regions=regions)
     rows = []
     for factor in FACTORS:
         with tempfile.TemporaryDirectory() as folder:

@@ -156,7 +156,7 @@ def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
 def voxwarp(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
     from voxwarp.device import bfloat16_convolutions, channels_last
     from voxwarp.fields import field, losses
-    from voxwarp.networks.network import UNet
+    from voxwarp.networks.unet import UNet
 
     full = velocity == "full"
     decoder = (FEATURES,) * (LEVELS + 1 + full)

@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 import voxwarp
 from voxwarp.fields import field
 from voxwarp.files import write_bytes
-from voxwarp.preparation.prepare import template
+from voxwarp.preparation.template import mni152
 from voxwarp.space.resample import resample
 from voxwarp.space.transform import Affine, Chain, Transform, Warp
 
@@ -106,7 +106,7 @@ def is_genuine(payload: bytes, origin: Path | str) -> bool:
 def phantom() -> Scan:
     """The template seen through a known affine and a known random diffeomorphism exp(v)."""
     print("Scan: a phantom, the MNI152 template warped by a deformation that is known")
-    fixed = template()
+    fixed = mni152().image
     affine = Affine(
         np.array([[1.04, 0.05, 0, 3], [-0.06, 0.97, 0.03, -4], [0, -0.04, 1.02, 5], [0, 0, 0, 1]])
     )
@@ -128,7 +128,7 @@ def smooth_velocity(shape: tuple[int, int, int], rms: float = 4.0) -> torch.Tens
 
 def error_mm(found: Transform, truth: Transform) -> float:
     """Mean over the template's brain of |found(x) - truth(x)|, mm."""
-    brain = template()
+    brain = mni152().image
     points = brain.grid.to_world(np.argwhere(brain.data > 0)[::50])
     return float(np.linalg.norm(found.map(points) - truth.map(points), axis=1).mean())
 

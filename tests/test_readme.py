@@ -1,4 +1,4 @@
-"""What the README says is there: commands parse, code compiles, names and files exist."""
+"""What README and docs say is there: commands parse, code compiles, names and files exist."""
 
 import ast
 import inspect
@@ -6,34 +6,47 @@ import re
 import shlex
 from collections.abc import Iterator
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import pytest
 import typer
 
 import voxwarp
-from voxwarp.cli.main import app, with_refine_steps
-from voxwarp.preparation import preprocessing
+from voxwarp.cli.main import app
+from voxwarp.layout import METRICS, REGISTERED
 from voxwarp.preparation.brain import EXTRACTORS
 from voxwarp.preparation.cache import LIMIT
-from voxwarp.preparation.preprocessing import Preprocessed
-from voxwarp.registration import registration
-from voxwarp.registration.registration import Registration
+from voxwarp.preparation.preprocess import OUTPUTS, Preprocessed
+from voxwarp.preparation.scan import Prepared, prepare
+from voxwarp.registration.result import Registration
+from voxwarp.space.volume import Volume
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and text of the blocks of code of a page."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+PYTHON = [text for language, text in blocks(README) if language == "python"]
 
 
 def shell_commands() -> Iterator[str]:
-    for language, text in BLOCKS:
+    for language, text in (block for page in PAGES.values() for block in blocks(page)):
         if language in ("bash", "sh", "console"):
             yield from (line.strip() for line in text.replace("\\\n", " ").splitlines())
 
 
-VOXWARP = [line for line in shell_commands() if line.startswith("voxwarp")]
+VOXWARP = sorted({line for line in shell_commands() if line.startswith("voxwarp")})
 
 
 def parse(words: list[str]) -> None:
@@ -60,19 +73,25 @@ def test_there_is_something_to_check() -> None:
 
 @pytest.mark.parametrize("line", VOXWARP)
 def test_command_parses(line: str) -> None:
-    parse(with_refine_steps(shlex.split(line, comments=True)[1:]))
+    parse(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.parametrize(
     "line",
-    ["register a.nii -o out --refined", "register a.nii", "resample a.nii", "models import"],
+    [
+        *("register a.nii -o out --refined", "register a.nii", "resample a.nii", "models import"),
+        "register a.nii b.nii -o out --refine 45",
+    ],
 )
 def test_wrong_command_does_not_parse(line: str) -> None:
-    with pytest.raises(Exception, match=r"(?i)no such|missing"):
+    with pytest.raises(Exception, match=r"(?i)no such|missing|unexpected"):
         parse(line.split())
 
 
-@pytest.mark.parametrize("option", sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))))
+OPTIONS = {x for text in PAGES.values() for x in re.findall(r"(?<![\w-])--[a-z][\w-]*", text)}
+
+
+@pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_option_exists_somewhere(option: str) -> None:
     theirs = {"--logdir", "--nproc-per-node"}  # tensorboard's, torchrun's
     ours = {"--help"} | theirs | {name for command in commands() for name in option_names(command)}
@@ -110,14 +129,40 @@ def test_python_uses_names_that_exist(code: str) -> None:
             calls.append((ast.unparse(node.func).removeprefix("voxwarp."), node))
     for name, call in calls:
         keywords = {word.arg: None for word in call.keywords if word.arg}
-        inspect.signature(getattr(voxwarp, name)).bind(*call.args, **keywords)
+        inspect.signature(attrgetter(name)(voxwarp)).bind(*call.args, **keywords)
+
+
+def test_many_scans_are_registered_to_one(
+    phantoms, poses, make_grid, tiny_model, quick_affine, monkeypatch, tmp_path
+) -> None:
+    """The example does what it says; the model is another, and three scans are many."""
+    (code,) = (code for code in PYTHON if "Model.load" in code)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    prepared = []
+
+    def counted(image: Volume, *words: Any) -> Prepared:
+        prepared.append(Path(image.name).name)
+        return prepare(image, *words)
+
+    monkeypatch.setattr("voxwarp.preparation.scan.prepare", counted)
+    monkeypatch.chdir(tmp_path)
+    Path("study").mkdir()
+    names = [f"sub-{number}" for number in range(3)]
+    for number, name in enumerate(names):
+        grid = make_grid(spacing=5 + number / 4)
+        nib.save(phantoms.image(grid, poses.moving), Path("study") / f"{name}.nii.gz")
+    nib.save(phantoms.image(make_grid(spacing=6), poses.fixed), "fixed.nii.gz")
+    exec(compile(code.replace('"default"', repr(str(tiny_model))), "README.md", "exec"), {})
+    assert sorted(path.name for path in Path("registered").iterdir()) == names
+    assert all((Path("registered") / name / METRICS).is_file() for name in names)
+    assert sorted(prepared) == ["fixed.nii.gz", *(f"{name}.nii.gz" for name in names)]
 
 
 @pytest.mark.parametrize(
     ("heading", "outputs"),
     [
-        ("What `register` writes", registration.OUTPUTS),
-        ("`voxwarp preprocess`", preprocessing.OUTPUTS),
+        ("What `register` writes", REGISTERED),
+        ("`voxwarp preprocess`", OUTPUTS),
     ],
 )
 def test_output_table_is_what_the_command_writes(heading: str, outputs: tuple[str, ...]) -> None:
@@ -148,6 +193,14 @@ def test_the_guide_to_training_ends_with_all_the_knobs(cli) -> None:
     assert guide.rpartition("```text\n")[2] == cli("train", "--knobs").out + "```\n"
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
-def test_link_leads_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize(
+    ("page", "target"),
+    [
+        (page, target)
+        for page, text in PAGES.items()
+        for target in sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", text)))
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_link_leads_somewhere(page: Path, target: str) -> None:
+    assert (page.parent / target).exists()
