@@ -14,10 +14,14 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import binary_erosion
 
-from voxwarp.layout import METRICS, REPORT, WARPED_LABELS
+from voxwarp.layout import METRICS, REGISTERED, REPORT, WARPED_LABELS
 from voxwarp.measures.overlap import dice
-from voxwarp.preparation.prepare import Settings, brain_mask, examine, read_scan
-from voxwarp.registration.registration import OUTPUTS, Registration, register
+from voxwarp.preparation.examination import examine
+from voxwarp.preparation.scan import Scan
+from voxwarp.preparation.settings import Preparation
+from voxwarp.registration.register import register
+from voxwarp.registration.result import Registration
+from voxwarp.runtime import Runtime
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
@@ -73,9 +77,18 @@ def test_overlap_and_folds_of_the_shipped_model(oasis, there, dice_30) -> None:
     scores = []
     for (_, fixed), result in results.items():
         scores.append(dice_30(result.warped_labels.data, labels(oasis, fixed)))
-        assert result.metrics["jacobian"]["folds_percent"] < 0.1
-        assert not result.metrics["warnings"]
-    assert np.mean(scores) > 0.72  # affine alone 0.56
+        assert result.metrics["jacobian"]["folds_any_difference"] == 0
+        assert result.warnings == []
+    assert min(scores) > 0.827  # they are 0.838 and 0.838; affine alone 0.598 and 0.597
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"),
+    [("fast", 0.822), ("none", 0.832), ("pyramid", 0.781), ("vm1", 0.728), ("vm2", 0.768)],
+)
+def test_overlap_of_the_other_models(oasis, dice_30, name: str, measured: float) -> None:
+    result = run(oasis, MOVING, FIXED, name)
+    assert dice_30(result.warped_labels.data, labels(oasis, FIXED)) > measured - 0.01
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -118,7 +131,7 @@ def test_a_scan_and_its_copy_in_another_order_do_not_move(oasis, tmp_path) -> No
     result = register(tmp_path / "copy.nii.gz", oasis / "t1" / f"{MOVING}.nii.gz")
     points = apply_affine(image.affine, np.argwhere(np.asarray(image.dataobj) > 0)[::50])
     moved = np.linalg.norm(result.transform.map(points) - points, axis=1)
-    assert moved.max() < 0.5
+    assert moved.max() < 0.01  # mm; it is 0
 
 
 def test_the_same_command_writes_the_same_bytes(oasis, tmp_path) -> None:
@@ -126,12 +139,12 @@ def test_the_same_command_writes_the_same_bytes(oasis, tmp_path) -> None:
     for name in ("a", "b"):
         command = [sys.executable, "-m", "voxwarp", "register", *scans, "-o", str(tmp_path / name)]
         subprocess.run(command, check=True, capture_output=True)
-    masks = {name for name in OUTPUTS if name.endswith("Mask.nii.gz")}  # those are of heads
-    for file in set(OUTPUTS) - masks - {METRICS, REPORT, WARPED_LABELS}:  # they tell times
+    masks = {name for name in REGISTERED if name.endswith("Mask.nii.gz")}  # those are of heads
+    for file in set(REGISTERED) - masks - {METRICS, REPORT, WARPED_LABELS}:  # they tell times
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
-@pytest.mark.parametrize(("name", "least"), [("vm1_cc", 0.69), ("vm2_cc", 0.71)])
+@pytest.mark.parametrize(("name", "least"), [("vm1_cc", 0.70), ("vm2_cc", 0.724)])
 def test_the_authors_weights_align_real_people(oasis, data, dice_30, tmp_path, name, least) -> None:
     weights = data.parent / "peers" / "voxelmorph-cvpr2018" / f"{name}.h5"
     if not weights.is_file():
@@ -140,7 +153,7 @@ def test_the_authors_weights_align_real_people(oasis, data, dice_30, tmp_path, n
 
     import_keras(weights).save(tmp_path / name)
     result = run(oasis, MOVING, FIXED, str(tmp_path / name))
-    assert dice_30(result.warped_labels.data, labels(oasis, FIXED)) > least  # affine alone 0.56
+    assert dice_30(result.warped_labels.data, labels(oasis, FIXED)) > least  # 0.710 and 0.735
 
 
 # Heads
@@ -153,18 +166,18 @@ def head(data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def of_head(head: Path) -> Registration:
-    return register(head, cache=False)
+    return register(head, runtime=Runtime(cache=False))
 
 
 def test_head_lies_on_the_template(of_head) -> None:
     found = of_head.metrics
     assert found["preparation"]["moving"]["seen_as"] == "head"
-    assert found["similarity"]["after"]["local_ncc"] > 0.7
-    assert found["similarity"]["after"]["local_ncc"] > found["similarity"]["before"]["local_ncc"]
-    assert found["jacobian"]["folds"] == 0
-    assert found["warnings"] == []
-    brain = of_head.fixed.data > 0
-    assert dice(of_head.warped_mask.data, brain.astype(np.uint8))[1] > 0.93
+    assert found["similarity"]["before"]["local_ncc"] < 0.39  # it is 0.379
+    assert found["similarity"]["after"]["local_ncc"] > 0.821  # it is 0.831
+    assert found["jacobian"]["folds_any_difference"] == 0
+    assert of_head.warnings == []
+    brain = of_head.fixed.image.data > 0
+    assert dice(of_head.warped_mask.data, brain.astype(np.uint8))[1] > 0.982  # it is 0.992
 
 
 @pytest.mark.parametrize(("axes", "same_header"), [("SLA", True), ("PIR", False)])
@@ -175,16 +188,16 @@ def test_head_stored_in_another_order_gives_the_same(
     image = nib.load(head)
     order = ornt_transform(io_orientation(image.affine), axcodes2ornt(axes))
     nib.save(image.as_reoriented(order), tmp_path / "copy.nii.gz")
-    again = register(tmp_path / "copy.nii.gz", cache=False)
+    again = register(tmp_path / "copy.nii.gz", runtime=Runtime(cache=False))
     if same_header:
         np.testing.assert_array_equal(again.affine.fixed_to_moving, of_head.affine.fixed_to_moving)
         np.testing.assert_array_equal(again.warp.displacement, of_head.warp.displacement)
     apart = np.linalg.norm(again.warp.displacement - of_head.warp.displacement, axis=0)
-    brain = of_head.fixed.data > 0
+    brain = of_head.fixed.image.data > 0
     # Steps amplify what bf16 makes of the rounded header: here and there to most of a millimetre.
-    assert apart[brain].mean() < 0.1  # it is 0.014; 0.39 is the largest of 999 in 1000
-    assert np.quantile(apart[brain], 0.999) < 0.5
-    assert apart.max() < 2
+    assert apart[brain].mean() < 0.02  # it is 0.010
+    assert np.quantile(apart[brain], 0.999) < 0.4  # it is 0.18
+    assert apart.max() < 2  # it is 1.2
     # The scan itself is read along its own axes: halves may be rounded up here and down there.
     off = np.abs(again.warped.data.astype(int) - of_head.warped.data)
     assert np.corrcoef(again.warped.data.ravel(), of_head.warped.data.ravel())[0, 1] > 0.999
@@ -195,14 +208,15 @@ def test_head_stored_in_another_order_gives_the_same(
 
 def test_extraction_leaves_an_extracted_brain_whole(oasis) -> None:
     """Deepbet is to keep the voxels that experts labelled."""
-    scan, mapped, _ = read_scan(
-        oasis / "t1" / f"{MOVING}.nii.gz", "", oasis / "labels" / f"{MOVING}.nii.gz"
+    scan = Scan.read(
+        oasis / "t1" / f"{MOVING}.nii.gz", labels=oasis / "labels" / f"{MOVING}.nii.gz"
     )
-    found = examine(scan, Settings(brain_extract="yes", affine=False))
-    mask = brain_mask(found, scan, scan.grid)
-    kept = mask.data[mapped.data > 0].mean()
-    assert kept > 0.98
-    assert (mask.data[scan.data == 0] > 0).mean() < 0.05  # it is no mask of everything
+    wanted = Preparation(brain_extract="yes", affine=False)
+    mask = scan.brain_mask(examine(scan.image, wanted))
+    kept = mask.data[scan.labels.data > 0].mean()
+    assert kept > 0.988  # it is 0.998
+    # It is no mask of everything: 0.013.
+    assert (mask.data[scan.image.data == 0] > 0).mean() < 0.023
 
 
 def afids(path: Path) -> np.ndarray:
@@ -223,6 +237,6 @@ def test_landmarks_of_colin_come_near_those_of_the_template(data) -> None:
         np.linalg.norm(through.map(here) - there, axis=1).mean()
         for through in (result.affine, result.transform)
     )
-    assert linear < 3.2  # it is 2.8
-    assert whole < 2.5  # it is 2.2
-    assert result.metrics["warnings"] == []
+    assert linear < 2.83  # it is 2.80
+    assert whole < 2.45  # it is 2.42
+    assert result.warnings == []

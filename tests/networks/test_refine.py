@@ -160,5 +160,8 @@ def test_yes_is_a_refinement_and_no_is_none() -> None:
     assert Refinement.of(own) is own
     assert Refinement.of(True) == Refinement() == Refinement(STEPS, None)
     assert Refinement.of(False) is Refinement.of(None) is None
+    for other in (7, 0, 1, 0.5, "yes"):  # 7 steps, perhaps, but that is what Refinement(7) is for
+        with pytest.raises(InputError, match=f"refine {other!r}: True, False or a Refinement"):
+            Refinement.of(other)
     assert Refinement(1, 1e-6) == Refinement(steps=1, seconds=1e-6)
     assert Refinement(1000).steps == 1000

@@ -5,8 +5,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,12 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webpages import HOSTILE, Parsed
 
-import voxwarp
-from voxwarp.layout import METRICS, REPORT
+from voxwarp.layout import REPORT
 from voxwarp.pictures import pages
 from voxwarp.pictures.pages import number
-from voxwarp.pictures.report import SCRIPT, mosaic, report, told_of
-from voxwarp.registration.registration import Registration
+from voxwarp.pictures.report import SCRIPT, report, told_of
+from voxwarp.registration.result import Registration
 
 
 @pytest.fixture(scope="module")
@@ -286,50 +283,6 @@ def test_print_shows_both_scans(opened):
         opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-# With the registration
-
-
-def with_warnings(result: Registration, *told: str) -> Registration:
-    """Another result, that says these."""
-    return replace(result, metrics=deepcopy(result.metrics) | {"warnings": list(told)})
-
-
-def test_saved_with_the_registration(result, tmp_path):
-    folder = tmp_path / "a & b"
-    files = result.save(folder)
-    assert folder / REPORT in files
-    words = Parsed((folder / REPORT).read_text(encoding="utf-8")).words
-    assert "a & b" in words
-
-
-def test_without_report(result, tmp_path):
-    files = result.save(tmp_path / "out", report=False)
-    assert REPORT not in {path.name for path in files}
-    assert not (tmp_path / "out" / REPORT).exists()
-
-
-def test_a_report_that_fails_is_a_warning(result, tmp_path, monkeypatch):
-    """All else is written, no half report is there, and an older one is gone."""
-    folder = tmp_path / "out"
-    result.save(folder)
-
-    def fails(*_: object, **__: object) -> str:
-        raise MemoryError("no room")
-
-    monkeypatch.setattr("voxwarp.registration.registration.write_report", fails)
-    files = with_warnings(result, "look at it").save(folder, overwrite=True)
-    assert REPORT not in {path.name for path in files}
-    assert not (folder / REPORT).exists()
-    told = json.loads((folder / METRICS).read_text())["warnings"]
-    assert told == ["look at it", "no report: MemoryError: no room"]
-
-
-def test_a_report_after_one_that_failed(result, tmp_path):
-    failed = with_warnings(result, "look at it", "no report: MemoryError: no room")
-    failed.save(tmp_path / "out")
-    assert json.loads((tmp_path / "out" / METRICS).read_text())["warnings"] == ["look at it"]
-
-
 def test_names_that_are_no_text(result):
     """Of a file on Linux whose name is not UTF-8, as Python has it."""
     inputs = {"moving": {"path": "/a/m\udcff.nii.gz", "sha256": "0"}, "fixed": None}
@@ -342,60 +295,3 @@ def test_too_large_a_report_has_coarser_pictures(result, text, monkeypatch):
     smaller = report(result.scene, result.metrics, name="<i>sub-01</i>")
     assert len(smaller) < len(text)
     assert len(Parsed(smaller).all("img")) == len(Parsed(text).all("img"))
-
-
-def test_loaded_as_it_was_saved(result, tmp_path, cli):
-    """The report made anew from the folder has the same pictures."""
-    folder = tmp_path / "out"
-    result.save(folder)
-    loaded = voxwarp.load_registration(folder)
-    np.testing.assert_array_equal(loaded.warped.data, result.warped.data)
-    np.testing.assert_array_equal(loaded.inverse_warped.data, result.inverse_warped.data)
-    np.testing.assert_array_equal(loaded.warped_labels.data, result.warped_labels.data)
-    np.testing.assert_array_equal(loaded.brain.data, result.brain.data)
-    assert loaded.metrics == json.loads((folder / METRICS).read_text())
-    first = (folder / REPORT).read_text(encoding="utf-8")
-    (folder / REPORT).write_text("somebody's notes")
-    assert cli("report", folder).code == 2
-    assert (folder / REPORT).read_text() == "somebody's notes"
-    assert cli("report", folder, "--overwrite").code == 0
-    outcome = cli("report", folder)  # ours can be made again
-    assert outcome.code == 0, outcome.err
-    second = (folder / REPORT).read_text(encoding="utf-8")
-    pictures = [re.findall(r"data:[^\"]*", text) for text in (first, second)]
-    assert len(pictures[0]) > 30
-    assert pictures[0] == pictures[1]
-
-
-@pytest.mark.parametrize("what", ["gone", "changed"])
-def test_scans_that_are_not_the_same_any_more_are_refused(result, tmp_path, refuses, what):
-    folder = tmp_path / "out"
-    result.save(folder)
-    record = json.loads((folder / METRICS).read_text())
-    copy = tmp_path / "moving.nii.gz"
-    copy.write_bytes(Path(record["inputs"]["moving"]["path"]).read_bytes())
-    record["inputs"]["moving"]["path"] = str(copy)
-    (folder / METRICS).write_text(json.dumps(record))
-    if what == "gone":
-        copy.unlink()
-    else:
-        copy.write_bytes(copy.read_bytes() + b"0")
-    line = refuses("report", folder, "--overwrite")
-    assert str(copy) in line
-
-
-def test_in_a_notebook(result):
-    text = result._repr_html_()
-    assert text == mosaic(result.scene, result.metrics)
-    parsed = Parsed(text)
-    assert not parsed.all("script")
-    assert len([p for p in parsed.all("img") if p["alt"]]) == 6
-
-
-def test_a_notebook_tells_the_warnings_too(result):
-    assert "look <here>" in Parsed(with_warnings(result, "look <here>")._repr_html_()).words
-
-
-def test_figures_are_the_panels(result, text):
-    figures = result.plot()
-    assert list(figures) == [a["id"] for a in Parsed(text).all("figure")]

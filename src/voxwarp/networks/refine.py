@@ -40,9 +40,15 @@ class Refinement:
 
     @classmethod
     def of(cls, wanted: "bool | Refinement | None") -> "Refinement | None":
-        """What a yes, a no or a refinement stands for; None: none."""
+        """What a yes, a no or a refinement stands for; None: none.
+
+        Raises:
+            InputError: it is none of these, such as a number of steps.
+        """
         if isinstance(wanted, Refinement):
             return wanted
+        if wanted is not None and not isinstance(wanted, bool):
+            raise InputError(f"refine {wanted!r}: True, False or a Refinement is wanted")
         return cls() if wanted else None
 
     def plan(self, *, from_full: bool) -> Plan:

@@ -54,7 +54,8 @@ def original(record: dict[str, Any], role: str) -> Path | None:
         role: "moving", "fixed", "labels", "fixed_labels", "mask" or "fixed_mask".
 
     Raises:
-        InputError: the input was no file, or that is gone, or another one by now.
+        InputError: the input was no file, or that is gone, or another one by now; or it was the
+            template of a model of the user's own.
     """
     told, what = record["inputs"].get(role), role.replace("_", " ")
     if told is None:
@@ -62,6 +63,8 @@ def original(record: dict[str, Any], role: str) -> Path | None:
     if not isinstance(told, dict):
         raise InputError(f"{what}: the record does not tell which file it was")
     if "template" in told and "path" not in told:
+        if "sha256" in told:  # one that is not MNI152
+            raise InputError(f"{what}: it was a model's own template, {told['template']}")
         return mni152().path
     path, digest = told.get("path"), told.get("sha256")
     if not isinstance(path, str) or not isinstance(digest, str):

@@ -1,0 +1,104 @@
+"""Measures: those of the files, computed otherwise; and what in them is worth a warning."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxwarp.registration.measure import Measures
+
+
+def own_dice(a: np.ndarray, b: np.ndarray) -> dict[int, float]:
+    values = (set(np.unique(a).tolist()) | set(np.unique(b).tolist())) - {0}
+    return {v: 2 * ((a == v) & (b == v)).sum() / ((a == v).sum() + (b == v).sum()) for v in values}
+
+
+def test_dice_is_that_of_the_files(saved):
+    expected = own_dice(
+        np.asarray(nib.load(saved.out / "WarpedLabels.nii.gz").dataobj),
+        np.asarray(nib.load(saved.fixed_labels).dataobj),
+    )
+    dice = json.loads((saved.out / "metrics.json").read_text())["dice"]
+    assert {int(k): v for k, v in dice["per_label"].items()} == pytest.approx(expected, abs=1e-9)
+    assert dice["mean"] == pytest.approx(np.mean(list(expected.values())), abs=1e-9)
+    assert dice["labels"] == "nearest neighbour"
+    assert 0.3 < dice["mean"] < 1
+
+
+def test_labels_of_the_fixed_scan_alone_give_no_dice(scans, register_quickly):
+    found = register_quickly(scans.moving, scans.fixed, fixed_labels=scans.fixed_labels)
+    assert found.metrics["dice"] is None
+    assert found.warnings == ["fixed labels need labels of the moving scan for Dice"]
+
+
+def test_jacobian_statistics_are_those_of_the_map(result, scans):
+    found = result.metrics["jacobian"]
+    brain = np.asarray(nib.load(scans.fixed).dataobj) > 0
+    determinant = np.asarray(result.jacobian_determinant().dataobj)[brain]
+    assert found["voxels"] == brain.sum()
+    assert found["minimum"] == pytest.approx(determinant.min(), abs=1e-5)
+    assert found["maximum"] == pytest.approx(determinant.max(), abs=1e-5)
+    assert found["mean"] == pytest.approx(determinant.mean(), abs=1e-5)
+    assert found["std_log"] == pytest.approx(np.log(determinant).std(ddof=1), abs=1e-4)
+    assert found["folds"] == (determinant <= 0).sum() == 0
+    assert found["folds_percent"] == 0
+
+
+# ---------------------------------------------------------------------------------- warnings
+
+GOOD = Measures(
+    before={"local_ncc": 0.3, "correlation": 0.6},
+    after={"local_ncc": 0.6, "correlation": 0.9},
+    dice={2: 0.5, 7: 1.0},
+    jacobian={"folds": 0, "folds_any_difference": 3},
+)
+
+
+def alike(before: float, after: float, correlation: float = 0.9) -> dict[str, Any]:
+    return {
+        "before": {"local_ncc": before, "correlation": 0.6},
+        "after": {"local_ncc": after, "correlation": correlation},
+    }
+
+
+APART = "the scans do not overlap: they are not aligned in world space"
+LESS = "the scans are less alike after the registration: local NCC 0.500 → 0.494"
+HARDLY = "the scans are hardly alike after the registration: local NCC 0.149"
+CONTRAST = (
+    "the scans are not much alike after the registration (correlation 0.49): are they of one "
+    "contrast?"
+)
+FOLDS = "the deformation folds in 5 voxels of the fixed brain"
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ({}, []),
+        (alike(0.0, 0.0, 0.0), [APART]),
+        (alike(0.5, 0.496), []),
+        (alike(0.5, 0.494), [LESS]),
+        (alike(0.1, 0.149), [HARDLY]),
+        (alike(0.1, 0.149, 0.49), [HARDLY]),  # once is enough
+        (alike(0.1, 0.151), []),
+        (alike(0.3, 0.6, 0.51), []),
+        (alike(0.3, 0.6, 0.49), [CONTRAST]),
+        (alike(0.5, 0.494, 0.49), [LESS, CONTRAST]),
+        ({"jacobian": {"folds": 5}}, [FOLDS]),
+        ({**alike(0.3, 0.6, 0.49), "jacobian": {"folds": 5}}, [CONTRAST, FOLDS]),
+    ],
+)
+def test_what_is_worth_a_warning(measured: dict[str, Any], told: list[str]):
+    assert replace(GOOD, **measured).warnings() == told
+
+
+def test_measures_in_a_record():
+    assert GOOD.described() == {
+        "similarity": {"before": GOOD.before, "after": GOOD.after},
+        "dice": {"mean": 0.75, "per_label": {2: 0.5, 7: 1.0}, "labels": "nearest neighbour"},
+        "jacobian": GOOD.jacobian,
+    }
+    assert replace(GOOD, dice=None).described()["dice"] is None
