@@ -222,6 +222,13 @@ def test_maps_are_kept_for_their_lattice_and_their_part_of_the_images(
     assert len(shapes) == 3
 
 
+def test_maps_of_more_pairs_than_one_are_not_kept() -> None:
+    """The second would be led by those of the first."""
+    pairs = (torch.cat([image, image]) for image in shifted())
+    with pytest.raises(ValueError, match=r"single pair .* got 2"):
+        segmenting()(*pairs, kept={})
+
+
 def test_what_is_kept_is_what_leads() -> None:
     """Maps of a shift in the place of the segmentation's: flat images follow them."""
     network = segmenting()

@@ -401,6 +401,15 @@ def test_a_model_of_another_template_registers_to_that(scans, of_ours, result):
         _ = template.path
 
 
+def test_the_template_as_a_scan_is_the_template(scans, quick_affine, tiny_model, prepared):
+    """It is known where it lies: nobody looks for it."""
+    template, model = Scan.of_template(mni152()), Model.load(tiny_model)
+    found = register(scans.moving, template, model)
+    assert [scan for done, scan in prepared if done == "examined"] == ["moving.nii.gz"]
+    assert_same(found, register(scans.moving, model=model))
+    assert found.metrics["preparation"]["fixed"]["template_to_scan"] == np.eye(4).tolist()
+
+
 def test_a_model_without_a_template_wants_a_fixed_scan(scans, model_without_template):
     with pytest.raises(InputError, match=r"model placed: .* give a fixed scan"):
         register(scans.moving, model=model_without_template)

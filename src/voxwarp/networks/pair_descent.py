@@ -85,6 +85,9 @@ class PairDescent(nn.Module):
             kept: maps of this pair (B = 1) that were made before; new ones are added. They are
                 of both images together: one alone comes out a little different in bf16, so a
                 result would depend on what was done before.
+
+        Raises:
+            ValueError: maps are to be kept of more than one pair.
         """
         plan = self.plan.smoother(smoothness)
         return self.descended(moving, fixed, plan, factor=self.factor, kept=kept)
@@ -108,7 +111,12 @@ class PairDescent(nn.Module):
             moving, fixed, plan, start, until: see there.
             factor: of the lattice on which the maps are compared.
             kept: see ``forward``.
+
+        Raises:
+            ValueError: see ``forward``.
         """
+        if kept is not None and len(moving) != 1:
+            raise ValueError(f"kept: maps of a single pair can be kept, got {len(moving)} pairs")
         pairs = []
         for i in range(len(moving)):
             one = slice(i, i + 1)
