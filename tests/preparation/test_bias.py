@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from voxwarp.errors import InputError
 from voxwarp.preparation import bias
-from voxwarp.preparation.pose import Coarse
+from voxwarp.preparation.coarse import Coarse
 from voxwarp.space.formats import to_sitk
 from voxwarp.space.grid import Grid
 from voxwarp.space.volume import Volume

@@ -5,7 +5,7 @@ import pytest
 
 from voxwarp.errors import InputError
 from voxwarp.preparation import brain
-from voxwarp.preparation.prepare import template
+from voxwarp.preparation.template import mni152
 from voxwarp.space.grid import Grid
 from voxwarp.space.volume import Volume, read_volume
 
@@ -174,8 +174,8 @@ def test_deepbet_finds_the_brain_of_a_head(head, inside):
 
 def test_deepbet_does_not_eat_a_bare_brain():
     """Where a brain is taken for a head: next to nothing of the template is lost."""
-    mask = brain.deepbet(template())
-    assert mask[template().data > 0].mean() > 0.97
+    mask = brain.deepbet(mni152().image)
+    assert mask[mni152().image.data > 0].mean() > 0.97
 
 
 def test_deepbet_finds_nothing_where_there_is_nothing():

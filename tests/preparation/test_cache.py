@@ -16,9 +16,11 @@ from phantoms import near_identity, oblique_affine
 
 from voxwarp.errors import InputError
 from voxwarp.preparation import brain, cache
+from voxwarp.preparation.agreement import Agreement
 from voxwarp.preparation.cache import examined
-from voxwarp.preparation.linear import Agreement
-from voxwarp.preparation.prepare import Findings, Settings
+from voxwarp.preparation.examination import Examination
+from voxwarp.preparation.settings import Preparation
+from voxwarp.preparation.template import Template
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume, read_volume
@@ -40,7 +42,9 @@ def looks(monkeypatch) -> list[str]:
     """``examine`` finds what ``findings`` makes up; the names of the scans it looked at."""
     names: list[str] = []
 
-    def stub(scan: Volume, settings: Settings, mask: Volume | None) -> Findings:
+    def stub(
+        scan: Volume, settings: Preparation, mask: Volume | None, template: Template
+    ) -> Examination:
         names.append(scan.name)
         return findings(len(names))
 
@@ -48,11 +52,11 @@ def looks(monkeypatch) -> list[str]:
     return names
 
 
-def findings(seed: int) -> Findings:
+def findings(seed: int) -> Examination:
     """Of odd sizes, and of numbers that have no end in decimals."""
     rng = np.random.default_rng(seed)
     grid, lattice = Grid(SHAPE, AFFINE), Grid((3, 2, 4), oblique_affine(seed))
-    return Findings(
+    return Examination(
         kind="head",
         window=Grid((9, 8, 7), oblique_affine(seed + 1)),
         template_to_scan=Affine(near_identity(seed)),
@@ -68,7 +72,7 @@ def scan(seed: int = 0, dtype: type = np.int16, name: str = "scan.nii") -> Volum
     return Volume(data, Grid(SHAPE, AFFINE), name)
 
 
-def assert_same(one: Findings, other: Findings) -> None:
+def assert_same(one: Examination, other: Examination) -> None:
     """To the last bit."""
     assert (one.kind, one.agreement, one.seconds) == (other.kind, other.agreement, other.seconds)
     assert one.window == other.window
@@ -100,7 +104,7 @@ def test_the_second_time_all_is_as_the_first(
     image = phantoms.image(grid) if "brain" in what else phantoms.head(grid, noise=2)
     volume = replace(read_volume(image), name="fixed.nii")
     mask = Volume(phantoms.values(grid) > 0, grid) if "masked" in what else None
-    settings = Settings(
+    settings = Preparation(
         extractor="knowing",
         affine="in place" not in what,
         conform="in place" in what,
@@ -140,13 +144,13 @@ def test_what_cannot_be_examined_leaves_no_entry(folder, monkeypatch):
     monkeypatch.setitem(brain.EXTRACTORS, "nothing", extractors.nothing)
     large = replace(scan(), grid=Grid(SHAPE, AFFINE @ np.diag([20.0, 20, 20, 1])))
     with pytest.raises(InputError, match="no brain in it"):
-        examined(large, Settings(extractor="nothing", bias=False, conform=False))
+        examined(large, Preparation(extractor="nothing", bias=False, conform=False))
     assert not folder.exists()
 
 
 def test_what_an_extractor_of_ones_own_finds_is_not_kept(folder, looks):
     """Nobody tells the cache when its code changes."""
-    own = Settings(extractor="extractors:nothing")
+    own = Preparation(extractor="extractors:nothing")
     assert [examined(scan(), own)[1] for _ in range(2)] == [False, False]
     assert len(looks) == 2
     assert not folder.exists()
@@ -190,7 +194,7 @@ def test_another_question_has_another_answer(folder, looks, difference, monkeypa
     monkeypatch.setitem(brain.EXTRACTORS, "another", extractors.nothing)
 
     def ask(volume, settings, mask):
-        return examined(volume, Settings(**settings), mask)
+        return examined(volume, Preparation(**settings), mask)
 
     examined(scan())
     for name, question in OTHERS.items():
@@ -203,7 +207,7 @@ def test_another_question_has_another_answer(folder, looks, difference, monkeypa
 
 def test_all_settings_are_among_the_differences():
     changed = {name for _, settings, _ in OTHERS.values() for name in settings}
-    assert changed == set(asdict(Settings()))
+    assert changed == set(asdict(Preparation()))
 
 
 def test_another_version_of_the_examination_asks_anew(folder, looks, monkeypatch):
@@ -350,7 +354,7 @@ def test_without_a_home_there_is_no_cache(folder, looks, monkeypatch):
     """As in a container, for a user who is on no list."""
     for name in ("VOXWARP_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
     assert [examined(scan())[1] for _ in range(2)] == [False, False]
     assert len(looks) == 2
 
@@ -394,19 +398,6 @@ def test_clear_removes_the_entries_alone(folder, looks):
 # --------------------------------------------------------------------------------------- Place
 
 
-def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
-    monkeypatch.setenv("VOXWARP_CACHE", str(tmp_path / "ours"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.folder() == tmp_path / "ours"
-    monkeypatch.delenv("VOXWARP_CACHE")
-    assert cache.folder() == tmp_path / "xdg" / "voxwarp"
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for nothing in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: None):
-        nothing()
-        assert cache.folder() == tmp_path / "home" / ".cache" / "voxwarp"
-        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-
-
 def test_an_empty_name_is_no_place(tmp_path, monkeypatch, looks):
     """As of any such variable; the current folder is nobody's cache."""
     monkeypatch.chdir(tmp_path)
@@ -425,7 +416,7 @@ WORKER = """
     import numpy as np
     from voxwarp.preparation import cache
     from voxwarp.space.grid import Grid
-    from voxwarp.preparation.prepare import Settings
+    from voxwarp.preparation.settings import Preparation
     from voxwarp.space.volume import Volume
 
     data = np.zeros((60, 60, 60), np.float32)
@@ -437,7 +428,7 @@ WORKER = """
     while not start.exists():
         time.sleep(0.001)
     for turn in range(40):
-        settings = Settings(affine=False, bias=False, conform=False)
+        settings = Preparation(affine=False, bias=False, conform=False)
         found, _ = cache.examined(scan, settings, mask)
         assert (found.mask.data == mask.data).all()
         if clears and turn < 39:
@@ -464,3 +455,16 @@ def test_several_processes_share_the_cache(folder, tmp_path):
     assert sorted(folder.iterdir()) == entries(folder)
     with np.load(entries(folder)[0], allow_pickle=False) as arrays:
         assert np.unpackbits(arrays["mask"]).sum() == 40**3
+
+
+def test_another_template_is_another_entry(folder, looks):
+    """What was found with one template leads elsewhere with another, whatever they are called."""
+    grid = Grid((4, 4, 4), np.eye(4))
+    one, other = (
+        Template("T", Volume(np.full((4, 4, 4), value, np.float32), grid)) for value in (1, 2)
+    )
+    again = Template("T", Volume(np.full((4, 4, 4), 1, np.float32), grid))
+    known = [examined(scan(), template=template)[1] for template in (one, other, again, other)]
+    assert known == [False, False, True, True]
+    assert len(looks) == 2
+    assert examined(scan(), template=again)[0].template is again

@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from voxwarp.preparation import pose
-from voxwarp.preparation.pose import Coarse
+from voxwarp.preparation.coarse import Coarse
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume

@@ -17,11 +17,11 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 import voxwarp
-from voxwarp.networks.model import WORKING_GRID
-from voxwarp.preparation import preprocessing
+from voxwarp.preparation import preprocess as preprocessing
 from voxwarp.preparation.brain import EXTRACTORS
-from voxwarp.preparation.prepare import Settings
-from voxwarp.preparation.preprocessing import OUTPUTS, Preprocessed, preprocess
+from voxwarp.preparation.preprocess import OUTPUTS, Preprocessed, preprocess
+from voxwarp.preparation.recipe import WORKING_GRID, Recipe
+from voxwarp.preparation.settings import Preparation
 from voxwarp.space.grid import Grid
 
 RNG = np.random.default_rng(4)
@@ -35,7 +35,7 @@ def _known_brains(phantoms, poses):
         patch.setitem(EXTRACTORS, "knowing", known)
         patch.setitem(EXTRACTORS, "never", extractors.never)
         patch.setitem(EXTRACTORS, "nothing", extractors.nothing)
-        patch.setattr("voxwarp.preparation.prepare.template", lambda: phantoms.template)
+        phantoms.stand_in_for_mni152(patch)
         yield
 
 
@@ -63,18 +63,18 @@ def scans(phantoms, poses, make_grid, tmp_path_factory) -> types.SimpleNamespace
 def small(monkeypatch) -> Grid:
     """The aligned grid at 4 mm, where its size does not matter."""
     grid = WORKING_GRID.resized((40, 48, 56))
-    monkeypatch.setattr(preprocessing, "WORKING_GRID", grid)
+    monkeypatch.setattr(preprocessing, "Recipe", lambda: Recipe(grid))
     return grid
 
 
-def settings(**more: object) -> Settings:
-    return Settings(**{"extractor": "knowing", "bias": False, "conform": False, **more})
+def settings(**more: object) -> Preparation:
+    return Preparation(**{"extractor": "knowing", "bias": False, "conform": False, **more})
 
 
 @pytest.fixture(scope="module")
 def whole(scans) -> Preprocessed:
     """All steps, as a user would have them."""
-    return preprocess(scans.head, labels=scans.labels, settings=Settings(extractor="knowing"))
+    return preprocess(scans.head, labels=scans.labels, preparation=Preparation(extractor="knowing"))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_all_files_are_there_under_their_names(saved, whole, scans, tmp_path):
     assert sorted(path.name for path in saved.iterdir()) == sorted(OUTPUTS)
-    without = preprocess(scans.head, mask=scans.mask, settings=settings())
+    without = preprocess(scans.head, mask=scans.mask, preparation=settings())
     names = [path.name for path in without.save(tmp_path / "out")]
     assert names == [name for name in OUTPUTS if name != "AlignedLabels.nii.gz"]
     assert whole.record["warnings"] == []
@@ -247,7 +247,7 @@ def test_record_tells_what_was_done(saved, scans):
 def test_a_second_run_is_from_the_cache_and_the_same(scans, small, tmp_path):
     chosen = settings(bias=True)
     for name, cache in (("one", True), ("two", True), ("three", False)):
-        result = preprocess(scans.other, settings=chosen, cache=cache)
+        result = preprocess(scans.other, preparation=chosen, cache=cache)
         assert result.record["found"]["from_cache"] is (name == "two")
         result.save(tmp_path / name)
     for name in set(OUTPUTS[:-1]) - {"AlignedLabels.nii.gz"}:
@@ -260,7 +260,7 @@ def test_a_second_run_is_from_the_cache_and_the_same(scans, small, tmp_path):
 
 def test_no_crop_is_256_voxels_that_hold_the_crop(scans):
     one, other = (
-        preprocess(scans.brain, settings=settings(), crop=crop, normalise=False)
+        preprocess(scans.brain, preparation=settings(), crop=crop, normalise=False)
         for crop in (True, False)
     )
     assert other.aligned.data.shape == (256, 256, 256)
@@ -275,7 +275,7 @@ def test_no_crop_is_256_voxels_that_hold_the_crop(scans):
 
 def test_no_normalise_keeps_the_intensities(scans, small):
     one, other = (
-        preprocess(scans.head, settings=settings(), normalise=normalise)
+        preprocess(scans.head, preparation=settings(), normalise=normalise)
         for normalise in (True, False)
     )
     white = np.percentile(other.aligned.data[other.aligned.data > 0], 99.5)
@@ -287,7 +287,7 @@ def test_no_normalise_keeps_the_intensities(scans, small):
 
 def test_no_affine_takes_the_scan_to_be_aligned(scans, small, tmp_path):
     result = preprocess(
-        scans.head, mask=scans.mask, settings=settings(affine=False), normalise=False
+        scans.head, mask=scans.mask, preparation=settings(affine=False), normalise=False
     )
     result.save(tmp_path / "out")
     np.testing.assert_array_equal(ras_matrix(tmp_path / "out" / "0GenericAffine.mat"), np.eye(4))
@@ -303,7 +303,7 @@ def test_no_affine_takes_the_scan_to_be_aligned(scans, small, tmp_path):
 
 def test_no_conform_and_no_bias_leave_the_scan_as_it_is(scans, small, tmp_path):
     """Its own voxels, with axes as near to R, A, S as can be."""
-    result = preprocess(scans.head, settings=settings())
+    result = preprocess(scans.head, preparation=settings())
     result.save(tmp_path / "out")
     scan = nib.as_closest_canonical(nib.load(scans.head))
     found, affine = load(tmp_path / "out" / "Conformed.nii.gz")
@@ -323,7 +323,7 @@ def test_bias_field_of_a_coil_is_removed(phantoms, make_grid, small):
     biased, mask = (
         nib.Nifti1Image(data.astype(np.float32), grid.affine) for data in (clean * field, brain > 0)
     )
-    result = preprocess(biased, mask=mask, settings=settings(bias=None, affine=False))
+    result = preprocess(biased, mask=mask, preparation=settings(bias=None, affine=False))
     assert result.record["found"]["bias_corrected"] is True
     inside = brain > 50
     left = np.log(result.conformed.data[inside] / clean[inside])
@@ -331,7 +331,7 @@ def test_bias_field_of_a_coil_is_removed(phantoms, make_grid, small):
 
 
 def test_a_brain_is_not_extracted_again(scans, small, tmp_path):
-    result = preprocess(scans.brain, settings=settings(extractor="never", bias=None))
+    result = preprocess(scans.brain, preparation=settings(extractor="never", bias=None))
     assert result.record["found"]["seen_as"] == "brain"
     assert result.record["found"]["bias_corrected"] is False
     result.save(tmp_path / "out")
@@ -343,7 +343,7 @@ def test_background_of_a_brain_is_no_brain_whatever_its_value(scans, small):
     """Shifted so that the background is -1000: it is seen as a brain, and so is its mask."""
     data, affine = load(scans.brain)
     shifted = nib.Nifti1Image((data - 1000).astype(np.int16), affine)
-    result = preprocess(shifted, settings=settings(extractor="never"))
+    result = preprocess(shifted, preparation=settings(extractor="never"))
     assert result.record["found"]["seen_as"] == "brain"
     mask = result.brain_mask(result.scan.grid).data > 0
     assert dice(mask, data > 0) > 0.97
@@ -419,7 +419,7 @@ def test_extractor_that_has_changed_is_asked_again(scans, small, monkeypatch):
     for answer in ("knowing", "nothing"):
         monkeypatch.setattr(extractors, "find", EXTRACTORS[answer], raising=False)
         try:
-            preprocess(scans.head, settings=settings(extractor="extractors:find"))
+            preprocess(scans.head, preparation=settings(extractor="extractors:find"))
         except voxwarp.InputError as error:
             names.append(str(error))
     assert len(names) == 1

@@ -20,7 +20,7 @@ from ..space.volume import Source, Volume, to_canonical, write_volume
 from .examination import Examination
 from .intensity import from_zero, scale
 from .masking import unbiased
-from .recipe import WORKING_GRID, Recipe
+from .recipe import Recipe
 from .scan import Scan
 from .settings import DEFAULTS, Preparation
 from .views import CONFORMED
@@ -129,8 +129,9 @@ def preprocess(
     read = Scan.read(scan, labels=labels, mask=mask)
     recipe = Recipe()
     found, was_cached = read.examined_or_cached(recipe, preparation, cache=cache)
-    whole = WORKING_GRID.crop([(n - CONFORMED) // 2 for n in WORKING_GRID.shape], (CONFORMED,) * 3)
-    grid = recipe.grid if crop else whole
+    grid = recipe.grid
+    if not crop:
+        grid = grid.crop([(n - CONFORMED) // 2 for n in grid.shape], (CONFORMED,) * 3)
     standard = from_zero(to_canonical(read.image))
     aligned = found.brain_of(standard, grid, found.template_to_scan)
     white = scale(aligned.data, recipe.percentile)

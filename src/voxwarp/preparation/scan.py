@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -71,9 +70,7 @@ class Scan:
     mask: Volume | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
     _examined: dict[Any, tuple[Examination, bool]] = field(default_factory=dict, repr=False)
-    _prepared: "WeakKeyDictionary[Examination, dict[Recipe, Prepared]]" = field(
-        default_factory=WeakKeyDictionary, repr=False
-    )
+    _prepared: dict[tuple[int, Recipe], Prepared] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(
@@ -168,10 +165,12 @@ class Scan:
             recipe: the model's.
             found: what was found in the scan.
         """
-        known = self._prepared.setdefault(found, {})
-        if recipe not in known:
-            known[recipe] = prepare(self.image, recipe, found)
-        return known[recipe]
+        if all(found is not kept for kept, _ in self._examined.values()):
+            return prepare(self.image, recipe, found)  # not one of its own: nobody asks again
+        key = id(found), recipe
+        if key not in self._prepared:
+            self._prepared[key] = prepare(self.image, recipe, found)
+        return self._prepared[key]
 
     def brain_mask(self, found: Examination, grid: Grid | None = None) -> Volume:
         """The brain on the scan's own grid, or another: 1 inside, 0 outside, uint8."""

@@ -84,6 +84,14 @@ class Template:
         data = np.ascontiguousarray(self.source.data)
         return _sha256(data.tobytes() + self.source.grid.affine.tobytes())
 
+    def __reduce__(self) -> Any:
+        """A template that has a name in ``TEMPLATES`` is the same one in every process."""
+        for name, make in TEMPLATES.items():
+            if make() is self:
+                return template_named, (name,)
+        own = (self.name, self.source, self.mask, self.title, self.space_code, self.thresholds)
+        return type(self), own
+
     @property
     def identity(self) -> dict[str, Any]:
         """What decides where it leads scans to: part of the keys of caches."""

@@ -1,5 +1,6 @@
 """Examining a scan, and taking it onto the working grid through all that was found."""
 
+import itertools
 from dataclasses import replace
 
 import extractors
@@ -9,17 +10,22 @@ import pytest
 from phantoms import homogeneous, near_identity, oblique_grid
 from scipy import ndimage
 
+from voxwarp import meter
 from voxwarp.errors import InputError
-from voxwarp.networks.model import Recipe
-from voxwarp.preparation import brain, prepare
-from voxwarp.preparation.linear import Agreement
-from voxwarp.preparation.prepare import Findings, Settings, brain_mask, examine
+from voxwarp.preparation import brain
+from voxwarp.preparation.agreement import Agreement, FitThresholds
+from voxwarp.preparation.examination import Examination, examine
+from voxwarp.preparation.intensity import from_zero, scale, scaled
+from voxwarp.preparation.masking import brain_mask, mask_on, unbiased
+from voxwarp.preparation.recipe import Recipe
+from voxwarp.preparation.scan import prepare
+from voxwarp.preparation.settings import Preparation
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume, read_volume
 
 IDENTITY = Affine(np.eye(4))
-QUICK = Settings(extractor="deepbet", bias=False, conform=False)
+QUICK = Preparation(extractor="deepbet", bias=False, conform=False)
 
 
 def lying(poses):
@@ -36,7 +42,7 @@ def _known_brains(phantoms, poses):
         )
         patch.setitem(brain.EXTRACTORS, "knowing", known)
         patch.setitem(brain.EXTRACTORS, "never", extractors.never)
-        patch.setattr("voxwarp.preparation.prepare.template", lambda: phantoms.template)
+        phantoms.stand_in_for_mni152(patch)
         yield
 
 
@@ -74,20 +80,20 @@ def test_a_brain_is_seen_as_one_and_needs_no_mask(phantoms, scan, poses):
     volume = scan("moving", "image")
     found = examine(volume, replace(QUICK, extractor="never"))
     assert (found.kind, found.mask, found.log_bias) == ("brain", None, None)
-    whole = brain_mask(found, volume, volume.grid).data
+    whole = brain_mask(volume, volume.grid, found.mask).data
     np.testing.assert_array_equal(whole, volume.data > 0)
     brain_of_the_template = phantoms.template.grid.nodes()[phantoms.template.data > 60]
     there = poses.moving(found.template_to_scan.map(brain_of_the_template))
     # It is bent by 3 mm: no affine map does better by much.
     assert np.linalg.norm(there - brain_of_the_template, axis=1).mean() < 3
-    assert found.agreement.is_certain
+    assert FitThresholds().is_certain(found.agreement)
 
 
 @pytest.mark.parametrize("conform", [True, False])
 def test_the_mask_of_a_head_comes_back_on_its_own_grid(phantoms, scan, poses, conform):
     volume = scan("moving")
     found = examine(volume, replace(QUICK, extractor="knowing", conform=conform))
-    mask = brain_mask(found, volume, volume.grid)
+    mask = brain_mask(volume, volume.grid, found.mask)
     assert found.kind == "head"
     assert mask.grid == volume.grid
     assert mask.data.dtype == np.uint8
@@ -101,9 +107,9 @@ def test_the_mask_of_a_head_comes_back_on_its_own_grid(phantoms, scan, poses, co
 def test_voxels_may_be_large_or_long(phantoms, scan, poses, make_grid, spacing):
     volume = scan("fixed", grid=make_grid("PSR", spacing, room=25))
     found = examine(volume, replace(QUICK, extractor="knowing", conform=True))
-    mask = brain_mask(found, volume, volume.grid).data > 0
+    mask = brain_mask(volume, volume.grid, found.mask).data > 0
     assert dice(mask, truth(phantoms, poses.fixed, volume)) > 0.97
-    assert found.agreement.is_certain
+    assert FitThresholds().is_certain(found.agreement)
 
 
 @pytest.mark.slow
@@ -114,7 +120,7 @@ def test_deepbet_finds_the_brain_of_one_who_lies_on_the_side_of_the_header(
     volume = scan("lying", grid=make_grid("RSA", spacing=4, turn=(-80, 0, 0), room=30))
     pose = lying(poses)
     found = examine(volume, replace(QUICK, conform=True))
-    mask = brain_mask(found, volume, volume.grid).data > 0
+    mask = brain_mask(volume, volume.grid, found.mask).data > 0
     assert dice(mask, truth(phantoms, pose, volume)) > 0.9
     centre = phantoms.corners.mean(axis=0)
     assert np.linalg.norm(pose(found.template_to_scan.map(centre)) - centre) < 5
@@ -143,7 +149,7 @@ def test_without_the_affine_stage_a_scan_is_where_it_says(scan):
     # The moving phantom is turned and bent: it does not lie on the template, and that is told.
     assert 0.8 < found.agreement.overlap < 0.93
     assert found.agreement.largest_scale == found.agreement.smallest_scale == 1
-    assert "hardly fits the MNI152 template" in found.doubts("it")[0]
+    assert "hardly fits the MNI152 template" in found.warnings("it")[0]
 
 
 def test_a_given_mask_is_taken_and_nothing_extracted(phantoms, scan, poses, make_grid):
@@ -153,8 +159,8 @@ def test_a_given_mask_is_taken_and_nothing_extracted(phantoms, scan, poses, make
     mask = Volume((phantoms.values(other, poses.moving) > 0).astype(np.uint8), other)
     found = examine(volume, replace(QUICK, extractor="never"), mask)
     assert found.kind == "head"
-    assert found.agreement.is_certain
-    inside = brain_mask(found, volume, volume.grid).data > 0
+    assert FitThresholds().is_certain(found.agreement)
+    inside = brain_mask(volume, volume.grid, found.mask).data > 0
     assert dice(inside, truth(phantoms, poses.moving, volume)) > 0.96
 
 
@@ -166,7 +172,7 @@ def test_the_values_of_a_mask_do_not_matter(phantoms, scan, poses):
     for data in (inside.astype(np.uint8) * 255, inside * np.int16(3)):
         mask = Volume(data, volume.grid)
         found = examine(volume, replace(QUICK, affine=False), mask)
-        assert (brain_mask(found, volume, volume.grid).data == inside).all()
+        assert (brain_mask(volume, volume.grid, found.mask).data == inside).all()
         assert found.described()["brain_mask_ml"] == pytest.approx(size, abs=0.1)
 
 
@@ -198,11 +204,11 @@ def test_heads_are_bias_corrected_unless_told_otherwise_and_brains_are_not(
     field = Volume(np.full((2, 2, 2), 0.5, np.float32), volume.grid.resized((2, 2, 2)))
     monkeypatch.setattr("voxwarp.preparation.bias.estimate", lambda _: field)
     mask = Volume(truth(phantoms, poses.moving, volume), volume.grid) if masked else None
-    settings = Settings(extractor="knowing", bias=bias, conform=False, affine=False)
+    settings = Preparation(extractor="knowing", bias=bias, conform=False, affine=False)
     found = examine(volume, settings, mask)
     assert found.log_bias is (field if corrected else None)
     assert found.described()["bias_corrected"] is corrected
-    only = prepare.brain_only(volume, found, volume.grid).data
+    only = found.brain_of(volume, volume.grid).data
     inside = truth(phantoms, poses.moving, volume)
     faded = np.exp(-0.5) if corrected else 1.0
     np.testing.assert_allclose(only[inside], faded * volume.data[inside], rtol=1e-5)
@@ -216,9 +222,9 @@ def test_one_may_say_what_it_is(scan, choice, kind):
 
 def test_a_choice_that_there_is_not_is_refused():
     with pytest.raises(InputError, match="wanted auto, yes or no"):
-        Settings(brain_extract="perhaps")
+        Preparation(brain_extract="perhaps")
     with pytest.raises(InputError, match="extractor 'nope'"):
-        Settings(extractor="nope")
+        Preparation(extractor="nope")
 
 
 def test_the_type_that_a_scan_is_stored_in_does_not_matter(phantoms, make_grid):
@@ -233,7 +239,7 @@ def test_the_type_that_a_scan_is_stored_in_does_not_matter(phantoms, make_grid):
     first, *others = [
         examine(replace(s, name="fixed"), replace(QUICK, extractor="knowing")) for s in scans
     ]
-    assert first.agreement.is_certain
+    assert FitThresholds().is_certain(first.agreement)
     for found in others:
         matrices = (f.template_to_scan.fixed_to_moving for f in (found, first))
         np.testing.assert_allclose(*matrices, atol=1e-3 if found is others[-1] else 0)
@@ -248,7 +254,7 @@ def test_a_brain_may_lie_on_any_even_background(phantoms, scan, background):
     brighter = np.where(inside, volume.data / 50 + background + 0.5, background)
     found = examine(replace(volume, data=brighter), replace(QUICK, extractor="never"))
     assert found.kind == "brain"
-    assert found.agreement.is_good
+    assert FitThresholds().is_good(found.agreement)
 
 
 def ball(at: np.ndarray, radius: float) -> np.ndarray:
@@ -285,7 +291,7 @@ def test_noise_is_refused_or_doubted(make_grid, monkeypatch):
     monkeypatch.setitem(brain.EXTRACTORS, "ball", lambda head: ball(centred(head.grid), 60) > 0)
     noise = Volume(np.random.default_rng(2).normal(100, 20, grid.shape), grid, "what.nii")
     try:
-        (sentence,) = examine(noise, replace(QUICK, extractor="ball")).doubts("what.nii")
+        (sentence,) = examine(noise, replace(QUICK, extractor="ball")).warnings("what.nii")
     except InputError as refusal:
         sentence = str(refusal)
     assert "MNI152 template" in sentence
@@ -293,11 +299,11 @@ def test_noise_is_refused_or_doubted(make_grid, monkeypatch):
 
 def test_one_may_insist_that_it_is_a_brain(make_grid, monkeypatch):
     """Then there is only a doubt. Whatever map is found for a leg: here it is none."""
-    monkeypatch.setattr("voxwarp.preparation.prepare.register_affine", lambda *_: IDENTITY)
+    monkeypatch.setattr("voxwarp.preparation.examination.register_affine", lambda *_: IDENTITY)
     grid = make_grid(spacing=5, room=15)
     data = leg(centred(grid))
     found = examine(Volume(data, grid), replace(QUICK, brain_extract="no"))
-    (doubt,) = found.doubts("leg.nii")
+    (doubt,) = found.warnings("leg.nii")
     assert doubt.startswith("leg.nii: it hardly fits the MNI152 template")
 
 
@@ -349,27 +355,27 @@ def test_without_conforming_the_window_is_the_scan(scan):
 
 
 def test_on_its_own_grid_a_brain_is_not_interpolated(phantoms, scan):
-    volume = prepare.from_zero(scan("moving", "image", dtype=np.int16))
-    found = Findings("brain", volume.grid, IDENTITY)
-    got = prepare.brain_only(volume, found, volume.grid)
+    volume = from_zero(scan("moving", "image", dtype=np.int16))
+    found = Examination("brain", volume.grid, IDENTITY)
+    got = found.brain_of(volume, volume.grid)
     np.testing.assert_array_equal(got.data, volume.data)
 
 
 def test_brain_only_is_one_interpolation_over_the_field_within_the_mask(phantoms, scan, make_grid):
     """On another grid through an affine map: all by SciPy, of the values as they are stored."""
-    volume = prepare.from_zero(scan("moving"))
+    volume = from_zero(scan("moving"))
     lattice = volume.grid.resized((5, 6, 7))
     log = np.random.default_rng(0).normal(0, 0.3, lattice.shape).astype(np.float32)
     other = make_grid(spacing=6, turn=(0, 9, 0), room=10)
     mask = Volume(phantoms.values(other) > 0, other)
-    found = Findings("head", volume.grid, IDENTITY, mask, Volume(log, lattice))
+    found = Examination("head", volume.grid, IDENTITY, mask, Volume(log, lattice))
     through, onto = Affine(near_identity(4)), make_grid(spacing=(4.7, 5, 5.2))
     points = through.map(onto.nodes())
     soft = sampled(replace(mask, data=mask.data * 1.0), points)
     inside, sure = soft >= 0.5, np.abs(soft - 0.5) > 1e-3
     field = sampled(found.log_bias, points, mode="nearest")
     expected = np.where(inside, sampled(volume, points) / np.exp(field), 0)
-    got = prepare.brain_only(volume, found, onto, through).data
+    got = found.brain_of(volume, onto, through).data
     assert 0.05 < inside.mean() < 0.9
     np.testing.assert_allclose(got[sure], expected[sure], atol=0.05)
 
@@ -379,11 +385,11 @@ def test_beyond_its_lattice_the_field_stays_as_it_is_at_the_border():
     log = np.random.default_rng(1).normal(0, 0.4, lattice.shape).astype(np.float32)
     grid = Grid((20, 20, 20), homogeneous(np.diag([4.0, 4, 4]), (-20, -20, -20)))
     scan = Volume(np.full(grid.shape, 100, np.float32), grid)
-    got = prepare.unbiased(scan, Volume(log, lattice)).data
+    got = unbiased(scan, Volume(log, lattice)).data
     field = sampled(Volume(log, lattice), grid.nodes(), mode="nearest")
     assert (grid.nodes()[0, 0, 0] < 0).all()
     np.testing.assert_allclose(got, 100 / np.exp(field), rtol=1e-4)
-    assert prepare.unbiased(scan, None) is scan
+    assert unbiased(scan, None) is scan
 
 
 def test_a_mask_elsewhere_is_where_half_of_it_is():
@@ -392,10 +398,10 @@ def test_a_mask_elsewhere_is_where_half_of_it_is():
     mask[3:11, 2:9, 5:12] = np.random.default_rng(0).integers(0, 3, (8, 7, 7)) * 7
     soft = sampled(Volume((mask != 0) * 1.0, grid), onto.nodes())
     sure = np.abs(soft - 0.5) > 1e-4
-    got = prepare.mask_on(Volume(mask, grid), onto)
+    got = mask_on(Volume(mask, grid), onto)
     np.testing.assert_array_equal(got[sure], soft[sure] >= 0.5)
     assert 0.05 < got.mean() < 0.5
-    np.testing.assert_array_equal(prepare.mask_on(Volume(mask, grid), grid), mask != 0)
+    np.testing.assert_array_equal(mask_on(Volume(mask, grid), grid), mask != 0)
 
 
 def test_the_network_sees_the_brain_in_the_place_of_the_template(phantoms, scan, poses):
@@ -403,13 +409,40 @@ def test_the_network_sees_the_brain_in_the_place_of_the_template(phantoms, scan,
     volume = scan("fixed", "image")
     recipe = Recipe(Recipe().grid.resized((40, 48, 56)))
     space = Affine(near_identity(3, strength=0.05))
-    prepared = prepare.prepare(volume, recipe, Findings("brain", volume.grid, space))
+    prepared = prepare(volume, recipe, Examination("brain", volume.grid, space))
     values = sampled(volume, space.map(recipe.grid.nodes()))
     bright = np.percentile(values[values > 1e-3], recipe.percentile)
     expected = np.clip(values / bright, 0, 1)
-    np.testing.assert_allclose(prepared.image.numpy(), expected, atol=2e-3)
+    np.testing.assert_allclose(prepared.image[0, 0].numpy(), expected, atol=2e-3)
     assert prepared.template_to_scan is space
     assert expected.max() == 1
+
+
+def test_the_time_of_views_that_lead_nowhere_is_on_record(phantoms, make_grid, monkeypatch):
+    """Two views of a large scan, the first without a brain: both are in the seconds of the steps.
+
+    By a clock that goes on by one second each time that somebody looks.
+    """
+    seconds = itertools.count()
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: float(next(seconds)))
+    views = []
+
+    def extract(head: Volume, name: str) -> np.ndarray:
+        views.append(head.grid)
+        if len(views) == 1:
+            raise InputError("no brain in this view")
+        return phantoms.values(head.grid) > 0
+
+    grid = make_grid(room=25)
+    monkeypatch.setattr(
+        "voxwarp.preparation.examination.views_of",
+        lambda _: [grid, grid.crop((0, 0, 0), grid.shape)],
+    )
+    monkeypatch.setattr(brain, "extract", extract)
+    head = Volume(np.asanyarray(phantoms.head(grid).dataobj), grid)
+    found = examine(head, Preparation(brain_extract="yes", bias=False))
+    assert len(views) == 3, "the third is upright, since these were coarse"
+    assert found.seconds == {"conform": 3.0, "extract": 3.0, "affine": 2.0}
 
 
 # --------------------------------------------------------------------------------- Intensities
@@ -417,17 +450,17 @@ def test_the_network_sees_the_brain_in_the_place_of_the_template(phantoms, scan,
 
 def test_intensities_are_scaled_by_a_percentile_of_what_is_positive():
     image = np.concatenate([np.zeros(50), np.arange(1.0, 102.0)])
-    assert prepare.scale(image, 99) == 100
-    assert prepare.scale(image, 50) == 51
-    np.testing.assert_allclose(prepare.scaled(image, 99), np.minimum(image / 100, 1))
-    assert prepare.scale(np.zeros(9), 99) == 1
-    np.testing.assert_array_equal(prepare.scaled(np.array([-3.0, 0]), 99), [0, 0])
+    assert scale(image, 99) == 100
+    assert scale(image, 50) == 51
+    np.testing.assert_allclose(scaled(image, 99), np.minimum(image / 100, 1))
+    assert scale(np.zeros(9), 99) == 1
+    np.testing.assert_array_equal(scaled(np.array([-3.0, 0]), 99), [0, 0])
 
 
 def test_intensities_below_zero_are_shifted_and_the_background_is_not():
     brain_values = np.arange(-100.0, 101.0)  # the half percent is -99
     data = np.concatenate([np.zeros(15), brain_values]).reshape(6, 6, 6)
-    got = prepare.from_zero(Volume(data, Grid(data.shape, np.eye(4)))).data.ravel()
+    got = from_zero(Volume(data, Grid(data.shape, np.eye(4)))).data.ravel()
     expected = np.where(brain_values == 0, 0, np.maximum(brain_values + 99.0, 0))
     np.testing.assert_array_equal(got[:15], 0)
     np.testing.assert_allclose(got[15:], expected, atol=0.1)
@@ -438,9 +471,9 @@ def test_intensities_from_zero_are_as_they_were():
     data = np.random.default_rng(0).integers(0, 4000, (5, 6, 7)).astype(np.uint16)
     data[0, 0, 0] = 0
     grid = Grid(data.shape, np.eye(4))
-    np.testing.assert_array_equal(prepare.from_zero(Volume(data, grid)).data, data)
+    np.testing.assert_array_equal(from_zero(Volume(data, grid)).data, data)
     # A background that is not zero is brought there.
-    np.testing.assert_array_equal(prepare.from_zero(Volume(data + 17, grid)).data, data)
+    np.testing.assert_array_equal(from_zero(Volume(data + 17, grid)).data, data)
 
 
 # -------------------------------------------------------------------------------------- Doubts
@@ -457,8 +490,8 @@ def test_intensities_from_zero_are_as_they_were():
     ],
 )
 def test_doubts_are_one_sentence_each(agreement, said):
-    found = Findings("head", Grid((2, 2, 2), np.eye(4)), IDENTITY, agreement=agreement)
-    doubts = found.doubts("scan.nii")
+    found = Examination("head", Grid((2, 2, 2), np.eye(4)), IDENTITY, agreement=agreement)
+    doubts = found.warnings("scan.nii")
     assert len(doubts) == len(said)
     for doubt, words in zip(doubts, said, strict=True):
         assert doubt.startswith("scan.nii: ")
@@ -474,5 +507,5 @@ def test_a_field_of_view_that_cuts_the_brain_is_a_doubt(phantoms, scan, make_gri
     lost = phantoms.values(whole)[:, :, :14] > 0
     share = lost.sum() / (phantoms.values(whole) > 0).sum()
     assert 0.1 < share < 0.4
-    assert any("% of the brain lie outside the scan" in doubt for doubt in found.doubts("x"))
+    assert any("% of the brain lie outside the scan" in doubt for doubt in found.warnings("x"))
     assert found.agreement.outside == pytest.approx(share, abs=0.05)

@@ -12,12 +12,16 @@ from scipy.spatial.transform import Rotation
 
 from voxwarp.errors import InputError
 from voxwarp.fields.field import lattice
-from voxwarp.preparation import linear, pose
-from voxwarp.preparation.linear import Agreement, Level, agreement, register_affine
+from voxwarp.preparation import affine as stage
+from voxwarp.preparation import pose
+from voxwarp.preparation.affine import Level, register_affine
+from voxwarp.preparation.agreement import Agreement, FitThresholds, agreement
+from voxwarp.preparation.coarse import Coarse
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume, read_volume, to_canonical
 
+FIT = FitThresholds()
 GOOD = Agreement(0.97, 0.6, 0.0, 1.1, 0.9)
 UPSIDE_DOWN = Rotation.from_rotvec([np.pi, 0, 0]).as_matrix()
 
@@ -73,7 +77,7 @@ def test_a_known_map_is_found(phantoms, motions, brain, name, inverted):
     assert errors(Affine(np.eye(4)), motions[name], brain).mean() > 10
     assert wrong.mean() < (2.0 if inverted else 0.5)
     assert wrong.max() < (4.0 if inverted else 1.5)
-    assert agreement(phantoms.template, phantoms.moved(motions[name]), found).is_good
+    assert FIT.is_good(agreement(phantoms.template, phantoms.moved(motions[name]), found))
 
 
 def test_a_brain_on_itself_stays(phantoms, brain):
@@ -142,9 +146,9 @@ def test_a_brain_agrees_with_itself(phantoms):
     assert found.local_ncc > 0.98
     assert found.outside == 0
     assert found.largest_scale == found.smallest_scale == 1
-    assert found.is_certain
-    assert found.is_good
-    assert not found.is_hopeless
+    assert FIT.is_certain(found)
+    assert FIT.is_good(found)
+    assert not FIT.is_hopeless(found)
 
 
 def test_overlap_is_the_dice_of_two_brains(phantoms, make_grid):
@@ -198,32 +202,32 @@ def test_scales_are_the_singular_values(phantoms, seed):
 def test_one_number_that_is_wrong_makes_it_doubtful(wrong):
     """No head is half or twice the size of another; brains that hardly meet are none."""
     found = replace(GOOD, **wrong)
-    assert (GOOD.is_certain, GOOD.is_good, GOOD.is_hopeless) == (True, True, False)
-    assert (found.is_certain, found.is_good) == (False, False)
+    assert (FIT.is_certain(GOOD), FIT.is_good(GOOD), FIT.is_hopeless(GOOD)) == (True, True, False)
+    assert (FIT.is_certain(found), FIT.is_good(found)) == (False, False)
 
 
 @pytest.mark.parametrize("wrong", [{"overlap": 0.7}, {"local_ncc": 0.1}, {"smallest_scale": 0.25}])
 def test_what_cannot_be_a_brain_is_hopeless(wrong):
-    assert replace(GOOD, **wrong).is_hopeless
+    assert FIT.is_hopeless(replace(GOOD, **wrong))
 
 
 def test_brains_that_do_not_meet_agree_in_nothing(phantoms):
     far = Affine(homogeneous(np.eye(3), (1000, 0, 0)))
     found = agreement(phantoms.template, phantoms.template, far)
     assert (found.overlap, found.local_ncc, found.outside) == (0, 0, 1)
-    assert found.is_hopeless
+    assert FIT.is_hopeless(found)
 
 
 def test_the_wrong_way_up_is_told_and_set_right(phantoms, motions, brain):
     """The local stage alone ends in a map that is not good; the whole registration does not."""
     moving = phantoms.moved(motions["upside down"])
-    local = linear._from(pose.upright(phantoms.template, moving), phantoms.template, moving)
+    local = stage._from(pose.upright(phantoms.template, moving), phantoms.template, moving)
     wrong = agreement(phantoms.template, moving, local)
     assert errors(local, motions["upside down"], brain).mean() > 20
-    assert not wrong.is_good
+    assert not FIT.is_good(wrong)
     right = agreement(phantoms.template, moving, motions["upside down"])
-    assert right.is_certain
-    assert right.score > wrong.score
+    assert FIT.is_certain(right)
+    assert FIT.score(right) > FIT.score(wrong)
 
 
 def test_the_search_is_left_out_where_it_is_not_needed(phantoms, motions, monkeypatch):
@@ -235,9 +239,9 @@ def test_the_search_is_left_out_where_it_is_not_needed(phantoms, motions, monkey
 
 
 @pytest.fixture(scope="module")
-def motion(phantoms) -> linear._Motion:
+def motion(phantoms) -> stage._Motion:
     image = torch.from_numpy(phantoms.template.data)[None, None] / 255
-    return linear._Motion(image, image > 0, window=3)
+    return stage._Motion(image, image > 0, window=3)
 
 
 def test_no_motion_is_the_identity(motion):
@@ -267,7 +271,7 @@ def test_the_motions_are_all_affine_ones(motion):
 def test_whitened_parameters_change_the_image_by_equal_amounts(phantoms, motion):
     """What each one adds to the locally normalized image, to first order: squares of mean one."""
     image = torch.from_numpy(phantoms.template.data)[None, None] / 255
-    slopes = torch.stack(torch.gradient(linear._locally_normal(image, 3)[0, 0]))
+    slopes = torch.stack(torch.gradient(stage._locally_normal(image, 3)[0, 0]))
     inside = (image > 0)[0, 0]
     points = lattice(image.shape[2:], image)
     changes = []
@@ -281,7 +285,7 @@ def test_whitened_parameters_change_the_image_by_equal_amounts(phantoms, motion)
 def test_a_level_starts_at_its_start(phantoms, motions, brain):
     """With no iteration left the map comes back as it was, through all changes of coordinates."""
     moving = phantoms.moved(motions["sheared"])
-    found = linear._by_local_ncc(motions["sheared"], phantoms.template, moving, Level(8.0, 3, 0))
+    found = stage._by_local_ncc(motions["sheared"], phantoms.template, moving, Level(8.0, 3, 0))
     assert errors(found, motions["sheared"], brain).max() < 1e-3
 
 
@@ -289,7 +293,7 @@ def test_a_crop_shows_the_same_brain_in_the_same_place():
     image = torch.zeros(1, 1, 20, 18, 16)
     image[0, 0, 6:9, 1:5, 10:16] = torch.rand(3, 4, 6) + 0.1
     grid = Grid((20, 18, 16), homogeneous(np.diag([2.0, 3, 4]), (1, 2, 3)))
-    cropped = linear._cropped(pose.Coarse(image, grid))
+    cropped = stage._cropped(Coarse(image, grid))
     assert cropped.image.shape[2:] == (7, 7, 8)
     voxels = np.argwhere(cropped.image[0, 0].numpy() > 0)
     there = grid.to_voxel(cropped.grid.to_world(voxels)).round().astype(int)
