@@ -96,7 +96,7 @@ class Phantoms:
         self.template = Volume(self.values(make_grid()), make_grid(), "template at 4 mm")
 
     def stand_in_for_mni152(self, patch: pytest.MonkeyPatch) -> None:
-        """The template at 4 mm in the place of MNI152: the affine stage takes 0.2 s instead of 2."""
+        """The template at 4 mm in the place of MNI152: an affine stage of 0.2 s instead of 2."""
         patch.setitem(mni152().__dict__, "image", self.template)
         patch.setitem(mni152().__dict__, "sha256", "of the template at 4 mm")
 
