@@ -27,7 +27,7 @@ ORDER = (
     *("registration", "review", "training", "evaluation", "benchmark"),
     *("cli", "__main__", "__init__"),
 )
-MAY_PRINT = {"cli.main", "training.monitor"}
+MAY_PRINT = {"training.monitor"}
 HEAVY = {"torch", "nibabel", "SimpleITK", "scipy", "nilearn", "numpy", "deepbet"}
 
 
