@@ -352,6 +352,9 @@ def test_the_template_as_a_scan_is_the_template(scans, quick_affine, tiny_model,
     template, model = Scan.of_template(mni152()), Model.load(tiny_model)
     found = register(scans.moving, template, model)
     assert [scan for done, scan in prepared if done == "examined"] == ["moving.nii.gz"]
+    assert prepared.count(("prepare", Path(template.name).name)) == 1
+    register(scans.moving, template, model)
+    assert prepared.count(("prepare", Path(template.name).name)) == 1, "once for all"
     assert_same(found, register(scans.moving, model=model))
     assert found.metrics["preparation"]["fixed"]["template_to_scan"] == np.eye(4).tolist()
 

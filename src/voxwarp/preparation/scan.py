@@ -13,7 +13,7 @@ from ..space.resample import resample
 from ..space.transform import Affine
 from ..space.volume import Source, Volume, read_labels, read_volume, to_canonical
 from .cache import examined
-from .examination import Examination, placed_by_header
+from .examination import Examination, placed_by_header, template_itself
 from .intensity import from_zero, scaled
 from .masking import brain_mask
 from .recipe import Recipe
@@ -152,6 +152,8 @@ class Scan:
         if key not in self._examined:
             if recipe.template is None:
                 self._examined[key] = placed_by_header(self.image, recipe, self.mask), False
+            elif self.image is recipe.template.image:
+                self._examined[key] = template_itself(recipe.template), False
             else:
                 self._examined[key] = examined(
                     self.image, preparation, self.mask, recipe.template, use=cache

@@ -12,8 +12,7 @@ from ..errors import InputError
 from ..meter import Meter
 from ..networks.model import Model
 from ..networks.refine import Refinement
-from ..preparation.examination import Examination, placed_at, template_itself
-from ..preparation.recipe import Recipe
+from ..preparation.examination import placed_at
 from ..preparation.scan import Prepared, Scan, prepare_both
 from ..preparation.settings import DEFAULTS, Preparation
 from ..provenance import versions
@@ -171,17 +170,12 @@ class Pair:
         recipe, wanted = self.model.recipe, self.preparation
         with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK let go of the interpreter
             job = pool.submit(self.moving.examined, recipe, wanted, cache=cache)
-            fixed = self._fixed_examined(recipe, cache)
+            fixed = self.fixed.examined(recipe, replace(wanted, affine=True), cache=cache)
             moving = job.result()
         if not wanted.affine and recipe.template is not None:
             # The two share their world: what leads to one leads to the other.
             moving = placed_at(moving, self.moving.image, fixed.template_to_scan)
         return prepare_both(recipe, (self.moving, moving), (self.fixed, fixed))
-
-    def _fixed_examined(self, recipe: Recipe, cache: bool) -> Examination:
-        if recipe.template is not None and self.fixed.image is recipe.template.image:
-            return template_itself(recipe.template)
-        return self.fixed.examined(recipe, replace(self.preparation, affine=True), cache=cache)
 
     def _record(
         self,
