@@ -368,6 +368,7 @@ def test_a_model_without_a_template_wants_a_fixed_scan(scans, model_without_temp
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_default_model_beats_the_affine_on_real_scans(data: Path):
     """Mean Dice of the 30 structures between the two validation scans."""
     folder = data / "oasis-malf"
