@@ -11,9 +11,10 @@ import voxwarp
 
 #: What users' scripts rely on: a name more or less is a decision, and is made here, too.
 PUBLIC = {
-    *("register", "Registration", "load_registration", "Preparation", "Refinement", "Runtime"),
+    *("register", "Registration", "load", "Preparation", "Refinement", "Runtime"),
     *("Scan", "Model", "Template", "InputError"),
-    *("SavedTransform", "load_transform", "apply_to_image", "apply_to_points"),
+    *("SavedTransform", "load_transform", "chain_of", "apply_to_image", "apply_to_points"),
+    *("Affine", "Warp", "Chain", "train", "read_config"),
     *("preprocess", "Preprocessed", "Grid", "Volume", "read_volume", "write_volume"),
     *("evaluate", "Pair", "Protocol", "protocol_of", "read_pairs", "__version__"),
 }

@@ -1,5 +1,11 @@
 """voxwarp: learning-based deformable registration of 3-D brain scans.
 
+    import voxwarp
+
+    result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")  # paths, nibabel images, volumes
+    result.save("out")  # Warped.nii.gz, ITK transforms, metrics.json, report.html
+    labels = voxwarp.apply_to_image("moving_seg.nii.gz", result).to_nibabel()
+
 Names are loaded when first used: importing voxwarp does not import PyTorch.
 """
 
@@ -18,15 +24,20 @@ if TYPE_CHECKING:
     from .preparation.scan import Scan
     from .preparation.settings import Preparation
     from .preparation.template import Template
-    from .registration.apply import SavedTransform, apply_to_image, load_transform
+    from .registration.apply import SavedTransform, apply_to_image, chain_of, load_transform
     from .registration.points import apply_to_points
     from .registration.register import register
-    from .registration.result import Registration, load_registration
+    from .registration.result import Registration, load
     from .runtime import Runtime
     from .space.grid import Grid
+    from .space.transform import Affine, Chain, Warp
     from .space.volume import Volume, read_volume, write_volume
+    from .training.config import read_config
+    from .training.train import train
 
 _HOME = {
+    "Affine": "space.transform",
+    "Chain": "space.transform",
     "Grid": "space.grid",
     "InputError": "errors",
     "Model": "networks.model",
@@ -41,20 +52,26 @@ _HOME = {
     "Scan": "preparation.scan",
     "Template": "preparation.template",
     "Volume": "space.volume",
+    "Warp": "space.transform",
     "apply_to_image": "registration.apply",
     "apply_to_points": "registration.points",
+    "chain_of": "registration.apply",
     "evaluate": "evaluation.evaluate",
-    "load_registration": "registration.result",
+    "load": "registration.result",
     "load_transform": "registration.apply",
     "preprocess": "preparation.preprocess",
     "protocol_of": "evaluation.protocol",
+    "read_config": "training.config",
     "read_pairs": "data.pairs",
     "read_volume": "space.volume",
     "register": "registration.register",
+    "train": "training.train",
     "write_volume": "space.volume",
 }
 
 __all__ = [
+    "Affine",
+    "Chain",
     "Grid",
     "InputError",
     "Model",
@@ -69,17 +86,21 @@ __all__ = [
     "Scan",
     "Template",
     "Volume",
+    "Warp",
     "__version__",
     "apply_to_image",
     "apply_to_points",
+    "chain_of",
     "evaluate",
-    "load_registration",
+    "load",
     "load_transform",
     "preprocess",
     "protocol_of",
+    "read_config",
     "read_pairs",
     "read_volume",
     "register",
+    "train",
     "write_volume",
 ]
 

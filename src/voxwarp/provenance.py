@@ -31,13 +31,14 @@ def origin(source: Any) -> dict[str, str | None] | None:
     """Path and SHA-256 of an input; of an image in memory the name that it has, if any.
 
     Args:
-        source: a path, an image of nibabel's, or None.
+        source: a path, an image of nibabel's, a volume, or None.
     """
     if source is None:
         return None
     if isinstance(source, (str, os.PathLike)):
         return {"path": str(Path(source).absolute()), "sha256": sha256_of(source)}
-    return {"path": source.get_filename(), "sha256": None}
+    named = getattr(source, "get_filename", None)
+    return {"path": named() if named else None, "sha256": None}
 
 
 def machine() -> dict[str, Any]:

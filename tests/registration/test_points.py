@@ -29,7 +29,7 @@ def test_points_go_with_the_image_they_are_drawn_on(phantoms, poses, saved):
     for center in brain_points(saved.moving, 3):
         distance = np.linalg.norm(nodes(saved.moving) - center, axis=-1)
         blob = nib.Nifti1Image(np.exp(-((distance / 9) ** 2)).astype(np.float32), affine)
-        carried, _ = apply_to_image(blob, transform)
+        carried = apply_to_image(blob, transform)
         weights = carried.data[..., None]
         found = (weights * nodes(saved.fixed)).sum(axis=(0, 1, 2)) / weights.sum()
         ours = apply_to_points(center[None], transform)[0]

@@ -22,7 +22,7 @@ from voxwarp.preparation.settings import Preparation
 from voxwarp.preparation.template import Template, mni152
 from voxwarp.registration.record import LONGEST, original, read_record
 from voxwarp.registration.register import register
-from voxwarp.registration.result import load_registration
+from voxwarp.registration.result import load
 
 # What it tells
 
@@ -211,4 +211,4 @@ def test_a_template_of_a_models_own_is_not_taken_for_mni152(scans, phantoms, tin
     model = replace(model, recipe=replace(model.recipe, alignment=template))
     register(scans.moving, model=model).save(tmp_path / "out")
     with pytest.raises(InputError, match="fixed: it was a model's own template, Our 30 children"):
-        load_registration(tmp_path / "out")
+        load(tmp_path / "out")

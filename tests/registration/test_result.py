@@ -23,7 +23,7 @@ from voxwarp.pictures.report import mosaic, report
 from voxwarp.registration.result import (
     Registration,
     check_output,
-    load_registration,
+    load,
     write_registration,
 )
 
@@ -217,7 +217,7 @@ def of_mask(scans, register_quickly, tmp_path_factory) -> Registration:
 
 def test_loaded_as_it_was_saved(of_mask, tmp_path):
     written = write_registration(of_mask, tmp_path / "out", report=False)
-    loaded = load_registration(tmp_path / "out")
+    loaded = load(tmp_path / "out")
     for name in ("warp", "inverse_warp"):
         ours, expected = (getattr(result, name).displacement for result in (loaded, of_mask))
         np.testing.assert_array_equal(ours, expected)
@@ -243,7 +243,7 @@ def test_loaded_as_it_was_saved(of_mask, tmp_path):
 def test_loaded_and_saved_again(of_mask, tmp_path):
     """The same bytes, but for times."""
     of_mask.save(tmp_path / "one")
-    load_registration(tmp_path / "one").save(tmp_path / "two")
+    load(tmp_path / "one").save(tmp_path / "two")
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert names == {path.name for path in (tmp_path / "two").iterdir()}
     for name in names - {METRICS, REPORT}:
@@ -262,14 +262,14 @@ def test_a_deformation_of_another_grid_is_refused(result, tmp_path, scans):
     record["inputs"]["fixed_labels"] = record["inputs"]["labels"]
     (folder / METRICS).write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"out: .* not on the fixed scan's grid"):
-        load_registration(folder)
+        load(folder)
 
 
 def test_a_scan_that_was_no_file_cannot_be_read_back(result, tmp_path):
     inputs = {**result.metrics["inputs"], "moving": None}
     replace(result, metrics={**result.metrics, "inputs": inputs}).save(tmp_path / "out")
     with pytest.raises(InputError, match="moving: the record does not tell which file it was"):
-        load_registration(tmp_path / "out")
+        load(tmp_path / "out")
 
 
 def test_the_report_made_anew_has_the_same_pictures(of_mask, tmp_path, cli):

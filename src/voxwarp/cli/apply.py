@@ -49,20 +49,21 @@ def apply(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Carry images from the moving scan's space to the fixed scan's, resampled once."""
-    from ..registration.apply import apply_to_image, load_transform
-    from ..space.volume import write_volume
+    from ..registration.apply import apply_to_image, chain_of, interpolation_of
+    from ..space.volume import read_series, write_volume
 
     targets = _targets(images, out, overwrite)
-    saved = load_transform(transform)
+    chain = chain_of(transform)
     method: Any = interpolation.value if interpolation else None
     with staging(targets[0].parent) as stage:  # all of them or none
         used = []
         for image, target in zip(images, targets, strict=True):
-            volume, how = apply_to_image(
-                image, saved, reference=reference, inverse=inverse, interpolation=method
+            volume = read_series(image)
+            used.append(method or interpolation_of(volume))
+            carried = apply_to_image(
+                volume, chain, reference=reference, inverse=inverse, interpolation=used[-1]
             )
-            write_volume(volume, stage / target.name)
-            used.append(how)
+            write_volume(carried, stage / target.name)
         for target in targets:
             os.replace(stage / target.name, target)
     for target, how in zip(targets, used, strict=True):

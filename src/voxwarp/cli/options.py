@@ -7,7 +7,6 @@ alone.
 
 from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -186,9 +185,15 @@ def _given(**options: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------------- Saved registrations
 
 TransformOption = Annotated[
-    Path,
-    typer.Option("--transform", "-t", help="Folder that register wrote, or an ITK affine."),
+    list[str],
+    typer.Option(
+        "--transform",
+        "-t",
+        help="Folder that register wrote, or an ITK affine; several in the order in which the "
+        "image travels (ANTs lists them the other way round). \\[PATH,1]: its inverse.",
+        metavar="PATH",
+    ),
 ]
 InverseOption = Annotated[
-    bool, typer.Option("--inverse", help="From the fixed scan to the moving scan.")
+    bool, typer.Option("--inverse", help="From the (last) fixed scan to the (first) moving scan.")
 ]

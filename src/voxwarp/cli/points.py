@@ -23,9 +23,8 @@ def points(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Carry points of the moving scan to the fixed scan, as apply carries its images."""
-    from ..registration.apply import load_transform
     from ..registration.points import apply_to_csv
 
     check_writable(out.parent, (out.name,), overwrite=overwrite)
-    number = apply_to_csv(source, out, load_transform(transform), inverse=inverse, is_lps=lps)
+    number = apply_to_csv(source, out, transform, inverse=inverse, is_lps=lps)
     typer.echo(f"{out}  ({number} points)")

@@ -1,6 +1,7 @@
 """``voxwarp register``: two scans, or one and the template."""
 
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,14 @@ from .options import (
     refinement_of,
     runtime_of,
 )
+
+
+class TransformName(str, Enum):
+    """Kinds of maps between two scans."""
+
+    rigid = "rigid"
+    affine = "affine"
+    deformable = "deformable"
 
 
 def register(
@@ -57,6 +66,18 @@ def register(
     extractor: ExtractorOption = None,
     bias: BiasOption = None,
     affine: AffineOption = None,
+    transform: Annotated[
+        TransformName,
+        typer.Option(help="rigid or affine: a linear map alone, no model runs."),
+    ] = TransformName.deformable,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            help="Linear transform (ITK .mat or .txt) from the fixed to the moving space to start "
+            "from; no other start is tried.",
+            metavar="FILE",
+        ),
+    ] = None,
     refine: RefineOption = None,
     refine_steps: RefineStepsOption = None,
     refine_seconds: RefineSecondsOption = None,
@@ -89,6 +110,8 @@ def register(
             mask=mask,
             fixed_mask=fixed_mask,
             preparation=preparation_of(brain_extract, extractor, bias, affine),
+            transform=transform.value,
+            initial=initial,
             refine=refinement_of(refine, refine_steps, refine_seconds),
             smoothness=smoothness,
             runtime=runtime_of(device=device, cache=cache, threads=threads, progress=progress),

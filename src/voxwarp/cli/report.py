@@ -35,11 +35,11 @@ def _anew(folder: Path, overwrite: bool) -> Path:
     """Draw the report of a result again; a page that we have made may be replaced."""
     from ..pictures.pages import is_ours
     from ..pictures.report import report as render
-    from ..registration.result import load_registration
+    from ..registration.result import load
 
     page = folder / REPORT
     check_writable(folder, (REPORT,), overwrite=overwrite or is_ours(page))
-    result = load_registration(folder)
+    result = load(folder)
     written = render(result.scene, result.metrics, name=folder.resolve().name)
     write_bytes(page, written.encode())
     return page

@@ -174,6 +174,11 @@ class Scan:
             self._prepared[key] = prepare(self.image, recipe, found)
         return self._prepared[key]
 
+    def brain(self, found: Examination) -> Volume:
+        """The brain on the scan's own voxels, its bias removed, zero elsewhere, float32."""
+        standard = from_zero(to_canonical(self.image))
+        return found.brain_of(standard, standard.grid)
+
     def brain_mask(self, found: Examination, grid: Grid | None = None) -> Volume:
         """The brain on the scan's own grid, or another: 1 inside, 0 outside, uint8."""
         return brain_mask(self.image, grid or self.grid, found.mask)

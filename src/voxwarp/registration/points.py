@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_bytes
 from ..space.formats import lps
-from .apply import SavedTransform
-from .result import Registration
+from .apply import AnyTransform, chain_of
 
 
 def apply_to_points(
-    points: np.ndarray, saved: SavedTransform | Registration, *, inverse: bool = False
+    points: np.ndarray,
+    transforms: AnyTransform | Sequence[AnyTransform],
+    *,
+    inverse: bool = False,
 ) -> np.ndarray:
     """Carry points of the moving scan to the fixed scan, or back with ``inverse``.
 
@@ -24,16 +27,17 @@ def apply_to_points(
 
     Args:
         points: (N, 3), RAS mm.
-        saved: the registration.
+        transforms: as in ``apply_to_image``.
         inverse: carry points of the fixed scan to the moving scan.
     """
-    return (saved.transform if inverse else saved.inverse).map(points)
+    chain = chain_of(transforms)
+    return (chain.transform if inverse else chain.inverse).map(points)
 
 
 def apply_to_csv(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    saved: SavedTransform,
+    transforms: AnyTransform | Sequence[AnyTransform],
     *,
     inverse: bool = False,
     is_lps: bool = False,
@@ -42,7 +46,7 @@ def apply_to_csv(
 
     Args:
         source, target: files to read and to write.
-        saved: the registration.
+        transforms: as in ``apply_to_image``.
         inverse: as ``apply_to_points``.
         is_lps: the coordinates are in LPS mm, as ANTs has them, in both files; else RAS.
 
@@ -62,7 +66,7 @@ def apply_to_csv(
     rows = [row for _, row in lines]
     numbers = [_numbers(row, axes, f"points {source}: line {n}") for n, row in lines]
     points = np.array(numbers).reshape(-1, 3)
-    carried = apply_to_points(lps(points) if is_lps else points, saved, inverse=inverse)
+    carried = apply_to_points(lps(points) if is_lps else points, transforms, inverse=inverse)
     for row, point in zip(rows, lps(carried) if is_lps else carried, strict=True):
         for column, value in zip(axes, point, strict=True):
             row[column] = f"{value:.6f}"

@@ -3,24 +3,33 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import torch
 
 from ..device import has_bfloat16
 from ..errors import InputError
+from ..measures.similarity import similarity
 from ..meter import Meter
 from ..networks.model import Model
 from ..networks.refine import Refinement
+from ..preparation.affine import refined_affine
 from ..preparation.examination import placed_at
-from ..preparation.scan import Prepared, Scan, prepare_both
+from ..preparation.rigid import register_rigid
+from ..preparation.scan import Prepared, Scan, prepare, prepare_both
 from ..preparation.settings import DEFAULTS, Preparation
 from ..provenance import versions
 from ..runtime import DEFAULT_RUNTIME, Runtime
+from ..space.formats import read_affine
+from ..space.transform import Affine, Warp
 from ..space.volume import Source, Volume
 from .deform import answer_of, check_obeyed, check_smoothness, on_fixed_grid, without_folds
 from .measure import Measures, measure
 from .result import Registration
+
+TransformKind = Literal["rigid", "affine", "deformable"]
+AnyLinear = Affine | str | os.PathLike[str]
 
 
 def register(
@@ -33,6 +42,8 @@ def register(
     mask: Source | None = None,
     fixed_mask: Source | None = None,
     preparation: Preparation = DEFAULTS,
+    transform: TransformKind = "deformable",
+    initial: AnyLinear | None = None,
     refine: bool | Refinement = False,
     smoothness: float | None = None,
     runtime: Runtime = DEFAULT_RUNTIME,
@@ -52,6 +63,10 @@ def register(
         fixed_labels: label map on the fixed scan's grid, for Dice.
         mask, fixed_mask: brain masks on the scans' grids; other than 0 is brain.
         preparation: which steps are taken before the model runs.
+        transform: "rigid" or "affine": a linear map between the two scans, and no model runs;
+            "deformable".
+        initial: linear map from the fixed to the moving space to start from, as an ``Affine`` or
+            the path of ITK's; no other start is tried then.
         refine: go on from the model's answer by optimisation of this pair.
         smoothness: factor of how smooth refined deformations are, and those of models that are
             made by optimisation; 1 without.
@@ -62,6 +77,8 @@ def register(
     """
     refinement = Refinement.of(refine)
     check_smoothness(smoothness)
+    check_kind(transform, refinement, smoothness)
+    start = initial if isinstance(initial, Affine | None) else read_affine(initial)
     device = runtime.torch_device()
     meter = Meter(memory=False, announce=runtime.progress)
     with runtime.with_threads():
@@ -76,8 +93,22 @@ def register(
             loaded.network.to(device)
         fixed_scan = fixed_scan or _template(loaded, fixed_labels)
         check_obeyed(loaded, smoothness, refined=refinement is not None)
-        pair = Pair(moving_scan, fixed_scan, loaded, preparation, refinement, smoothness)
+        pair = Pair(
+            moving_scan, fixed_scan, loaded, preparation, refinement, smoothness, transform, start
+        )
         return pair.registered(device, runtime.cache, meter)
+
+
+def check_kind(kind: str, refinement: Refinement | None, smoothness: float | None) -> None:
+    """Refuse a kind of transform that is none, and what a linear one has no use for.
+
+    Raises:
+        InputError: it is so.
+    """
+    if kind not in get_args(TransformKind):
+        raise InputError(f"transform {kind!r}: rigid, affine or deformable is needed")
+    if kind != "deformable" and (refinement or smoothness is not None):
+        raise InputError(f"transform {kind}: only a deformable one can be refined or smoothed")
 
 
 def _scan(scan: Source | Scan, role: str, labels: Source | None, mask: Source | None) -> Scan:
@@ -111,7 +142,8 @@ class Pair:
     Args:
         moving, fixed: the scans.
         model: that registers them.
-        preparation, refinement, smoothness: see ``register``.
+        preparation, refinement, smoothness, initial: see ``register``.
+        kind: its ``transform``.
     """
 
     moving: Scan
@@ -120,11 +152,15 @@ class Pair:
     preparation: Preparation
     refinement: Refinement | None
     smoothness: float | None
+    kind: TransformKind = "deformable"
+    initial: Affine | None = None
 
     def registered(self, device: torch.device, cache: bool, meter: Meter) -> Registration:
         """The result; the meter takes the time of the stages."""
         meter.start("prepare")
         moving, fixed = self._prepared(cache)
+        if self.kind != "deformable":
+            return self._linear(moving, fixed, device, meter)
         answer = answer_of(
             self.model,
             moving,
@@ -137,29 +173,73 @@ class Pair:
         meter.start("compose")
         ways = answer.displacement, cast(torch.Tensor, answer.inverse)
         warp, inverse = on_fixed_grid(ways, self.model, fixed, self.fixed.grid)
+        affine = moving.template_to_scan.after(fixed.template_to_scan.inverse())
+        result = self._result(moving, fixed, affine, warp, inverse, meter)
+        meter.start("measure")
+        measures = _measured(result, moving, fixed, answer.displacement)
+        if measures.jacobian["folds_any_difference"] and self._is_free_of_folds:
+            # Made without folds on the working grid; resampling onto this one has brought some.
+            warp, back = without_folds(warp, inverse, result.brain.data != 0)
+            result = replace(result, warp=warp, inverse_warp=cast(Any, back))
+            measures = _measured(result, moving, fixed, answer.displacement)
+        meter.stop()
+        return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
+
+    def _linear(
+        self, moving: Prepared, fixed: Prepared, device: torch.device, meter: Meter
+    ) -> Registration:
+        """The result where the map between the two scans is to be rigid or affine."""
+        meter.start(self.kind)
+        start = moving.template_to_scan.after(fixed.template_to_scan.inverse())
+        brains = self.fixed.brain(fixed.found), self.moving.brain(moving.found)
+        if self.kind == "affine":
+            affine = refined_affine(*brains, start)
+        else:  # scans of one session lie on each other by their headers
+            by_headers = [] if self.initial is not None else [Affine(np.eye(4))]
+            affine = register_rigid(*brains, start, *by_headers)
+        still = Warp(np.zeros((3, *self.fixed.grid.shape), np.float32), self.fixed.grid)
+        result = self._result(moving, fixed, affine, still, still, meter)
+        meter.start("measure")
+        by_header, moved = (
+            prepare(
+                self.moving.image,
+                self.model.recipe,
+                replace(moving.found, template_to_scan=one.after(fixed.template_to_scan)),
+            )
+            for one in (Affine(np.eye(4)), affine)
+        )
+        nowhere = torch.zeros(1, 3, *fixed.image.shape[2:])
+        measures = _measured(result, moved, fixed, nowhere)
+        unmoved = similarity(fixed.image[0, 0], by_header.image[0, 0])
+        measures = replace(measures, before=unmoved)
+        meter.stop()
+        return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
+
+    def _result(
+        self,
+        moving: Prepared,
+        fixed: Prepared,
+        affine: Affine,
+        warp: Warp,
+        inverse: Warp,
+        meter: Meter,
+    ) -> Registration:
+        """The result but for its record; everything that is written is resampled once."""
         brain = self.fixed.brain_mask(fixed.found)
         result = Registration(
             fixed=self.fixed,
             moving=self.moving,
-            affine=moving.template_to_scan.after(fixed.template_to_scan.inverse()),
+            affine=affine,
             warp=warp,
             inverse_warp=inverse,
             brain=brain,
             moving_mask=self.moving.brain_mask(moving.found) if moving.found.mask else None,
             fixed_mask=brain if fixed.found.mask else None,
-            metrics={},
+            metrics={"settings": {"transform": self.kind}},
         )
         meter.start("resample")
         _ = result.warped, result.inverse_warped, result.warped_labels, result.warped_mask
-        meter.start("measure")
-        measures = _measured(result, moving, fixed, answer.displacement)
-        if measures.jacobian["folds_any_difference"] and self._is_free_of_folds:
-            # Made without folds on the working grid; resampling onto this one has brought some.
-            warp, back = without_folds(warp, inverse, brain.data != 0)
-            result = replace(result, warp=warp, inverse_warp=cast(Any, back))
-            measures = _measured(result, moving, fixed, answer.displacement)
-        meter.stop()
-        return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
+        return result
 
     @property
     def _is_free_of_folds(self) -> bool:
@@ -169,10 +249,17 @@ class Pair:
         """Moving and fixed on the working grid."""
         recipe, wanted = self.model.recipe, self.preparation
         with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK let go of the interpreter
-            job = pool.submit(self.moving.examined, recipe, wanted, cache=cache)
+            steps = wanted if self.initial is None else replace(wanted, affine=False)
+            job = pool.submit(self.moving.examined, recipe, steps, cache=cache)
             fixed = self.fixed.examined(recipe, replace(wanted, affine=True), cache=cache)
             moving = job.result()
-        if not wanted.affine and recipe.template is not None:
+        if self.initial is not None:
+            there = self.initial.after(fixed.template_to_scan)
+            if recipe.template is None:
+                moving = replace(moving, template_to_scan=there)
+            else:
+                moving = placed_at(moving, self.moving.image, there)
+        elif not wanted.affine and recipe.template is not None:
             # The two share their world: what leads to one leads to the other.
             moving = placed_at(moving, self.moving.image, fixed.template_to_scan)
         return prepare_both(recipe, (self.moving, moving), (self.fixed, fixed))
@@ -189,13 +276,17 @@ class Pair:
         return {
             "versions": versions(),
             "inputs": self._inputs(),
-            "model": {
+            "model": None
+            if self.kind != "deformable"
+            else {
                 "name": self.model.name,
                 "weights_sha256": self.model.sha256,
                 "licence": self.model.card.get("licence"),
             },
             "settings": {
                 **asdict(self.preparation),
+                "transform": self.kind,
+                "initial": None if self.initial is None else self.initial.fixed_to_moving.tolist(),
                 "refine": self.refinement and asdict(self.refinement),
                 "smoothness": self.smoothness,
                 "device": str(device),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
+import numpy as np
 
 from ..errors import InputError
 from ..fields import field as fields
@@ -86,6 +87,11 @@ class Registration:
     def moving_grid(self) -> Grid:
         """Grid of the moving scan."""
         return self.moving.grid
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a rigid or affine map alone: then the warps are zero."""
+        return self.metrics.get("settings", {}).get("transform") in ("rigid", "affine")
 
     @property
     def warnings(self) -> list[str]:
@@ -247,9 +253,13 @@ def write_registration(
 
 def _writers(result: Registration, stage: Path) -> list[Callable[[], object]]:
     """A job for each file but the record and the report, large ones first."""
-    jobs: list[Callable[[], object]] = [
-        lambda: formats.write_warp(result.warp, stage / WARP),
-        lambda: formats.write_warp(result.inverse_warp, stage / INVERSE_WARP),
+    jobs: list[Callable[[], object]] = []
+    if not result.is_linear:
+        jobs += [
+            lambda: formats.write_warp(result.warp, stage / WARP),
+            lambda: formats.write_warp(result.inverse_warp, stage / INVERSE_WARP),
+        ]
+    jobs += [
         lambda: write_volume(result.warped, stage / WARPED),
         lambda: write_volume(result.inverse_warped, stage / INVERSE_WARPED),
         lambda: formats.write_affine(result.affine, stage / AFFINE),
@@ -277,7 +287,7 @@ def _write_report(result: Registration, path: Path, name: str) -> list[str]:
     return []
 
 
-def load_registration(folder: str | os.PathLike[str]) -> Registration:
+def load(folder: str | os.PathLike[str]) -> Registration:
     """A registration as it was, from the folder that it was saved to and the scans it names.
 
     Raises:
@@ -288,7 +298,7 @@ def load_registration(folder: str | os.PathLike[str]) -> Registration:
     fixed = _scan(record, "fixed", "fixed_labels")
     moving = _scan(record, "moving", "labels")
     affine = formats.read_affine(folder / AFFINE)
-    warp, inverse_warp = (formats.read_warp(folder / name) for name in (WARP, INVERSE_WARP))
+    warp, inverse_warp = _warps(folder, record, fixed.grid)
     if not warp.grid.matches(fixed.grid):
         raise InputError(f"result {folder}: its deformation is not on the fixed scan's grid")
     fixed_mask = _mask(folder / FIXED_MASK, fixed)
@@ -303,6 +313,16 @@ def load_registration(folder: str | os.PathLike[str]) -> Registration:
         fixed_mask=fixed_mask,
         metrics=record,
     )
+
+
+def _warps(folder: Path, record: dict[str, Any], grid: Grid) -> tuple[Warp, Warp]:
+    """The warp and its inverse; zero of a linear registration, which has no files of them."""
+    settings = record.get("settings")
+    kind = settings.get("transform") if isinstance(settings, dict) else None
+    if kind in ("rigid", "affine"):
+        still = Warp(np.zeros((3, *grid.shape), np.float32), grid)
+        return still, still
+    return formats.read_warp(folder / WARP), formats.read_warp(folder / INVERSE_WARP)
 
 
 def _scan(record: dict[str, Any], role: str, labels: str) -> Scan:

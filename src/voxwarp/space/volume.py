@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from io import IOBase
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -25,7 +26,6 @@ _log = logging.getLogger(__name__)
 
 _NEIGHBOURS = slice(None, -1), slice(1, None)
 
-Source = str | os.PathLike[str] | SpatialImage
 
 _UNREADABLE = (
     *(ImageFileError, ImageDataError, HeaderDataError, OSError, EOFError, zlib.error),
@@ -58,6 +58,14 @@ class Volume:
         if self.data.shape[:3] != self.grid.shape:
             raise ValueError(f"data of shape {self.data.shape} on a grid of {self.grid.shape}")
 
+    def to_nibabel(self) -> nib.Nifti1Image:
+        """The same as an image of nibabel's; labels are marked as such (intent 1002)."""
+        image = nifti(self.data, self.grid)
+        image.header.set_intent("label" if self.is_label_file else "none")
+        if self.data.ndim == 4:
+            image.header.set_zooms((*self.grid.spacing, self.frame_spacing))
+        return image
+
     def holds_labels(self) -> bool:
         """Whether the values are labels rather than intensities.
 
@@ -66,6 +74,10 @@ class Volume:
         neighbouring voxels, other than of the commonest value, are equal, which in a scan they
         hardly ever are. Of a series the first frame is looked at.
         """
+        return self._holds_labels
+
+    @cached_property
+    def _holds_labels(self) -> bool:
         if self.is_label_file:
             return True
         if self.data.dtype.kind not in "iub":
@@ -83,11 +95,15 @@ class Volume:
         return equal >= pairs / 2
 
 
+#: What an image can be given as.
+Source = str | os.PathLike[str] | SpatialImage | Volume
+
+
 def read_volume(source: Source, what: str = "image") -> Volume:
     """Read a 3-D scan for registration.
 
     Args:
-        source: a path, or an image of nibabel's.
+        source: a path, an image of nibabel's, or a volume.
         what: what the file is to the user ("moving image"), for messages.
 
     Returns:
@@ -139,6 +155,8 @@ def read_series(source: Source, what: str = "image") -> Volume:
         InputError: the file is missing, no image, damaged, of fewer than three dimensions or
             of a type that is not a real number, or its header places voxels nowhere.
     """
+    if isinstance(source, Volume):
+        return source
     image, data = load_image(source, what)
     name = _name(source)
     while data.ndim > 3 and data.shape[-1] == 1:
@@ -156,7 +174,9 @@ def read_series(source: Source, what: str = "image") -> Volume:
     )
 
 
-def load_image(source: Source, what: str) -> tuple[SpatialImage, np.ndarray]:
+def load_image(
+    source: str | os.PathLike[str] | SpatialImage, what: str
+) -> tuple[SpatialImage, np.ndarray]:
     """The image behind ``source`` and its array, of three dimensions or more, as stored.
 
     Raises:
@@ -216,11 +236,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the name does not end in .nii or .nii.gz, or the file cannot be written.
     """
-    image = nifti(volume.data, volume.grid)
-    image.header.set_intent("label" if volume.is_label_file else "none")
-    if volume.data.ndim == 4:
-        image.header.set_zooms((*volume.grid.spacing, volume.frame_spacing))
-    write_nifti(image, path)
+    write_nifti(volume.to_nibabel(), path)
 
 
 def nifti(data: np.ndarray, grid: Grid) -> nib.Nifti1Image:
@@ -261,13 +277,13 @@ def check_nifti_name(path: str | os.PathLike[str]) -> None:
         raise InputError(f"output {path}: the name must end in .nii or .nii.gz")
 
 
-def _name(source: Source) -> str:
+def _name(source: str | os.PathLike[str] | SpatialImage) -> str:
     if isinstance(source, SpatialImage):
         return source.get_filename() or f"<{type(source).__name__}>"
     return str(source)
 
 
-def _open(source: Source, what: str) -> FileBasedImage:
+def _open(source: str | os.PathLike[str] | SpatialImage, what: str) -> FileBasedImage:
     if isinstance(source, SpatialImage):
         return source
     path = Path(source)
