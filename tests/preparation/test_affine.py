@@ -1,13 +1,10 @@
 """Affine registration: known maps are found again, and what is measured of them is right."""
 
-from dataclasses import replace
-
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from phantoms import homogeneous
-from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from voxwarp.errors import InputError
@@ -15,14 +12,13 @@ from voxwarp.fields.field import lattice
 from voxwarp.preparation import affine as stage
 from voxwarp.preparation import pose
 from voxwarp.preparation.affine import Level, register_affine
-from voxwarp.preparation.agreement import Agreement, FitThresholds, agreement
+from voxwarp.preparation.agreement import FitThresholds, agreement
 from voxwarp.preparation.coarse import Coarse
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume, read_volume, to_canonical
 
 FIT = FitThresholds()
-GOOD = Agreement(0.97, 0.6, 0.0, 1.1, 0.9)
 UPSIDE_DOWN = Rotation.from_rotvec([np.pi, 0, 0]).as_matrix()
 
 
@@ -140,84 +136,6 @@ def test_a_scan_with_hardly_any_brain_is_refused(phantoms, which):
 # ---------------------------------------------------------------------------------- Agreement
 
 
-def test_a_brain_agrees_with_itself(phantoms):
-    found = agreement(phantoms.template, phantoms.template, Affine(np.eye(4)))
-    assert found.overlap > 0.97  # the faintest voxels do not count as brain after a motion
-    assert found.local_ncc > 0.98
-    assert found.outside == 0
-    assert found.largest_scale == found.smallest_scale == 1
-    assert FIT.is_certain(found)
-    assert FIT.is_good(found)
-    assert not FIT.is_hopeless(found)
-
-
-def test_overlap_is_the_dice_of_two_brains(phantoms, make_grid):
-    """Blocks, whose borders are sharp, and which are shifted by whole voxels."""
-    grid = make_grid()
-    one, other = np.zeros((2, *grid.shape), np.float32)
-    one[5:25, 10:40, 8:30] = 100
-    other[8:25, 12:44, 8:33] = 70
-    shifted = Affine(homogeneous(np.eye(3), (4 * 2, -4 * 3, 4)))
-    there = ndimage.shift(other, (-2, 3, -1), order=0) > 0
-    for through, b in ((Affine(np.eye(4)), other > 0), (shifted, there)):
-        found = agreement(Volume(one, grid), Volume(other, grid), through)
-        a = one > 0
-        assert found.overlap == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-6)
-
-
-def test_outside_is_what_the_field_of_view_cuts_away(phantoms):
-    """And the overlap is that of what it leaves."""
-    whole = phantoms.template
-    for kept in (20, 30):
-        cut = Volume(
-            whole.data[:, :, :kept], whole.grid.crop((0, 0, 0), (*whole.data.shape[:2], kept))
-        )
-        found = agreement(whole, cut, Affine(np.eye(4)))
-        brain = whole.data > 0
-        assert found.outside == pytest.approx(brain[:, :, kept:].sum() / brain.sum(), abs=1e-6)
-        assert found.outside > 0.05
-        assert found.overlap > 0.97
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_scales_are_the_singular_values(phantoms, seed):
-    rng = np.random.default_rng(seed)
-    matrix = np.eye(3) + rng.uniform(-0.4, 0.4, (3, 3))
-    found = agreement(phantoms.template, phantoms.template, Affine(homogeneous(matrix)))
-    # Of Mᵀ M the eigenvalues are their squares.
-    eigenvalues = np.sqrt(np.linalg.eigvalsh(matrix.T @ matrix))
-    assert found.smallest_scale == pytest.approx(eigenvalues[0])
-    assert found.largest_scale == pytest.approx(eigenvalues[-1])
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"overlap": 0.85},
-        {"local_ncc": 0.25},
-        {"smallest_scale": 0.4, "largest_scale": 0.45},
-        {"smallest_scale": 2.0, "largest_scale": 2.2},
-    ],
-)
-def test_one_number_that_is_wrong_makes_it_doubtful(wrong):
-    """No head is half or twice the size of another; brains that hardly meet are none."""
-    found = replace(GOOD, **wrong)
-    assert (FIT.is_certain(GOOD), FIT.is_good(GOOD), FIT.is_hopeless(GOOD)) == (True, True, False)
-    assert (FIT.is_certain(found), FIT.is_good(found)) == (False, False)
-
-
-@pytest.mark.parametrize("wrong", [{"overlap": 0.7}, {"local_ncc": 0.1}, {"smallest_scale": 0.25}])
-def test_what_cannot_be_a_brain_is_hopeless(wrong):
-    assert FIT.is_hopeless(replace(GOOD, **wrong))
-
-
-def test_brains_that_do_not_meet_agree_in_nothing(phantoms):
-    far = Affine(homogeneous(np.eye(3), (1000, 0, 0)))
-    found = agreement(phantoms.template, phantoms.template, far)
-    assert (found.overlap, found.local_ncc, found.outside) == (0, 0, 1)
-    assert FIT.is_hopeless(found)
-
-
 def test_the_wrong_way_up_is_told_and_set_right(phantoms, motions, brain):
     """The local stage alone ends in a map that is not good; the whole registration does not."""
     moving = phantoms.moved(motions["upside down"])
@@ -301,3 +219,21 @@ def test_a_crop_shows_the_same_brain_in_the_same_place():
         image[0, 0].numpy()[tuple(there.T)], cropped.image[0, 0].numpy()[tuple(voxels.T)]
     )
     assert (image > 0).sum() == len(voxels)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "tried"),
+    [
+        (FitThresholds(certain_overlap=1.01), ["search", "shifted"]),
+        (FitThresholds(certain_overlap=0.0, certain_ncc=0.0, largest_stretch=9.0), []),
+    ],
+)
+def test_the_thresholds_say_whether_other_poses_are_tried(
+    phantoms, motions, monkeypatch, thresholds, tried
+):
+    """Whatever the brain: here one that is upside down; by default it is searched for."""
+    asked = []
+    for name in ("search", "shifted"):
+        monkeypatch.setattr(pose, name, lambda *_, name=name: asked.append(name) or [])
+    register_affine(phantoms.template, phantoms.moved(motions["upside down"]), thresholds)
+    assert asked == tried

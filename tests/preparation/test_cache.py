@@ -16,11 +16,11 @@ from phantoms import near_identity, oblique_affine
 
 from voxwarp.errors import InputError
 from voxwarp.preparation import brain, cache
-from voxwarp.preparation.agreement import Agreement
+from voxwarp.preparation.agreement import Agreement, FitThresholds
 from voxwarp.preparation.cache import examined
 from voxwarp.preparation.examination import Examination
 from voxwarp.preparation.settings import Preparation
-from voxwarp.preparation.template import Template
+from voxwarp.preparation.template import Template, mni152
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume, read_volume
@@ -46,7 +46,7 @@ def looks(monkeypatch) -> list[str]:
         scan: Volume, settings: Preparation, mask: Volume | None, template: Template
     ) -> Examination:
         names.append(scan.name)
-        return findings(len(names))
+        return replace(findings(len(names)), template=template)
 
     monkeypatch.setattr(cache, "examine", stub)
     return names
@@ -205,6 +205,46 @@ def test_another_question_has_another_answer(folder, looks, difference, monkeypa
     assert len(entries(folder)) == len(looks) == 1 + len(OTHERS)
 
 
+def templates() -> dict[str, Template]:
+    """Of one name, each unlike all others in one thing; the last is the first once more."""
+    grid = Grid((4, 4, 4), np.eye(4))
+    image = Volume(np.full((4, 4, 4), 1, np.float32), grid)
+    first = Template("T", image)
+    elsewhere = Grid((4, 4, 4), np.diag([1.0, 1, 2, 1]))
+    return {
+        "first": first,
+        "values": replace(first, source=replace(image, data=image.data * 2)),
+        "place": replace(first, source=replace(image, grid=elsewhere)),
+        "name": replace(first, name="U"),
+        "thresholds": replace(first, thresholds=FitThresholds(good_ncc=0.4)),
+        "again": replace(first, source=replace(image, data=image.data.copy())),
+    }
+
+
+def test_another_template_is_another_key():
+    keys = {
+        name: cache._key(scan(), Preparation(), None, template)
+        for name, template in templates().items()
+    }
+    assert keys.pop("again") == keys["first"]
+    assert len(set(keys.values())) == len(keys)
+
+
+def test_what_was_found_with_another_template_is_not_found(folder, looks):
+    for name, template in templates().items():
+        found, was_known = examined(scan(), template=template)
+        assert was_known is (name == "again"), name
+        assert found.template is template
+    assert len(looks) == 5
+
+
+def test_by_default_the_template_is_mni152(folder, looks):
+    assert not examined(scan())[1]
+    found, was_known = examined(scan(), template=mni152())
+    assert was_known
+    assert found.template is mni152()
+
+
 def test_all_settings_are_among_the_differences():
     changed = {name for _, settings, _ in OTHERS.values() for name in settings}
     assert changed == set(asdict(Preparation()))
@@ -350,13 +390,15 @@ def test_a_size_that_is_no_number_is_refused(folder, looks, monkeypatch, given):
     assert not examined(scan(), use=False)[1]
 
 
-def test_without_a_home_there_is_no_cache(folder, looks, monkeypatch):
-    """As in a container, for a user who is on no list."""
+def test_without_a_home_there_is_no_cache(tmp_path, folder, looks, monkeypatch):
+    """As in a container, for a user who is on no list; no folder ``~`` is made either."""
     for name in ("VOXWARP_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
+    monkeypatch.chdir(tmp_path)
     assert [examined(scan())[1] for _ in range(2)] == [False, False]
     assert len(looks) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_by_default_a_gibibyte(folder):
@@ -455,16 +497,3 @@ def test_several_processes_share_the_cache(folder, tmp_path):
     assert sorted(folder.iterdir()) == entries(folder)
     with np.load(entries(folder)[0], allow_pickle=False) as arrays:
         assert np.unpackbits(arrays["mask"]).sum() == 40**3
-
-
-def test_another_template_is_another_entry(folder, looks):
-    """What was found with one template leads elsewhere with another, whatever they are called."""
-    grid = Grid((4, 4, 4), np.eye(4))
-    one, other = (
-        Template("T", Volume(np.full((4, 4, 4), value, np.float32), grid)) for value in (1, 2)
-    )
-    again = Template("T", Volume(np.full((4, 4, 4), 1, np.float32), grid))
-    known = [examined(scan(), template=template)[1] for template in (one, other, again, other)]
-    assert known == [False, False, True, True]
-    assert len(looks) == 2
-    assert examined(scan(), template=again)[0].template is again

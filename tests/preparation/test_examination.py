@@ -1,4 +1,4 @@
-"""Examining a scan, and taking it onto the working grid through all that was found."""
+"""Examining a scan: what is found in heads, brains, and what is neither."""
 
 import itertools
 from dataclasses import replace
@@ -7,22 +7,26 @@ import extractors
 import nibabel as nib
 import numpy as np
 import pytest
-from phantoms import homogeneous, near_identity, oblique_grid
-from scipy import ndimage
+from phantoms import homogeneous
 
-from voxwarp import meter
 from voxwarp.errors import InputError
 from voxwarp.preparation import brain
-from voxwarp.preparation.agreement import Agreement, FitThresholds
-from voxwarp.preparation.examination import Examination, examine
-from voxwarp.preparation.intensity import from_zero, scale, scaled
-from voxwarp.preparation.masking import brain_mask, mask_on, unbiased
+from voxwarp.preparation.agreement import Agreement, FitThresholds, agreement
+from voxwarp.preparation.examination import (
+    Examination,
+    examine,
+    placed_at,
+    placed_by_header,
+    template_itself,
+)
+from voxwarp.preparation.intensity import from_zero
+from voxwarp.preparation.masking import brain_mask
 from voxwarp.preparation.recipe import Recipe
-from voxwarp.preparation.scan import prepare
 from voxwarp.preparation.settings import Preparation
+from voxwarp.preparation.template import Template, mni152
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
-from voxwarp.space.volume import Volume, read_volume
+from voxwarp.space.volume import Volume, read_volume, to_canonical
 
 IDENTITY = Affine(np.eye(4))
 QUICK = Preparation(extractor="deepbet", bias=False, conform=False)
@@ -65,12 +69,6 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def truth(phantoms, pose, volume: Volume) -> np.ndarray:
     """The known brain on a scan's own grid."""
     return phantoms.values(volume.grid, pose) > 0
-
-
-def sampled(volume: Volume, points: np.ndarray, mode: str = "constant") -> np.ndarray:
-    """SciPy's linear interpolation at RAS points."""
-    at = np.moveaxis(volume.grid.to_voxel(points), -1, 0)
-    return ndimage.map_coordinates(volume.data.astype(np.float64), at, order=1, mode=mode)
 
 
 # ------------------------------------------------------------------------------------- Examine
@@ -220,13 +218,6 @@ def test_one_may_say_what_it_is(scan, choice, kind):
     assert {examine(scan("fixed", what), settings).kind for what in ("image", "head")} == {kind}
 
 
-def test_a_choice_that_there_is_not_is_refused():
-    with pytest.raises(InputError, match="wanted auto, yes or no"):
-        Preparation(brain_extract="perhaps")
-    with pytest.raises(InputError, match="extractor 'nope'"):
-        Preparation(extractor="nope")
-
-
 def test_the_type_that_a_scan_is_stored_in_does_not_matter(phantoms, make_grid):
     """The same whole numbers in four types, and scaled ones: the same to the last bit."""
     grid = make_grid(spacing=5, room=25)
@@ -285,16 +276,13 @@ def test_what_is_no_brain_is_refused_in_one_sentence(make_grid, what):
 
 
 @pytest.mark.slow
-def test_noise_is_refused_or_doubted(make_grid, monkeypatch):
+def test_noise_is_refused(make_grid, monkeypatch):
     """Of which the extractor takes a ball, no less, for the brain."""
     grid = make_grid(spacing=5, room=15)
     monkeypatch.setitem(brain.EXTRACTORS, "ball", lambda head: ball(centred(head.grid), 60) > 0)
     noise = Volume(np.random.default_rng(2).normal(100, 20, grid.shape), grid, "what.nii")
-    try:
-        (sentence,) = examine(noise, replace(QUICK, extractor="ball")).warnings("what.nii")
-    except InputError as refusal:
-        sentence = str(refusal)
-    assert "MNI152 template" in sentence
+    with pytest.raises(InputError, match=r"^what\.nii: no brain in it: .* the MNI152 template"):
+        examine(noise, replace(QUICK, extractor="ball"))
 
 
 def test_one_may_insist_that_it_is_a_brain(make_grid, monkeypatch):
@@ -351,129 +339,141 @@ def test_without_conforming_the_window_is_the_scan(scan):
     assert {tuple(c) for c in corners[0].round(3)} == {tuple(c) for c in corners[1].round(3)}
 
 
-# -------------------------------------------------------------------------------- Interpolation
+# -------------------------------------------------------------------------------------- Times
 
 
-def test_on_its_own_grid_a_brain_is_not_interpolated(phantoms, scan):
-    volume = from_zero(scan("moving", "image", dtype=np.int16))
-    found = Examination("brain", volume.grid, IDENTITY)
-    got = found.brain_of(volume, volume.grid)
-    np.testing.assert_array_equal(got.data, volume.data)
-
-
-def test_brain_only_is_one_interpolation_over_the_field_within_the_mask(phantoms, scan, make_grid):
-    """On another grid through an affine map: all by SciPy, of the values as they are stored."""
-    volume = from_zero(scan("moving"))
-    lattice = volume.grid.resized((5, 6, 7))
-    log = np.random.default_rng(0).normal(0, 0.3, lattice.shape).astype(np.float32)
-    other = make_grid(spacing=6, turn=(0, 9, 0), room=10)
-    mask = Volume(phantoms.values(other) > 0, other)
-    found = Examination("head", volume.grid, IDENTITY, mask, Volume(log, lattice))
-    through, onto = Affine(near_identity(4)), make_grid(spacing=(4.7, 5, 5.2))
-    points = through.map(onto.nodes())
-    soft = sampled(replace(mask, data=mask.data * 1.0), points)
-    inside, sure = soft >= 0.5, np.abs(soft - 0.5) > 1e-3
-    field = sampled(found.log_bias, points, mode="nearest")
-    expected = np.where(inside, sampled(volume, points) / np.exp(field), 0)
-    got = found.brain_of(volume, onto, through).data
-    assert 0.05 < inside.mean() < 0.9
-    np.testing.assert_allclose(got[sure], expected[sure], atol=0.05)
-
-
-def test_beyond_its_lattice_the_field_stays_as_it_is_at_the_border():
-    lattice = Grid((4, 5, 6), np.diag([8.0, 8, 8, 1]))
-    log = np.random.default_rng(1).normal(0, 0.4, lattice.shape).astype(np.float32)
-    grid = Grid((20, 20, 20), homogeneous(np.diag([4.0, 4, 4]), (-20, -20, -20)))
-    scan = Volume(np.full(grid.shape, 100, np.float32), grid)
-    got = unbiased(scan, Volume(log, lattice)).data
-    field = sampled(Volume(log, lattice), grid.nodes(), mode="nearest")
-    assert (grid.nodes()[0, 0, 0] < 0).all()
-    np.testing.assert_allclose(got, 100 / np.exp(field), rtol=1e-4)
-    assert unbiased(scan, None) is scan
-
-
-def test_a_mask_elsewhere_is_where_half_of_it_is():
-    grid, onto = oblique_grid(1, (14, 15, 16)), oblique_grid(1, (14, 15, 16)).resized((9, 20, 11))
-    mask = np.zeros(grid.shape, np.int32)
-    mask[3:11, 2:9, 5:12] = np.random.default_rng(0).integers(0, 3, (8, 7, 7)) * 7
-    soft = sampled(Volume((mask != 0) * 1.0, grid), onto.nodes())
-    sure = np.abs(soft - 0.5) > 1e-4
-    got = mask_on(Volume(mask, grid), onto)
-    np.testing.assert_array_equal(got[sure], soft[sure] >= 0.5)
-    assert 0.05 < got.mean() < 0.5
-    np.testing.assert_array_equal(mask_on(Volume(mask, grid), grid), mask != 0)
-
-
-def test_the_network_sees_the_brain_in_the_place_of_the_template(phantoms, scan, poses):
-    """Values in [0, 1], those of the phantom where the map leads, one is the brightest percent."""
-    volume = scan("fixed", "image")
-    recipe = Recipe(Recipe().grid.resized((40, 48, 56)))
-    space = Affine(near_identity(3, strength=0.05))
-    prepared = prepare(volume, recipe, Examination("brain", volume.grid, space))
-    values = sampled(volume, space.map(recipe.grid.nodes()))
-    bright = np.percentile(values[values > 1e-3], recipe.percentile)
-    expected = np.clip(values / bright, 0, 1)
-    np.testing.assert_allclose(prepared.image[0, 0].numpy(), expected, atol=2e-3)
-    assert prepared.template_to_scan is space
-    assert expected.max() == 1
-
-
-def test_the_time_of_views_that_lead_nowhere_is_on_record(phantoms, make_grid, monkeypatch):
-    """Two views of a large scan, the first without a brain: both are in the seconds of the steps.
+@pytest.mark.parametrize(
+    ("first", "affine"), [("without a brain", 2.0), ("with a brain that does not fit", 3.0)]
+)
+def test_the_time_of_views_that_lead_nowhere_is_on_record(
+    phantoms, make_grid, monkeypatch, first, affine
+):
+    """Two views of a large scan, the second with the brain, which is looked at again upright.
 
     By a clock that goes on by one second each time that somebody looks.
     """
     seconds = itertools.count()
-    monkeypatch.setattr(meter.time, "perf_counter", lambda: float(next(seconds)))
-    views = []
+    monkeypatch.setattr("voxwarp.meter.time.perf_counter", lambda: float(next(seconds)))
+    grid = make_grid(room=25)
+    field = Volume(np.zeros((2, 2, 2), np.float32), grid.resized((2, 2, 2)))
+    monkeypatch.setattr("voxwarp.preparation.bias.estimate", lambda _: field)
+    seen = []
 
     def extract(head: Volume, name: str) -> np.ndarray:
-        views.append(head.grid)
-        if len(views) == 1:
+        seen.append(head.grid)
+        if len(seen) > 1:
+            return phantoms.values(head.grid) > 0
+        if first == "without a brain":
             raise InputError("no brain in this view")
-        return phantoms.values(head.grid) > 0
+        return ball(head.grid.nodes() - (40, -20, -30), 45) > 0
 
-    grid = make_grid(room=25)
-    monkeypatch.setattr(
-        "voxwarp.preparation.examination.views_of",
-        lambda _: [grid, grid.crop((0, 0, 0), grid.shape)],
-    )
+    views = [grid, grid.crop((0, 0, 0), grid.shape)]
+    upright = make_grid(spacing=5, room=25)
+    monkeypatch.setattr("voxwarp.preparation.examination.views_of", lambda _: views)
+    monkeypatch.setattr("voxwarp.preparation.examination.upright_view", lambda *_: upright)
+    monkeypatch.setattr("voxwarp.preparation.examination.register_affine", lambda *_: IDENTITY)
     monkeypatch.setattr(brain, "extract", extract)
-    head = Volume(np.asanyarray(phantoms.head(grid).dataobj), grid)
-    found = examine(head, Preparation(brain_extract="yes", bias=False))
-    assert len(views) == 3, "the third is upright, since these were coarse"
-    assert found.seconds == {"conform": 3.0, "extract": 3.0, "affine": 2.0}
+    head = read_volume(phantoms.head(grid))
+    found = examine(head, Preparation(brain_extract="yes"))
+    assert seen == [*views, upright]
+    assert FitThresholds().is_good(found.agreement)
+    assert found.seconds == {"conform": 3.0, "bias": 2.0, "extract": 3.0, "affine": affine}
+    assert found.described()["seconds"] == found.seconds
 
 
-# --------------------------------------------------------------------------------- Intensities
+# ---------------------------------------------------------------------------------- Templates
 
 
-def test_intensities_are_scaled_by_a_percentile_of_what_is_positive():
-    image = np.concatenate([np.zeros(50), np.arange(1.0, 102.0)])
-    assert scale(image, 99) == 100
-    assert scale(image, 50) == 51
-    np.testing.assert_allclose(scaled(image, 99), np.minimum(image / 100, 1))
-    assert scale(np.zeros(9), 99) == 1
-    np.testing.assert_array_equal(scaled(np.array([-3.0, 0]), 99), [0, 0])
+def shifted(template: Volume, by: tuple[float, float, float]) -> Volume:
+    """The same brain elsewhere, mm."""
+    matrix = homogeneous(np.eye(3), by)
+    return replace(template, grid=Grid(template.grid.shape, matrix @ template.grid.affine))
 
 
-def test_intensities_below_zero_are_shifted_and_the_background_is_not():
-    brain_values = np.arange(-100.0, 101.0)  # the half percent is -99
-    data = np.concatenate([np.zeros(15), brain_values]).reshape(6, 6, 6)
-    got = from_zero(Volume(data, Grid(data.shape, np.eye(4)))).data.ravel()
-    expected = np.where(brain_values == 0, 0, np.maximum(brain_values + 99.0, 0))
-    np.testing.assert_array_equal(got[:15], 0)
-    np.testing.assert_allclose(got[15:], expected, atol=0.1)
-    assert got.dtype == np.float32
+def test_the_map_leads_from_the_template_that_is_given(phantoms, scan):
+    """One that lies elsewhere: what leads there and on is what leads from the usual one."""
+    volume = scan("moving", "image")
+    usual = examine(volume, QUICK)
+    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
+    found = examine(volume, QUICK, template=own)
+    assert (usual.template, found.template) == (mni152(), own)
+    points = phantoms.corners
+    np.testing.assert_allclose(
+        found.template_to_scan.map(points + np.array([50, -40, 30])),
+        usual.template_to_scan.map(points),
+        atol=0.05,
+    )
+    assert FitThresholds().is_certain(found.agreement)
 
 
-def test_intensities_from_zero_are_as_they_were():
-    data = np.random.default_rng(0).integers(0, 4000, (5, 6, 7)).astype(np.uint16)
-    data[0, 0, 0] = 0
-    grid = Grid(data.shape, np.eye(4))
-    np.testing.assert_array_equal(from_zero(Volume(data, grid)).data, data)
-    # A background that is not zero is brought there.
-    np.testing.assert_array_equal(from_zero(Volume(data + 17, grid)).data, data)
+def test_how_well_it_has_to_fit_is_the_templates_to_say(phantoms, scan, monkeypatch):
+    """With the map that the usual template leads to."""
+    volume = replace(scan("moving", "image"), name="it")
+    usual, asked = examine(volume, QUICK), []
+    fit = usual.agreement
+    monkeypatch.setattr(
+        "voxwarp.preparation.examination.register_affine",
+        lambda fixed, moving, thresholds: asked.append(thresholds) or usual.template_to_scan,
+    )
+    above = {"overlap": fit.overlap + 1e-3, "ncc": fit.local_ncc + 1e-3}
+    for number, value in above.items():
+        strict = FitThresholds(**{f"good_{number}": value})
+        doubted = Template("Ours", phantoms.template, thresholds=strict)
+        (doubt,) = examine(volume, QUICK, template=doubted).warnings("it")
+        assert doubt.startswith("it: it hardly fits the Ours template")
+        strict = FitThresholds(**{f"hopeless_{number}": value})
+        with pytest.raises(InputError, match="does not fit the Ours template"):
+            examine(volume, QUICK, template=replace(doubted, thresholds=strict))
+    small = FitThresholds(largest_scale=fit.largest_scale - 1e-3)
+    scaled_up = Template("Ours", phantoms.template, thresholds=small)
+    (doubt,) = examine(volume, QUICK, template=scaled_up).warnings("it")
+    assert doubt.startswith("it: the affine map to it scales Ours by ")
+    assert len(asked) == 5
+    assert asked[-1] is small
+
+
+def test_a_template_itself_is_a_brain_in_its_place(phantoms):
+    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
+    found = template_itself(own)
+    assert (found.kind, found.window, found.mask, found.template) == ("brain", own.grid, None, own)
+    np.testing.assert_array_equal(found.template_to_scan.fixed_to_moving, np.eye(4))
+    assert found.warnings("it") == []
+    only = found.brain_of(own.image, own.grid, found.template_to_scan)
+    np.testing.assert_allclose(only.data, own.image.data, atol=1e-3)
+
+
+def test_a_map_from_elsewhere_is_taken_and_its_fit_is_measured(phantoms, scan):
+    """All else stays; the fit is that of the brain within the mask with its own template."""
+    volume = scan("moving")
+    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
+    found = examine(volume, replace(QUICK, extractor="knowing"), template=own)
+    given = found.template_to_scan.after(Affine(homogeneous(np.eye(3), (9, 0, 0))))
+    placed = placed_at(found, volume, given)
+    assert placed.template_to_scan is given
+    kept = ("kind", "window", "mask", "log_bias", "seconds", "template")
+    assert all(getattr(placed, name) is getattr(found, name) for name in kept)
+    standard = from_zero(to_canonical(volume))
+    only = found.brain_of(standard, standard.grid)
+    assert placed.agreement == agreement(own.image, only, given)
+    assert placed.agreement.overlap < found.agreement.overlap - 0.02
+    again = placed_at(placed, volume, found.template_to_scan)
+    assert again.agreement.overlap == pytest.approx(found.agreement.overlap, abs=5e-3)
+
+
+@pytest.mark.parametrize(("alignment", "middle"), [("centre", (0, 0, 0)), ("header", None)])
+def test_without_a_template_a_scan_is_placed_by_its_header(make_grid, alignment, middle):
+    """Any scan: nobody looks whether there is a brain in it."""
+    grid = make_grid("ASR", (4, 4.5, 5), turn=(12, -7, 9))
+    volume = Volume(np.zeros(grid.shape, np.float32), grid)
+    mask = Volume(np.ones(grid.shape, np.uint8), grid)
+    found = placed_by_header(volume, Recipe(alignment=alignment), mask)
+    assert (found.kind, found.window, found.template) == ("scan", grid, None)
+    assert found.mask is mask
+    assert found.warnings("it") == []
+    there = grid.to_world((np.asarray(grid.shape) - 1) / 2)
+    back = found.template_to_scan.inverse().map(there)
+    np.testing.assert_allclose(back, there if middle is None else middle, atol=1e-9)
+    np.testing.assert_array_equal(found.template_to_scan.fixed_to_moving[:3, :3], np.eye(3))
 
 
 # -------------------------------------------------------------------------------------- Doubts
@@ -507,5 +507,7 @@ def test_a_field_of_view_that_cuts_the_brain_is_a_doubt(phantoms, scan, make_gri
     lost = phantoms.values(whole)[:, :, :14] > 0
     share = lost.sum() / (phantoms.values(whole) > 0).sum()
     assert 0.1 < share < 0.4
-    assert any("% of the brain lie outside the scan" in doubt for doubt in found.warnings("x"))
+    assert f"x: {100 * found.agreement.outside:.0f} % of the brain lie outside the scan" in (
+        found.warnings("x")
+    )
     assert found.agreement.outside == pytest.approx(share, abs=0.05)

@@ -2,21 +2,26 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from brains import OTHER, UPRIGHT
+from phantoms import near_identity
+from scipy import ndimage
 
 from voxwarp.errors import InputError
 from voxwarp.preparation import cache
 from voxwarp.preparation import scan as module
-from voxwarp.preparation.examination import placed_at
+from voxwarp.preparation.examination import Examination, placed_at
 from voxwarp.preparation.recipe import Recipe
-from voxwarp.preparation.scan import Scan
+from voxwarp.preparation.scan import Scan, prepare, prepare_both
 from voxwarp.preparation.settings import Preparation
 from voxwarp.preparation.template import Template, mni152
+from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
+from voxwarp.space.volume import read_volume
 
 QUICK = Preparation(bias=False, conform=False)
 
@@ -53,26 +58,150 @@ def calls(monkeypatch):
     return count
 
 
+# ------------------------------------------------------------------------------------ Reading
+
+
+@pytest.mark.parametrize("what", ["labels", "mask"])
+def test_what_lies_on_another_grid_is_refused(files, what):
+    with pytest.raises(InputError, match=r"elsewhere\.nii\.gz: its grid"):
+        Scan.read(files / "brain.nii.gz", **{what: files / "elsewhere.nii.gz"})
+
+
+def test_messages_name_its_role(files):
+    with pytest.raises(InputError, match=r"^fixed label map "):
+        Scan.read(files / "brain.nii.gz", labels=files / "elsewhere.nii.gz", role="fixed")
+    with pytest.raises(InputError, match=r"^fixed image "):
+        Scan.read(files / "nowhere.nii.gz", role="fixed")
+
+
+def test_it_is_read_as_it_is_stored(files):
+    scan = Scan.read(files / "brain.nii.gz", labels=files / "labels.nii.gz")
+    for volume, name in ((scan.image, "brain"), (scan.labels, "labels")):
+        stored = nib.load(files / f"{name}.nii.gz")
+        np.testing.assert_array_equal(volume.data, np.asarray(stored.dataobj))
+        assert volume.grid == Grid(stored.shape, stored.affine)
+    assert (scan.grid, scan.name) == (scan.image.grid, str(files / "brain.nii.gz"))
+    assert scan.mask is None
+
+
+def test_it_knows_where_it_comes_from(files):
+    scan = Scan.read(files / "brain.nii.gz", labels=files / "labels.nii.gz")
+    assert scan.origins["image"]["path"] == str(files / "brain.nii.gz")
+    assert len(scan.origins["labels"]["sha256"]) == 64
+    assert scan.origins["mask"] is None
+
+
+def test_sheared_axes_are_set_straight_for_all_that_belongs_to_it(phantoms, make_grid):
+    grid = make_grid(spacing=5, shear=0.1)
+    image, labels = phantoms.image(grid), phantoms.labels(grid)
+    mask = nib.Nifti1Image((phantoms.values(grid) > 0).astype(np.uint8), grid.affine)
+    for header in (image, labels):
+        header.set_qform(None, code=0)  # a qform cannot say it
+    scan = Scan.read(image, labels=labels, mask=mask)
+    assert not scan.grid.is_sheared()
+    assert scan.labels.grid == scan.mask.grid == scan.grid
+    assert set(np.unique(scan.labels.data)) == set(np.unique(np.asarray(labels.dataobj)))
+    inside = scan.mask.data > 0
+    assert (inside == (phantoms.values(scan.grid) > 0)).mean() > 0.97
+    (warning,) = (x for x in scan.image.doubts if "shear" in x)
+    assert "resampled onto an orthogonal grid" in warning
+
+
+# ----------------------------------------------------------------------------------- Templates
+
+
+def test_a_template_as_a_scan(phantoms, files):
+    own = Template("Ours", phantoms.template, title="Our 30 children")
+    scan = Scan.of_template(own, files / "labels.nii.gz")
+    assert scan.image is own.image
+    assert scan.mask is None
+    stored = np.asarray(nib.load(files / "labels.nii.gz").dataobj)
+    np.testing.assert_array_equal(scan.labels.data, stored)
+    assert scan.origins["labels"]["path"] == str(files / "labels.nii.gz")
+    assert scan.origins["image"] == {
+        "template": "Our 30 children",
+        "name": "Ours",
+        "sha256": own.sha256,
+    }
+    usual = {"template": "MNI152, ICBM 2009a symmetric"}
+    assert Scan.of_template(mni152()).origins == {"image": usual, "labels": None}
+    with pytest.raises(InputError, match=r"fixed label map .*elsewhere\.nii\.gz: its grid"):
+        Scan.of_template(own, files / "elsewhere.nii.gz")
+
+
+def test_a_template_as_a_scan_is_where_it_is_and_prepared_once(phantoms, small, calls):
+    recipe = Recipe(small.grid, alignment=Template("Ours", phantoms.template))
+    scan = Scan.of_template(recipe.template)
+    seen = [scan.prepared(recipe, scan.examined(recipe, QUICK)) for _ in range(2)]
+    assert calls == {"examine": 0, "prepare": 1}
+    assert seen[0] is seen[1]
+    np.testing.assert_array_equal(seen[0].template_to_scan.fixed_to_moving, np.eye(4))
+
+
+def test_as_a_scan_for_models_of_another_template_it_is_a_brain_like_others(
+    phantoms, small, quick_affine, calls
+):
+    scan = Scan.of_template(Template("Ours", replace(phantoms.template, name="ours")))
+    found = scan.examined(small, QUICK, cache=False)
+    assert calls["examine"] == 1
+    assert (found.kind, found.template) == ("brain", mni152())
+
+
+# ---------------------------------------------------------------------------- Once, for all
+
+
 def test_it_is_prepared_once_for_all_who_ask(quick_affine, files, small, calls):
     scan = Scan.read(files / "brain.nii.gz")
     seen = [scan.prepared(small, scan.examined(small, QUICK, cache=False)) for _ in range(3)]
+    (both,) = prepare_both(small, (scan, scan.examined(small, QUICK, cache=False)))
     assert calls == {"examine": 1, "prepare": 1}
-    assert seen[0] is seen[1] is seen[2]
+    assert seen[0] is seen[1] is seen[2] is both
     finer = Recipe(small.grid.resized((44, 52, 60)))
     scan.prepared(finer, scan.examined(finer, QUICK, cache=False))
     assert calls == {"examine": 1, "prepare": 2}, "another grid, the same template"
-    scan.examined(small, Preparation(bias=True, conform=False), cache=False)
-    assert calls["examine"] == 2, "other steps"
+    brighter = replace(small, percentile=90.0)
+    scan.prepared(brighter, scan.examined(brighter, QUICK, cache=False))
+    assert calls == {"examine": 1, "prepare": 3}, "another scale of intensities"
+    other = scan.examined(small, replace(QUICK, affine=False), cache=False)
+    assert calls == {"examine": 2, "prepare": 3}, "other steps"
+    assert scan.prepared(small, other).found is other
+    assert calls == {"examine": 2, "prepare": 4}
+
+
+def test_what_is_prepared_is_what_was_asked_for(quick_affine, files, small):
+    """Each answer is that of a scan that nobody asked before, to the last bit."""
+    scan = Scan.read(files / "brain.nii.gz")
+    ways = [
+        (recipe, steps)
+        for recipe in (small, replace(small, percentile=90.0), replace(small, alignment="centre"))
+        for steps in (QUICK, replace(QUICK, affine=False))
+    ]
+    images = []
+    for recipe, steps in ways:
+        got = scan.prepared(recipe, scan.examined(recipe, steps, cache=False)).image
+        fresh = Scan.read(files / "brain.nii.gz")
+        expected = fresh.prepared(recipe, fresh.examined(recipe, steps, cache=False)).image
+        np.testing.assert_array_equal(got, expected)
+        images.append(got.numpy().tobytes())
+    assert len(set(images)) == 5, "where there is no template, its map is not sought"
 
 
 def test_what_nobody_holds_any_more_is_let_go(quick_affine, files, small):
+    """What was found elsewhere is the caller's; what the scan found goes with the scan."""
     scan = Scan.read(files / "brain.nii.gz")
-    found = placed_at(scan.examined(small, QUICK, cache=False), scan.image, Affine(np.eye(4)))
-    prepared = scan.prepared(small, found)
-    image = weakref.ref(prepared.image)
-    del found, prepared
+    own = scan.examined(small, QUICK, cache=False)
+    found = placed_at(own, scan.image, Affine(np.eye(4)))
+    kept = [weakref.ref(x) for x in (found, scan.prepared(small, found).image)]
+    del found
     gc.collect()
-    assert image() is None
+    assert [x() for x in kept] == [None, None]
+    kept = [weakref.ref(x) for x in (own, scan.prepared(small, own), scan)]
+    del own
+    gc.collect()
+    assert None not in [x() for x in kept]
+    del scan
+    gc.collect()
+    assert [x() for x in kept] == [None, None, None]
 
 
 def test_another_template_is_another_examination(phantoms, quick_affine, files, small, calls):
@@ -86,20 +215,34 @@ def test_another_template_is_another_examination(phantoms, quick_affine, files, 
     )
 
 
-@pytest.mark.parametrize("what", ["labels", "mask"])
-def test_what_lies_on_another_grid_is_refused(files, what):
-    with pytest.raises(InputError, match=r"elsewhere\.nii\.gz: its grid"):
-        Scan.read(files / "brain.nii.gz", **{what: files / "elsewhere.nii.gz"})
+def test_the_cache_does_not_answer_for_another_template(
+    phantoms, files, small, calls, monkeypatch, tmp_path
+):
+    """Two templates of one name, the second 30 mm to the right; scans are read anew each time."""
+    monkeypatch.setenv("VOXWARP_CACHE", str(tmp_path / "cache"))
+    away = Grid(phantoms.template.grid.shape, phantoms.template.grid.affine + 30 * np.eye(4, k=3))
+    here, there = (
+        Recipe(small.grid, alignment=Template("T", image))
+        for image in (phantoms.template, replace(phantoms.template, grid=away))
+    )
+    told = {}
+    for recipe, was_known in ((here, False), (there, False), (here, True), (there, True)):
+        scan = Scan.read(files / "brain.nii.gz")
+        found, from_cache = scan.examined_or_cached(recipe, QUICK, cache=True)
+        assert from_cache is was_known
+        assert found.template is recipe.template
+        told.setdefault(recipe, []).append(found.template_to_scan.fixed_to_moving)
+    assert calls["examine"] == 2
+    for first, again in told.values():
+        np.testing.assert_array_equal(first, again)
+    shift = Affine(np.eye(4) + 30 * np.eye(4, k=3))
+    expected = Affine(told[there][0]).after(shift)
+    np.testing.assert_allclose(
+        expected.map(phantoms.corners), Affine(told[here][0]).map(phantoms.corners), atol=0.05
+    )
 
 
-def test_it_knows_where_it_comes_from(files):
-    scan = Scan.read(files / "brain.nii.gz", labels=files / "labels.nii.gz")
-    assert scan.origins["image"]["path"] == str(files / "brain.nii.gz")
-    assert len(scan.origins["labels"]["sha256"]) == 64
-    assert scan.origins["mask"] is None
-    assert Scan.of_template(mni152()).origins["image"] == {
-        "template": "MNI152, ICBM 2009a symmetric"
-    }
+# ------------------------------------------------------------------------------------- Masks
 
 
 def test_the_mask_is_given_to_whoever_examines(phantoms, quick_affine, make_grid, files, small):
@@ -117,9 +260,27 @@ def test_the_mask_is_given_to_whoever_examines(phantoms, quick_affine, make_grid
         scan.prepared(small, found).further("edges")
 
 
+# ---------------------------------------------------------------------------- What is prepared
+
+
 def test_an_upright_brain_lies_on_the_template(phantoms, quick_affine, make_grid, small):
     scan = Scan.read(phantoms.image(make_grid(), UPRIGHT))
     found = scan.examined(small, QUICK, cache=False)
     points = small.grid.nodes()[::9, ::9, ::9].reshape(-1, 3)
     moved = found.template_to_scan.map(points)
     assert np.abs(moved - points).max() < 1.5
+
+
+def test_the_network_sees_the_brain_in_the_place_of_the_template(phantoms, make_grid, small):
+    """Values in [0, 1], those of the phantom where the map leads, one is the brightest percent."""
+    grid = make_grid("LPI", (4, 4.5, 4), turn=(5, -4, 8), room=25)
+    volume = read_volume(phantoms.image(grid))
+    space = Affine(near_identity(3, strength=0.05))
+    prepared = prepare(volume, small, Examination("brain", grid, space))
+    at = np.moveaxis(grid.to_voxel(space.map(small.grid.nodes())), -1, 0)
+    values = ndimage.map_coordinates(volume.data.astype(np.float64), at, order=1)
+    bright = np.percentile(values[values > 1e-3], small.percentile)
+    expected = np.clip(values / bright, 0, 1)
+    np.testing.assert_allclose(prepared.image[0, 0].numpy(), expected, atol=2e-3)
+    assert prepared.template_to_scan is space
+    assert expected.max() == 1

@@ -1,14 +1,15 @@
-"""Templates, and the recipes that name them: what is written is read, and nothing else is."""
+"""Templates: their image, their names, and what tells one from another."""
 
-import json
 import pickle
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from voxwarp.errors import InputError
-from voxwarp.networks.model import Model
-from voxwarp.preparation.recipe import Recipe, alignment_named
+from voxwarp.preparation.agreement import FitThresholds
+from voxwarp.preparation.recipe import Recipe
 from voxwarp.preparation.template import MNI, Template, mni152, template_named
 from voxwarp.space.grid import Grid
 from voxwarp.space.volume import Volume, write_volume
@@ -23,73 +24,103 @@ def brain(value: float = 5) -> Volume:
     return Volume(data, GRID)
 
 
+@pytest.fixture
+def files(tmp_path):
+    """A head, nowhere zero; masks of its brain and of another; the same head once more."""
+    head = Volume(brain().data + 3, GRID)
+    write_volume(head, tmp_path / "head.nii.gz")
+    write_volume(head, tmp_path / "again.nii.gz")
+    write_volume(Volume((brain().data > 0).astype(np.uint8), GRID), tmp_path / "mask.nii.gz")
+    write_volume(Volume((brain().data > 5).astype(np.uint8), GRID), tmp_path / "less.nii.gz")
+    return tmp_path
+
+
 def test_that_of_nilearn():
     assert mni152() is template_named("mni152")
     assert mni152().space_code == MNI == 4
     assert mni152().short_name == "MNI152"
     assert mni152().path.name.startswith("mni_icbm152_t1")
+    assert mni152().thresholds == FitThresholds()
+    image = nib.load(mni152().path)
+    assert mni152().grid == Grid(image.shape, image.affine)
+    np.testing.assert_array_equal(mni152().image.data, np.asarray(image.dataobj))
 
 
-def test_one_of_the_users_own_with_a_mask(tmp_path):
-    data = brain().data + 3  # a head: nowhere zero
-    write_volume(Volume(data, GRID), tmp_path / "own.nii.gz")
-    write_volume(Volume((brain().data > 0).astype(np.uint8), GRID), tmp_path / "mask.nii.gz")
-    named = template_named(str(tmp_path / "own.nii.gz"))
-    assert (named.name, named.space_code) == ("own", 2)
-    np.testing.assert_array_equal(named.image.data, data)
-    masked = Template("own", tmp_path / "own.nii.gz", tmp_path / "mask.nii.gz")
-    np.testing.assert_array_equal(masked.image.data, np.where(brain().data > 0, data, 0))
-    assert masked.sha256 != named.sha256
-    with pytest.raises(InputError, match="nowhere"):
-        template_named(str(tmp_path / "nowhere.nii.gz"))
+def test_one_of_the_users_own_is_named_by_its_path(files):
+    named = template_named(str(files / "head.nii.gz"))
+    assert (named.name, named.short_name, named.space_code) == ("head", "head", 2)
+    assert named.path == files / "head.nii.gz"
+    np.testing.assert_array_equal(named.image.data, brain().data + 3)
+    with pytest.raises(InputError, match=r"nowhere\.nii\.gz': wanted mni152, or an image's path"):
+        template_named(str(files / "nowhere.nii.gz"))
 
 
-def test_identity_is_that_of_the_contents():
-    one, same, other = (Template("T", brain(value)) for value in (5, 5, 6))
-    assert one.identity == same.identity != other.identity
-    shifted = Volume(
-        brain().data, Grid(GRID.shape, GRID.affine @ np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3))
+def test_of_a_head_the_mask_leaves_the_brain(files):
+    masked = Template("own", files / "head.nii.gz", files / "mask.nii.gz")
+    expected = np.where(brain().data > 0, brain().data + 3, 0)
+    np.testing.assert_array_equal(masked.image.data, expected)
+    in_memory = replace(masked, source=Volume(brain().data + 3, GRID))
+    np.testing.assert_array_equal(in_memory.image.data, expected)
+
+
+def test_a_mask_on_another_grid_is_refused(files):
+    elsewhere = Volume(np.ones((5, 6, 6), np.uint8), Grid((5, 6, 6), GRID.affine))
+    write_volume(elsewhere, files / "elsewhere.nii.gz")
+    template = Template("own", files / "head.nii.gz", files / "elsewhere.nii.gz")
+    with pytest.raises(InputError, match=r"template's mask .*elsewhere\.nii\.gz: its grid"):
+        _ = template.image
+
+
+def test_a_file_that_is_no_image_is_refused_when_it_is_wanted(tmp_path):
+    (tmp_path / "own.nii.gz").write_bytes(b"no image")
+    template = template_named(str(tmp_path / "own.nii.gz"))
+    with pytest.raises(InputError, match=r"template .*own\.nii\.gz"):
+        _ = template.image
+
+
+def test_one_in_memory_has_no_path():
+    with pytest.raises(InputError, match="template own: it is no file"):
+        _ = Template("own", brain()).path
+
+
+def test_identity_is_that_of_the_contents(files):
+    """Whatever the names of files and volumes."""
+    shifted = Grid(GRID.shape, GRID.affine + np.eye(4, k=3))
+    wide = Volume(np.zeros((2, 3, 4), np.float32), Grid((2, 3, 4), np.eye(4)))
+    tall = Volume(np.zeros((4, 3, 2), np.float32), Grid((4, 3, 2), np.eye(4)))
+    pairs = {
+        "values": (brain(5), brain(6)),
+        "place": (brain(), replace(brain(), grid=shifted)),
+        "shape": (wide, tall),
+        "type": (wide, replace(wide, data=wide.data.view(np.int32))),
+    }
+    for what, (one, other) in pairs.items():
+        again = replace(one, data=one.data.copy(), name="another name")
+        assert Template("T", one).identity == Template("T", again).identity, what
+        assert Template("T", one).identity != Template("T", other).identity, what
+    head, again, mask, less = (files / f"{x}.nii.gz" for x in ("head", "again", "mask", "less"))
+    assert Template("T", head).identity == Template("T", again).identity
+    assert Template("T", head, mask).identity == Template("T", again, mask).identity
+    for source in (head, Volume(brain().data + 3, GRID)):
+        told = [Template("T", source, m).sha256 for m in (None, mask, less)]
+        assert len(set(told)) == 3, "the mask is part of it"
+
+
+def test_thresholds_are_part_of_the_identity():
+    """They decide which poses and views are tried."""
+    one, other = (
+        Template("T", brain(), thresholds=FitThresholds(good_ncc=value)) for value in (0.3, 0.4)
     )
-    assert Template("T", shifted).identity != one.identity
+    assert one.identity != other.identity
+    assert one.sha256 == other.sha256
 
 
-def test_in_another_process_it_is_the_same(tmp_path):
+def test_in_another_process_it_is_the_same(files):
     assert pickle.loads(pickle.dumps(Recipe())).template is mni152()
-    write_volume(brain(), tmp_path / "own.nii.gz")
-    own = template_named(str(tmp_path / "own.nii.gz"))
+    head, mask = files / "head.nii.gz", files / "mask.nii.gz"
+    own = Template("T", head, mask, "mine", 3, FitThresholds(0.8))
     _ = own.image
     there = pickle.loads(payload := pickle.dumps(own))
     assert len(payload) < 1000, "its voxels stay in the file"
-    assert there.identity == own.identity
-
-
-@pytest.mark.parametrize("alignment", ["centre", "header", "mni152"])
-def test_recipes_come_back_from_their_record(tmp_path, alignment):
-    recipe = Recipe(GRID, 98.0, alignment_named(alignment))
-    record = json.loads(json.dumps(recipe.described()))
-    assert record["alignment"] == alignment
-    assert Recipe.from_record(record, tmp_path) == recipe
-    assert (recipe.template is None) == (alignment != "mni152")
-
-
-def test_a_model_keeps_the_template_of_its_own(tmp_path):
-    own = Template("Mine", brain(), title="mine, of mice", space_code=3)
-    model = Model.build({"name": "descent", "steps": [1]}, Recipe(GRID, 99.0, own))
-    model.save(tmp_path / "model")
-    back = Model.load(tmp_path / "model").recipe
-    assert (back.template.name, back.template.title, back.template.space_code) == (
-        *("Mine", "mine, of mice", 3),
-    )
-    np.testing.assert_array_equal(back.template.image.data, own.image.data)
-    assert (back.grid, back.percentile) == (GRID, 99.0)
-    (tmp_path / "model" / "template.nii.gz").unlink()
-    with pytest.raises(InputError, match="its template"):
-        Model.load(tmp_path / "model")
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x.nii.gz", "own.nii.gz"])
-def test_a_record_names_no_other_file(tmp_path, path):
-    write_volume(brain(), tmp_path / "own.nii.gz")
-    record = Recipe(GRID).described() | {"alignment": path}
-    with pytest.raises(ValueError, match="alignment"):
-        Recipe.from_record(record, tmp_path)
+    for name in ("name", "source", "mask", "title", "space_code", "thresholds", "identity"):
+        assert getattr(there, name) == getattr(own, name)

@@ -1,11 +1,12 @@
 """What a model's inputs are: the lattice, the space that it lies in, and the scale of intensity."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
 from ..space.grid import Grid
+from .agreement import FitThresholds
 from .template import TEMPLATES, Template, mni152, template_named
 
 # The paper's 160 × 192 × 224 at 1 mm with FreeSurfer's axes L, I, A, around the MNI152 brain.
@@ -63,8 +64,11 @@ class Recipe:
         }
         if self.alignment_name == "template" and self.template is not None:
             about["template"] = {
-                **{"name": self.template.name, "title": self.template.title},
-                **{"space_code": self.template.space_code, "file": TEMPLATE_FILE},
+                "name": self.template.name,
+                "title": self.template.title,
+                "space_code": self.template.space_code,
+                "thresholds": asdict(self.template.thresholds),
+                "file": TEMPLATE_FILE,
             }
         return about
 
@@ -84,12 +88,20 @@ class Recipe:
             if not path.is_file():
                 raise InputError(f"model {folder}: its template, {path.name}, is not there")
             own = Template(
-                str(known["name"]), path, None, str(known["title"]), int(known["space_code"])
+                name=str(known["name"]),
+                source=path,
+                title=str(known["title"]),
+                space_code=int(known["space_code"]),
+                thresholds=_thresholds(known.get("thresholds", {})),
             )
             return cls(grid, about["percentile"], own)
         if alignment not in ("centre", "header", *TEMPLATES):  # a record names no other files
             raise ValueError(f"alignment {alignment!r}")
         return cls(grid, about["percentile"], alignment_named(alignment))
+
+
+def _thresholds(told: dict[str, Any]) -> FitThresholds:
+    return FitThresholds(**{name: float(value) for name, value in dict(told).items()})
 
 
 def alignment_named(name: str) -> Alignment:

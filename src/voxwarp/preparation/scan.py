@@ -112,7 +112,9 @@ class Scan:
     def of_template(cls, template: Template, labels: Source | None = None) -> "Scan":
         """A template as a scan, perhaps with a label map on its grid."""
         mapped = None if labels is None else read_labels(labels, template.image, "fixed label map")
-        about = {"template": template.title} | ({} if template is mni152() else template.identity)
+        about = {"template": template.title}
+        if template is not mni152():
+            about |= {"name": template.name, "sha256": template.sha256}
         return cls(template.image, mapped, None, {"image": about, "labels": origin(labels)})
 
     @property

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,13 @@ class Template:
 
     @cached_property
     def sha256(self) -> str:
-        """What tells it from others: the hash of its file and mask, or of its values and place."""
+        """Hash of its file and its mask's, or of its values and where they are."""
         if not isinstance(self.source, Volume):
             digests = [sha256_of(path) for path in (self.source, self.mask) if path is not None]
             return digests[0] if len(digests) == 1 else _sha256("".join(digests).encode())
-        data = np.ascontiguousarray(self.source.data)
-        return _sha256(data.tobytes() + self.source.grid.affine.tobytes())
+        data = np.ascontiguousarray(self.image.data)  # within its mask, if it has one
+        about = f"{data.dtype.str}{data.shape}".encode()
+        return _sha256(about + data.tobytes() + self.image.grid.affine.tobytes())
 
     def __reduce__(self) -> Any:
         """A template that has a name in ``TEMPLATES`` is the same one in every process."""
@@ -95,7 +96,7 @@ class Template:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides where it leads scans to: part of the keys of caches."""
-        return {"name": self.name, "sha256": self.sha256}
+        return {"name": self.name, "sha256": self.sha256, "thresholds": asdict(self.thresholds)}
 
 
 def _sha256(payload: bytes) -> str:
