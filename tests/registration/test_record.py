@@ -79,6 +79,8 @@ def test_settings_are_all_that_was_asked_for(result):
         "bias": None,
         "affine": True,
         "conform": True,
+        "transform": "deformable",
+        "initial": None,
         "refine": None,
         "smoothness": None,
         **how_it_ran(),
@@ -94,6 +96,8 @@ def test_other_settings_are_on_record_as_they_were_asked_for(scans, register_qui
     )
     assert found.metrics["settings"] == {
         **asdict(preparation),
+        "transform": "deformable",
+        "initial": None,
         "refine": {"steps": 2, "seconds": 60.0},
         "smoothness": 1.5,
         **how_it_ran(),

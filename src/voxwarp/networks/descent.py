@@ -91,6 +91,7 @@ def descend(
     *,
     start: tuple[Tensor, Tensor] | None = None,
     features: Features | None = None,
+    weight: Tensor | None = None,
     until: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The displacement that pulls ``moving`` onto ``fixed``, and that of its inverse.
@@ -102,6 +103,8 @@ def descend(
         start: the displacement to start from and its inverse, (B, 3, X, Y, Z), voxels; the
             identity without.
         features: further maps that are to become alike.
+        weight: of the forces, (B, 1, X, Y, Z): where it is 0, nothing pulls, and the deformation
+            goes on as its surroundings have it; 1 everywhere without.
         until: the reading of ``time.monotonic`` after which no step shall end.
 
     Returns:
@@ -118,7 +121,8 @@ def descend(
             one = slice(i, i + 1)
             begin = None if start is None else (start[0][one], start[1][one])
             pair = moving[one].float(), fixed[one].float()
-            pairs.append(_descended_pair(*pair, how, begin, features and features.of(one), until))
+            of_one = features and features.of(one), None if weight is None else weight[one]
+            pairs.append(_descended_pair(*pair, how, begin, *of_one, until))
     displacement, inverse = (torch.cat(ways) for ways in zip(*pairs, strict=True))
     return displacement, inverse
 
@@ -129,6 +133,7 @@ def _descended_pair(
     how: Plan,
     start: tuple[Tensor, Tensor] | None,
     features: Features | None,
+    weight: Tensor | None,
     until: float | None,
 ) -> tuple[Tensor, Tensor]:
     """``descend`` for a single pair."""
@@ -144,8 +149,9 @@ def _descended_pair(
         took *= (factor / stage.factor) ** 3  # as many more voxels
         factor = stage.factor
         forces = _forces(moving, fixed, features, factor, how)
+        here = None if weight is None else field.averaged(weight, factor)
         displacement, inverse, took = _descended(
-            displacement, inverse, forces, stage, how, until, took
+            displacement, inverse, forces, here, stage, how, until, took
         )
     displacement = unfolded(displacement, least=how.least_volume)
     displacement, inverse = on_lattice(displacement, inverse, factor, 1)
@@ -161,6 +167,7 @@ def _descended(
     displacement: Tensor,
     inverse: Tensor,
     forces: "Sequence[_Correlation | _Difference]",
+    weight: Tensor | None,
     stage: Stage,
     how: Plan,
     until: float | None,
@@ -182,7 +189,8 @@ def _descended(
                 displacement, inverse = before
             break
         before, likeness_before = (displacement, inverse), likeness
-        force = gaussian(sum(f for f, _ in found), how.force_smoothing)  # type: ignore[arg-type]
+        pull: Tensor = sum(f for f, _ in found)  # type: ignore[assignment]
+        force = gaussian(pull if weight is None else pull * weight, how.force_smoothing)
         step = levelled(force, stage.length)
         displacement = gaussian(field.compose(displacement, step), stage.smoothing)
         if number % STEPS_A_CORRECTION == 0:

@@ -68,6 +68,7 @@ class Model:
         *,
         smoothness: float | None = None,
         kept: KeptMaps | None = None,
+        weight: Tensor | None = None,
         **further: Tensor,
     ) -> Deformation:
         """Run the network for use, not for training.
@@ -76,6 +77,7 @@ class Model:
             moving, fixed: (B, 1, X, Y, Z) prepared images on the network's device.
             smoothness: of the deformation, for a network that obeys it; 1 is its own.
             kept: what a descent made of these images before, see ``PairDescent.forward``.
+            weight: of a descent's forces, (B, 1, X, Y, Z), see ``PairDescent.forward``.
             further: the inputs that the network's capabilities name beside the images.
 
         Returns:
@@ -85,7 +87,7 @@ class Model:
         self.network.eval()
         options: dict[str, Any] = dict(further)
         if self.capabilities.is_descent:
-            options["kept"] = kept
+            options |= {"kept": kept, "weight": weight}
         if smoothness is not None:
             options["smoothness"] = smoothness
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
@@ -100,6 +102,7 @@ class Model:
         *,
         smoothness: float | None = None,
         kept: KeptMaps | None = None,
+        weight: Tensor | None = None,
     ) -> Deformation:
         """Make an answer better by optimisation of the very pair; see ``refine.refined``."""
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
@@ -108,6 +111,7 @@ class Model:
                 descent=self.descent,
                 smoothness=1.0 if smoothness is None else smoothness,
                 kept=kept,
+                weight=weight,
             )
 
     @property

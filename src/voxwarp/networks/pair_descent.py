@@ -76,6 +76,7 @@ class PairDescent(nn.Module):
         *,
         smoothness: float = 1.0,
         kept: KeptMaps | None = None,
+        weight: Tensor | None = None,
     ) -> Deformation:
         """The deformation that pulls ``moving`` onto ``fixed`` and its inverse.
 
@@ -85,12 +86,13 @@ class PairDescent(nn.Module):
             kept: maps of this pair (B = 1) that were made before; new ones are added. They are
                 of both images together: one alone comes out a little different in bf16, so a
                 result would depend on what was done before.
+            weight: of the forces, see ``descent.descend``.
 
         Raises:
             ValueError: maps are to be kept of more than one pair.
         """
         plan = self.plan.smoother(smoothness)
-        return self.descended(moving, fixed, plan, factor=self.factor, kept=kept)
+        return self.descended(moving, fixed, plan, factor=self.factor, kept=kept, weight=weight)
 
     def descended(
         self,
@@ -102,13 +104,14 @@ class PairDescent(nn.Module):
         until: float | None = None,
         factor: int = 2,
         kept: KeptMaps | None = None,
+        weight: Tensor | None = None,
     ) -> Deformation:
         """The same by another plan, from another start: see ``descent.descend``.
 
         Each pair of a batch gets what it would get alone.
 
         Args:
-            moving, fixed, plan, start, until: see there.
+            moving, fixed, plan, start, until, weight: see there.
             factor: of the lattice on which the maps are compared.
             kept: see ``forward``.
 
@@ -122,7 +125,8 @@ class PairDescent(nn.Module):
             one = slice(i, i + 1)
             begin = None if start is None else (start[0][one], start[1][one])
             pair = moving[one], fixed[one]
-            pairs.append(self._descended_pair(*pair, plan, begin, until, factor, kept))
+            weighed = None if weight is None else weight[one]
+            pairs.append(self._descended_pair(*pair, plan, begin, until, factor, kept, weighed))
         displacement, inverse = (torch.cat(ways) for ways in zip(*pairs, strict=True))
         return Deformation(displacement, inverse, displacement)
 
@@ -135,6 +139,7 @@ class PairDescent(nn.Module):
         until: float | None,
         factor: int,
         kept: KeptMaps | None,
+        weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The displacement and its inverse, worked out in the box that both brains fill."""
         box = Box.around(moving, fixed, multiple=self.multiple)
@@ -142,7 +147,10 @@ class PairDescent(nn.Module):
         if start is not None:
             start = box.take(start[0], border=True), box.take(start[1], border=True)
         features = self._features(*pair, factor, box, {} if kept is None else kept)
-        displacement, inverse = descend(*pair, plan, start=start, features=features, until=until)
+        weight = None if weight is None else box.take(weight, border=True)
+        displacement, inverse = descend(
+            *pair, plan, start=start, features=features, weight=weight, until=until
+        )
         return box.put_back(displacement), box.put_back(inverse)
 
     def _features(

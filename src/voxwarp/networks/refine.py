@@ -67,6 +67,7 @@ def refined(
     descent: PairDescent,
     smoothness: float = 1.0,
     kept: KeptMaps | None = None,
+    weight: Tensor | None = None,
 ) -> Deformation:
     """A deformation that makes ``moving`` more like ``fixed`` than a network's does.
 
@@ -76,7 +77,7 @@ def refined(
         refinement: how much.
         descent: that goes on from there; one that segments compares the structures, too.
         smoothness: factor of the widths of the Gaussians that smooth.
-        kept: see ``PairDescent.forward``.
+        kept, weight: see ``PairDescent.forward``.
     """
     until = None if refinement.seconds is None else time.monotonic() + refinement.seconds
     inverse = answer.inverse
@@ -84,4 +85,6 @@ def refined(
         inverse = field.invert(answer.displacement)
     plan = refinement.plan(from_full=descent.full_steps > 0).smoother(smoothness)
     start = answer.displacement, inverse
-    return descent.descended(moving, fixed, plan, start=start, until=until, kept=kept)
+    return descent.descended(
+        moving, fixed, plan, start=start, until=until, kept=kept, weight=weight
+    )

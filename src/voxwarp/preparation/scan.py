@@ -55,6 +55,8 @@ class Prepared:
 class Scan:
     """A scan with what belongs to it, all on one grid with orthogonal axes.
 
+    Made by ``Scan.read`` from files, or by ``Scan.of_template``.
+
     What is found in it and its image on a working grid are made when first asked for, and kept
     as long as the scan is: one that is registered to many others is prepared once.
 

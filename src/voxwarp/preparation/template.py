@@ -23,6 +23,9 @@ ALIGNED, MNI = 2, 4  # NIfTI's codes of spaces: that of another image, that of M
 class Template:
     """A brain in a space of its own, which models and scans are aligned with.
 
+    It is part of a model's ``Recipe``; to register with its image, hand over
+    ``Scan.of_template(template)``.
+
     Args:
         name: of its space, as TemplateFlow has it where it is one of theirs.
         source: the brain-extracted image: a file, or a volume in memory.
@@ -126,6 +129,7 @@ def _inside_nilearn(name: str) -> Path:
 TEMPLATES: dict[str, Callable[[], Template]] = {"mni152": mni152}
 
 
+@cache
 def template_named(name: str) -> Template:
     """A template by its name in ``TEMPLATES``, or the user's own by the path of its image.
 

@@ -55,6 +55,7 @@ def answer_of(
     device: torch.device,
     refinement: Refinement | None = None,
     smoothness: float | None = None,
+    weight: torch.Tensor | None = None,
     meter: Meter | None = None,
     invert: bool = True,
 ) -> Deformation:
@@ -66,6 +67,8 @@ def answer_of(
         device: where the network runs.
         refinement: how much the answer is refined; None: not at all.
         smoothness: factor, of refined answers and of models that obey it.
+        weight: of a descent's forces on the working grid, (1, 1, X, Y, Z): 0 where nothing shall
+            pull; 1 everywhere without.
         meter: takes the time of the stages "network" and "refine".
         invert: also the answers of networks that know no inverse.
     """
@@ -73,14 +76,17 @@ def answer_of(
     meter.start("network")
     images = moving.image.to(device), fixed.image.to(device)
     kept: KeptMaps = {}
+    weight = None if weight is None else weight.to(device)
     own = smoothness if model.capabilities.obeys_smoothness else None
     further = _further_inputs(model, moving, fixed, device)
-    answer = model.deform(*images, smoothness=own, kept=kept, **further)
+    answer = model.deform(*images, smoothness=own, kept=kept, weight=weight, **further)
     if answer.inverse is None and invert:
         answer = answer._replace(inverse=field.invert(answer.displacement))
     if refinement:
         meter.start("refine")
-        answer = model.refine(*images, answer, refinement, smoothness=smoothness, kept=kept)
+        answer = model.refine(
+            *images, answer, refinement, smoothness=smoothness, kept=kept, weight=weight
+        )
     inverse = None if answer.inverse is None else answer.inverse.cpu()
     return Deformation(answer.displacement.cpu(), inverse, answer.regularity.cpu())
 

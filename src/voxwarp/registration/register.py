@@ -58,7 +58,8 @@ def register(
         moving, fixed: heads or brain-extracted scans of any size, spacing and orientation:
             paths, images of nibabel's, or scans that were read. ``fixed`` defaults to the
             model's template.
-        model: name of an installed model, a model's folder, or a model.
+        model: name of an installed model, a model's folder, or a model, which is moved to the
+            runtime's device.
         labels: label map on the moving scan's grid; it is carried along.
         fixed_labels: label map on the fixed scan's grid, for Dice.
         mask, fixed_mask: brain masks on the scans' grids; other than 0 is brain.
