@@ -415,8 +415,8 @@ def test_wrong_extractor(refuses, scans, module, tmp_path, name):
 
 def test_extractor_that_has_changed_is_asked_again(scans, small, monkeypatch):
     """The cache must not answer for another function of the same name."""
-    asked = settings(extractor="extractors:find")
     monkeypatch.setattr(extractors, "find", EXTRACTORS["knowing"], raising=False)
+    asked = settings(extractor="extractors:find")
     assert preprocess(scans.head, preparation=asked).record["found"]["seen_as"] == "head"
     monkeypatch.setattr(extractors, "find", EXTRACTORS["nothing"])
     with pytest.raises(voxwarp.InputError, match="nothing was found"):
