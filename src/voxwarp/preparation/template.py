@@ -129,7 +129,6 @@ def _inside_nilearn(name: str) -> Path:
 TEMPLATES: dict[str, Callable[[], Template]] = {"mni152": mni152}
 
 
-@cache
 def template_named(name: str) -> Template:
     """A template by its name in ``TEMPLATES``, or the user's own by the path of its image.
 
