@@ -2,7 +2,7 @@
 
     python benchmarks/affine_pairs.py DATA/oasis-malf ROWS.csv [ants greedy]
 
-Ten pairs of people of the train split (each with the one seven further on) and the two of val;
+Ten pairs of subjects of the train split (each with the one seven further on) and the two of val;
 nothing is trained here, and test stays untouched. Extracted brains, native scan to native scan,
 one method after the other on each pair. `voxwarp` aligns the pair directly; `voxwarp, both to
 MNI152` is what register does: both to the template, one map after the other's inverse.
@@ -31,7 +31,7 @@ def main() -> None:
     table = structures(oasis / "labels.csv")
     methods = {"voxwarp": direct, "voxwarp, both to MNI152": by_template}
     methods |= {name: PEERS[name] for name in sys.argv[3:]}
-    pairs = people(oasis)
+    pairs = subjects(oasis)
     for method in methods.values():  # warm-up, not timed
         method(*pairs[0], oasis)
     rows = []
@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{name}: Dice-30 {means[0]:.4f}, Dice-regions {means[1]:.4f}, {means[2]:.1f} s")
 
 
-def people(oasis: Path) -> list[tuple[str, str]]:
+def subjects(oasis: Path) -> list[tuple[str, str]]:
     rows = read_table(oasis / "subjects.csv")
     train, val = ([r["id"] for r in rows if r["split"] == split] for split in ("train", "val"))
     return [(train[i], train[(i + 7) % len(train)]) for i in range(10)] + [
@@ -74,13 +74,15 @@ def people(oasis: Path) -> list[tuple[str, str]]:
 
 def direct(moving: str, fixed: str, oasis: Path) -> Affine:
     m, f = (to_canonical(read_volume(oasis / "t1" / f"{i}.nii.gz")) for i in (moving, fixed))
-    return register_affine(f, m)
+    return register_affine(moving=m, fixed=f)
 
 
 def by_template(moving: str, fixed: str, oasis: Path) -> Affine:
     m, f = (to_canonical(read_volume(oasis / "t1" / f"{i}.nii.gz")) for i in (moving, fixed))
     template = mni152().image
-    return register_affine(template, m).after(register_affine(template, f).inverse())
+    return register_affine(moving=m, fixed=template).after(
+        register_affine(moving=f, fixed=template).inverse()
+    )
 
 
 def ants(moving: str, fixed: str, oasis: Path) -> Affine:

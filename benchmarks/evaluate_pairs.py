@@ -1,8 +1,8 @@
-"""Score a model on oasis-malf: Dice and folds of pairs of people, native scan to native scan.
+"""Score a model on oasis-malf: Dice and folds of pairs of subjects, native scan to native scan.
 
     python benchmarks/evaluate_pairs.py DATA/oasis-malf MODEL ROWS.csv [split ...]
 
-The protocol: every ordered pair of different people of a split; moving labels resampled once
+The protocol: every ordered pair of different subjects of a split; moving labels resampled once
 onto the fixed scan's own grid by nearest neighbour. Dice-30 is the mean over the 30 structures
 of labels.csv; Dice-regions that over the label values from 4 to 207 with at least 50 voxels in
 both maps (without 42, 43, 46, 63, 64, 69, 74). Each scan's affine is computed once.
@@ -45,11 +45,11 @@ def main() -> None:
     model, table = Model.load(name), structures(oasis / "labels.csv")
     rows = []
     for split in sys.argv[4:] or ["val", "test"]:
-        people = {
+        subjects = {
             r["id"]: r["person"] for r in read_table(oasis / "subjects.csv") if r["split"] == split
         }
-        scans = {i: load(oasis, i, model) for i in people}
-        pairs = [p for p in itertools.permutations(people, 2) if people[p[0]] != people[p[1]]]
+        scans = {i: load(oasis, i, model) for i in subjects}
+        pairs = [p for p in itertools.permutations(subjects, 2) if subjects[p[0]] != subjects[p[1]]]
         for moving, fixed in pairs:
             for row in score(scans[moving], scans[fixed], model, table):
                 rows.append({"split": split, "moving": moving, "fixed": fixed, **row})
@@ -83,7 +83,7 @@ def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
     """Rows of the affine alone and of the model."""
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
-    answer = answer_of(model, moving[2], f, device=torch.device("cpu"), invert=False)
+    answer = answer_of(model, moving=moving[2], fixed=f, device=torch.device("cpu"), invert=False)
     (warp,) = on_fixed_grid([answer.displacement], model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
     regions = large_regions(moving[1].data, labels.data)

@@ -1,9 +1,9 @@
-"""Score a model of configs/hippocampus.yaml on its test people, beside greedy and nothing at all.
+"""Score a model of configs/hippocampus.yaml on its test subjects, beside greedy and nothing at all.
 
     voxwarp train configs/hippocampus.yaml -o RUN
     python benchmarks/hippocampus.py RUN ROWS.csv
 
-Ordered pairs of test people, evenly chosen; Dice of the anterior and the posterior part, moving
+Ordered pairs of test subjects, evenly chosen; Dice of the anterior and the posterior part, moving
 labels resampled once by nearest neighbour. All start with the crops centre on centre. greedy
 runs as on brains (NCC 2x2x2, 100x50x10), its affine stage before it, and without that.
 """
@@ -71,7 +71,7 @@ def score(moving: dict, fixed: dict, run: Path) -> list[dict[str, object]]:
     return rows
 
 
-Found = tuple[Transform, Warp | None]
+ScoredTransform = tuple[Transform, Warp | None]
 
 
 def centred(moving: Volume, fixed: Volume) -> Affine:
@@ -82,20 +82,20 @@ def centred(moving: Volume, fixed: Volume) -> Affine:
     return Affine(matrix)
 
 
-def nothing(_m: str, _f: str, moving: Volume, fixed: Volume, _run: Path) -> Found:
+def nothing(_m: str, _f: str, moving: Volume, fixed: Volume, _run: Path) -> ScoredTransform:
     return centred(moving, fixed), None
 
 
-def ours(m: str, f: str, _moving: Volume, _fixed: Volume, run: Path) -> Found:
+def ours(m: str, f: str, _moving: Volume, _fixed: Volume, run: Path) -> ScoredTransform:
     result = voxwarp.register(m, f, run)
     return result.transform, result.warp
 
 
 def greedy(*, affine: bool):
-    def register(m: str, f: str, moving: Volume, fixed: Volume, _run: Path) -> Found:
+    def register(m: str, f: str, moving: Volume, fixed: Volume, _run: Path) -> ScoredTransform:
         with tempfile.TemporaryDirectory() as folder:
             matrix = f"{folder}/affine.mat"
-            np.savetxt(matrix, centred(moving, fixed).fixed_to_moving)
+            np.savetxt(matrix, centred(moving, fixed).matrix)
             tool = picsl_greedy.Greedy3D()
             if affine:
                 tool.execute(

@@ -1,4 +1,4 @@
-"""The paper's two networks learning: step by step, with λ, with the number of people.
+"""The paper's two networks learning: step by step, with λ, with the number of subjects.
 
     python benchmarks/learning.py RUNS ROWS.csv [experiment ...]
     voxwarp figures --learning ROWS.csv -o FOLDER
@@ -6,7 +6,7 @@
 Each training is a ``voxwarp train`` of a configuration in configs/, in RUNS, with a higher
 learning rate and far fewer steps than the paper's, coarse to fine, and NCC windows of 5 voxels;
 one that was interrupted goes on. The rows are its
-validations: Dice-30 and folds of the ordered pairs of the val people on the lattice of 1 mm
+validations: Dice-30 and folds of the ordered pairs of the val subjects on the lattice of 1 mm
 (nearest neighbour), after so many steps and seconds. Labels are seen by the validation alone.
 """
 
@@ -18,17 +18,17 @@ from pathlib import Path
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SHORT = [
     *("optimiser.learning_rate=1e-3", "optimiser.final=0.1", "optimiser.warm_up=20"),
-    *("optimiser.clip=1", "costs.ncc.window=5", "augmentation.flip=0.5"),
+    *("optimiser.clip=1", "losses.ncc.window=5", "augmentation.flip=0.5"),
 ]
 COARSE = [
     "phases=[{steps: 700, downsample: 4}, {steps: 150, downsample: 2}]",
     "validation.every=50",
 ]
 LAMBDAS = 0.1, 0.3, 1.0, 3.0, 10.0
-PEOPLE = 5, 10, 20
+SUBJECTS = 5, 10, 20
 COLUMNS = [
-    *("experiment", "network", "smoothness", "people", "step", "seconds"),
-    *("val_dice", "val_folds_percent", "val_cost"),
+    *("experiment", "network", "smoothness", "subjects", "step", "seconds"),
+    *("val_dice", "val_folds_percent", "val_loss"),
 ]
 
 
@@ -37,19 +37,19 @@ def trainings() -> list[dict]:
     every = []
     for weight in LAMBDAS:
         every.append(
-            {"experiment": "lambda", "network": "vm1", "smoothness": weight, "people": "all"}
-            | {"changes": [*COARSE, f"costs.diffusion.weight={weight}"]}
+            {"experiment": "lambda", "network": "vm1", "smoothness": weight, "subjects": "all"}
+            | {"changes": [*COARSE, f"losses.diffusion.weight={weight}"]}
         )
-    for people in PEOPLE:  # all of them: λ = 1 above
+    for subjects in SUBJECTS:  # all of them: λ = 1 above
         every.append(
-            {"experiment": "people", "network": "vm1", "smoothness": 1.0, "people": people}
-            | {"changes": [*COARSE, f"data.people={people}"]}
+            {"experiment": "subjects", "network": "vm1", "smoothness": 1.0, "subjects": subjects}
+            | {"changes": [*COARSE, f"data.subjects={subjects}"]}
         )
     for network, fine in (("vm1", 100), ("vm2", 60)):
         coarse = "{steps: 700, downsample: 4}, {steps: 300, downsample: 2}"
         phases = f"phases=[{coarse}, {{steps: {fine}}}]"
         every.append(
-            {"experiment": "networks", "network": network, "smoothness": 1.0, "people": "all"}
+            {"experiment": "networks", "network": network, "smoothness": 1.0, "subjects": "all"}
             | {"changes": [phases, "validation.every=50"]}
         )
     return every
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def folder(training: dict, runs: Path) -> Path:
-    name = "-".join(str(training[k]) for k in ("experiment", "network", "smoothness", "people"))
+    name = "-".join(str(training[k]) for k in ("experiment", "network", "smoothness", "subjects"))
     return runs / name
 
 

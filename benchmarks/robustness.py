@@ -99,7 +99,7 @@ def start(scan: Volume, seed: int) -> tuple[Affine, float, float]:
 
 def moved(scan: Volume, motion: Affine) -> Volume:
     """The same voxels, placed elsewhere."""
-    affine = motion.fixed_to_moving @ scan.grid.affine
+    affine = motion.matrix @ scan.grid.affine
     return Volume(scan.data, Grid(scan.grid.shape, affine), scan.name)
 
 

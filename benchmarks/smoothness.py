@@ -1,9 +1,9 @@
-"""What the smoothness knob does: overlap against regularity, on the val people.
+"""What the smoothness knob does: overlap against regularity, on the val subjects.
 
     python benchmarks/smoothness.py DATA/oasis-malf ROWS.csv FIGURE
 
 ``voxwarp evaluate --smoothness`` with `default`, for every factor; the rows are means over the
-ordered pairs of the val people. FIGURE gets .png and .svg.
+ordered pairs of the val subjects. FIGURE gets .png and .svg.
 """
 
 import csv

@@ -96,14 +96,14 @@ def in_a_process(variant: tuple[str, str, str], shape: str, options) -> dict:
 def row(tool: str, velocity: str, precision: str, shape: str, steps: int) -> dict:
     torch.manual_seed(0)
     sides = tuple(int(n) for n in shape.split("x"))
-    network, cost = {"voxelmorph": voxelmorph, "voxwarp": voxwarp}[tool](velocity, precision)
+    network, loss = {"voxelmorph": voxelmorph, "voxwarp": voxwarp}[tool](velocity, precision)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     moving, fixed = image(sides, 1), image(sides, 2)
 
     def step() -> float:
         began = time.perf_counter()
         optimizer.zero_grad()
-        cost(moving, fixed).backward()
+        loss(moving, fixed).backward()
         optimizer.step()
         return time.perf_counter() - began
 
@@ -132,10 +132,10 @@ def image(shape: tuple[int, ...], seed: int) -> Tensor:
     return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)
 
 
-Cost = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
+def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Loss]:
     import neurite
     from voxelmorph.nn.models import VxmPairwise
 
@@ -143,17 +143,19 @@ def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
     similarity = neurite.nn.modules.NCC(WINDOW)
     roughness = neurite.nn.modules.SpatialGradient("l2")
 
-    def cost(moving: Tensor, fixed: Tensor) -> Tensor:
+    def loss(moving: Tensor, fixed: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             v, moved = network(
-                moving, fixed, return_warped_source=True, return_field_type="velocity"
+                moving=moving, fixed=fixed, return_warped_source=True, return_field_type="velocity"
             )
-        return -similarity(fixed, moved.float()).mean() + SMOOTHNESS * roughness(v.float())
+        return -similarity(moved=moved.float(), fixed=fixed).mean() + SMOOTHNESS * roughness(
+            v.float()
+        )
 
-    return network, cost
+    return network, loss
 
 
-def voxwarp(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
+def voxwarp(velocity: str, precision: str) -> tuple[nn.Module, Loss]:
     from voxwarp.device import bfloat16_convolutions, channels_last
     from voxwarp.fields import field, losses
     from voxwarp.networks.unet import UNet
@@ -163,15 +165,15 @@ def voxwarp(velocity: str, precision: str) -> tuple[nn.Module, Cost]:
     network = channels_last(UNet((FEATURES,) * LEVELS, decoder, full_resolution=full))
     device = torch.device("cpu")
 
-    def cost(moving: Tensor, fixed: Tensor) -> Tensor:
+    def loss(moving: Tensor, fixed: Tensor) -> Tensor:
         with bfloat16_convolutions(device) if precision == "bfloat16" else nullcontext():
             v = network(torch.cat([moving, fixed], dim=1)).float()
         flow = field.exponentiate(v, steps=SQUARINGS)
         moved = field.warp(moving, flow if full else field.upsample(flow))
-        similarity = losses.local_ncc(fixed, moved, window=WINDOW)
+        similarity = losses.local_ncc(moved=moved, fixed=fixed, window=WINDOW)
         return similarity + SMOOTHNESS * losses.diffusion(v)
 
-    return network, cost
+    return network, loss
 
 
 if __name__ == "__main__":

@@ -114,13 +114,15 @@ def tiny_model(phantoms: Phantoms, tmp_path_factory: pytest.TempPathFactory) -> 
     moving, fixed = (prepared.image for prepared in pair)
 
     def largest() -> float:
-        displacement = Warp.from_voxels(model.deform(moving, fixed).displacement[0], recipe.grid)
+        displacement = Warp.from_voxels(
+            model.deform(moving=moving, fixed=fixed).displacement[0], recipe.grid
+        )
         return float(np.linalg.norm(displacement.displacement, axis=0).max())
 
     for _ in range(4):  # the levels act on each other, so one step does not do
         model.network.residual[-1][-1].weight.data *= LARGEST / largest()
     assert 0.7 * LARGEST < largest() < 1.3 * LARGEST
-    deformation = model.deform(moving, fixed)
+    deformation = model.deform(moving=moving, fixed=fixed)
     assert jacobian_determinant(deformation.displacement).min() > 0.3
     model.card = {"licence": "none: random weights"}
     folder = tmp_path_factory.mktemp("models") / "tiny"

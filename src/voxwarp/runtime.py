@@ -10,7 +10,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     import torch
 
-Progress = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Runtime:
 
     device: str = "auto"
     cache: bool = True
-    progress: Progress | None = None
+    progress: ProgressCallback | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from benchmark_cohort import POSES, TERMS, Bench, affine_of, listed
+from benchmark_cohort import OPTIONS, POSES, Bench, affine_of, listed
 from brains import CENTER, VALUES
 from phantom_pair import BENT, TURNED, Case
 from scipy import ndimage
@@ -110,7 +110,7 @@ def bench(cohort: SimpleNamespace, protocol: Protocol, tmp_path: Path) -> Bench:
 
     def run(names: str, pairs: list[Pair] | None = None, **more: Any) -> list[dict[str, Any]]:
         found = [Entry(name, f"methods:{name}") for name in names.split()]
-        given = {"protocol": protocol, "terms": TERMS, "out": tmp_path / "out"} | more
+        given = {"protocol": protocol, "terms": OPTIONS, "out": tmp_path / "out"} | more
         return benchmark(cohort.pairs if pairs is None else pairs, found, **given)
 
     return run
@@ -127,7 +127,7 @@ def no_greedy(monkeypatch) -> None:
 @pytest.fixture
 def job(cohort: SimpleNamespace, tmp_path: Path) -> Callable[..., Job]:
     def make(method: str, **more: Any) -> Job:
-        poses = (affine_of(POSES[name]).fixed_to_moving.tolist() for name in "ab")
+        poses = (affine_of(POSES[name]).matrix.tolist() for name in "ab")
         paths = (str(cohort.folder / f"{name}.nii.gz") for name in "ab")
         folder = str(tmp_path / "out" / method / "b_to_a")
         return replace(Job(f"methods:{method}", *paths, *poses, folder, 3), **more)

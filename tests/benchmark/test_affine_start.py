@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmark_cohort import POSES, TERMS, Bench, affine_of, both_ways, chosen
+from benchmark_cohort import OPTIONS, POSES, Bench, affine_of, both_ways, chosen
 
 from voxwarp.benchmark import affine_start
 from voxwarp.errors import InputError
@@ -32,16 +32,16 @@ def test_affine_stage_has_the_threads_of_the_methods(
     monkeypatch.setattr("time.perf_counter", lambda: clock.now)
     monkeypatch.setattr(affine_start, "examine", watched)
     pairs, before = both_ways(cohort), torch.get_num_threads()
-    bench("quick_shift", pairs, terms=replace(TERMS, threads=2))
+    bench("quick_shift", pairs, options=replace(OPTIONS, threads=2))
     assert seen == [2, 2, 2], "once to warm up, then each scan"
     assert torch.get_num_threads() == before
-    bench("shift", pairs, terms=replace(TERMS, threads=2))
+    bench("shift", pairs, options=replace(OPTIONS, threads=2))
     assert len(seen) == 3, "what is known is not sought again"
     place = tmp_path / "out" / "scans" / "a.json"
     first = json.loads(place.read_text())
     elsewhere = affine_of(replace(POSES["a"], shift=(50, 0, 0)))
     examine, clock.step = lambda scan: Examination("brain", scan.grid, elsewhere), 3.0
-    bench("leaves_nothing", pairs, terms=replace(TERMS, threads=1, alone=True))
+    bench("leaves_nothing", pairs, options=replace(OPTIONS, threads=1, alone=True))
     second = json.loads(place.read_text())
     assert second["template_to_scan"] == first["template_to_scan"]
     assert (second["threads"], second["alone"]) == (1, True)

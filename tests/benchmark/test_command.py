@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmark_cohort import TERMS, Bench, count_of, in_file, listed, statuses
+from benchmark_cohort import OPTIONS, Bench, count_of, in_file, listed, statuses
 from processes import PATIENCE, is_gone, pids_of
 
 from voxwarp.benchmark import affine_start
@@ -19,7 +19,7 @@ from voxwarp.benchmark.job import RECORD
 def command(cohort, tmp_path: Path, bench: Bench) -> list[str]:
     """``voxwarp benchmark`` with a method that hangs once; where the scans lie is known."""
     pairs = listed(cohort.folder / "two.csv", [("a", "b"), ("b", "c")])
-    bench("", terms=replace(TERMS, alone=True))
+    bench("", options=replace(OPTIONS, alone=True))
     words = ["benchmark", str(pairs), "-o", str(tmp_path / "out"), "--threads", "1"]
     return [*words, "--methods", "once=methods:waits_once", "--limit", f"{PATIENCE:g}"]
 
@@ -138,7 +138,7 @@ def test_help_says_what_can_be_named(cli):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_greedy_on_two_people(cli, data: Path, tmp_path: Path, monkeypatch):
+def test_greedy_on_two_subjects(cli, data: Path, tmp_path: Path, monkeypatch):
     """The whole of it: a split of a real data set, the real affine stage, a real peer."""
     pytest.importorskip("picsl_greedy")
     from voxwarp.preparation.examination import examine

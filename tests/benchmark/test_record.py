@@ -11,7 +11,7 @@ import methods
 import nibabel as nib
 import numpy as np
 import pytest
-from benchmark_cohort import TERMS, Bench, both_ways, chosen
+from benchmark_cohort import OPTIONS, Bench, both_ways, chosen
 
 from voxwarp.benchmark import record as record_module
 from voxwarp.benchmark import run as runner
@@ -37,7 +37,7 @@ def test_rows_of_another_scan_or_version_are_refused(
     pairs = read_pairs(tmp_path / "pairs.csv")
     ab = [pair for pair in pairs if pair.key == ("a", "b")]
     found = [Entry("plain", "affine")]
-    given = {"protocol": Protocol(Table(["s"], {2: 1})), "terms": TERMS, "out": tmp_path / "out"}
+    given = {"protocol": Protocol(Table(["s"], {2: 1})), "terms": OPTIONS, "out": tmp_path / "out"}
     benchmark(ab, found, **given)
     image = nib.load(tmp_path / "b.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), tmp_path / "b.nii.gz")
@@ -71,7 +71,7 @@ def test_rows_of_other_weights_are_refused(
         return record
 
     monkeypatch.setattr(runner, "execute", canned)
-    pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "terms": TERMS}
+    pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "terms": OPTIONS}
     found, _ = entries([f"mine={folder}"])
     benchmark(pairs, found, tmp_path / "out", **given)
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
@@ -95,7 +95,7 @@ def test_provenance(here, bench: Bench, cohort, protocol, tmp_path: Path):
         [Entry("still", "affine"), Entry("mine", "methods:quick_shift")],
         tmp_path / "out",
         protocol=protocol,
-        terms=TERMS,
+        options=OPTIONS,
     )
     record = json.loads((tmp_path / "out" / BENCHMARK).read_text())
     assert record["methods"] == {

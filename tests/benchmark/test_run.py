@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from benchmark_cohort import (
+    OPTIONS,
     POSES,
-    TERMS,
     Bench,
     affine_of,
     both_ways,
@@ -37,28 +37,26 @@ from voxwarp.space.transform import Affine
 
 def test_numbers_of_a_known_transform(here, bench: Bench, cohort, protocol, tmp_path: Path):
     """x ↦ A(x + s): landmarks, inverse, consistency and overlap in closed form."""
-    rows = bench("shift", terms=replace(TERMS, keep=True))
+    rows = bench("shift", options=replace(OPTIONS, keep=True))
     assert [row["status"] for row in rows] == ["ok"] * 6
     assert sorted((row["moving"], row["fixed"]) for row in rows) == sorted(cohort.keys)
     shift = np.array(methods.SHIFT)
     for row in rows:
         moving, fixed = (affine_of(POSES[row[side]]) for side in ("moving", "fixed"))
         start, back = moving.after(fixed.inverse()), fixed.after(moving.inverse())
-        linear = start.fixed_to_moving[:3, :3]
+        linear = start.matrix[:3, :3]
         # Landmarks agree under A alone, so that A of the shift is what is left.
         assert row["tre_mm"] == pytest.approx(np.linalg.norm(linear @ shift), rel=1e-4)
         assert row["inverse_error_mm"] == pytest.approx(0, abs=1e-3)
         # There and back, with a shift each way: s + A⁻¹ s, wherever one starts.
-        twice = shift + back.fixed_to_moving[:3, :3] @ shift
+        twice = shift + back.matrix[:3, :3] @ shift
         assert row["consistency_mm"] == pytest.approx(np.linalg.norm(twice), rel=0.02)
         assert (row["folds"], row["folds_any"], row["minimum_determinant"]) == (0, 0, 1)
         assert row["dice"] == pytest.approx(overlap(cohort.folder, row, start, shift), abs=0.01)
         assert (row["kind"], row["labels"], row["timed"]) == ("inter", "nearest", "no")
         assert (row["threads"], row["device"]) == (1, "cpu")
         place = tmp_path / "out" / "transforms" / "shift" / f"{row['moving']}_to_{row['fixed']}"
-        np.testing.assert_allclose(
-            read_affine(place / AFFINE).fixed_to_moving, start.fixed_to_moving, atol=1e-6
-        )
+        np.testing.assert_allclose(read_affine(place / AFFINE).matrix, start.matrix, atol=1e-6)
     assert untimed(rows) == untimed(rounded(rows, in_file(tmp_path / "out")))
     structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
     for row in rows:
@@ -109,7 +107,7 @@ def overlap(folder: Path, row: dict[str, Any], start: Affine, shift: np.ndarray)
 
 def test_times_are_what_a_user_waits_for(bench: Bench, cohort, tmp_path: Path, monkeypatch):
     """By hand: 1.5 + 2.25 s of affine stage, 10 s of the process, 4 s of them for repeating."""
-    terms = replace(TERMS, alone=True)
+    options = replace(OPTIONS, alone=True)
     for name, seconds in (("a", 1.5), ("b", 2.25)):
         record = {
             "template_to_scan": np.eye(4).tolist(),
@@ -139,7 +137,7 @@ def test_times_are_what_a_user_waits_for(bench: Bench, cohort, tmp_path: Path, m
         }
 
     monkeypatch.setattr(runner, "execute", canned)
-    (row,) = bench("shift", chosen(cohort, ("a", "b")), terms=terms)
+    (row,) = bench("shift", chosen(cohort, ("a", "b")), options=options)
     assert row["affine_s"] == 3.75
     assert row["whole_s"] == 3.75 + 10 - 4
     assert (row["deform_s"], row["first_s"], row["memory_mb"]) == (2, 3, 700)
@@ -247,27 +245,27 @@ def test_files_of_no_use_are_a_failure(
 def test_retry_runs_what_failed_and_nothing_else(
     here, bench: Bench, cohort, tmp_path: Path, keep: bool
 ):
-    terms, ab = replace(TERMS, keep=keep), chosen(cohort, ("a", "b"))
+    options, ab = replace(OPTIONS, keep=keep), chosen(cohort, ("a", "b"))
     three = chosen(cohort, ("a", "b"), ("a", "c"), ("c", "b"))
-    assert [row["status"] for row in bench("raises_once half_file", three, terms=terms)] == [
+    assert [row["status"] for row in bench("raises_once half_file", three, options=options)] == [
         "failed"
     ] * 6
-    bench("raises_once half_file", three, terms=terms)
+    bench("raises_once half_file", three, options=options)
     assert len(count_of(tmp_path / "out", "raises_once")) == 3, "failures stand"
-    rows = bench("raises_once half_file", ab, terms=terms, retry=True)
+    rows = bench("raises_once half_file", ab, options=options, retry=True)
     assert len(rows) == 6, "rows of other pairs stay"
     assert count_of(tmp_path / "out", "raises_once")[3:] == ["a_to_b"]
     assert count_of(tmp_path / "out", "half_file")[3:] == ["a_to_b"]
     done = {(r["method"], r["moving"], r["fixed"]) for r in rows if r["status"] == "ok"}
     assert done == {("raises_once", "a", "b")}
-    bench("raises_once", three, terms=terms, retry=True)
+    bench("raises_once", three, options=options, retry=True)
     assert count_of(tmp_path / "out", "raises_once")[4:] == ["a_to_c", "c_to_b"]
 
 
 def test_large_files_are_removed_unless_kept(here, bench: Bench, cohort, tmp_path: Path):
     for keep in (False, True):
         out = tmp_path / f"keep {keep}"
-        bench("shift", both_ways(cohort), out=out, terms=replace(TERMS, keep=keep))
+        bench("shift", both_ways(cohort), out=out, options=replace(OPTIONS, keep=keep))
         for name in ("a_to_b", "b_to_a"):
             left = {path.name for path in (out / "transforms" / "shift" / name).iterdir()}
             assert {RECORD, JOB, AFFINE} <= left
@@ -278,17 +276,17 @@ def test_large_files_are_removed_unless_kept(here, bench: Bench, cohort, tmp_pat
 def test_kept_transforms_are_measured_again(here, bench: Bench, cohort, tmp_path: Path):
     """Where rows are gone, or are not wanted; but not those of another start."""
     out, pairs = tmp_path / "out", both_ways(cohort)
-    keep = replace(TERMS, keep=True)
-    first = bench("shift", pairs, terms=keep)
+    keep = replace(OPTIONS, keep=True)
+    first = bench("shift", pairs, options=keep)
     for path in (out / "pairs.csv", out / "structures.csv"):
         path.unlink()
-    assert untimed(bench("shift", pairs, terms=keep)) == untimed(first)
-    assert untimed(bench("shift", pairs, terms=keep, overwrite=True)) == untimed(first)
+    assert untimed(bench("shift", pairs, options=keep)) == untimed(first)
+    assert untimed(bench("shift", pairs, options=keep, overwrite=True)) == untimed(first)
     assert len(count_of(out, "shift")) == 2
     place = json.loads((out / "scans" / "a.json").read_text())
     place["template_to_scan"][0][3] += 3
     write_record(out / "scans" / "a.json", place)
-    again = bench("shift", pairs, terms=keep, overwrite=True)
+    again = bench("shift", pairs, options=keep, overwrite=True)
     assert len(count_of(out, "shift")) == 4
     assert again[0]["tre_mm"] != pytest.approx(first[0]["tre_mm"], rel=1e-3)
 

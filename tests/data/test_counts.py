@@ -1,4 +1,4 @@
-"""How many scans, people and label maps there are."""
+"""How many scans, subjects and label maps there are."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from voxwarp.data.scans import ScanRecord
 from voxwarp.data.sources import Split
 
 
-def scan(dataset: str, person: str, split: Split, labels: Path | None = None) -> ScanRecord:
-    return ScanRecord(Path(f"{person}.nii"), labels, person, dataset, split, "a row")
+def scan(dataset: str, subject: str, split: Split, labels: Path | None = None) -> ScanRecord:
+    return ScanRecord(Path(f"{subject}.nii"), labels, subject, dataset, split, "a row")
 
 
-def test_scans_people_and_labels_are_counted_by_data_set_and_split() -> None:
+def test_scans_subjects_and_labels_are_counted_by_data_set_and_split() -> None:
     mapped = Path("labels.nii")
     scans = [
         *(scan("a", "ann", "train", mapped), scan("a", "ann", "train"), scan("a", "bob", "train")),

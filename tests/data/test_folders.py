@@ -23,7 +23,7 @@ def test_a_folder_of_scans(tmp_path):
     (folder / "lost.nii.gz").symlink_to("nowhere")
     data = Data(sources=[{"folder": str(folder), "labels": "{stem}_seg.nii.gz", "split": "train"}])
     found = gather(data, 0)
-    assert [(s.path.name, s.labels and s.labels.name, s.person) for s in found] == [
+    assert [(s.path.name, s.labels and s.labels.name, s.subject) for s in found] == [
         ("a.nii.gz", "a_seg.nii.gz", "a"),
         ("b.c.nii.gz", None, "b.c"),
         ("lost.nii.gz", None, "lost"),
@@ -36,7 +36,7 @@ def test_a_folder_with_folders(tmp_path):
     touch(tmp_path / "maps", "1/T1.nii")
     source = {"folder": str(tmp_path / "scans"), "scan": "*/T1.nii"}
     found = gather(Data(sources=[{**source, "labels": "../maps/{folder}/{name}"}]), 0)
-    assert [(s.person, s.labels) for s in found] == [
+    assert [(s.subject, s.labels) for s in found] == [
         ("1/T1", tmp_path / "maps/1/T1.nii"),
         ("2/T1", None),
     ]
@@ -49,7 +49,7 @@ def test_a_folder_with_folders(tmp_path):
 
 
 def test_a_bids_data_set(tmp_path):
-    """Sessions and runs are scans of one person; derivatives and other suffixes are not taken."""
+    """Sessions and runs are scans of one subject; derivatives and other suffixes are not taken."""
     root = tmp_path / "ds1"
     touch(
         root,
@@ -67,7 +67,7 @@ def test_a_bids_data_set(tmp_path):
     )
     source = {"bids": str(root), "labels": "masks/{folder}/{stem}_dseg.nii.gz"}
     found = gather(Data(sources=[source], fractions={"train": 1}), 0)
-    assert [(s.person, s.path.name.partition("_")[2]) for s in found] == [
+    assert [(s.subject, s.path.name.partition("_")[2]) for s in found] == [
         ("sub-01", "T1w.nii.gz"),
         ("sub-02", "ses-a_T1w.nii.gz"),
         ("sub-02", "ses-b_run-1_T1w.nii"),
@@ -90,5 +90,5 @@ def test_a_bids_data_set(tmp_path):
         ("a", "a"),
     ],
 )
-def test_names_of_people_are_those_of_their_files(name, stem):
+def test_names_of_subjects_are_those_of_their_files(name, stem):
     assert without_suffix(Path(name)) == stem

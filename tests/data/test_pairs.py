@@ -9,7 +9,7 @@ from cohorts import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.pairs import Pair, Subject, beside_their_swaps, read_pairs
+from voxwarp.data.pairs import Pair, PairScan, beside_their_swaps, read_pairs
 from voxwarp.data.scans import scans_of
 from voxwarp.data.sources import read_training_data
 from voxwarp.errors import InputError
@@ -19,15 +19,15 @@ def keys(pairs: list[Pair]) -> list[tuple[str, str]]:
     return [pair.key for pair in pairs]
 
 
-def subject(name: str, person: str = "") -> Subject:
-    return Subject(name, Path("/scans") / name, person=person)
+def scan(name: str, subject: str = "") -> PairScan:
+    return PairScan(name, Path("/scans") / name, subject=subject)
 
 
 # -------------------------------------------------------------------------------------- A pair
 
 
 @pytest.mark.parametrize(
-    ("people", "kind"),
+    ("subjects", "kind"),
     [
         (("ann", "bob"), "inter"),
         (("ann", "ann"), "retest"),
@@ -35,9 +35,9 @@ def subject(name: str, person: str = "") -> Subject:
         (("", "a"), "inter"),
     ],
 )
-def test_kind_of_a_pair(people, kind):
-    """Nobody is the same person as somebody else without a name."""
-    assert Pair(subject("1", people[0]), subject("2", people[1])).kind == kind
+def test_kind_of_a_pair(subjects, kind):
+    """Nobody is the same subject as somebody else without a name."""
+    assert Pair(scan("1", subjects[0]), scan("2", subjects[1])).kind == kind
 
 
 @given(
@@ -49,7 +49,7 @@ def test_kind_of_a_pair(people, kind):
     )
 )
 def test_each_pair_stands_beside_its_swap(wanted):
-    order = keys(beside_their_swaps(Pair(subject(a), subject(b)) for a, b in wanted))
+    order = keys(beside_their_swaps(Pair(scan(a), scan(b)) for a, b in wanted))
     assert sorted(order) == sorted(wanted)
     for key in wanted:
         if key[::-1] in wanted:
@@ -68,25 +68,27 @@ def test_a_list_of_pairs(tmp_path):
     """Paths are those from the folder of the list; what is not said is not there."""
     path = table(
         tmp_path / "study" / "pairs.csv",
-        "moving,fixed,moving_person,fixed_person,moving_labels,fixed_labels,"
+        "moving,fixed,moving_subject,fixed_subject,moving_labels,fixed_labels,"
         "moving_landmarks,fixed_landmarks,fixed_name,site\n"
         "t1/a.nii.gz,../b.mgz,ann,bob,seg/a.nii,seg/b.nii,a.csv,b.csv,bee,x\n"
         "/abs/c.nii,t1/./a.nii.gz,,ann,,,,,,y\n",
     )
     folder = tmp_path / "study"
-    a = Subject("a", folder / "t1/a.nii.gz", folder / "seg/a.nii", "ann", folder / "a.csv")
-    b = Subject("bee", tmp_path / "b.mgz", folder / "seg/b.nii", "bob", folder / "b.csv")
-    c = Subject("c", Path("/abs/c.nii"), None, "/abs/c.nii", None)
+    a = PairScan("a", folder / "t1/a.nii.gz", folder / "seg/a.nii", "ann", folder / "a.csv")
+    b = PairScan("bee", tmp_path / "b.mgz", folder / "seg/b.nii", "bob", folder / "b.csv")
+    c = PairScan("c", Path("/abs/c.nii"), None, "/abs/c.nii", None)
     assert read_pairs(path) == [Pair(a, b), Pair(c, a)]
 
 
 def test_lists_in_other_forms(tmp_path):
     rows = [
-        {"moving": "a.nii", "fixed": "b.nii", "moving_person": 1, "fixed_person": 1},
-        {"moving": "a.nii", "fixed": "c.nii", "moving_labels": None, "fixed_person": "2"},
+        {"moving": "a.nii", "fixed": "b.nii", "moving_subject": 1, "fixed_subject": 1},
+        {"moving": "a.nii", "fixed": "c.nii", "moving_labels": None, "fixed_subject": "2"},
     ]
     as_json = "\n".join(json.dumps(row) for row in rows)
-    as_tabs = "moving\tfixed\tmoving_person\tfixed_person\na.nii\tb.nii\t1\t1\na.nii\tc.nii\t\t2\n"
+    as_tabs = (
+        "moving\tfixed\tmoving_subject\tfixed_subject\na.nii\tb.nii\t1\t1\na.nii\tc.nii\t\t2\n"
+    )
     found = [
         read_pairs(table(tmp_path / name, text))
         for name, text in (("p.jsonl", as_json), ("p.json", as_json), ("p.tsv", as_tabs))
@@ -98,7 +100,7 @@ def test_lists_in_other_forms(tmp_path):
 def test_what_a_row_says_of_a_scan_counts_in_all(tmp_path):
     """Else the pair and the one the other way round would not know of each other."""
     text = (
-        "moving,fixed,moving_name,moving_person,moving_labels,fixed_labels\n"
+        "moving,fixed,moving_name,moving_subject,moving_labels,fixed_labels\n"
         "a.nii,b.nii,one,ann,a_seg.nii,b_seg.nii\n"
         "b.nii,a.nii,,bob,,\n"
         "again.nii,a.nii,,ann,,\n"
@@ -127,7 +129,7 @@ def test_files_of_one_name_are_told_apart(tmp_path):
 
 WRONG_LISTS = {
     "moving\na.nii\n": r"no 'fixed' for .*; there are moving",
-    "fixed,person\na.nii,x\n": r"no 'moving' for .*; there are fixed, person",
+    "fixed,subject\na.nii,x\n": r"no 'moving' for .*; there are fixed, subject",
     "moving,fixed\n": "there are no rows",
     "moving,fixed\na,b\n,c\n": r"p\.csv row 3: it names no moving scan, in .*p\.csv",
     "moving,fixed,x\na,b,1\nc,,2\n": r"row 3: it names no fixed scan",
@@ -140,7 +142,7 @@ WRONG_LISTS = {
     "moving,fixed,fixed_name\na,b,n\na,c,n\n": r"scan .*/c: .*/b is called 'n', too",
     "moving,fixed\nx/T1.nii,x/T1.mgz\n": r"x/T1\.mgz: .*/x/T1\.nii is called 'T1', too",
     'moving,fixed,fixed_name\na,b,"x\ny"\n': r"scan .*/b: 'x\\ny' is no name",
-    "moving,fixed,fixed_person\na,b,ann\nc,b,bob\n": r"row 3: fixed_person 'bob': .* has 'ann'",
+    "moving,fixed,fixed_subject\na,b,ann\nc,b,bob\n": r"row 3: fixed_subject 'bob': .* has 'ann'",
     "moving,fixed,fixed_labels,moving_labels\na,b,s,\nb,a,,t\n": (
         r"row 3: moving_labels 't': another row has 's'"
     ),
@@ -172,7 +174,7 @@ def test_a_name_that_no_path_can_have_is_refused(tmp_path):
 
 # ------------------------------------------------------------------------------ Tables of scans
 
-SPLIT = """id,person,split
+SPLIT = """id,subject,split
 1,ann,test
 2,bob,test
 3,ann,test
@@ -192,7 +194,7 @@ def test_every_ordered_pair_of_a_split(tmp_path):
     assert keys(pairs) == [
         *(("1", "2"), ("2", "1"), ("1", "3"), ("3", "1"), ("2", "3"), ("3", "2")),
     ]
-    one = Subject("1", tmp_path / "set/t1/1.nii.gz", tmp_path / "set/seg/1.mgz", "set/ann")
+    one = PairScan("1", tmp_path / "set/t1/1.nii.gz", tmp_path / "set/seg/1.mgz", "set/ann")
     assert pairs[0].moving == one
     assert [pair.kind for pair in pairs] == [*["inter"] * 2, *["retest"] * 2, *["inter"] * 2]
 
@@ -204,7 +206,7 @@ def test_kinds(tmp_path):
     assert sorted([*inter, ("1", "3"), ("3", "1")]) == sorted(keys(read_split(tmp_path)))
 
 
-def test_people_without_a_split_are_never_test(tmp_path):
+def test_subjects_without_a_split_are_never_test(tmp_path):
     """They may have been trained on: where a table names some splits, they count as train.
 
     Who has one in another row has it in all.
@@ -229,21 +231,21 @@ def test_a_table_without_splits_is_taken_whole(tmp_path, text, split):
 
 
 @settings(max_examples=30, deadline=None)
-@given(people=st.lists(st.sampled_from(["ann", "bob", "cleo"]), min_size=2, max_size=7))
-def test_every_ordered_pair_just_once(tmp_path_factory, people):
-    """As many as there are, each beside its swap, of two people or of one."""
-    text = "id,person\n" + "".join(f"{i},{person}\n" for i, person in enumerate(people))
+@given(subjects=st.lists(st.sampled_from(["ann", "bob", "cleo"]), min_size=2, max_size=7))
+def test_every_ordered_pair_just_once(tmp_path_factory, subjects):
+    """As many as there are, each beside its swap, of two subjects or of one."""
+    text = "id,subject\n" + "".join(f"{i},{subject}\n" for i, subject in enumerate(subjects))
     pairs = read_split(tmp_path_factory.mktemp("pairs"), text)
-    names = [str(i) for i in range(len(people))]
+    names = [str(i) for i in range(len(subjects))]
     assert sorted(keys(pairs)) == sorted(itertools.permutations(names, 2))
     assert all(a.key == b.swapped_key for a, b in zip(pairs[::2], pairs[1::2], strict=True))
     for pair in pairs:
-        same = people[int(pair.moving.name)] == people[int(pair.fixed.name)]
+        same = subjects[int(pair.moving.name)] == subjects[int(pair.fixed.name)]
         assert pair.kind == ("retest" if same else "inter")
 
 
-def test_people_of_two_data_sets_are_two(tmp_path):
-    text = "scan,person,dataset\na.nii,01,one\nb.nii,01,two\nc.nii,01,two\n"
+def test_subjects_of_two_data_sets_are_two(tmp_path):
+    text = "scan,subject,dataset\na.nii,01,one\nb.nii,01,two\nc.nii,01,two\n"
     pairs = read_pairs(table(tmp_path / "t.csv", text))
     assert {frozenset(p.key): p.kind for p in pairs} == {
         frozenset("ab"): "inter",
@@ -269,7 +271,7 @@ def test_scans_of_one_name_do_not_vanish(tmp_path):
 def test_a_configuration_stands_for_the_pairs_of_its_training(tmp_path):
     """Those whom the lots of its seed put into the split."""
     rows = "".join(f"{i}.nii,p{i // 2},{i}_seg.nii\n" for i in range(24))
-    table(tmp_path / "data" / "t.csv", "scan,person,labels\n" + rows)
+    table(tmp_path / "data" / "t.csv", "scan,subject,labels\n" + rows)
     for seed in (1, 2):
         config = table(
             tmp_path / "train.yaml",
@@ -357,7 +359,7 @@ def test_files_that_are_no_tables(tmp_path):
 
 @pytest.mark.data
 def test_the_pairs_of_the_real_test_split(data):
-    """3 people with 2 scans each: 24 pairs of two people, 6 of one."""
+    """3 subjects with 2 scans each: 24 pairs of two subjects, 6 of one."""
     pairs = read_pairs(
         data / "oasis-malf" / "subjects.csv", scan="t1/{id}.nii.gz", labels="labels/{id}.nii.gz"
     )

@@ -18,13 +18,13 @@ FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 def table_data(path: Path, **more) -> Data:
     fractions = more.pop("fractions", FRACTIONS)
-    people = more.pop("people", None)
-    return Data(sources=[{"table": str(path), **more}], fractions=fractions, people=people)
+    subjects = more.pop("subjects", None)
+    return Data(sources=[{"table": str(path), **more}], fractions=fractions, subjects=subjects)
 
 
 # -------------------------------------------------------------------------------------- Tables
 
-ROWS = """scan,labels,person,dataset,split
+ROWS = """scan,labels,subject,dataset,split
 t1/a.nii.gz,seg/a.nii.gz,ann,,train
 t1/b.nii,,bob,other,val
 /abs/c.mgz,,,, test
@@ -48,39 +48,39 @@ def test_patterns_are_filled_from_columns(tmp_path):
     found = gather(
         table_data(path, scan="../{site}/{id}.nii.gz", labels="{map}.nii", split="train"), 0
     )
-    assert [(s.path, s.labels, s.person, s.split) for s in found] == [
+    assert [(s.path, s.labels, s.subject, s.split) for s in found] == [
         (tmp_path / "x/1.nii.gz", tmp_path / "set/m1.nii", "1", "train"),
         (tmp_path / "y/2.nii.gz", None, "2", "train"),
     ]
 
 
 def test_numbers_in_json_are_names(tmp_path):
-    text = '{"id": 7, "person": 3}\n\n{"id": 8, "person": "3"}\n'
+    text = '{"id": 7, "subject": 3}\n\n{"id": 8, "subject": "3"}\n'
     found = gather(table_data(table(tmp_path / "t.jsonl", text), scan="{id}.nii", split="train"), 0)
-    assert [(s.path.name, s.person, s.where) for s in found] == [
+    assert [(s.path.name, s.subject, s.where) for s in found] == [
         ("7.nii", "3", "t.jsonl row 1"),
         ("8.nii", "3", "t.jsonl row 3"),
     ]
 
 
-def test_scans_of_one_name_in_several_folders_are_several_people(tmp_path):
+def test_scans_of_one_name_in_several_folders_are_several_subjects(tmp_path):
     path = table(tmp_path / "t.csv", "scan\n01/T1.nii.gz\n02/T1.nii.gz\nx/other.nii.gz\n")
     found = gather(table_data(path, split="train"), 0)
-    assert [s.person for s in found] == ["01/T1", "02/T1", "other"]
+    assert [s.subject for s in found] == ["01/T1", "02/T1", "other"]
 
 
 WRONG_TABLES = {
     "": "there are no rows",
     "scan\n": "there are no rows",
-    "scan,person\na.nii\n,bob\n": r"t\.csv row 3: it names no scan",
+    "scan,subject\na.nii\n,bob\n": r"t\.csv row 3: it names no scan",
     "scan\na.nii,b\n": r"row 2: it has 2 fields",
     "scan,scan\na.nii,b\n": "two columns have the same name",
     "image\na.nii\n": r"no 'scan' for '\{scan\}'; there are image",
     "scan,split\na.nii,training\n": r"row 2: split 'training': one of train, val, test",
     "scan,split\na.nii,val\n": "none of the 1 scans is in split train",
     "scan,split\na.nii,train\nb.nii,train\nx/../a.nii,train\n": r"row 4: scan .*row 2\)",
-    "scan,person,split\na.nii,ann,train\nb.nii,bob,\nc.nii,ann,val\n": (
-        r"person 'ann' of .* two splits: train \(t\.csv row 2, a\.nii\) and val \(t\.csv row 4"
+    "scan,subject,split\na.nii,ann,train\nb.nii,bob,\nc.nii,ann,val\n": (
+        r"subject 'ann' of .* two splits: train \(t\.csv row 2, a\.nii\) and val \(t\.csv row 4"
     ),
     'scan\n"a.nii\n': "no table of UTF-8 text",
     "scan\n/\n": "row 2: it names no scan",
@@ -105,7 +105,7 @@ def test_a_pattern_of_unknown_columns_is_refused(tmp_path):
 
 def test_a_name_that_no_path_can_have_is_refused(tmp_path):
     for word in ("null", '"a\\u0000b.nii"'):
-        path = table(tmp_path / "t.jsonl", f'{{"scan": {word}, "person": "x"}}\n')
+        path = table(tmp_path / "t.jsonl", f'{{"scan": {word}, "subject": "x"}}\n')
         with pytest.raises(InputError, match=r"t\.jsonl row 1: it names no scan"):
             gather(table_data(path), 0)
 
@@ -131,7 +131,7 @@ def test_sources_that_are_not_there_are_refused(tmp_path):
                 gather(Data(sources=[located]), 0)
 
 
-def test_people_of_two_data_sets_are_not_one(tmp_path):
+def test_subjects_of_two_data_sets_are_not_one(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name / "t1").mkdir(parents=True)
         (tmp_path / name / "t1" / "01.nii.gz").touch()
@@ -153,71 +153,73 @@ def test_people_of_two_data_sets_are_not_one(tmp_path):
 
 
 @st.composite
-def people_with_scans(draw) -> list[tuple[str, int]]:
-    """Rows of a table: people, some with several scans, in any order."""
+def subjects_with_scans(draw) -> list[tuple[str, int]]:
+    """Rows of a table: subjects, some with several scans, in any order."""
     numbers = draw(st.lists(st.integers(1, 3), min_size=3, max_size=30))
     rows = [(f"p{i}", scan) for i, number in enumerate(numbers) for scan in range(number)]
     return draw(st.permutations(rows))
 
 
-def split_of_people(folder: Path, rows, seed=0, **more) -> dict[str, str]:
-    text = "scan,person\n" + "".join(f"{p}-{n}.nii,{p}\n" for p, n in rows)
+def split_of_subjects(folder: Path, rows, seed=0, **more) -> dict[str, str]:
+    text = "scan,subject\n" + "".join(f"{p}-{n}.nii,{p}\n" for p, n in rows)
     scans = gather(table_data(table(folder / "t.csv", text), **more), seed)
     splits = {}
     for scan in scans:
-        assert splits.setdefault(scan.person, scan.split) == scan.split
+        assert splits.setdefault(scan.subject, scan.split) == scan.split
     return splits
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=people_with_scans(), seed=st.integers(0, 3), order=st.randoms())
-def test_splits_are_of_people_and_do_not_depend_on_rows(tmp_path_factory, rows, seed, order):
+@given(rows=subjects_with_scans(), seed=st.integers(0, 3), order=st.randoms())
+def test_splits_are_of_subjects_and_do_not_depend_on_rows(tmp_path_factory, rows, seed, order):
     folder = tmp_path_factory.mktemp("splits")
-    splits = split_of_people(folder, rows, seed)
-    people = {person for person, _ in rows}
-    assert splits.keys() == people
-    assert Counter(splits.values()) == dict(shares(len(people), FRACTIONS))
+    splits = split_of_subjects(folder, rows, seed)
+    subjects = {subject for subject, _ in rows}
+    assert splits.keys() == subjects
+    assert Counter(splits.values()) == dict(shares(len(subjects), FRACTIONS))
     shuffled = list(rows)
     order.shuffle(shuffled)
     more = [*shuffled, (rows[0][0], 99)]  # another scan of somebody moves nobody
-    assert split_of_people(folder, more, seed) == splits
+    assert split_of_subjects(folder, more, seed) == splits
 
 
-def test_a_given_split_counts_for_all_scans_of_a_person(tmp_path):
+def test_a_given_split_counts_for_all_scans_of_a_subject(tmp_path):
     """And the others are divided as if the given ones were not there."""
-    lines = ["scan,person,split", *(f"{i}.nii,p{i}," for i in range(10))]
+    lines = ["scan,subject,split", *(f"{i}.nii,p{i}," for i in range(10))]
     lines += ["again.nii,p3,test", "x.nii,new,val"]
     found = gather(table_data(table(tmp_path / "t.csv", "\n".join(lines))), 0)
-    splits = {scan.person: scan.split for scan in found}
+    splits = {scan.subject: scan.split for scan in found}
     assert (splits.pop("p3"), splits.pop("new")) == ("test", "val")
-    assert [s.split for s in found if s.person == "p3"] == ["test", "test"]
+    assert [s.split for s in found if s.subject == "p3"] == ["test", "test"]
     assert Counter(splits.values()) == {k: n for k, n in shares(9, FRACTIONS).items() if n}
 
 
-def test_fewer_people_are_the_first_of_more(tmp_path):
+def test_fewer_subjects_are_the_first_of_more(tmp_path):
     rows = [(f"p{i}", n) for i in range(40) for n in range(2)]
-    whole = split_of_people(tmp_path, rows)
+    whole = split_of_subjects(tmp_path, rows)
     before: set[str] = set()
     for number in (5, 10, 20, 32):
-        splits = split_of_people(tmp_path, rows, people=number)
-        assert splits == split_of_people(tmp_path, rows[::-1], people=number)
-        train = {person for person, split in splits.items() if split == "train"}
+        splits = split_of_subjects(tmp_path, rows, subjects=number)
+        assert splits == split_of_subjects(tmp_path, rows[::-1], subjects=number)
+        train = {subject for subject, split in splits.items() if split == "train"}
         assert len(train) == number
         assert before < train
         assert splits.items() <= whole.items()
         assert {p for p, s in whole.items() if s != "train"} == splits.keys() - train
         before = train
-    with pytest.raises(InputError, match=r"data\.people: 33 are wanted, there are 32"):
-        split_of_people(tmp_path, rows, people=33)
-    chosen = [split_of_people(tmp_path, rows, seed, split="train", people=5) for seed in range(6)]
-    assert len({tuple(sorted(people)) for people in chosen}) == 6
+    with pytest.raises(InputError, match=r"data\.subjects: 33 are wanted, there are 32"):
+        split_of_subjects(tmp_path, rows, subjects=33)
+    chosen = [
+        split_of_subjects(tmp_path, rows, seed, split="train", subjects=5) for seed in range(6)
+    ]
+    assert len({tuple(sorted(subjects)) for subjects in chosen}) == 6
 
 
 def test_all_scans_of_a_data_set_that_nobody_is_trained_on(tmp_path):
     """``gather`` wants somebody to train on, ``scans_of`` does not."""
-    path = table(tmp_path / "t.csv", "scan,person,split\na.nii,x,val\nb.nii,x,\nc.nii,y,test\n")
+    path = table(tmp_path / "t.csv", "scan,subject,split\na.nii,x,val\nb.nii,x,\nc.nii,y,test\n")
     found = scans_of(table_data(path), 0)
-    assert [(s.path.name, s.person, s.split) for s in found] == [
+    assert [(s.path.name, s.subject, s.split) for s in found] == [
         *(("a.nii", "x", "val"), ("b.nii", "x", "val"), ("c.nii", "y", "test")),
     ]
     with pytest.raises(InputError, match="none of the 3 scans is in split train"):
@@ -225,20 +227,20 @@ def test_all_scans_of_a_data_set_that_nobody_is_trained_on(tmp_path):
 
 
 @settings(max_examples=20, deadline=None)
-@given(rows=people_with_scans(), seed=st.integers(0, 3), people=st.integers(1, 3))
-def test_a_training_on_fewer_people_takes_from_all_scans(tmp_path_factory, rows, seed, people):
-    """As they are and where they are: only people of train are left out."""
-    text = "scan,person\n" + "".join(f"{p}-{n}.nii,{p}\n" for p, n in rows)
+@given(rows=subjects_with_scans(), seed=st.integers(0, 3), subjects=st.integers(1, 3))
+def test_a_training_on_fewer_subjects_takes_from_all_scans(tmp_path_factory, rows, seed, subjects):
+    """As they are and where they are: only subjects of train are left out."""
+    text = "scan,subject\n" + "".join(f"{p}-{n}.nii,{p}\n" for p, n in rows)
     path = table(tmp_path_factory.mktemp("all") / "t.csv", text)
-    everybody = scans_of(table_data(path, people=people), seed)
+    everybody = scans_of(table_data(path, subjects=subjects), seed)
     assert [scan.path.name for scan in everybody] == [f"{p}-{n}.nii" for p, n in rows]
     assert everybody == scans_of(table_data(path), seed) == gather(table_data(path), seed)
     train = {scan.key for scan in everybody if scan.split == "train"}
-    if people > len(train):
+    if subjects > len(train):
         return
-    some = gather(table_data(path, people=people), seed)
+    some = gather(table_data(path, subjects=subjects), seed)
     chosen = {scan.key for scan in some if scan.split == "train"}
-    assert len(chosen) == people
+    assert len(chosen) == subjects
     assert some == [s for s in everybody if s.split != "train" or s.key in chosen]
 
 
@@ -263,7 +265,7 @@ def test_the_real_data_sets(data):
     assert all(s.path.is_file() and (s.labels is None or s.labels.is_file()) for s in found)
     of = {name: [s for s in found if s.dataset == name] for name in ("oasis-malf", "ds000011")}
     assert Counter(s.split for s in of["oasis-malf"]) == {"train": 19, "val": 2, "test": 6}
-    assert [s.person for s in of["ds000011"]] == [f"sub-0{i}" for i in range(1, 7)]
+    assert [s.subject for s in of["ds000011"]] == [f"sub-0{i}" for i in range(1, 7)]
     undecided = table_data(oasis / "subjects.csv", scan="t1/{id}.nii.gz")
-    assert len({s.person for s in found}) == 24 + 6
-    assert Counter(s.person for s in gather(undecided, 0))["1003"] == 2
+    assert len({s.subject for s in found}) == 24 + 6
+    assert Counter(s.subject for s in gather(undecided, 0))["1003"] == 2

@@ -7,7 +7,7 @@ import pytest
 from cohorts import table
 
 from voxwarp.data.section import build
-from voxwarp.data.sources import Data, Source, Structures, TrainingData, read_training_data
+from voxwarp.data.sources import Data, ScanSource, Structures, TrainingData, read_training_data
 from voxwarp.errors import InputError
 
 
@@ -46,7 +46,7 @@ def test_the_scans_of_a_training_are_read_without_the_rest(tmp_path: Path) -> No
     path = table(tmp_path / "deep" / "top.yaml", text)
     assert read_training_data(path) == TrainingData(
         data=Data(
-            sources=[Source(folder=str(tmp_path / "scans"))],
+            sources=[ScanSource(folder=str(tmp_path / "scans"))],
             structures=Structures(table=str(tmp_path / "deep/names.csv")),
         ),
         seed=7,
@@ -59,7 +59,7 @@ def test_the_scans_of_a_training_are_read_without_the_rest(tmp_path: Path) -> No
     [
         ("seed: 1\n", "data is missing"),
         ("data: {source: x}\n", "data.sources is missing (and 1 more)"),
-        ("data: {sources: [{folder: x}], people: 0}\n", "data.people: "),
+        ("data: {sources: [{folder: x}], subjects: 0}\n", "data.subjects: "),
         ("data: {sources: [{folder: x}]}\nseed: -1\n", "seed: "),
         ("data: [1\n", "not YAML"),
     ],

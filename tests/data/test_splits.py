@@ -1,4 +1,4 @@
-"""Splits: people are shared out by lots that hang on nothing but seeds and names."""
+"""Splits: subjects are shared out by lots that hang on nothing but seeds and names."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.splits import drawn_splits, first_people, shares
+from voxwarp.data.splits import drawn_splits, first_subjects, shares
 from voxwarp.errors import InputError
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -44,7 +44,7 @@ def test_shares_of_round_numbers(number, expected):
 def test_the_seed_and_the_name_decide():
     splits = [drawn_splits(EVERYBODY, FRACTIONS, seed) for seed in range(8)]
     assert len({tuple(sorted(each.items())) for each in splits}) == 8
-    ever = {person for each in splits for person, split in each.items() if split == "test"}
+    ever = {subject for each in splits for subject, split in each.items() if split == "test"}
     assert len(ever) > 15  # of 32 draws from 40
     for seed, each in enumerate(splits):
         assert drawn_splits(EVERYBODY[::-1], FRACTIONS, seed) == each
@@ -55,18 +55,18 @@ def test_each_data_set_is_shared_out_for_itself():
     other = [("other", name) for _, name in EVERYBODY[:10]]
     both = drawn_splits([*EVERYBODY, *other], FRACTIONS, 3)
     alone = drawn_splits(EVERYBODY, FRACTIONS, 3)
-    assert {person: split for person, split in both.items() if person[0] == "set"} == alone
-    assert Counter(both[person] for person in other) == shares(10, FRACTIONS)
+    assert {subject: split for subject, split in both.items() if subject[0] == "set"} == alone
+    assert Counter(both[subject] for subject in other) == shares(10, FRACTIONS)
 
 
-def test_first_people_are_among_more_and_as_many_as_there_are_at_most():
+def test_first_subjects_are_among_more_and_as_many_as_there_are_at_most():
     before: set[tuple[str, str]] = set()
     for number in (1, 5, 20, 40):
-        chosen = first_people(EVERYBODY, number, 2)
-        assert first_people(EVERYBODY[::-1], number, 2) == chosen
+        chosen = first_subjects(EVERYBODY, number, 2)
+        assert first_subjects(EVERYBODY[::-1], number, 2) == chosen
         assert len(chosen) == number
         assert before < chosen
         before = chosen
-    assert len({frozenset(first_people(EVERYBODY, 5, seed)) for seed in range(6)}) == 6
-    with pytest.raises(InputError, match=r"data\.people: 41 are wanted, there are 40"):
-        first_people(EVERYBODY, 41, 2)
+    assert len({frozenset(first_subjects(EVERYBODY, 5, seed)) for seed in range(6)}) == 6
+    with pytest.raises(InputError, match=r"data\.subjects: 41 are wanted, there are 40"):
+        first_subjects(EVERYBODY, 41, 2)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from voxwarp.data.tables import Record, check_pattern, filled, read_table
 from voxwarp.errors import InputError
 
-AS_CSV = """scan,labels,person
+AS_CSV = """scan,labels,subject
 t1/a.nii.gz, seg/a.nii.gz ,ann
 "t1/b, old.nii",,bob
 """
 AS_TSV = AS_CSV.replace(",", "\t").replace("b\t old", "b, old")
 AS_JSON = [
-    {"scan": "t1/a.nii.gz", "labels": "seg/a.nii.gz", "person": "ann"},
-    {"scan": "t1/b, old.nii", "labels": None, "person": "bob"},
+    {"scan": "t1/a.nii.gz", "labels": "seg/a.nii.gz", "subject": "ann"},
+    {"scan": "t1/b, old.nii", "labels": None, "subject": "bob"},
 ]
 TEXTS = {
     "t.csv": AS_CSV,
@@ -35,13 +35,15 @@ def test_a_table_is_read(tmp_path, name):
     path.write_bytes(TEXTS[name].encode())
     records, columns = read_table(path)
     first = 1 if name == "t.jsonl" else 2
-    assert columns == ["scan", "labels", "person"]
+    assert columns == ["scan", "labels", "subject"]
     assert records == [
         Record(
             f"{name} row {first}",
-            {"scan": "t1/a.nii.gz", "labels": "seg/a.nii.gz", "person": "ann"},
+            {"scan": "t1/a.nii.gz", "labels": "seg/a.nii.gz", "subject": "ann"},
         ),
-        Record(f"{name} row {first + 1}", {"scan": "t1/b, old.nii", "labels": "", "person": "bob"}),
+        Record(
+            f"{name} row {first + 1}", {"scan": "t1/b, old.nii", "labels": "", "subject": "bob"}
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ from voxwarp.evaluation.evaluate import evaluate
 from voxwarp.evaluation.results import Results
 from voxwarp.evaluation.rows import Row
 from voxwarp.networks.model import Model, Recipe
-from voxwarp.runtime import Progress, Runtime
+from voxwarp.runtime import ProgressCallback, Runtime
 from voxwarp.space.grid import Grid
 
 
@@ -36,7 +36,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """Three labelled crops of two people: three couples of pairs, one of them a retest."""
+    """Three labelled crops of two subjects: three couples of pairs, one of them a retest."""
     return write_study(tmp_path)
 
 
@@ -55,7 +55,7 @@ def run(study: Path, small_model: Path, tmp_path: Path) -> Callable[..., list[Ro
     def evaluated(
         out: str = "out",
         pairs: list[Pair] | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         device: str = "auto",
         **more: Any,
     ) -> list[Row]:

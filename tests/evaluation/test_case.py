@@ -13,8 +13,8 @@ from scored_pairs import (
     box,
     case_of,
     found,
+    pair_scan,
     rowed,
-    subject,
     texture,
     warp_of,
 )
@@ -22,7 +22,7 @@ from scored_pairs import (
 from voxwarp.data.pairs import Pair
 from voxwarp.errors import InputError
 from voxwarp.evaluation.case import read_case, values_of
-from voxwarp.evaluation.scoring import Found
+from voxwarp.evaluation.scoring import ScoredTransform
 from voxwarp.space.grid import Grid
 
 
@@ -58,23 +58,23 @@ def test_a_sheared_scan_is_read_as_register_reads_it(tmp_path):
     matrix[0, 1] = 0.3
     affine = homogeneous(matrix, (1, 2, 3))
     labels = box((5, 5, 5), (10, 10, 10))
-    sides = [subject(tmp_path, n, texture(), labels, affine=affine) for n in "mf"]
+    sides = [pair_scan(tmp_path, n, texture(), labels, affine=affine) for n in "mf"]
     case = read_case(Pair(*sides))
     straight = Grid(SHAPE, affine).unsheared()
     for volume in (case.moving, case.fixed, case.moving_labels, case.fixed_labels):
         assert volume.grid.matches(straight)
     assert case.brain.shape == case.fixed.grid.shape
     still = warp_of(np.zeros((3, *case.fixed.grid.shape)), case.fixed.grid)
-    assert rowed(case, Found(still, still))["dice"] == 1
+    assert rowed(case, ScoredTransform(still, still))["dice"] == 1
 
 
 def test_values_of_all_maps(tmp_path):
     """Each once, of either side of any pair; 0 is none of them."""
     subjects = [
-        subject(tmp_path, "a", texture(), box((5, 5, 5), (2, 2, 2), 2035)),
-        subject(tmp_path, "b", texture(), box((5, 5, 5), (2, 2, 2), 4)),
-        subject(tmp_path, "c", texture(), box((5, 5, 5), (2, 2, 2), 17)),
-        subject(tmp_path, "d", texture()),
+        pair_scan(tmp_path, "a", texture(), box((5, 5, 5), (2, 2, 2), 2035)),
+        pair_scan(tmp_path, "b", texture(), box((5, 5, 5), (2, 2, 2), 4)),
+        pair_scan(tmp_path, "c", texture(), box((5, 5, 5), (2, 2, 2), 17)),
+        pair_scan(tmp_path, "d", texture()),
     ]
     pairs = [Pair(subjects[0], subjects[3]), Pair(subjects[3], subjects[1])]
     assert values_of(pairs) == {4, 2035}

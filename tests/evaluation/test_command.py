@@ -17,7 +17,7 @@ def words(study: Path, small_model: Path, tmp_path: Path) -> list[object]:
     """Those of the command for the study."""
     named = table(study / "s.csv", "value,structure\n1,a\n2,a\n3,b\n4,\n")
     return [
-        *("evaluate", study / "people.csv", "--scan", "t1/p{id}.nii.gz"),
+        *("evaluate", study / "subjects.csv", "--scan", "t1/p{id}.nii.gz"),
         *("--labels", "labels/p{id}.nii.gz", "--structures", named, "--model", small_model),
         *("-o", tmp_path / "out"),
     ]
@@ -113,7 +113,7 @@ def test_a_failed_pair_is_exit_code_3(cli, words, study, tmp_path):
         (["--device", "tpu"], "tpu"),
         (["--model", "no-such-model"], "unknown model 'no-such-model'"),
         (["--structures", "none.csv"], "none.csv: no such file"),
-        (["--scan", "{scan}"], "no 'scan' for '{scan}'; there are id, person"),
+        (["--scan", "{scan}"], "no 'scan' for '{scan}'; there are id, subject"),
         (["--labels", "labels/{id}.nii.gz"], "labels/0.nii.gz: no such file"),
         (["--no-such-option"], "--no-such-option"),
     ],

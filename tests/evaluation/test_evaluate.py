@@ -20,7 +20,7 @@ from crop_study import FILES, PROTOCOL, TIMES, bytes_of, differing, pairs_of, re
 from earlier_protocol import OF_REGIONS, evaluate_pairs
 from phantoms import homogeneous
 
-from voxwarp.data.pairs import Pair, Subject, couples, read_pairs
+from voxwarp.data.pairs import Pair, PairScan, couples, read_pairs
 from voxwarp.data.sources import Structures
 from voxwarp.data.structures import Table, structures_of
 from voxwarp.errors import InputError
@@ -180,11 +180,11 @@ def test_rows_are_complete_and_read_back(run, tmp_path):
     without = {"reason", "tre_mm", "first_s"}
     for row in rows:
         assert {c for c in row if row[c] == "" or same(row[c], math.nan)} == without
-    people = {"p0": "study/ann", "p1": "study/bob", "p2": "study/ann"}
+    subjects = {"p0": "study/ann", "p1": "study/bob", "p2": "study/ann"}
     for row in rows:
         assert (row["method"], row["status"], row["labels"]) == ("small", "ok", "nearest")
-        sides = [people[row[side]] for side in ("moving", "fixed")]
-        assert [row["moving_person"], row["fixed_person"]] == sides
+        sides = [subjects[row[side]] for side in ("moving", "fixed")]
+        assert [row["moving_subject"], row["fixed_subject"]] == sides
         assert row["kind"] == ("retest" if sides[0] == sides[1] else "inter")
         assert (row["device"], row["threads"], row["timed"]) == ("cpu", 1, "no")
     read = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
@@ -214,13 +214,13 @@ def test_the_record_tells_where_rows_come_from(run, study, small_model, tmp_path
         "card": {},
     }
     assert record["protocol"] == PROTOCOL.described()
-    subjects = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
+    scans = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
     assert record["inputs"] == {
         name: {
             kind: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             for kind, path in (("image", s.path), ("labels", s.labels))
         }
-        for name, s in subjects.items()
+        for name, s in scans.items()
     }
     assert record["versions"]["voxwarp"] == version("voxwarp")
     assert record["versions"]["torch"] == version("torch")
@@ -601,6 +601,6 @@ def test_registrations_are_let_go(run, monkeypatch):
 
 
 def test_couples():
-    a, b, c = (Subject(name, Path(name)) for name in "abc")
+    a, b, c = (PairScan(name, Path(name)) for name in "abc")
     pairs = [Pair(a, b), Pair(b, c), Pair(b, a), Pair(c, a)]
     assert couples(pairs) == [[pairs[0], pairs[2]], [pairs[1]], [pairs[3]]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cohorts import table
-from scored_pairs import found, rowed, shift, subject, texture
+from scored_pairs import found, pair_scan, rowed, shift, texture
 
 from voxwarp.data.pairs import Pair
 from voxwarp.errors import InputError
@@ -17,7 +17,7 @@ from voxwarp.evaluation.landmarks import read_landmarks
 def with_landmarks(folder: Path, moving: str, fixed: str) -> Case:
     paths = (table(folder / f"{name}.csv", text) for name, text in (("m", moving), ("f", fixed)))
     sides = (
-        subject(folder, name, texture(), landmarks=path)
+        pair_scan(folder, name, texture(), landmarks=path)
         for name, path in zip(("m", "f"), paths, strict=True)
     )
     return read_case(Pair(*sides))
@@ -42,7 +42,7 @@ def test_landmarks_without_names_are_matched_by_row(tmp_path):
 
 def test_landmarks_of_one_side_tell_nothing(tmp_path):
     path = table(tmp_path / "f.csv", "x,y,z\n0,0,0\n")
-    sides = subject(tmp_path, "m", texture()), subject(tmp_path, "f", texture(), landmarks=path)
+    sides = pair_scan(tmp_path, "m", texture()), pair_scan(tmp_path, "f", texture(), landmarks=path)
     assert math.isnan(rowed(read_case(Pair(*sides)), found())["tre_mm"])
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from voxwarp.data.pairs import Pair, Subject
+from voxwarp.data.pairs import Pair, PairScan
 from voxwarp.errors import InputError
 from voxwarp.evaluation.record import earlier_machines, inputs_of, write_record
 
@@ -27,8 +27,8 @@ def test_names_stand_for_one_scan(study):
     """A record by name would tell of one of them only."""
     path = study / "t1" / "p0.nii.gz"
     pairs = [
-        Pair(Subject("a", path), Subject("b", path)),
-        Pair(Subject("a", study / "t1" / "p1.nii.gz"), Subject("b", path)),
+        Pair(PairScan("a", path), PairScan("b", path)),
+        Pair(PairScan("a", study / "t1" / "p1.nii.gz"), PairScan("b", path)),
     ]
     with pytest.raises(InputError, match="'a' stands for two scans"):
         inputs_of(pairs)

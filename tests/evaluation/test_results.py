@@ -13,10 +13,10 @@ from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, write_
 
 
 def pair(method: str = "a", moving: str = "1", fixed: str = "2", **more: Any) -> Row:
-    """An "ok" row of a pair; scans are their people."""
-    people = {"moving_person": moving, "fixed_person": fixed}
+    """An "ok" row of a pair; scans are their subjects."""
+    subjects = {"moving_subject": moving, "fixed_subject": fixed}
     about = {"kind": "inter", "status": "ok", "labels": "nearest", "timed": "no", "device": "cpu"}
-    return {"method": method, "moving": moving, "fixed": fixed, **people, **about, **more}
+    return {"method": method, "moving": moving, "fixed": fixed, **subjects, **about, **more}
 
 
 def structure(row: Row, dice: float) -> Row:

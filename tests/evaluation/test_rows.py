@@ -71,10 +71,13 @@ def test_empty_fields_and_columns_that_nobody_asked_for(tmp_path: Path) -> None:
 
 def test_words_are_the_caller_s_choice(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("people,dice\nall,1\n44,2\n")
-    assert [r["people"] for r in read_rows(path, ("people",), words=("people",))] == ["all", "44"]
-    with pytest.raises(InputError, match="row 2, column people: 'all', wanted a number"):
-        read_rows(path, ("people",))
+    path.write_text("subjects,dice\nall,1\n44,2\n")
+    assert [r["subjects"] for r in read_rows(path, ("subjects",), words=("subjects",))] == [
+        "all",
+        "44",
+    ]
+    with pytest.raises(InputError, match="row 2, column subjects: 'all', wanted a number"):
+        read_rows(path, ("subjects",))
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from scored_pairs import (
     box,
     case_of,
     found,
+    pair_scan,
     rowed,
     shift,
     structures,
-    subject,
     texture,
     warp_of,
 )
@@ -30,7 +30,7 @@ from voxwarp.data.structures import Table
 from voxwarp.evaluation.case import read_case
 from voxwarp.evaluation.protocol import Protocol, ranges
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS
-from voxwarp.evaluation.scoring import Found, measure
+from voxwarp.evaluation.scoring import ScoredTransform, measure
 from voxwarp.space.transform import Chain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def test_columns(tmp_path):
     assert set(PAIR_COLUMNS) - row.keys() == others | {"device", "threads", "timed"}
     assert all(part.keys() | {"method"} == set(STRUCTURE_COLUMNS) for part in parts)
     about = {"kind": "inter", "moving": "m", "fixed": "f", "labels": "nearest"}
-    assert about | {"moving_person": "m", "fixed_person": "f", "status": "ok"} | row == row
+    assert about | {"moving_subject": "m", "fixed_subject": "f", "status": "ok"} | row == row
     assert all(about | part == part for part in parts)
 
 
@@ -98,7 +98,7 @@ def test_images_are_compared_in_the_fixed_brain_after_the_motion(tmp_path):
     """A scan moved by whole voxels comes back as it was; the wrong way it is unlike."""
     image = texture(1)
     moved = np.roll(image, (2, -1, 3), (0, 1, 2))
-    case = read_case(Pair(subject(tmp_path, "m", moved), subject(tmp_path, "f", image)))
+    case = read_case(Pair(pair_scan(tmp_path, "m", moved), pair_scan(tmp_path, "f", image)))
     there = shift(4, -1.5, 3)
     right, wrong = rowed(case, found(there)), rowed(case, found(there.inverse()))
     assert right["correlation"] == pytest.approx(1, abs=1e-5)
@@ -112,7 +112,7 @@ def test_intensities_do_not_matter(tmp_path):
     """Scale and offset of a scan's intensities are the scanner's."""
     image, labels = texture(1), None
     z_scored = np.where(image > 0, (image - image.mean()) / image.std(), 0).astype(np.float32)
-    pair = Pair(subject(tmp_path, "m", 7 * image, labels), subject(tmp_path, "f", z_scored))
+    pair = Pair(pair_scan(tmp_path, "m", 7 * image, labels), pair_scan(tmp_path, "f", z_scored))
     row = rowed(read_case(pair), found())
     assert row["correlation"] > 0.99
 
@@ -138,7 +138,7 @@ def test_folds_are_counted(tmp_path):
     warp = warp_of(voxels)
     image = texture()
     case = case_of(tmp_path, image=image)
-    row = rowed(case, Found(warp, warp))
+    row = rowed(case, ScoredTransform(warp, warp))
     brain = (image > 0).sum(axis=(1, 2)) / (image > 0).sum()  # share of the brain by x
     central, ahead = np.gradient(phi), np.diff(phi, append=phi[-1] + 1)
     behind = np.diff(phi, prepend=phi[0] - 1)
@@ -160,12 +160,12 @@ def test_folds_outside_of_the_brain_do_not_count(tmp_path):
     voxels = np.zeros((3, *SHAPE))
     voxels[1, :, :2] = 5 * np.array([1, -1])[:, None]
     warp = warp_of(voxels)
-    row = rowed(case_of(tmp_path), Found(warp, warp))
+    row = rowed(case_of(tmp_path), ScoredTransform(warp, warp))
     assert row["folds"] == row["folds_any"] == row["nondiffeomorphic_percent"] == 0
     given = np.zeros(SHAPE, bool)
     given[4:9, 0:3, 5:9] = True
     pair = case_of(tmp_path).pair
-    assert rowed(read_case(pair, given), Found(warp, warp))["folds_any"] > 0
+    assert rowed(read_case(pair, given), ScoredTransform(warp, warp))["folds_any"] > 0
 
 
 def test_structures_of_one_map_or_of_none(tmp_path):
@@ -312,7 +312,7 @@ def test_the_protocol_of_the_earlier_benchmark(tmp_path):
     warp = warp_of(smooth_field(2, SHAPE, amplitude=2.0)[0].numpy())
     motion = about_the_middle(rotation(3, 2, -4), (1, -2, 0.5))
     case = case_of(tmp_path, *maps)
-    result = Found(Chain([warp, motion]), warp)
+    result = ScoredTransform(Chain([warp, motion]), warp)
     row = rowed(case, result, Protocol(named, ranges(OF_REGIONS)))
     moved = script.resample(
         case.moving_labels, case.fixed.grid, result.transform, interpolation="nearest"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from result_rows import plain_row as row_of
 
-from voxwarp.data.pairs import Pair, Subject
+from voxwarp.data.pairs import Pair, PairScan
 from voxwarp.evaluation.sheet import Sheet
 
 
@@ -20,7 +20,7 @@ def test_a_sheet_drops_structures_of_no_pair(tmp_path):
     again.write()
     assert (tmp_path / "pairs.csv").read_bytes() == before
     assert b"2345678" in before
-    pair = Pair(Subject("a", Path("a")), Subject("b", Path("b")))
+    pair = Pair(PairScan("a", Path("a")), PairScan("b", Path("b")))
     assert again.holds("m", pair)
     assert not again.holds("n", pair)
     assert not again.holds("m", Pair(pair.fixed, pair.moving))
@@ -32,7 +32,7 @@ def test_a_sheet_forgets(tmp_path):
         about = {"moving": "a", "fixed": fixed}
         row = row_of(**about, status=status, method=method)
         sheet.add(method, row, [{"structure": "s", **about}])
-    a, b, c = (Subject(name, tmp_path / name) for name in "abc")
+    a, b, c = (PairScan(name, tmp_path / name) for name in "abc")
     sheet.forget_failures("m", [Pair(a, b)])
     assert [(r["method"], r["fixed"]) for r in sheet.pairs] == [("m", "b"), ("m", "c"), ("n", "c")]
     sheet.forget_failures("m", [Pair(a, b), Pair(a, c)])

@@ -12,23 +12,23 @@ from scipy import stats
 from voxwarp.errors import InputError
 from voxwarp.evaluation.results import Results, reference_of
 from voxwarp.evaluation.rows import Row
-from voxwarp.evaluation.statistics import bootstrap_over_people, compare, wilcoxon
+from voxwarp.evaluation.statistics import bootstrap_over_subjects, compare, wilcoxon
 
-PEOPLE = ("1003", "1005", "1018")
-INTER = [*itertools.permutations(PEOPLE, 2)]
-RETEST = [(person, person) for person in PEOPLE for _ in range(2)]
+SUBJECTS = ("1003", "1005", "1018")
+INTER = [*itertools.permutations(SUBJECTS, 2)]
+RETEST = [(subject, subject) for subject in SUBJECTS for _ in range(2)]
 
 
 def bootstrap(values: Sequence[float], pairs: Sequence[tuple[str, str]], **more: Any) -> tuple:
     moving, fixed = zip(*pairs, strict=True)
-    return bootstrap_over_people(values, moving, fixed, **more)
+    return bootstrap_over_subjects(values, moving, fixed, **more)
 
 
 def every_draw(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Sorted means of all draws of the people that leave a pair, by loops."""
-    people = sorted({person for pair in pairs for person in pair})
+    """Sorted means of all draws of the subjects that leave a pair, by loops."""
+    subjects = sorted({subject for pair in pairs for subject in pair})
     means = []
-    for drawn in itertools.product(people, repeat=len(people)):
+    for drawn in itertools.product(subjects, repeat=len(subjects)):
         total = weight = 0.0
         for value, (i, j) in zip(values, pairs, strict=True):
             times = drawn.count(i) if i == j else drawn.count(i) * drawn.count(j)
@@ -41,14 +41,14 @@ def every_draw(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> lis
 @pytest.mark.parametrize(
     ("pairs", "draws", "tails"),
     [
-        (INTER, 24, (0.025, 1.5 / 24, 4.5 / 24, 7.5 / 24)),  # 27, less the 3 of one person
+        (INTER, 24, (0.025, 1.5 / 24, 4.5 / 24, 7.5 / 24)),  # 27, less the 3 of one subject
         (RETEST, 27, (0.02, 2 / 27, 5.5 / 27)),
-        (INTER + RETEST[:3], 26, (0.02, 2.5 / 26)),  # one person has no other scan
+        (INTER + RETEST[:3], 26, (0.02, 2.5 / 26)),  # one subject has no other scan
         (INTER[:2] + INTER[3:], 24, (0.025, 1.5 / 24)),
     ],
     ids=["inter", "retest", "both", "a pair lacks"],
 )
-def test_three_people_against_all_their_draws(
+def test_three_subjects_against_all_their_draws(
     pairs: list[tuple[str, str]], draws: int, tails: tuple[float, ...]
 ) -> None:
     values = np.random.default_rng(2).normal(0.7, 0.1, len(pairs))
@@ -62,7 +62,7 @@ def test_three_people_against_all_their_draws(
 
 
 def test_the_distribution_of_the_draws() -> None:
-    """Not its ends alone: nine deciles, of four people on pairs of which some lack."""
+    """Not its ends alone: nine deciles, of four subjects on pairs of which some lack."""
     pairs = [*itertools.permutations("abcd", 2), ("b", "b"), ("c", "c")][2:]
     values = np.random.default_rng(3).normal(size=len(pairs))
     exact = np.array(every_draw(values, pairs))
@@ -75,7 +75,7 @@ def test_the_distribution_of_the_draws() -> None:
         assert (exact <= high + 1e-9).mean() > (1 + level) / 2 - 0.01
 
 
-def test_one_pair_a_person_is_the_ordinary_bootstrap() -> None:
+def test_one_pair_a_subject_is_the_ordinary_bootstrap() -> None:
     values = np.random.default_rng(5).gamma(2.0, size=15)
     _, *found = bootstrap(values, [(f"{i:02}",) * 2 for i in range(15)], draws=40_000)
     drawn = np.random.default_rng(1).choice(values, (40_000, 15)).mean(axis=1)
@@ -83,7 +83,7 @@ def test_one_pair_a_person_is_the_ordinary_bootstrap() -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * np.ptp(expected))
 
 
-def test_the_order_of_the_pairs_and_the_names_of_people_do_not_matter() -> None:
+def test_the_order_of_the_pairs_and_the_names_of_subjects_do_not_matter() -> None:
     values = np.random.default_rng(7).normal(size=6).tolist()
     expected = bootstrap(values, INTER)
     for order in itertools.islice(itertools.permutations(range(6)), 0, 720, 97):
@@ -109,7 +109,7 @@ def test_nan_is_left_out() -> None:
     assert bootstrap(values, INTER) == expected
 
 
-def test_too_few_people_to_say() -> None:
+def test_too_few_subjects_to_say() -> None:
     found = bootstrap([0.4, 0.6], [("a", "b"), ("b", "a")])
     assert found.mean == 0.5
     assert math.isnan(found.low)
@@ -117,14 +117,14 @@ def test_too_few_people_to_say() -> None:
     lost = bootstrap([0.4, math.nan], [("a", "b"), ("b", "c")])  # c has no value
     assert lost.mean == 0.4
     assert math.isnan(lost.low)
-    assert all(map(math.isnan, bootstrap_over_people([], [], [])))
+    assert all(map(math.isnan, bootstrap_over_subjects([], [], [])))
     assert all(map(math.isnan, bootstrap([math.nan], [("a", "b")])))
     with pytest.raises(ValueError, match="zip"):
-        bootstrap_over_people([1.0], ["a", "b"], ["b", "a"])
+        bootstrap_over_subjects([1.0], ["a", "b"], ["b", "a"])
 
 
-def test_people_not_pairs_make_intervals_that_hold() -> None:
-    """Simulated studies of 12 people whose brains differ: 95 % should hold, few do by pairs."""
+def test_subjects_not_pairs_make_intervals_that_hold() -> None:
+    """Simulated studies of 12 subjects whose brains differ: 95 % should hold, few do by pairs."""
     random, studies = np.random.default_rng(11), 300
     pairs = [*itertools.permutations(range(12), 2)]
     names = [(f"{i:02}", f"{j:02}") for i, j in pairs]
@@ -170,7 +170,7 @@ def test_wilcoxon_without_differences() -> None:
 def rows(method: str, dice: Sequence[float], **more: Any) -> list[Row]:
     about = {"method": method, "kind": "inter", "status": "ok", "labels": "nearest", "timed": "no"}
     return [
-        {**about, "moving": f"s{i}", "fixed": f"s{j}", "moving_person": i, "fixed_person": j}
+        {**about, "moving": f"s{i}", "fixed": f"s{j}", "moving_subject": i, "fixed_subject": j}
         | {"dice": value, "folds": 10 * value, **more}
         for value, (i, j) in zip(dice, INTER, strict=False)
     ]

@@ -8,7 +8,7 @@ from result_rows import PAIRS, cohort, pair
 from voxwarp.errors import InputError
 from voxwarp.evaluation.captions import table_caption
 from voxwarp.evaluation.results import Results
-from voxwarp.evaluation.statistics import bootstrap_over_people, compare
+from voxwarp.evaluation.statistics import bootstrap_over_subjects, compare
 from voxwarp.evaluation.tables import table
 from voxwarp.evaluation.times import speed
 
@@ -40,8 +40,8 @@ def test_the_table_agrees_with_the_statistics() -> None:
     for kind in ("inter", "retest"):
         for line in table(results, kind, reference="b"):
             rows = results.of_method(line["method"], kind)
-            people = [[r[f"{role}_person"] for r in rows] for role in ("moving", "fixed")]
-            interval = bootstrap_over_people([r["dice"] for r in rows], *people)
+            subjects = [[r[f"{role}_subject"] for r in rows] for role in ("moving", "fixed")]
+            interval = bootstrap_over_subjects([r["dice"] for r in rows], *subjects)
             assert (line["dice"], line["dice_low"], line["dice_high"]) == interval
             if line["method"] != "b":
                 found = compare(results, line["method"], "b", kind=kind)

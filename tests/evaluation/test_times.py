@@ -19,7 +19,7 @@ def test_a_ratio_by_hand() -> None:
         timed("theirs", 3, 9, 9, timed="no"),
         timed("theirs", 3, 9, 9, status="failed"),
     ]
-    for row in (ours, theirs):  # nor do two scans of one person
+    for row in (ours, theirs):  # nor do two scans of one subject
         row.append(pair(row[0]["method"], "p", "p2", deform_s=7.0, whole_s=7.0, timed="yes"))
     rows = ours + theirs + others[:-1]
     found = speed_ratio(

@@ -50,7 +50,7 @@ def test_linear_sampling_is_scipys(
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 def test_linear_sampling_at_the_nodes_returns_the_values(padding: str) -> None:
     volume = torch.randn(1, 2, *SHAPE, dtype=torch.float64)
-    got = field.sample(volume, field.lattice(SHAPE, volume), padding=padding)
+    got = field.sample(volume, field.identity_grid(SHAPE, volume), padding=padding)
     torch.testing.assert_close(got, volume, atol=1e-13, rtol=0)
 
 
@@ -80,7 +80,7 @@ def test_nearest_sampling_is_index_arithmetic_with_halves_up(
 
 def test_nearest_sampling_is_exact_for_integers_no_float_holds() -> None:
     volume = 2**60 + torch.arange(5 * 6 * 7).reshape(1, 1, *SHAPE)
-    at = field.lattice(SHAPE, torch.empty(0)) + 0.25
+    at = field.identity_grid(SHAPE, torch.empty(0)) + 0.25
     assert torch.equal(field.sample(volume, at, nearest=True), volume)
 
 
@@ -110,7 +110,7 @@ def plain_sample(volume: torch.Tensor, at: torch.Tensor, padding: str) -> torch.
 
 
 def plain_warp(volume: torch.Tensor, u: torch.Tensor, padding: str = "zeros") -> torch.Tensor:
-    return plain_sample(volume, field.lattice(u.shape[2:], u) + u, padding)
+    return plain_sample(volume, field.identity_grid(u.shape[2:], u) + u, padding)
 
 
 @pytest.fixture(params=[1, 2, 3, 11])
@@ -215,7 +215,7 @@ def test_warping_by_whole_voxels_moves_them(nearest: bool) -> None:
 
 def test_warping_pulls_towards_the_axis_the_component_names() -> None:
     """A displacement of +1 in component c brings the next value along axis c."""
-    ramp = field.lattice(SHAPE, torch.empty(0, dtype=torch.float64))
+    ramp = field.identity_grid(SHAPE, torch.empty(0, dtype=torch.float64))
     for component in range(3):
         displacement = torch.zeros(1, 3, *SHAPE, dtype=torch.float64)
         displacement[:, component] = 0.25

@@ -39,9 +39,9 @@ def test_local_ncc_is_the_sum_over_each_window(window: int, eps: float) -> None:
     fixed = texture(1)
     moved = 0.6 * fixed + 0.4 * texture(2)
     expected = brute_force_ncc(fixed[0, 0].numpy(), moved[0, 0].numpy(), window, eps)
-    cc = losses.local_ncc_map(fixed, moved, window=window, eps=eps)
+    cc = losses.local_ncc_map(moved=moved, fixed=fixed, window=window, eps=eps)
     np.testing.assert_allclose(cc[0, 0].numpy(), expected, atol=1e-10)
-    loss = losses.local_ncc(fixed, moved, window=window, eps=eps)
+    loss = losses.local_ncc(moved=moved, fixed=fixed, window=window, eps=eps)
     assert float(loss) == pytest.approx(-expected.mean(), abs=1e-10)
 
 
@@ -49,7 +49,7 @@ def test_local_ncc_of_an_image_thinner_than_the_window() -> None:
     fixed, other = texture(1, (11, 10, 5)), texture(2, (11, 10, 5))
     moved = 0.6 * fixed + 0.4 * other
     expected = brute_force_ncc(fixed[0, 0].numpy(), moved[0, 0].numpy(), 9, 1e-5)
-    cc = losses.local_ncc_map(fixed, moved)
+    cc = losses.local_ncc_map(moved=moved, fixed=fixed)
     np.testing.assert_allclose(cc[0, 0].numpy(), expected, atol=1e-10)
 
 
@@ -58,16 +58,16 @@ def test_local_ncc_in_float32_does_not_cancel_where_images_are_bright() -> None:
     fixed = 0.95 + 0.01 * texture(1)
     moved = 0.9 + 0.01 * (0.6 * texture(1) + 0.4 * texture(2))
     expected = brute_force_ncc(fixed[0, 0].numpy(), moved[0, 0].numpy(), 9, 1e-5)
-    cc = losses.local_ncc_map(fixed.float(), moved.float())
+    cc = losses.local_ncc_map(moved=moved.float(), fixed=fixed.float())
     assert 0.1 < expected.mean() < 0.9
     np.testing.assert_allclose(cc[0, 0].numpy(), expected, atol=1e-4)
 
 
 def test_local_ncc_is_minus_one_for_the_same_image_and_near_zero_for_noise() -> None:
     fixed, other = texture(1, (16, 17, 18)), texture(2, (16, 17, 18))
-    assert float(losses.local_ncc(fixed, fixed)) == pytest.approx(-1, abs=1e-6)
+    assert float(losses.local_ncc(moved=fixed, fixed=fixed)) == pytest.approx(-1, abs=1e-6)
     # The squared correlation of n independent samples has the mean 1/(n − 1).
-    assert -0.01 < float(losses.local_ncc(fixed, other)) < -1 / 9**3 / 2
+    assert -0.01 < float(losses.local_ncc(moved=other, fixed=fixed)) < -1 / 9**3 / 2
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -76,17 +76,17 @@ def test_local_ncc_stays_between_minus_one_and_zero(seed: int) -> None:
     images = [torch.from_numpy(blobs(s, (12, 13, 14)))[None, None] for s in (seed, seed + 50)]
     images += [images[0] * rng.uniform(0.5, 2), torch.round(images[0]), torch.ones_like(images[0])]
     for fixed, moved in itertools.product(images, images):
-        cc = losses.local_ncc_map(fixed, moved)
+        cc = losses.local_ncc_map(moved=moved, fixed=fixed)
         assert cc.min() >= 0
         assert cc.max() <= 1
-        assert -1 <= float(losses.local_ncc(fixed, moved)) <= 0
+        assert -1 <= float(losses.local_ncc(moved=moved, fixed=fixed)) <= 0
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(2.5, -0.3), (-0.7, 1.0), (0.2, 0.6)])
 def test_local_ncc_does_not_see_gain_and_offset(gain: float, offset: float) -> None:
     fixed, moved = texture(1), 0.6 * texture(1) + 0.4 * texture(2)
-    before = losses.local_ncc_map(fixed, moved)
-    after = losses.local_ncc_map(fixed, gain * moved + offset)
+    before = losses.local_ncc_map(moved=moved, fixed=fixed)
+    after = losses.local_ncc_map(moved=gain * moved + offset, fixed=fixed)
     torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
 
 
@@ -95,7 +95,7 @@ def test_local_ncc_hardly_sees_a_smooth_bias_that_defeats_global_correlation() -
     fixed = texture(1, shape)
     ramp = torch.linspace(-1, 1, 24, dtype=torch.float64).view(1, 1, 24, 1, 1)
     moved = fixed * (1 + 0.3 * ramp) + 2 * ramp
-    local = float(losses.local_ncc_map(fixed, moved, window=3).mean())
+    local = float(losses.local_ncc_map(moved=moved, fixed=fixed, window=3).mean())
     overall = float(torch.corrcoef(torch.stack([fixed.flatten(), moved.flatten()]))[0, 1] ** 2)
     assert overall < 0.1
     assert local > 0.7
@@ -110,7 +110,7 @@ def test_local_ncc_of_flat_patches_is_zero_with_finite_gradients(
     fixed[..., :6, :, :] = texture(1, (6, 12, 12)).float()[0, 0]
     moved = fixed.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        cc = losses.local_ncc_map(fixed, moved)
+        cc = losses.local_ncc_map(moved=moved, fixed=fixed)
     (-cc.mean()).backward()
     cc = cc.detach()
     assert float(cc[..., 10:, :, :].max()) < 1e-3  # windows that hold no texture
@@ -127,7 +127,7 @@ def test_local_ncc_with_an_image_that_is_flat_all_over(flat: str) -> None:
     if flat in ("moved", "both"):
         moved = torch.full_like(moved, 0.7)
     moved.requires_grad_()
-    loss = losses.local_ncc(fixed, moved)
+    loss = losses.local_ncc(moved=moved, fixed=fixed)
     loss.backward()
     assert -1e-3 < loss.item() <= 0
     assert moved.grad.isfinite().all()
@@ -136,7 +136,7 @@ def test_local_ncc_with_an_image_that_is_flat_all_over(flat: str) -> None:
 def test_local_ncc_has_the_derivatives_of_differences() -> None:
     fixed, moved = texture(1, (4, 4, 3)), texture(2, (4, 4, 3))
     assert torch.autograd.gradcheck(
-        lambda f, m: losses.local_ncc(f, m, window=3),
+        lambda f, m: losses.local_ncc(moved=m, fixed=f, window=3),
         (fixed.requires_grad_(), moved.requires_grad_()),
     )
 
@@ -170,7 +170,7 @@ def test_local_ncc_has_the_gradient_of_its_definition(
     weights = torch.randn(fixed.shape, generator=torch.Generator().manual_seed(0)).double()
     answers = []
     for cc in (
-        losses.local_ncc_map(fixed, moved, window=window),
+        losses.local_ncc_map(moved=moved, fixed=fixed, window=window),
         plain_ncc_map(fixed, moved, window),
     ):
         answers.append((cc, *torch.autograd.grad((weights * cc).sum(), asked)))
@@ -185,7 +185,7 @@ def test_local_ncc_of_thin_images_has_the_derivatives_of_differences(
 ) -> None:
     fixed, moved = texture(1, shape).requires_grad_(), texture(2, shape).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda f, m: losses.local_ncc_map(f, m, window=3, eps=1e-2), (fixed, moved)
+        lambda f, m: losses.local_ncc_map(moved=m, fixed=f, window=3, eps=1e-2), (fixed, moved)
     )
 
 
@@ -200,7 +200,7 @@ def test_local_ncc_in_float32_has_the_gradient_of_float64(offset: float) -> None
     found = []
     for dtype in (torch.float32, torch.float64):
         one = moved.to(dtype).requires_grad_()
-        cc = losses.local_ncc_map(fixed.to(dtype), one, window=5)
+        cc = losses.local_ncc_map(moved=one, fixed=fixed.to(dtype), window=5)
         found.append((cc.detach().double(), torch.autograd.grad(cc.mean(), one)[0].double()))
     (cc, gradient), (expected, slope) = found
     torch.testing.assert_close(cc, expected, atol=2e-6, rtol=0)
@@ -211,7 +211,7 @@ def test_the_gradient_of_a_training_step_is_that_of_its_definition() -> None:
     """Flow of a velocity at half resolution, warp, correlation and smoothness, in float64."""
 
     def warp(volume: Tensor, u: Tensor, padding: str = "zeros") -> Tensor:
-        at = field.lattice(u.shape[2:], u) + u
+        at = field.identity_grid(u.shape[2:], u) + u
         last = torch.tensor(volume.shape[2:]).double() - 1
         unit = (at.movedim(1, -1) * (2 / last) - 1).flip(-1)
         return F.grid_sample(volume, unit, padding_mode=padding, align_corners=True)
@@ -226,7 +226,7 @@ def test_the_gradient_of_a_training_step_is_that_of_its_definition() -> None:
 
     def ours(velocity: Tensor) -> Tensor:
         u = field.upsample(field.exponentiate(velocity, steps=5))
-        similarity = losses.local_ncc(fixed, field.warp(moving, u))
+        similarity = losses.local_ncc(moved=field.warp(moving, u), fixed=fixed)
         return similarity + 0.5 * losses.diffusion(velocity)
 
     shape = (20, 18, 22)
@@ -273,9 +273,9 @@ def test_the_cost_of_a_batch_is_the_mean_of_its_samples_and_so_is_the_gradient(c
 def test_local_ncc_in_float32_does_not_see_the_rest_of_the_batch() -> None:
     """Centring by the mean of a batch would leave a bright image beside a dark one uncentred."""
     fixed, moved = (0.95 + 0.01 * texture(s).float() for s in (1, 2))
-    alone = losses.local_ncc_map(fixed, moved)
+    alone = losses.local_ncc_map(moved=moved, fixed=fixed)
     dark = torch.zeros_like(fixed)
-    beside = losses.local_ncc_map(torch.cat([fixed, dark]), torch.cat([moved, dark]))
+    beside = losses.local_ncc_map(moved=torch.cat([moved, dark]), fixed=torch.cat([fixed, dark]))
     assert torch.equal(beside[:1], alone)
 
 
@@ -285,12 +285,12 @@ def test_losses_keep_float32_under_autocast() -> None:
 
     def values() -> list[torch.Tensor]:
         return [
-            losses.local_ncc(fixed, moved),
-            losses.mse(fixed, moved),
-            losses.soft_dice(fixed, moved),
+            losses.local_ncc(moved=moved, fixed=fixed),
+            losses.mse(moved=moved, fixed=fixed),
+            losses.soft_dice(moved=moved, fixed=fixed),
             losses.diffusion(velocity),
             losses.bending(velocity),
-            losses.mutual_information(fixed, moved),
+            losses.mutual_information(moved=moved, fixed=fixed),
             losses.inverse_consistency(velocity, -velocity),
         ]
 
@@ -305,16 +305,16 @@ def test_losses_keep_float32_under_autocast() -> None:
 def test_local_ncc_of_bfloat16_images_is_computed_in_float32() -> None:
     fixed, moved = (0.9 + 0.1 * texture(s) for s in (1, 2))
     fixed, moved = fixed.bfloat16(), (0.5 * fixed + 0.5 * moved).bfloat16()
-    expected = losses.local_ncc(fixed.double(), moved.double())
+    expected = losses.local_ncc(moved=moved.double(), fixed=fixed.double())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = losses.local_ncc(fixed, moved)
+        got = losses.local_ncc(moved=moved, fixed=fixed)
     assert float(got) == pytest.approx(float(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize("window", [2, 8, 1, -3])
 def test_local_ncc_wants_an_odd_window(window: int) -> None:
     with pytest.raises(ValueError, match=f"window .* got {window}"):
-        losses.local_ncc(texture(1), texture(2), window=window)
+        losses.local_ncc(moved=texture(2), fixed=texture(1), window=window)
 
 
 # ------------------------------------------------------------------------------ mse, diffusion
@@ -323,8 +323,8 @@ def test_local_ncc_wants_an_odd_window(window: int) -> None:
 def test_mse_is_the_mean_squared_difference() -> None:
     fixed, moved = texture(1), texture(2)
     expected = np.mean((fixed.numpy() - moved.numpy()) ** 2)
-    assert float(losses.mse(fixed, moved)) == pytest.approx(expected, rel=1e-6)
-    assert float(losses.mse(fixed, fixed)) == 0
+    assert float(losses.mse(moved=moved, fixed=fixed)) == pytest.approx(expected, rel=1e-6)
+    assert float(losses.mse(moved=fixed, fixed=fixed)) == 0
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 8), (5, 12, 3)])
@@ -394,7 +394,7 @@ def test_mutual_information_of_few_values_is_that_of_their_histogram(beyond: boo
     expected = histogram_information(fixed.numpy(), moved.numpy())
     if beyond:  # counts as the nearest: the end of the range
         fixed, moved = fixed.where(fixed > 0, -2.0), moved.where(moved < 1, 7.0)
-    got = losses.mutual_information(fixed, moved, bins=23)  # 1 + 20 x: five bins apart
+    got = losses.mutual_information(moved=moved, fixed=fixed, bins=23)  # 1 + 20 x: five bins apart
     assert 0.3 < expected < np.log(5)
     assert float(got) == pytest.approx(-expected, abs=1e-10)
 
@@ -402,16 +402,16 @@ def test_mutual_information_of_few_values_is_that_of_their_histogram(beyond: boo
 def test_mutual_information_of_independent_images_is_near_zero_and_of_a_flat_one_zero() -> None:
     fixed, other = texture(1, (30, 30, 30)), texture(2, (30, 30, 30))
     # The bias of a histogram: (cells − 1)² / 2N, in about 29 independent bins a side.
-    assert -(31**2) / 2 / 30**3 < float(losses.mutual_information(fixed, other)) < 0
+    assert -(31**2) / 2 / 30**3 < float(losses.mutual_information(moved=other, fixed=fixed)) < 0
     flat = torch.full_like(fixed, 0.37)
-    assert float(losses.mutual_information(fixed, flat)) == pytest.approx(0, abs=1e-12)
+    assert float(losses.mutual_information(moved=flat, fixed=fixed)) == pytest.approx(0, abs=1e-12)
 
 
 def test_mutual_information_does_not_see_an_inverted_contrast() -> None:
     fixed, moved = texture(1), 0.7 * texture(1) + 0.3 * texture(2)
-    value = losses.mutual_information(fixed, moved)
-    torch.testing.assert_close(losses.mutual_information(fixed, 1 - moved), value)
-    torch.testing.assert_close(losses.mutual_information(moved, fixed), value)
+    value = losses.mutual_information(moved=moved, fixed=fixed)
+    torch.testing.assert_close(losses.mutual_information(moved=1 - moved, fixed=fixed), value)
+    torch.testing.assert_close(losses.mutual_information(moved=fixed, fixed=moved), value)
     assert -np.log(32) < float(value) < -0.5
 
 
@@ -420,8 +420,8 @@ def test_mutual_information_hardly_sees_a_monotone_contrast() -> None:
         texture(1, (20, 20, 20)),
         0.7 * texture(1, (20, 20, 20)) + 0.3 * texture(2, (20, 20, 20)),
     )
-    value = float(losses.mutual_information(fixed, moved))
-    assert float(losses.mutual_information(fixed, (1 - moved) ** 1.5)) == pytest.approx(
+    value = float(losses.mutual_information(moved=moved, fixed=fixed))
+    assert float(losses.mutual_information(moved=(1 - moved) ** 1.5, fixed=fixed)) == pytest.approx(
         value, rel=0.05
     )
 
@@ -430,7 +430,7 @@ def test_mutual_information_hardly_sees_a_monotone_contrast() -> None:
 def test_mutual_information_has_the_derivatives_of_differences(bins: int) -> None:
     fixed, moved = texture(1, (3, 4, 3)), texture(2, (3, 4, 3))
     assert torch.autograd.gradcheck(
-        lambda f, m: losses.mutual_information(f, m, bins=bins),
+        lambda f, m: losses.mutual_information(moved=m, fixed=f, bins=bins),
         (fixed.requires_grad_(), moved.requires_grad_()),
     )
 
@@ -440,7 +440,7 @@ def test_mutual_information_in_parts_is_that_of_the_whole(monkeypatch: pytest.Mo
     answers = []
     for voxels in (2**18, 100):
         monkeypatch.setattr(losses, "_VOXELS", voxels)
-        value = losses.mutual_information(fixed, moved)
+        value = losses.mutual_information(moved=moved, fixed=fixed)
         answers.append((value, *torch.autograd.grad(value, moved)))
     for whole, parts in zip(*answers, strict=True):
         torch.testing.assert_close(parts, whole, atol=1e-13, rtol=1e-10)
@@ -448,7 +448,7 @@ def test_mutual_information_in_parts_is_that_of_the_whole(monkeypatch: pytest.Mo
 
 def test_mutual_information_wants_four_bins() -> None:
     with pytest.raises(ValueError, match="bins must be at least 4, got 3"):
-        losses.mutual_information(texture(1), texture(2), bins=3)
+        losses.mutual_information(moved=texture(2), fixed=texture(1), bins=3)
 
 
 # ------------------------------------------------------------------------- inverse_consistency
@@ -513,7 +513,7 @@ def channels(*values: list[float]) -> torch.Tensor:
 def test_soft_dice_by_hand(
     fixed: list[list[float]], moved: list[list[float]], expected: float
 ) -> None:
-    assert float(losses.soft_dice(channels(*fixed), channels(*moved))) == pytest.approx(
+    assert float(losses.soft_dice(moved=channels(*moved), fixed=channels(*fixed))) == pytest.approx(
         expected, abs=1e-5
     )
 
@@ -523,7 +523,7 @@ def test_soft_dice_takes_masks_of_any_type(dtype: torch.dtype) -> None:
     """More voxels than bfloat16 can count (256) or uint8 can hold."""
     fixed, moved = (texture(s, (16, 16, 16)) > 0.5 for s in (1, 2))
     expected = 1 - 2 * int((fixed & moved).sum()) / int(fixed.sum() + moved.sum())
-    got = losses.soft_dice(fixed.to(dtype), moved.to(dtype))
+    got = losses.soft_dice(moved=moved.to(dtype), fixed=fixed.to(dtype))
     assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert float(got) == pytest.approx(expected, abs=1e-6)
 
@@ -532,7 +532,7 @@ def test_soft_dice_weighs_each_channel_and_each_pair_alike() -> None:
     """A large structure in one pair does not drown a small one in the other."""
     first, second = channels([1] * 8), channels([1] + [0] * 7)
     moved = torch.cat([first, channels([0, 1] + [0] * 6)])
-    got = losses.soft_dice(torch.cat([first, second]).float(), moved.float())
+    got = losses.soft_dice(moved=moved.float(), fixed=torch.cat([first, second]).float())
     assert float(got) == pytest.approx(0.5, abs=1e-5)
 
 
@@ -540,6 +540,8 @@ def test_soft_dice_falls_along_its_gradient_to_perfect_overlap() -> None:
     fixed = (texture(1) > 0.5).float()
     logits = torch.zeros_like(fixed, requires_grad=True)
     for _ in range(50):
-        (gradient,) = torch.autograd.grad(losses.soft_dice(fixed, logits.sigmoid()), logits)
+        (gradient,) = torch.autograd.grad(
+            losses.soft_dice(moved=logits.sigmoid(), fixed=fixed), logits
+        )
         logits = (logits - 2000 * gradient).detach().requires_grad_()
-    assert losses.soft_dice(fixed, logits.sigmoid()).item() < 0.02
+    assert losses.soft_dice(moved=logits.sigmoid(), fixed=fixed).item() < 0.02

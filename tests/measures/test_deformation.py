@@ -286,10 +286,10 @@ def test_landmarks_are_off_by_their_distance_after_the_transform() -> None:
     quarter = homogeneous([[0, -1, 0], [1, 0, 0], [0, 0, 1]], (1, 2, 3))  # (x, y, z) ↦ (−y, x, z)
     there = np.array([[1.0, 2, 3], [1, 12, 3], [-19, 2, -2]])
     off = np.array([[0, 0, 0], [3, 4, 0], [-1, 2, 2]])
-    errors = target_registration_errors(Affine(quarter), fixed, there + off)
+    errors = target_registration_errors(Affine(quarter), moving=there + off, fixed=fixed)
     np.testing.assert_allclose(errors, [0, 5, 3], atol=1e-12)
     none = np.empty((0, 3))
-    assert target_registration_errors(Affine(quarter), none, none).shape == (0,)
+    assert target_registration_errors(Affine(quarter), moving=none, fixed=none).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -304,4 +304,4 @@ def test_landmarks_must_be_pairs_of_points(
     fixed: tuple[int, ...], moving: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        target_registration_errors(Chain([]), np.zeros(fixed), np.zeros(moving))
+        target_registration_errors(Chain([]), moving=np.zeros(moving), fixed=np.zeros(fixed))

@@ -127,7 +127,7 @@ def test_a_shifted_box_is_off_by_the_shift(axis: int, spacing: tuple[float, ...]
     size, steps = [12, 14, 16], [0, 0, 0]
     size[axis], steps[axis] = 8, 3
     a, b = box_of((4, 4, 4), size, (26, 26, 28)), box_of(np.add(4, steps), size, (26, 26, 28))
-    got = surface_distances(b, a, spacing, [1])[1]
+    got = surface_distances(spacing, [1], moved=b, fixed=a)[1]
     assert got.hausdorff_95 == pytest.approx(3 * spacing[axis])
     assert got.hausdorff_95 == pytest.approx(hausdorff_of_itk(a, b, spacing))
     assert 0 < got.mean < got.hausdorff_95
@@ -139,7 +139,7 @@ def test_shifted_plates_are_off_by_the_shift_and_half_a_thickness_less(
 ) -> None:
     """Of a plate 2 voxels thick, 6 further on: one side is off by 6, the other by 4."""
     a, b = (box_of((2, 2, low), (60, 61, 2), (64, 65, 20)) for low in (4, 10))
-    got = surface_distances(a, b, spacing, [1])[1]
+    got = surface_distances(spacing, [1], moved=a, fixed=b)[1]
     assert got.hausdorff_95 == pytest.approx(6 * spacing[2])
     assert got.mean == pytest.approx(5 * spacing[2], rel=0.01)
 
@@ -151,7 +151,7 @@ def test_concentric_balls_are_off_by_the_difference_of_their_radii(
     """Less half a voxel: of a slanted surface, blocks on either side of it count."""
     shape = tuple(int(34 / s) + 3 for s in spacing)
     radius = np.linalg.norm((indices(shape) - (np.array(shape) - 1) / 2) * spacing, axis=-1)
-    got = surface_distances((radius <= 15) * 7, (radius <= 10) * 7, spacing, [7])[7]
+    got = surface_distances(spacing, [7], moved=(radius <= 15) * 7, fixed=(radius <= 10) * 7)[7]
     voxel = np.cbrt(np.prod(spacing))
     assert got.mean == pytest.approx(5 - voxel / 2, abs=0.1 * voxel)
     assert got.hausdorff_95 == pytest.approx(5, abs=0.5 * voxel)
@@ -163,7 +163,7 @@ def test_surface_distances_are_the_librarys(seed: int, spacing: tuple[float, ...
     import surface_distance as library
 
     a, b = moved_labels(seed)
-    got = surface_distances(a, b, spacing, (4, 10, 11, 49))
+    got = surface_distances(spacing, (4, 10, 11, 49), moved=a, fixed=b)
     assert len(got) == 4
     for value, ours in got.items():
         with warnings.catch_warnings():
@@ -182,7 +182,7 @@ def test_surface_distances_are_near_those_of_voxels_at_the_boundary(
 ) -> None:
     """By ITK's contours and distance maps: larger, by less than a voxel's longest side."""
     a, b = moved_labels(seed)
-    got = surface_distances(a, b, spacing, (4, 10, 11, 49))
+    got = surface_distances(spacing, (4, 10, 11, 49), moved=a, fixed=b)
     assert len(got) == 4
     for value, ours in got.items():
         contours = [sitk.LabelContour(as_itk((x == value) * 1, spacing)) for x in (a, b)]
@@ -205,7 +205,7 @@ def test_surface_distances_are_near_those_of_monai(
 ) -> None:
     """Which are the same as ITK's above: larger, by less than a voxel's longest side."""
     a, b = moved_labels(0)
-    got = surface_distances(a, b, spacing, (4, 10, 11, 49))
+    got = surface_distances(spacing, (4, 10, 11, 49), moved=a, fixed=b)
     assert len(got) == 4
     for value, ours in got.items():
         masks = [torch.from_numpy(x == value)[None, None] for x in (a, b)]
@@ -220,13 +220,15 @@ def test_surface_distances_are_symmetric_and_nothing_between_equal_maps() -> Non
     a, b = moved_labels(1)
     numbers = (4, 10, 11, 49)
     there, back = (
-        surface_distances(a, b, SPACINGS[1], numbers),
-        surface_distances(b, a, SPACINGS[1], numbers),
+        surface_distances(SPACINGS[1], numbers, moved=a, fixed=b),
+        surface_distances(SPACINGS[1], numbers, moved=b, fixed=a),
     )
     assert {n: tuple(d) for n, d in there.items()} == {
         n: pytest.approx(tuple(d)) for n, d in back.items()
     }
-    assert surface_distances(a, a, SPACINGS[1], numbers) == dict.fromkeys(numbers, (0.0, 0.0))
+    assert surface_distances(SPACINGS[1], numbers, moved=a, fixed=a) == dict.fromkeys(
+        numbers, (0.0, 0.0)
+    )
 
 
 def test_surface_distances_do_not_depend_on_what_is_around() -> None:
@@ -234,21 +236,21 @@ def test_surface_distances_do_not_depend_on_what_is_around() -> None:
     a, b = moved_labels(2)
     box = bounding_box((a > 0) | (b > 0), margin=0)
     assert (a[box][0] > 0).any() or (b[box][0] > 0).any()
-    tight = surface_distances(a[box], b[box], SPACINGS[2], (4, 49))
-    assert tight == surface_distances(np.pad(a, 9), np.pad(b, 9), SPACINGS[2], (4, 49))
+    tight = surface_distances(SPACINGS[2], (4, 49), moved=a[box], fixed=b[box])
+    assert tight == surface_distances(SPACINGS[2], (4, 49), moved=np.pad(a, 9), fixed=np.pad(b, 9))
 
 
 def test_structures_of_one_map_have_no_distance_and_of_neither_are_left_out() -> None:
     a, b = moved_labels(0)
     a[a == 10], b[b == 49] = 0, 0
-    got = surface_distances(a, b, SPACINGS[0], iter([4, 10, 49, 50]))
+    got = surface_distances(SPACINGS[0], iter([4, 10, 49, 50]), moved=a, fixed=b)
     assert list(got) == [4, 10, 49]
     assert np.isfinite(got[4]).all()
     assert np.isnan([got[10], got[49]]).all()
     nothing = np.zeros_like(a)
-    assert surface_distances(nothing, nothing, SPACINGS[0], [4]) == {}
+    assert surface_distances(SPACINGS[0], [4], moved=nothing, fixed=nothing) == {}
 
 
 def test_surface_distances_want_maps_of_one_shape() -> None:
     with pytest.raises(ValueError, match=r"moved must have the shape of fixed, \(4, 4, 4\), got"):
-        surface_distances(np.ones((4, 4, 5)), np.ones((4, 4, 4)), (1, 1, 1), [1])
+        surface_distances((1, 1, 1), [1], moved=np.ones((4, 4, 5)), fixed=np.ones((4, 4, 4)))

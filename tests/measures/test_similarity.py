@@ -21,7 +21,7 @@ def image(seed: int, shape: tuple[int, int, int] = (30, 32, 34)) -> torch.Tensor
 
 
 def test_identical_images_are_alike_by_one() -> None:
-    got = similarity(image(1), image(1))
+    got = similarity(moved=image(1), fixed=image(1))
     assert got == {"local_ncc": pytest.approx(1, abs=1e-3), "correlation": pytest.approx(1)}
 
 
@@ -37,7 +37,7 @@ def test_similarity_is_that_of_2_mm_blocks_of_the_brain() -> None:
         box = tuple(slice(max(0, i - 2), i + 3) for i in p)
         a, b = f[box] - f[box].mean(), m[box] - m[box].mean()
         local.append((a * b).sum() ** 2 / ((a * a).sum() * (b * b).sum() + 1e-5))
-    got = similarity(fixed, moved)
+    got = similarity(moved=moved, fixed=fixed)
     assert 0.1 < got["local_ncc"] < 0.9
     assert got["local_ncc"] == pytest.approx(np.mean(local), abs=1e-3)
     assert got["correlation"] == pytest.approx(np.corrcoef(f[brain], m[brain])[0, 1], abs=1e-4)
@@ -45,9 +45,9 @@ def test_similarity_is_that_of_2_mm_blocks_of_the_brain() -> None:
 
 def test_a_negative_is_alike_locally_and_not_overall() -> None:
     fixed = image(1)
-    got = similarity(fixed, torch.where(fixed > 0, 1 - fixed, fixed.new_zeros(())))
+    got = similarity(moved=torch.where(fixed > 0, 1 - fixed, fixed.new_zeros(())), fixed=fixed)
     assert got["correlation"] < 0.5
-    inverted = similarity(fixed, 1 - fixed)
+    inverted = similarity(moved=1 - fixed, fixed=fixed)
     assert inverted["correlation"] == pytest.approx(-1, abs=1e-4)
     assert inverted["local_ncc"] == pytest.approx(1, abs=1e-3)
 
@@ -58,11 +58,13 @@ def test_the_background_does_not_count() -> None:
     wide = [around.clone() for _ in range(2)]
     for out, inner in zip(wide, (fixed, moved), strict=True):
         out[8:38, 8:40, 8:42] = inner
-    got = similarity(*wide)
-    assert got == pytest.approx(similarity(fixed, moved), abs=1e-4)
+    got = similarity(moved=wide[1], fixed=wide[0])
+    assert got == pytest.approx(similarity(moved=moved, fixed=fixed), abs=1e-4)
 
 
 def test_nothing_is_alike_where_there_is_no_brain_or_no_contrast() -> None:
     none = {"local_ncc": 0.0, "correlation": 0.0}
-    assert similarity(torch.zeros(16, 16, 16), torch.rand(16, 16, 16)) == none
-    assert similarity(image(1), torch.zeros(30, 32, 34)) == pytest.approx(none, abs=1e-6)
+    assert similarity(moved=torch.rand(16, 16, 16), fixed=torch.zeros(16, 16, 16)) == none
+    assert similarity(moved=torch.zeros(30, 32, 34), fixed=image(1)) == pytest.approx(
+        none, abs=1e-6
+    )

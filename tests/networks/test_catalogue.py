@@ -45,8 +45,8 @@ def test_a_prime_size_gives_the_field_of_the_padded_pair(name: str) -> None:
     moving, fixed = images(*shape)
     (wide_moving, box), (wide_fixed, _) = padded(moving, multiple), padded(fixed, multiple)
     with torch.inference_mode():
-        got = network(moving, fixed)
-        expected = network(wide_moving, wide_fixed)
+        got = network(moving=moving, fixed=fixed)
+        expected = network(moving=wide_moving, fixed=wide_fixed)
     assert got.displacement.shape == (1, 3, *shape)
     for one, other in zip(got[:2], expected[:2], strict=True):
         if one is not None:
@@ -62,8 +62,8 @@ def test_small_networks_take_any_size(name: str, shape: tuple[int, ...]) -> None
     multiple = 8 if name == "pyramid" else 4
     (wide_moving, box), (wide_fixed, _) = (padded(x, multiple) for x in (moving, fixed))
     with torch.inference_mode():
-        got = network(moving, fixed).displacement
-        expected = network(wide_moving, wide_fixed).displacement[(..., *box)]
+        got = network(moving=moving, fixed=fixed).displacement
+        expected = network(moving=wide_moving, fixed=wide_fixed).displacement[(..., *box)]
     assert got.shape == (1, 3, *shape)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
@@ -73,8 +73,13 @@ def test_pairs_in_a_batch_do_not_see_each_other(name: str) -> None:
     network, moving, fixed = built(name, 16, 16, 24)
     other_moving, other_fixed = images(16, 16, 24, seed=7)
     with torch.inference_mode():
-        alone = network(moving, fixed).displacement, network(other_moving, other_fixed).displacement
-        both = network(torch.cat([moving, other_moving]), torch.cat([fixed, other_fixed]))
+        alone = (
+            network(moving=moving, fixed=fixed).displacement,
+            network(moving=other_moving, fixed=other_fixed).displacement,
+        )
+        both = network(
+            moving=torch.cat([moving, other_moving]), fixed=torch.cat([fixed, other_fixed])
+        )
     torch.testing.assert_close(both.displacement, torch.cat(alone), atol=1e-5, rtol=0)
     assert (alone[0] - alone[1]).abs().max() > 0.1
 
@@ -84,9 +89,9 @@ def test_the_deformation_is_float32_under_autocast(name: str) -> None:
     """Coordinates of 100 voxels in bfloat16 would be right to half a voxel."""
     network, moving, fixed = built(name, 16, 16, 24)
     with torch.inference_mode():
-        plain = network(moving, fixed)
+        plain = network(moving=moving, fixed=fixed)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            cast = network(moving, fixed)
+            cast = network(moving=moving, fixed=fixed)
     assert cast.displacement.dtype == torch.float32
     assert (cast.displacement - plain.displacement).abs().max() < 0.1
     # Values of more than bfloat16's eight bits are there: it was integrated in float32.
@@ -116,9 +121,11 @@ CANCELLED = {
 def test_a_gradient_reaches_every_parameter(name: str) -> None:
     network, moving, fixed = built(name, 24, 24, 32)
     network.zero_grad()
-    deformation = network(moving, fixed)
+    deformation = network(moving=moving, fixed=fixed)
     moved = field.warp(moving, deformation.displacement)
-    loss = losses.local_ncc(fixed, moved) + 0.1 * losses.diffusion(deformation.regularity)
+    loss = losses.local_ncc(moved=moved, fixed=fixed) + 0.1 * losses.diffusion(
+        deformation.regularity
+    )
     loss.backward()
     for parameter, value in network.named_parameters():
         assert value.grad is not None, parameter
@@ -140,7 +147,7 @@ def test_gradients_are_those_of_differences(name: str) -> None:
     ]
 
     def loss() -> Tensor:
-        return losses.diffusion(network(moving, fixed).regularity)
+        return losses.diffusion(network(moving=moving, fixed=fixed).regularity)
 
     gradient = torch.autograd.grad(loss(), parameters)
     slope = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
@@ -168,11 +175,11 @@ def test_a_network_learns_one_pair(name: str, rate: float) -> None:
     moving = torch.from_numpy(ball(shape, (11, 12, 11.5), 6))[None, None]
     fixed = torch.from_numpy(ball(shape, (12.5, 11, 11.5), (5, 8, 6)))[None, None]
     network = SMALL[name]().train()
-    before = float(losses.mse(fixed, moving))
+    before = float(losses.mse(moved=moving, fixed=fixed))
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     for _ in range(50):
-        deformation: Deformation = network(moving, fixed)
-        loss = losses.mse(fixed, field.warp(moving, deformation.displacement))
+        deformation: Deformation = network(moving=moving, fixed=fixed)
+        loss = losses.mse(moved=field.warp(moving, deformation.displacement), fixed=fixed)
         loss = loss + 1e-3 * losses.diffusion(deformation.regularity)
         optimizer.zero_grad()
         loss.backward()
@@ -180,10 +187,10 @@ def test_a_network_learns_one_pair(name: str, rate: float) -> None:
     with torch.inference_mode():
         deformation = network.eval()(moving, fixed)
         moved = field.warp(moving, deformation.displacement)
-        assert float(losses.mse(fixed, moved)) < 0.25 * before
+        assert float(losses.mse(moved=moved, fixed=fixed)) < 0.25 * before
         if deformation.inverse is not None:  # the way back was not trained: it comes for free
             returned = field.warp(fixed, deformation.inverse)
-            assert float(losses.mse(moving, returned)) < 0.3 * before
+            assert float(losses.mse(moved=returned, fixed=moving)) < 0.3 * before
 
 
 # ------------------------------------------------------------------------ what is declared
@@ -208,7 +215,7 @@ def test_a_network_does_what_its_architecture_declares(one: tuple[str, nn.Module
     declared, (moving, fixed) = ARCHITECTURES[name].capabilities, images(16, 16, 16)
     takes = inspect.signature(network.forward).parameters
     with torch.inference_mode():
-        answer = network(moving, fixed)
+        answer = network(moving=moving, fixed=fixed)
     assert answer.displacement.shape == (1, 3, 16, 16, 16)
     assert declared.has_velocity == hasattr(network, "velocity")
     assert declared.has_velocity == (answer.regularity.shape == (1, 3, 8, 8, 8))

@@ -13,7 +13,7 @@ from voxwarp.fields import field
 def test_exchanging_the_images_turns_the_velocity_round(name: str, shape: tuple[int, ...]) -> None:
     network, moving, fixed = built(name, *shape)
     with torch.inference_mode():
-        there, back = network(moving, fixed), network(fixed, moving)
+        there, back = network(moving=moving, fixed=fixed), network(moving=fixed, fixed=moving)
     assert there.regularity.abs().max() > 0.5
     torch.testing.assert_close(there.regularity, -back.regularity, atol=1e-5, rtol=0)
     torch.testing.assert_close(there.displacement, back.inverse, atol=1e-5, rtol=0)
@@ -24,8 +24,8 @@ def test_exchanging_the_images_turns_the_velocity_round(name: str, shape: tuple[
 def test_an_image_registered_to_itself_does_not_move(name: str) -> None:
     network, moving, fixed = built(name, 24, 16, 32)
     with torch.inference_mode():
-        still = network(moving, moving.clone())
-        assert network(moving, fixed).displacement.abs().max() > 0.5
+        still = network(moving=moving, fixed=moving.clone())
+        assert network(moving=moving, fixed=fixed).displacement.abs().max() > 0.5
     assert still.displacement.abs().max() < 1e-5
     assert still.inverse.abs().max() < 1e-5
 
@@ -34,7 +34,7 @@ def test_an_image_registered_to_itself_does_not_move(name: str) -> None:
 def test_displacement_and_inverse_undo_each_other(name: str) -> None:
     network, moving, fixed = built(name, 24, 32, 32, size=0.8)
     with torch.inference_mode():
-        deformation = network(moving, fixed)
+        deformation = network(moving=moving, fixed=fixed)
     there, back = deformation[:2]
 
     def left(outer: Tensor, inner: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def test_displacement_and_inverse_undo_each_other(name: str) -> None:
 def test_the_displacement_is_the_flow_of_the_velocity_at_half_resolution(name: str) -> None:
     network, moving, fixed = built(name, 24, 16, 32)
     with torch.inference_mode():
-        deformation = network(moving, fixed)
+        deformation = network(moving=moving, fixed=fixed)
     velocity = deformation.regularity
     assert velocity.shape == (1, 3, 12, 8, 16)
     for got, sign in ((deformation.displacement, 1), (deformation.inverse, -1)):

@@ -52,7 +52,7 @@ def length(displacement: Tensor) -> float:
 
 def likeness(fixed: Tensor, moved: Tensor) -> float:
     """Mean squared local correlation in the textured part."""
-    cc = local_ncc_map(fixed, moved, window=3)
+    cc = local_ncc_map(moved=moved, fixed=fixed, window=3)
     return float(cc[0, 0, texture_core(fixed.shape[2:])].mean())
 
 
@@ -80,7 +80,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_known_deformation_is_found(seed: int) -> None:
     moving, fixed, known = pair(seed)
-    found, _ = descend(moving, fixed, PLAN)
+    found, _ = descend(PLAN, moving=moving, fixed=fixed)
     assert length(known) > 1.5
     assert length(found - known) < 0.2 * length(known)
     assert likeness(fixed, moving) < 0.7
@@ -89,7 +89,7 @@ def test_a_known_deformation_is_found(seed: int) -> None:
 
 def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
     moving, fixed, _ = pair()
-    there, back = descend(moving, fixed, PLAN)
+    there, back = descend(PLAN, moving=moving, fixed=fixed)
     assert length(there) > 1.5
     for one, other in ((there, back), (back, there)):
         left = field.compose(one, other)[INNER].norm(dim=1)
@@ -101,7 +101,7 @@ def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
 
 def test_images_that_are_alike_move_hardly_and_not_for_long(steps: list[Tensor]) -> None:
     image = picture()
-    there, back = descend(image, image, PLAN)
+    there, back = descend(PLAN, moving=image, fixed=image)
     assert len(steps) <= 18 < sum(stage.steps for stage in PLAN.stages)
     assert max(length(there), length(back)) < 0.15
     assert likeness(image, field.warp(image, there)) > 0.99
@@ -109,7 +109,7 @@ def test_images_that_are_alike_move_hardly_and_not_for_long(steps: list[Tensor])
 
 def test_images_of_nothing_do_not_move(steps: list[Tensor]) -> None:
     nothing = torch.zeros(1, 1, *SHAPE)
-    for way in descend(nothing, nothing, PLAN):
+    for way in descend(PLAN, moving=nothing, fixed=nothing):
         assert torch.equal(way, torch.zeros(1, 3, *SHAPE))
     assert len(steps) < 15
 
@@ -120,7 +120,7 @@ def test_a_stage_ends_when_the_images_grow_no_more_alike(steps: list[Tensor]) ->
     taken = []
     for plan in (eager, PLAN, ENDLESS):
         steps.clear()
-        descend(moving, fixed, plan)
+        descend(plan, moving=moving, fixed=fixed)
         taken.append(len(steps))
     assert taken[0] < taken[1] < taken[2] == 46
 
@@ -130,10 +130,10 @@ def test_the_start_is_gone_on_from() -> None:
     moving, fixed, known = pair()
     once = Plan([Stage(2, 1)])
     start = known, field.invert(known)
-    near, inverse = descend(moving, fixed, once, start=start)
+    near, inverse = descend(once, moving=moving, fixed=fixed, start=start)
     assert length(near - known) < 0.3 * length(known)
     assert length(field.compose(near, inverse)) < 0.1
-    assert length(descend(moving, fixed, once)[0] - known) > 0.7 * length(known)
+    assert length(descend(once, moving=moving, fixed=fixed)[0] - known) > 0.7 * length(known)
 
 
 @pytest.mark.parametrize("factors", [(1,), (2, 1), (4, 2)])
@@ -142,12 +142,14 @@ def test_without_time_the_start_stays_but_for_its_averaging(factors: tuple[int, 
     plan = Plan([Stage(f, 10) for f in factors])
     start = known, field.invert(known)
     past = time.monotonic() - 1
-    found, inverse = descend(moving, fixed, plan, start=start, until=past)
+    found, inverse = descend(plan, moving=moving, fixed=fixed, start=start, until=past)
     expected = F.avg_pool3d(known, factors[0]) / factors[0]
     expected, _ = on_lattice(expected, expected, factors[0], 1)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert length(field.compose(found, inverse)) < 0.02
-    assert torch.equal(descend(moving, fixed, plan, until=past)[0], torch.zeros_like(found))
+    assert torch.equal(
+        descend(plan, moving=moving, fixed=fixed, until=past)[0], torch.zeros_like(found)
+    )
 
 
 def test_no_step_begins_that_would_not_be_done_in_time(
@@ -157,14 +159,15 @@ def test_no_step_begins_that_would_not_be_done_in_time(
     seconds = iter(np.arange(0, 100, 0.5).tolist())
     monkeypatch.setattr(descent, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     moving, fixed, _ = pair()
-    descend(moving, fixed, Plan([Stage(2, 10)], tolerance=-1.0), until=2.2)
+    descend(Plan([Stage(2, 10)], tolerance=-1.0), moving=moving, fixed=fixed, until=2.2)
     assert len(steps) == 2  # begun at 0 and at 1; the next would go from 2 to 2.5
 
 
 def test_smoother_plans_give_smoother_deformations() -> None:
     moving, fixed, _ = pair()
     rough, plain, smooth = (
-        roughness(descend(moving, fixed, ENDLESS.smoother(factor))[0]) for factor in (0.5, 1, 4)
+        roughness(descend(ENDLESS.smoother(factor), moving=moving, fixed=fixed)[0])
+        for factor in (0.5, 1, 4)
     )
     assert smooth < 0.8 * plain < 0.8 * rough
     for factor in (0.5, 2.0):
@@ -190,14 +193,23 @@ def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> N
         alone, taken = [], []
         for number, images in enumerate(pairs):
             steps.clear()
-            alone.append(descend(*images, PLAN, **{k: each[number] for k, each in more.items()}))
+            alone.append(
+                descend(
+                    PLAN,
+                    moving=images[0],
+                    fixed=images[1],
+                    **{k: each[number] for k, each in more.items()},
+                )
+            )
             taken.append(len(steps))
         both = {
             "start": [torch.cat(ways) for ways in zip(*starts, strict=True)],
             "features": Features(*(torch.cat([f[i] for f in features]) for i in (0, 1)), 0.5),
         }
         images = (torch.cat(of) for of in zip(*pairs, strict=True))
-        together = descend(*images, PLAN, **{name: both[name] for name in more})
+        together = descend(
+            PLAN, moving=images[0], fixed=images[1], **{name: both[name] for name in more}
+        )
         assert taken[0] < 0.8 * taken[1] < taken[1] < 46
         for got, *expected in zip(together, *alone, strict=True):
             assert torch.equal(got, torch.cat(expected))
@@ -218,15 +230,15 @@ def test_nothing_folds_however_absurd_the_plan(
     shape = (24, 28, 32)
     images = picture(1, shape), picture(11, shape)
     plan = Plan(stages, force_smoothing=force_smoothing, tolerance=-1.0)
-    assert least_determinant(descend(*images, plan)[0]).min() > 0
+    assert least_determinant(descend(plan, moving=images[0], fixed=images[1])[0]).min() > 0
     monkeypatch.setattr(descent, "unfolded", lambda displacement, **_: displacement)
-    assert least_determinant(descend(*images, plan)[0]).min() < 0
+    assert least_determinant(descend(plan, moving=images[0], fixed=images[1])[0]).min() < 0
 
 
 @pytest.mark.parametrize("shape", [(32, 36, 42), (33, 36, 40)])
 def test_sides_that_are_no_multiples_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
-        descend(torch.zeros(1, 1, *shape), torch.zeros(1, 1, *shape), PLAN)
+        descend(PLAN, moving=torch.zeros(1, 1, *shape), fixed=torch.zeros(1, 1, *shape))
 
 
 # ------------------------------------------------------------------------------------ features
@@ -238,9 +250,9 @@ def test_features_lead_where_intensities_say_nothing(coarse: int, grain: float) 
     moving, fixed, known = pair(grain=grain)
     flat = torch.full_like(moving, 0.5)
     maps = [F.avg_pool3d(torch.cat([x, x.square()], dim=1), coarse) for x in (moving, fixed)]
-    alone, _ = descend(flat, flat, ENDLESS)
+    alone, _ = descend(ENDLESS, moving=flat, fixed=flat)
     assert alone.abs().max() == 0
-    led, back = descend(flat, flat, ENDLESS, features=Features(*maps, weight=1.0))
+    led, back = descend(ENDLESS, moving=flat, fixed=flat, features=Features(*maps, weight=1.0))
     assert length(led - known) < 0.25 * length(known)
     assert length(field.compose(led, back)) < 0.05
 
@@ -249,7 +261,9 @@ def test_features_of_no_weight_change_nothing() -> None:
     moving, fixed, _ = pair()
     maps = Features(moving.flip(2), fixed.flip(3), weight=0.0)
     for plain, led in zip(
-        descend(moving, fixed, PLAN), descend(moving, fixed, PLAN, features=maps), strict=True
+        descend(PLAN, moving=moving, fixed=fixed),
+        descend(PLAN, moving=moving, fixed=fixed, features=maps),
+        strict=True,
     ):
         torch.testing.assert_close(led, plain, atol=1e-5, rtol=0)
 
@@ -266,7 +280,9 @@ def test_the_similarity_is_the_local_correlation_of_the_costs(window: int) -> No
     for displacement in (torch.zeros_like(known), known):
         moved = field.warp(moving, displacement, padding="border")
         guard = _Correlation.GUARD * window**6  # of sums, where the force has means
-        expected = local_ncc_map(fixed.double(), moved.double(), window=window, eps=guard).mean()
+        expected = local_ncc_map(
+            moved=moved.double(), fixed=fixed.double(), window=window, eps=guard
+        ).mean()
         assert force(displacement)[1] == pytest.approx(float(expected), abs=1e-4)
 
 
@@ -379,7 +395,7 @@ def test_the_level_is_that_of_each_sample() -> None:
 def test_fields_on_finer_lattices_are_the_same_motion() -> None:
     """A linear displacement of voxels of 4³ is four times as many voxels, and still linear."""
     matrix = torch.from_numpy(np.random.default_rng(0).uniform(-0.2, 0.2, (3, 3)))
-    x = field.lattice((24, 28, 32), torch.zeros(1, dtype=torch.float64))
+    x = field.identity_grid((24, 28, 32), torch.zeros(1, dtype=torch.float64))
     fine = torch.einsum("ij,bjxyz->bixyz", matrix, x)
     coarse = field.averaged(fine, 4) / 4
     inner = (..., *(slice(4, -4),) * 3)

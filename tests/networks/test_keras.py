@@ -18,7 +18,7 @@ def test_imported_weights_compute_what_the_authors_network_does(data: Path, name
     model = import_keras(weights)
     with torch.no_grad():
         expected = keras_voxelmorph(weights, moving, fixed)
-        ours = model.network(moving, fixed).displacement
+        ours = model.network(moving=moving, fixed=fixed).displacement
     # Component 0 of the file's flow moves along the second axis, 1 along the first.
     expected = expected[:, [1, 0, 2]]
     assert expected.abs().max() > 0.1

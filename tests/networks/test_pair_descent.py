@@ -37,7 +37,10 @@ def shifted() -> tuple[Tensor, Tensor]:
 
 
 def test_the_model_none_finds_a_shift_and_the_way_back() -> None:
-    found, core = Model.load("none").deform(*shifted()), texture_core(SIZE)
+    found, core = (
+        Model.load("none").deform(**dict(zip(("moving", "fixed"), shifted(), strict=True))),
+        texture_core(SIZE),
+    )
     for way, sign in ((found.displacement, 1), (found.inverse, -1)):
         mean = way[0, :, core].mean(dim=1)
         torch.testing.assert_close(mean, sign * torch.tensor(SHIFT), atol=0.15, rtol=0)
@@ -58,8 +61,10 @@ def test_the_model_none_is_as_precise_where_convolutions_are_not(
 
     for answer in (True, False):
         monkeypatch.setattr("voxwarp.device.has_bfloat16", lambda d, answer=answer: has(d, answer))
-        deformed = model.deform(*images)
-        found.append((*deformed, *model.refine(*images, deformed, Refinement(6))))
+        deformed = model.deform(moving=images[0], fixed=images[1])
+        found.append(
+            (*deformed, *model.refine(deformed, Refinement(6), moving=images[0], fixed=images[1]))
+        )
     assert len(asked) == 4
     for got, expected in zip(*found, strict=True):
         assert got.dtype == torch.float32
@@ -69,7 +74,10 @@ def test_the_model_none_is_as_precise_where_convolutions_are_not(
 def test_smoothness_is_a_knob_of_the_model_none() -> None:
     model, images = Model.load("none"), shifted()
     factors = None, 0.5, 1.0, 2.0, 4.0
-    ways = [model.deform(*images, smoothness=factor).displacement for factor in factors]
+    ways = [
+        model.deform(moving=images[0], fixed=images[1], smoothness=factor).displacement
+        for factor in factors
+    ]
     assert torch.equal(ways[0], ways[2])
     rough = [float(field.jacobian_determinant(way).log().std()) for way in ways[1:]]
     assert rough == sorted(rough, reverse=True)
@@ -78,7 +86,7 @@ def test_smoothness_is_a_knob_of_the_model_none() -> None:
 
 def test_the_model_none_does_not_move_nothing() -> None:
     nothing = torch.zeros(1, 1, *SIZE)
-    for way in Model.load("none").deform(nothing, nothing):
+    for way in Model.load("none").deform(moving=nothing, fixed=nothing):
         assert torch.equal(way, torch.zeros(1, 3, *SIZE))
 
 
@@ -143,10 +151,18 @@ def test_a_batch_gives_what_its_pairs_give_alone(name: str, steps: list[int]) ->
     with torch.inference_mode():
         for pair in pairs:
             steps.clear()
-            alone.append(network(*pair))
+            alone.append(network(moving=pair[0], fixed=pair[1]))
             taken.append(len(steps))
         steps.clear()
-        together = network(*(torch.cat(images) for images in zip(*pairs, strict=True)))
+        together = network(
+            **dict(
+                zip(
+                    ("moving", "fixed"),
+                    (torch.cat(images) for images in zip(*pairs, strict=True)),
+                    strict=True,
+                )
+            )
+        )
     assert taken[0] < 0.8 * taken[1] < taken[1] < sum(s.steps for s in network.plan.stages)
     assert steps == [1] * sum(taken)
     for got, *expected in zip(together, *alone, strict=True):
@@ -159,12 +175,18 @@ def test_the_starts_of_a_batch_are_those_of_its_pairs() -> None:
     known = [smooth_field(seed, SIZE, amplitude=2.0).float() for seed in (7, 8)]
     starts = [(way, field.invert(way)) for way in known]
     alone = [
-        network.descended(*pair, network.plan, start=start)
+        network.descended(network.plan, moving=pair[0], fixed=pair[1], start=start)
         for pair, start in zip(pairs, starts, strict=True)
     ]
     together = network.descended(
-        *(torch.cat(images) for images in zip(*pairs, strict=True)),
         network.plan,
+        **dict(
+            zip(
+                ("moving", "fixed"),
+                (torch.cat(images) for images in zip(*pairs, strict=True)),
+                strict=True,
+            )
+        ),
         start=tuple(torch.cat(ways) for ways in zip(*starts, strict=True)),
     )
     for got, *expected in zip(together, *alone, strict=True):
@@ -191,13 +213,13 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_maps_that_were_kept_are_not_made_again(segmented: list[Tensor]) -> None:
     network, pair, kept = segmenting(), shifted(), {}
     with torch.inference_mode():
-        first = network(*pair, kept=kept)
+        first = network(moving=pair[0], fixed=pair[1], kept=kept)
         box = Box.around(*pair, multiple=network.multiple)
         for image, of in zip(segmented, pair, strict=True):
             assert torch.equal(image, box.take(of)[0])
-        again = network(*pair, smoothness=1.0, kept=kept)
+        again = network(moving=pair[0], fixed=pair[1], smoothness=1.0, kept=kept)
         assert len(segmented) == 2
-        without = network(*pair)
+        without = network(moving=pair[0], fixed=pair[1])
         assert len(segmented) == 4
     for one, two, three in zip(first, again, without, strict=True):
         assert torch.equal(one, two)
@@ -212,10 +234,10 @@ def test_maps_are_kept_for_their_lattice_and_their_part_of_the_images(
     for image in smaller:
         image[:, :, :8] = 0
     with torch.inference_mode():
-        network(*pair, kept=kept)
-        network.descended(*pair, network.plan, factor=4, kept=kept)
+        network(moving=pair[0], fixed=pair[1], kept=kept)
+        network.descended(network.plan, moving=pair[0], fixed=pair[1], factor=4, kept=kept)
         assert len(segmented) == 4
-        network(*smaller, kept=kept)
+        network(moving=smaller[0], fixed=smaller[1], kept=kept)
         assert len(segmented) == 6
     assert len(kept) == 3
     shapes = {features.fixed.shape[2] for features in kept.values()}
@@ -236,7 +258,7 @@ def test_what_is_kept_is_what_leads() -> None:
     maps = [field.averaged(Box.around(flat, multiple=4).take(x), 2) for x in shifted()]
     kept = {(Box.around(flat, multiple=4), 2): Features(*maps, weight=3.0)}
     plan = replace(network.plan, tolerance=-1.0)  # all of its steps are taken
-    found = network.descended(flat, flat, plan, kept=kept).displacement
+    found = network.descended(plan, moving=flat, fixed=flat, kept=kept).displacement
     found = found[0, :, texture_core(SIZE)].mean(dim=1)
     torch.testing.assert_close(found, torch.tensor(SHIFT), atol=0.4, rtol=0)
 
@@ -245,10 +267,10 @@ def test_a_refinement_takes_the_maps_that_were_kept(segmented: list[Tensor]) -> 
     """Each image is segmented once, and the answer is the same as without what was kept."""
     model = Model(segmenting(), {"name": "anatomy"}, Model.load("none").recipe)
     pair, kept = shifted(), {}
-    answer = model.deform(*pair, kept=kept)
-    better = model.refine(*pair, answer, Refinement(6), kept=kept)
+    answer = model.deform(moving=pair[0], fixed=pair[1], kept=kept)
+    better = model.refine(answer, Refinement(6), moving=pair[0], fixed=pair[1], kept=kept)
     assert len(segmented) == 2
-    without = model.refine(*pair, answer, Refinement(6))
+    without = model.refine(answer, Refinement(6), moving=pair[0], fixed=pair[1])
     assert len(segmented) == 4
     for one, other in zip(better, without, strict=True):
         assert torch.equal(one, other)
@@ -261,12 +283,14 @@ def test_a_refinement_takes_the_maps_that_were_kept(segmented: list[Tensor]) -> 
 def test_a_weight_of_one_changes_nothing_and_of_zero_moves_nothing() -> None:
     images = shifted()
     model = Model.load("none")
-    plain = model.deform(*images)
-    weighed = model.deform(*images, weight=torch.ones(1, 1, *SIZE))
+    plain = model.deform(moving=images[0], fixed=images[1])
+    weighed = model.deform(moving=images[0], fixed=images[1], weight=torch.ones(1, 1, *SIZE))
     assert torch.equal(plain.displacement, weighed.displacement)
-    still = model.deform(*images, weight=torch.zeros(1, 1, *SIZE))
+    still = model.deform(moving=images[0], fixed=images[1], weight=torch.zeros(1, 1, *SIZE))
     assert not still.displacement.any()
-    refined = model.refine(*images, still, Refinement(4), weight=torch.zeros(1, 1, *SIZE))
+    refined = model.refine(
+        still, Refinement(4), moving=images[0], fixed=images[1], weight=torch.zeros(1, 1, *SIZE)
+    )
     assert not refined.displacement.any()
 
 
@@ -283,6 +307,9 @@ def test_what_weighs_nothing_does_not_pull() -> None:
     def error(found: Tensor) -> float:
         return float((found[0] - true).norm(dim=0)[10:20, 13:23, 15:25].mean())
 
-    without, masked = model.deform(hurt, fixed), model.deform(hurt, fixed, weight=weight)
+    without, masked = (
+        model.deform(moving=hurt, fixed=fixed),
+        model.deform(moving=hurt, fixed=fixed, weight=weight),
+    )
     assert error(masked.displacement) < 0.6 * error(without.displacement)
     assert error(masked.displacement) < 0.85  # of 2.7

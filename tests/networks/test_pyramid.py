@@ -15,12 +15,12 @@ def test_a_pyramid_cut_short_stops_at_the_coarser_velocity(finest: int) -> None:
     """What a level leaves out is the residual: zero finest residuals only resize the velocity."""
     network, moving, fixed = built("pyramid", 24, 16, 32)
     with torch.inference_mode():
-        coarse = network.velocity(moving, fixed, finest=finest)
+        coarse = network.velocity(moving=moving, fixed=fixed, finest=finest)
         assert coarse.shape[2:] == tuple(n // 2 ** (1 + finest) for n in (24, 16, 32))
         for level in range(finest):
             network.residual[level][-1].weight.zero_()
             network.residual[level][-1].bias.zero_()
-        whole = network.velocity(moving, fixed)
+        whole = network.velocity(moving=moving, fixed=fixed)
     resized = coarse
     for level in reversed(range(finest)):
         resized = field.resize(resized, [n // 2 ** (1 + level) for n in (24, 16, 32)])
@@ -37,7 +37,7 @@ def test_a_pyramid_deeper_than_its_images_has_the_same_gradients_each_time(shape
 
     def gradient(bf16: bool) -> list[Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            velocity = network.velocity(moving, fixed)
+            velocity = network.velocity(moving=moving, fixed=fixed)
         slope = torch.linspace(-1, 1, velocity.numel()).view(velocity.shape)
         return list(torch.autograd.grad((velocity * slope).sum(), list(network.parameters())))
 

@@ -33,7 +33,7 @@ def answer(share: float = 0.5) -> Deformation:
 
 def likeness(displacement: Tensor) -> float:
     moved = field.warp(MOVING, displacement)
-    return float(local_ncc_map(FIXED, moved)[0, 0, texture_core(SHAPE)].mean())
+    return float(local_ncc_map(moved=moved, fixed=FIXED)[0, 0, texture_core(SHAPE)].mean())
 
 
 def length(displacement: Tensor) -> float:
@@ -54,7 +54,7 @@ def assert_whole(deformation: Deformation) -> None:
 def test_the_images_become_more_alike_than_the_network_made_them(steps: int) -> None:
     start = answer()
     before = [way.clone() for way in start]
-    better = refined(MOVING, FIXED, start, Refinement(steps), **ALONE)
+    better = refined(start, Refinement(steps), moving=MOVING, fixed=FIXED, **ALONE)
     assert likeness(better.displacement) > likeness(start.displacement) + 0.01 * steps**0.5
     assert length(better.displacement - KNOWN) < 0.9 * length(start.displacement - KNOWN)
     assert_whole(better)
@@ -62,14 +62,14 @@ def test_the_images_become_more_alike_than_the_network_made_them(steps: int) -> 
 
 
 def test_many_steps_lead_to_the_truth() -> None:
-    better = refined(MOVING, FIXED, answer(), Refinement(STEPS), **ALONE)
+    better = refined(answer(), Refinement(STEPS), moving=MOVING, fixed=FIXED, **ALONE)
     assert length(better.displacement - KNOWN) < 0.25 * length(KNOWN)
 
 
 def test_a_missing_inverse_is_found() -> None:
     without = answer()._replace(inverse=None)
-    better = refined(MOVING, FIXED, without, Refinement(6), **ALONE)
-    expected = refined(MOVING, FIXED, answer(), Refinement(6), **ALONE)
+    better = refined(without, Refinement(6), moving=MOVING, fixed=FIXED, **ALONE)
+    expected = refined(answer(), Refinement(6), moving=MOVING, fixed=FIXED, **ALONE)
     assert_whole(better)
     torch.testing.assert_close(better.displacement, expected.displacement)
     assert without.inverse is None
@@ -79,8 +79,8 @@ def test_an_answer_of_inference_is_taken() -> None:
     """As ``Model.deform`` gives it; autograd allows less with its tensors than with others."""
     with torch.inference_mode():
         start = answer()
-    better = refined(MOVING, FIXED, start, Refinement(3), **ALONE)
-    expected = refined(MOVING, FIXED, answer(), Refinement(3), **ALONE)
+    better = refined(start, Refinement(3), moving=MOVING, fixed=FIXED, **ALONE)
+    expected = refined(answer(), Refinement(3), moving=MOVING, fixed=FIXED, **ALONE)
     torch.testing.assert_close(better.displacement, expected.displacement)
 
 
@@ -88,7 +88,7 @@ def test_without_time_the_answer_comes_back_whole(monkeypatch: pytest.MonkeyPatc
     """But for the averaging to half the resolution: no step is taken."""
     monkeypatch.setattr(descent, "levelled", lambda *_: pytest.fail("a step was begun"))
     start = answer()
-    same = refined(MOVING, FIXED, start, Refinement(1000, seconds=1e-9), **ALONE)
+    same = refined(start, Refinement(1000, seconds=1e-9), moving=MOVING, fixed=FIXED, **ALONE)
     assert length(same.displacement - start.displacement) < 0.05 * length(start.displacement)
     assert_whole(same)
 
@@ -98,7 +98,11 @@ def test_an_answer_goes_on_beyond_the_lattice() -> None:
     full = torch.rand(1, 1, *SHAPE) + 0.1
     shift = torch.tensor([1.5, -1.0, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, *SHAPE)
     same = refined(
-        full, full, Deformation(shift, -shift, shift), Refinement(3, seconds=1e-9), **ALONE
+        Deformation(shift, -shift, shift),
+        Refinement(3, seconds=1e-9),
+        moving=full,
+        fixed=full,
+        **ALONE,
     )
     torch.testing.assert_close(same.displacement, shift.clone())
     torch.testing.assert_close(same.inverse, -shift)
@@ -107,7 +111,9 @@ def test_an_answer_goes_on_beyond_the_lattice() -> None:
 def test_smoother_refinements_are_smoother() -> None:
     rough, plain, smooth = (
         field.jacobian_determinant(
-            refined(MOVING, FIXED, answer(0.0), Refinement(), **ALONE, smoothness=s).displacement
+            refined(
+                answer(0.0), Refinement(), moving=MOVING, fixed=FIXED, **ALONE, smoothness=s
+            ).displacement
         )
         .log()
         .std()
@@ -135,7 +141,7 @@ def test_answers_of_the_full_resolution_are_refined_there(
         "voxwarp.networks.pair_descent.descend",
         lambda *pair, features, weight, start, until: plans.append(pair[2]) or start,
     )
-    refined(MOVING, FIXED, answer(), Refinement(6), descent=network)
+    refined(answer(), Refinement(6), moving=MOVING, fixed=FIXED, descent=network)
     assert {stage.factor: stage.steps for stage in plans[0].stages} == expected
 
 

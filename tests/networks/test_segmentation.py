@@ -91,7 +91,7 @@ def test_the_projection_keeps_distances_and_is_always_the_same() -> None:
 
 def test_the_maps_weigh_in_the_descent_what_was_asked_for() -> None:
     network, pair, kept = anatomy(4, (6, 8), steps=(1,), weight=5), (image(1), image(2)), {}
-    network(*pair, kept=kept)
+    network(moving=pair[0], fixed=pair[1], kept=kept)
     assert [features.weight for features in kept.values()] == [5]
 
 

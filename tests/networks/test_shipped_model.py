@@ -85,7 +85,7 @@ def test_default_moves_a_blob_onto_a_shifted_one() -> None:
 
     model = Model.load("default")
     assert model.recipe.grid == WORKING_GRID
-    displacement = model.deform(brain(51.0), brain(45.0)).displacement[0]
+    displacement = model.deform(moving=brain(51.0), fixed=brain(45.0)).displacement[0]
     inside = brain(45.0)[0, 0] > 0.9  # the bright core of the fixed one
     assert 3 < displacement[0][inside].mean() < 8
     assert displacement[1:, inside].mean(dim=1).abs().max() < 1

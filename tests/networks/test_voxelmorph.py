@@ -42,7 +42,7 @@ def test_voxelmorphs_displacement_is_the_unets_of_moving_and_fixed() -> None:
     network, moving, fixed = built("voxelmorph", 16, 20, 24)
     with torch.inference_mode():
         expected = network.unet(torch.cat([moving, fixed], dim=1))
-        deformation = network(moving, fixed)
+        deformation = network(moving=moving, fixed=fixed)
     torch.testing.assert_close(deformation.displacement, expected, atol=1e-6, rtol=1e-5)
     assert deformation.inverse is None
     assert torch.equal(deformation.regularity, deformation.displacement)

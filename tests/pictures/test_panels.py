@@ -30,7 +30,7 @@ from voxwarp.space.volume import Volume
 def test_one_in_place_of_the_other():
     """Of the same scan, fixed, moved and affine are one picture; a shift is undone by a map."""
     shift = Affine(np.array([[1, 0, 0, 6], [0, 1, 0, -4], [0, 0, 1, 8], [0, 0, 0, 1.0]]))
-    other = Volume(image().data, Grid(GRID.shape, shift.fixed_to_moving @ GRID.affine))
+    other = Volume(image().data, Grid(GRID.shape, shift.matrix @ GRID.affine))
     panel = comparison(SlicedScene(scene(moving=other, affine=shift)))
     assert [p.name for p in panel.pictures] == ["Moved", "Fixed", "Moving after the affine stage"]
     for plane in PLANES:

@@ -8,7 +8,7 @@ from phantoms import homogeneous
 from scipy.spatial.transform import Rotation
 
 from voxwarp.errors import InputError
-from voxwarp.fields.field import lattice
+from voxwarp.fields.field import identity_grid
 from voxwarp.preparation import affine as stage
 from voxwarp.preparation import pose
 from voxwarp.preparation.affine import Level, register_affine
@@ -68,16 +68,20 @@ def motions(phantoms) -> dict[str, Affine]:
 )
 def test_a_known_map_is_found(phantoms, motions, brain, name, inverted):
     """To a fraction of the voxels of 4 mm, also where bright is dark."""
-    found = register_affine(phantoms.template, phantoms.moved(motions[name], inverted=inverted))
+    found = register_affine(
+        moving=phantoms.moved(motions[name], inverted=inverted), fixed=phantoms.template
+    )
     wrong = errors(found, motions[name], brain)
     assert errors(Affine(np.eye(4)), motions[name], brain).mean() > 10
     assert wrong.mean() < (2.0 if inverted else 0.5)
     assert wrong.max() < (4.0 if inverted else 1.5)
-    assert FIT.is_good(agreement(phantoms.template, phantoms.moved(motions[name]), found))
+    assert FIT.is_good(
+        agreement(found, moving=phantoms.moved(motions[name]), fixed=phantoms.template)
+    )
 
 
 def test_a_brain_on_itself_stays(phantoms, brain):
-    found = register_affine(phantoms.template, phantoms.template)
+    found = register_affine(moving=phantoms.template, fixed=phantoms.template)
     assert errors(found, Affine(np.eye(4)), brain).max() < 0.05
 
 
@@ -87,7 +91,7 @@ def test_there_and_back_is_the_identity_almost(phantoms, poses, make_grid, brain
         phantoms.values(make_grid(spacing=(4, 4.5, 3.5))), make_grid(spacing=(4, 4.5, 3.5))
     )
     other = Volume(phantoms.values(make_grid(), poses.moving), make_grid())
-    there, back = register_affine(one, other), register_affine(other, one)
+    there, back = register_affine(moving=other, fixed=one), register_affine(moving=one, fixed=other)
     wrong = errors(back.after(there), Affine(np.eye(4)), brain)
     assert errors(there, Affine(np.eye(4)), brain).mean() > 5
     assert wrong.mean() < 1.0
@@ -99,28 +103,31 @@ def test_the_same_twice_to_the_last_bit_and_without_a_look_at_any_seed(phantoms,
     results = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        results.append(register_affine(phantoms.template, moving).fixed_to_moving.tobytes())
+        results.append(register_affine(moving=moving, fixed=phantoms.template).matrix.tobytes())
     assert results[0] == results[1]
 
 
 def test_the_order_in_which_the_axes_are_stored_does_not_matter(phantoms, motions, make_grid):
     grid = make_grid(spacing=(4, 4.5, 5), turn=(7, -4, 9))
     scan = nib.Nifti1Image(phantoms.values(grid, motions["turned"].inverse().map), grid.affine)
-    expected = register_affine(phantoms.template, to_canonical(read_volume(scan)))
+    expected = register_affine(moving=to_canonical(read_volume(scan)), fixed=phantoms.template)
     for axes in ("LPI", "SAR", "PIR"):
         codes = nib.orientations.axcodes2ornt(tuple(axes))
         turn = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), codes)
         stored = read_volume(scan.as_reoriented(turn))
         assert stored.grid.axes == axes
-        found = register_affine(phantoms.template, to_canonical(stored))
+        found = register_affine(moving=to_canonical(stored), fixed=phantoms.template)
         assert errors(found, expected, phantoms.corners).max() < 1e-3, axes
 
 
 def test_the_brightness_of_the_scans_does_not_matter(phantoms, motions, brain):
     moving = phantoms.moved(motions["sheared"])
-    expected = register_affine(phantoms.template, moving)
+    expected = register_affine(moving=moving, fixed=phantoms.template)
     bright = Volume(1000 * moving.data, moving.grid)
-    assert errors(register_affine(phantoms.template, bright), expected, brain).max() < 0.05
+    assert (
+        errors(register_affine(moving=bright, fixed=phantoms.template), expected, brain).max()
+        < 0.05
+    )
 
 
 @pytest.mark.parametrize("which", ["fixed", "moving"])
@@ -130,7 +137,7 @@ def test_a_scan_with_hardly_any_brain_is_refused(phantoms, which):
     empty = Volume(data, phantoms.template.grid, "dark.nii")
     pair = (empty, phantoms.template) if which == "fixed" else (phantoms.template, empty)
     with pytest.raises(InputError, match=r"^dark\.nii: no affine alignment"):
-        register_affine(*pair)
+        register_affine(moving=pair[1], fixed=pair[0])
 
 
 # ---------------------------------------------------------------------------------- Agreement
@@ -139,18 +146,20 @@ def test_a_scan_with_hardly_any_brain_is_refused(phantoms, which):
 def test_the_wrong_way_up_is_told_and_set_right(phantoms, motions, brain):
     """The local stage alone ends in a map that is not good; the whole registration does not."""
     moving = phantoms.moved(motions["upside down"])
-    local = stage._from(pose.upright(phantoms.template, moving), phantoms.template, moving)
-    wrong = agreement(phantoms.template, moving, local)
+    local = stage._from(
+        pose.upright(phantoms.template, moving), moving=moving, fixed=phantoms.template
+    )
+    wrong = agreement(local, moving=moving, fixed=phantoms.template)
     assert errors(local, motions["upside down"], brain).mean() > 20
     assert not FIT.is_good(wrong)
-    right = agreement(phantoms.template, moving, motions["upside down"])
+    right = agreement(motions["upside down"], moving=moving, fixed=phantoms.template)
     assert FIT.is_certain(right)
     assert FIT.score(right) > FIT.score(wrong)
 
 
 def test_the_search_is_left_out_where_it_is_not_needed(phantoms, motions, monkeypatch):
     monkeypatch.setattr(pose, "search", lambda *_: pytest.fail("searched"))
-    register_affine(phantoms.template, phantoms.moved(motions["turned"]))
+    register_affine(moving=phantoms.moved(motions["turned"]), fixed=phantoms.template)
 
 
 # --------------------------------------------------------------------------- Parametrization
@@ -171,10 +180,10 @@ def test_the_lattice_goes_where_the_matrices_say(phantoms, motion):
     parameters = 0.1 * torch.randn(12, generator=generator)
     matrix = torch.eye(4) + 0.1 * torch.randn(4, 4, generator=generator)
     matrix[3] = torch.tensor([0.0, 0, 0, 1])
-    points = lattice(phantoms.template.data.shape, matrix)[0].flatten(1)
+    points = identity_grid(phantoms.template.data.shape, matrix)[0].flatten(1)
     both = matrix.double() @ motion.matrix(parameters).double()
     expected = both @ torch.cat([points, torch.ones_like(points[:1])]).double()
-    got = motion.lattice(matrix, parameters)[0].flatten(1).double()
+    got = motion.identity_grid(matrix, parameters)[0].flatten(1).double()
     torch.testing.assert_close(got, expected[:3], atol=1e-3, rtol=0)
 
 
@@ -191,10 +200,10 @@ def test_whitened_parameters_change_the_image_by_equal_amounts(phantoms, motion)
     image = torch.from_numpy(phantoms.template.data)[None, None] / 255
     slopes = torch.stack(torch.gradient(stage._locally_normal(image, 3)[0, 0]))
     inside = (image > 0)[0, 0]
-    points = lattice(image.shape[2:], image)
+    points = identity_grid(image.shape[2:], image)
     changes = []
     for one in 1e-2 * torch.eye(12):
-        moved = motion.lattice(torch.eye(4), one) - points
+        moved = motion.identity_grid(torch.eye(4), one) - points
         changes.append((slopes * moved[0]).sum(dim=0)[inside] / 1e-2)
     gram = torch.stack(changes) @ torch.stack(changes).T / inside.sum()
     torch.testing.assert_close(gram, torch.eye(12), atol=0.05, rtol=0)
@@ -203,7 +212,9 @@ def test_whitened_parameters_change_the_image_by_equal_amounts(phantoms, motion)
 def test_a_level_starts_at_its_start(phantoms, motions, brain):
     """With no iteration left the map comes back as it was, through all changes of coordinates."""
     moving = phantoms.moved(motions["sheared"])
-    found = stage._by_local_ncc(motions["sheared"], phantoms.template, moving, Level(8.0, 3, 0))
+    found = stage._by_local_ncc(
+        motions["sheared"], Level(8.0, 3, 0), moving=moving, fixed=phantoms.template
+    )
     assert errors(found, motions["sheared"], brain).max() < 1e-3
 
 
@@ -235,5 +246,7 @@ def test_the_thresholds_say_whether_other_poses_are_tried(
     asked = []
     for name in ("search", "shifted"):
         monkeypatch.setattr(pose, name, lambda *_, name=name: asked.append(name) or [])
-    register_affine(phantoms.template, phantoms.moved(motions["upside down"]), thresholds)
+    register_affine(
+        thresholds, moving=phantoms.moved(motions["upside down"]), fixed=phantoms.template
+    )
     assert asked == tried

@@ -17,7 +17,7 @@ GOOD = Agreement(0.97, 0.6, 0.0, 1.1, 0.9)
 
 
 def test_a_brain_agrees_with_itself(phantoms):
-    found = agreement(phantoms.template, phantoms.template, Affine(np.eye(4)))
+    found = agreement(Affine(np.eye(4)), moving=phantoms.template, fixed=phantoms.template)
     assert found.overlap > 0.97  # the faintest voxels do not count as brain after a motion
     assert found.local_ncc > 0.98
     assert found.outside == 0
@@ -36,7 +36,7 @@ def test_overlap_is_the_dice_of_two_brains(phantoms, make_grid):
     shifted = Affine(homogeneous(np.eye(3), (4 * 2, -4 * 3, 4)))
     there = ndimage.shift(other, (-2, 3, -1), order=0) > 0
     for through, b in ((Affine(np.eye(4)), other > 0), (shifted, there)):
-        found = agreement(Volume(one, grid), Volume(other, grid), through)
+        found = agreement(through, moving=Volume(other, grid), fixed=Volume(one, grid))
         a = one > 0
         assert found.overlap == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-6)
 
@@ -48,7 +48,7 @@ def test_outside_is_what_the_field_of_view_cuts_away(phantoms):
         cut = Volume(
             whole.data[:, :, :kept], whole.grid.crop((0, 0, 0), (*whole.data.shape[:2], kept))
         )
-        found = agreement(whole, cut, Affine(np.eye(4)))
+        found = agreement(Affine(np.eye(4)), moving=cut, fixed=whole)
         brain = whole.data > 0
         assert found.outside == pytest.approx(brain[:, :, kept:].sum() / brain.sum(), abs=1e-6)
         assert found.outside > 0.05
@@ -59,7 +59,9 @@ def test_outside_is_what_the_field_of_view_cuts_away(phantoms):
 def test_scales_are_the_singular_values(phantoms, seed):
     rng = np.random.default_rng(seed)
     matrix = np.eye(3) + rng.uniform(-0.4, 0.4, (3, 3))
-    found = agreement(phantoms.template, phantoms.template, Affine(homogeneous(matrix)))
+    found = agreement(
+        Affine(homogeneous(matrix)), moving=phantoms.template, fixed=phantoms.template
+    )
     # Of Mᵀ M the eigenvalues are their squares.
     eigenvalues = np.sqrt(np.linalg.eigvalsh(matrix.T @ matrix))
     assert found.smallest_scale == pytest.approx(eigenvalues[0])
@@ -68,7 +70,7 @@ def test_scales_are_the_singular_values(phantoms, seed):
 
 def test_brains_that_do_not_meet_agree_in_nothing(phantoms):
     far = Affine(homogeneous(np.eye(3), (1000, 0, 0)))
-    found = agreement(phantoms.template, phantoms.template, far)
+    found = agreement(far, moving=phantoms.template, fixed=phantoms.template)
     assert (found.overlap, found.local_ncc, found.outside) == (0, 0, 1)
     assert FIT.is_hopeless(found)
 

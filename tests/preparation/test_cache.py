@@ -76,7 +76,7 @@ def assert_same(one: Examination, other: Examination) -> None:
     """To the last bit."""
     assert (one.kind, one.agreement, one.seconds) == (other.kind, other.agreement, other.seconds)
     assert one.window == other.window
-    matrices = (found.template_to_scan.fixed_to_moving.tobytes() for found in (one, other))
+    matrices = (found.template_to_scan.matrix.tobytes() for found in (one, other))
     assert len(set(matrices)) == 1
     for a, b in ((one.mask, other.mask), (one.log_bias, other.log_bias)):
         assert (a is None) == (b is None)

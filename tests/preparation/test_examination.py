@@ -135,7 +135,7 @@ def test_a_turned_head_is_looked_at_again_upright(phantoms, scan, make_grid, mon
     found = examine(volume, replace(QUICK, extractor="spy", conform=True))
     assert len(seen) == 2
     np.testing.assert_allclose(seen[0].direction, np.eye(3), atol=1e-9)
-    linear = found.template_to_scan.fixed_to_moving[:3, :3]
+    linear = found.template_to_scan.matrix[:3, :3]
     upright = seen[1].direction.T @ linear  # what is left to turn
     np.testing.assert_allclose(upright / np.cbrt(np.linalg.det(upright)), np.eye(3), atol=0.1)
     np.testing.assert_allclose(seen[1].spacing, 1)
@@ -143,7 +143,7 @@ def test_a_turned_head_is_looked_at_again_upright(phantoms, scan, make_grid, mon
 
 def test_without_the_affine_stage_a_scan_is_where_it_says(scan):
     found = examine(scan("moving"), replace(QUICK, extractor="knowing", affine=False))
-    np.testing.assert_array_equal(found.template_to_scan.fixed_to_moving, np.eye(4))
+    np.testing.assert_array_equal(found.template_to_scan.matrix, np.eye(4))
     # The moving phantom is turned and bent: it does not lie on the template, and that is told.
     assert 0.8 < found.agreement.overlap < 0.93
     assert found.agreement.largest_scale == found.agreement.smallest_scale == 1
@@ -232,7 +232,7 @@ def test_the_type_that_a_scan_is_stored_in_does_not_matter(phantoms, make_grid):
     ]
     assert FitThresholds().is_certain(first.agreement)
     for found in others:
-        matrices = (f.template_to_scan.fixed_to_moving for f in (found, first))
+        matrices = (f.template_to_scan.matrix for f in (found, first))
         np.testing.assert_allclose(*matrices, atol=1e-3 if found is others[-1] else 0)
         np.testing.assert_array_equal(found.mask.data, first.mask.data)
 
@@ -394,7 +394,7 @@ def test_the_map_leads_from_the_template_that_is_given(phantoms, scan):
     """One that lies elsewhere: what leads there and on is what leads from the usual one."""
     volume = scan("moving", "image")
     usual = examine(volume, QUICK)
-    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
+    own = Template("Ours", shifted(moving=(50, -40, 30), fixed=phantoms.template))
     found = examine(volume, QUICK, template=own)
     assert (usual.template, found.template) == (mni152(), own)
     points = phantoms.corners
@@ -433,10 +433,10 @@ def test_how_well_it_has_to_fit_is_the_templates_to_say(phantoms, scan, monkeypa
 
 
 def test_a_template_itself_is_a_brain_in_its_place(phantoms):
-    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
+    own = Template("Ours", shifted(moving=(50, -40, 30), fixed=phantoms.template))
     found = template_itself(own)
     assert (found.kind, found.window, found.mask, found.template) == ("brain", own.grid, None, own)
-    np.testing.assert_array_equal(found.template_to_scan.fixed_to_moving, np.eye(4))
+    np.testing.assert_array_equal(found.template_to_scan.matrix, np.eye(4))
     assert found.warnings("it") == []
     only = found.brain_of(own.image, own.grid, found.template_to_scan)
     np.testing.assert_allclose(only.data, own.image.data, atol=1e-3)
@@ -445,7 +445,7 @@ def test_a_template_itself_is_a_brain_in_its_place(phantoms):
 def test_a_map_from_elsewhere_is_taken_and_its_fit_is_measured(phantoms, scan):
     """All else stays; the fit is that of the brain within the mask with its own template."""
     volume = scan("moving")
-    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
+    own = Template("Ours", shifted(moving=(50, -40, 30), fixed=phantoms.template))
     found = examine(volume, replace(QUICK, extractor="knowing"), template=own)
     given = found.template_to_scan.after(Affine(homogeneous(np.eye(3), (9, 0, 0))))
     placed = placed_at(found, volume, given)
@@ -454,7 +454,7 @@ def test_a_map_from_elsewhere_is_taken_and_its_fit_is_measured(phantoms, scan):
     assert all(getattr(placed, name) is getattr(found, name) for name in kept)
     standard = from_zero(to_canonical(volume))
     only = found.brain_of(standard, standard.grid)
-    assert placed.agreement == agreement(own.image, only, given)
+    assert placed.agreement == agreement(given, moving=only, fixed=own.image)
     assert placed.agreement.overlap < found.agreement.overlap - 0.02
     again = placed_at(placed, volume, found.template_to_scan)
     assert again.agreement.overlap == pytest.approx(found.agreement.overlap, abs=5e-3)
@@ -473,7 +473,7 @@ def test_without_a_template_a_scan_is_placed_by_its_header(make_grid, alignment,
     there = grid.to_world((np.asarray(grid.shape) - 1) / 2)
     back = found.template_to_scan.inverse().map(there)
     np.testing.assert_allclose(back, there if middle is None else middle, atol=1e-9)
-    np.testing.assert_array_equal(found.template_to_scan.fixed_to_moving[:3, :3], np.eye(3))
+    np.testing.assert_array_equal(found.template_to_scan.matrix[:3, :3], np.eye(3))
 
 
 # -------------------------------------------------------------------------------------- Doubts

@@ -76,7 +76,7 @@ def test_the_score_is_the_correlation_ratio(phantoms):
     moving = Coarse.of(phantoms.moved(motion), 8.0)
     fixed = Coarse.of(phantoms.template, 8.0)
     rotations = Rotation.random(4, random_state=1)
-    scores = pose._correlation_ratios(fixed, moving, rotations)
+    scores = pose._correlation_ratios(rotations, moving=moving, fixed=fixed)
 
     image = fixed.image[0, 0].numpy().ravel()
     edges = np.quantile(image[image > 0], np.linspace(0, 1, 9))[1:-1]
@@ -99,7 +99,9 @@ def test_the_score_of_a_brain_on_itself_is_high_in_any_contrast(phantoms):
     still, away = Rotation.identity(1), Rotation.from_rotvec([[0, 0, np.pi]])
     for inverted in (False, True):
         moving = Coarse.of(phantoms.moved(Affine(np.eye(4)), inverted=inverted), 8.0)
-        scores = pose._correlation_ratios(fixed, moving, Rotation.concatenate([still, away]))
+        scores = pose._correlation_ratios(
+            Rotation.concatenate([still, away]), moving=moving, fixed=fixed
+        )
         assert scores[0] > 0.9 > scores[1]
 
 
@@ -110,9 +112,9 @@ def test_upright_lays_centre_on_centre_at_equal_volume(phantoms):
     """Of a copy that is zoomed and shifted alone, that is the answer."""
     about = phantoms.corners.mean(axis=0)
     motion = turned(Rotation.identity(), about, np.array([90.0, -60, 40]), zoom=0.8)
-    found = pose.upright(phantoms.template, phantoms.moved(motion))
+    found = pose.upright(moving=phantoms.moved(motion), fixed=phantoms.template)
     assert distance(found, motion, phantoms.corners) < 3
-    ratio = found.fixed_to_moving[:3, :3] / found.fixed_to_moving[0, 0]
+    ratio = found.matrix[:3, :3] / found.matrix[0, 0]
     np.testing.assert_allclose(ratio, np.eye(3), atol=1e-12)
 
 
@@ -131,7 +133,7 @@ def test_search_comes_near_whatever_way_the_brain_lies(phantoms, name):
     shift = np.random.default_rng(len(name)).choice([-100.0, 100.0], 3)
     motion = turned(ROTATIONS[name], phantoms.corners.mean(axis=0), shift, zoom=0.9)
     inverted = name in ("any", "back to front")
-    found = pose.search(phantoms.template, phantoms.moved(motion, inverted=inverted))
+    found = pose.search(moving=phantoms.moved(motion, inverted=inverted), fixed=phantoms.template)
     assert len(found) == 3
     relative = [affine.after(motion.inverse()) for affine in found]
     assert min(pose.rotation_angle(affine) for affine in relative) < 15
@@ -139,13 +141,15 @@ def test_search_comes_near_whatever_way_the_brain_lies(phantoms, name):
     assert min(distance(affine, motion, centre) for affine in found) < 6
     for affine in found:  # all are similarities of the right size
         np.testing.assert_allclose(
-            np.linalg.svd(affine.fixed_to_moving[:3, :3], compute_uv=False), 0.9, atol=0.03
+            np.linalg.svd(affine.matrix[:3, :3], compute_uv=False), 0.9, atol=0.03
         )
 
 
 def test_the_best_are_apart(phantoms):
     fixed = Coarse.of(phantoms.template, 8.0)
-    best = pose._best(fixed, fixed, pose._all_rotations(pose.GLOBAL), keep=3, apart=30.0)
+    best = pose._best(
+        pose._all_rotations(pose.GLOBAL), moving=fixed, fixed=fixed, keep=3, apart=30.0
+    )
     scores = [score for score, _ in best]
     assert scores == sorted(scores, reverse=True)
     for i, (_, one) in enumerate(best):
@@ -154,7 +158,7 @@ def test_the_best_are_apart(phantoms):
 
 
 def test_fewer_starts_may_be_asked_for(phantoms):
-    three = pose.search(phantoms.template, phantoms.template, keep=3)
-    one = pose.search(phantoms.template, phantoms.template, keep=1)
+    three = pose.search(moving=phantoms.template, fixed=phantoms.template, keep=3)
+    one = pose.search(moving=phantoms.template, fixed=phantoms.template, keep=1)
     assert len(one) == 1
     assert distance(one[0], three[0], phantoms.corners) == 0

@@ -103,7 +103,7 @@ def test_sheared_axes_are_set_straight_for_all_that_belongs_to_it(phantoms, make
     assert set(np.unique(scan.labels.data)) == set(np.unique(np.asarray(labels.dataobj)))
     inside = scan.mask.data > 0
     assert (inside == (phantoms.values(scan.grid) > 0)).mean() > 0.97
-    (warning,) = (x for x in scan.image.doubts if "shear" in x)
+    (warning,) = (x for x in scan.image.header_warnings if "shear" in x)
     assert "resampled onto an orthogonal grid" in warning
 
 
@@ -135,7 +135,7 @@ def test_a_template_as_a_scan_is_where_it_is_and_prepared_once(phantoms, small, 
     seen = [scan.prepared(recipe, scan.examined(recipe, QUICK)) for _ in range(2)]
     assert calls == {"examine": 0, "prepare": 1}
     assert seen[0] is seen[1]
-    np.testing.assert_array_equal(seen[0].template_to_scan.fixed_to_moving, np.eye(4))
+    np.testing.assert_array_equal(seen[0].template_to_scan.matrix, np.eye(4))
 
 
 def test_as_a_scan_for_models_of_another_template_it_is_a_brain_like_others(
@@ -210,9 +210,7 @@ def test_another_template_is_another_examination(phantoms, quick_affine, files, 
     first, other = (scan.examined(recipe, QUICK, cache=False) for recipe in (small, own))
     assert calls["examine"] == 2
     assert (first.template, other.template) == (mni152(), own.template)
-    np.testing.assert_array_equal(
-        first.template_to_scan.fixed_to_moving, other.template_to_scan.fixed_to_moving
-    )
+    np.testing.assert_array_equal(first.template_to_scan.matrix, other.template_to_scan.matrix)
 
 
 def test_the_cache_does_not_answer_for_another_template(
@@ -231,7 +229,7 @@ def test_the_cache_does_not_answer_for_another_template(
         found, from_cache = scan.examined_or_cached(recipe, QUICK, cache=True)
         assert from_cache is was_known
         assert found.template is recipe.template
-        told.setdefault(recipe, []).append(found.template_to_scan.fixed_to_moving)
+        told.setdefault(recipe, []).append(found.template_to_scan.matrix)
     assert calls["examine"] == 2
     for first, again in told.values():
         np.testing.assert_array_equal(first, again)

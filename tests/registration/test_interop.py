@@ -80,7 +80,7 @@ def case(
     result.save(folder)
     moved = np.linalg.norm(result.warp.displacement, axis=0)
     assert moved.max() > 2, "the warp of this test does nothing"
-    assert np.abs(result.affine.fixed_to_moving - np.eye(4)).max() > 1
+    assert np.abs(result.affine.matrix - np.eye(4)).max() > 1
     return Case(folder, result)
 
 

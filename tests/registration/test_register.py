@@ -45,7 +45,7 @@ def test_affine_stage_finds_a_known_pose(phantoms, make_grid, poses, register_qu
 
 def test_affine_alone_is_the_affine_and_no_affine_is_none(scans, register_quickly):
     result = register_quickly(scans.moving, scans.fixed, preparation=AS_PLACED)
-    np.testing.assert_allclose(result.affine.fixed_to_moving, np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(result.affine.matrix, np.eye(4), atol=1e-9)
     points = brain_points(scans.fixed)
     np.testing.assert_allclose(result.transform.map(points), result.warp.map(points), atol=1e-9)
     assert result.metrics["settings"]["affine"] is False
@@ -179,7 +179,7 @@ def told(result: Registration) -> dict[str, Any]:
 
 def assert_same(one: Registration, other: Registration) -> None:
     """To the byte."""
-    np.testing.assert_array_equal(one.affine.fixed_to_moving, other.affine.fixed_to_moving)
+    np.testing.assert_array_equal(one.affine.matrix, other.affine.matrix)
     for name in ("warp", "inverse_warp"):
         ours, theirs = (getattr(result, name).displacement for result in (one, other))
         np.testing.assert_array_equal(ours, theirs)
@@ -342,7 +342,7 @@ def test_a_model_of_another_template_registers_to_that(scans, of_ours, result):
     }
     # Here it is the same brain as that of the usual template: so is the map to it.
     usual = result.metrics["preparation"]["moving"]["template_to_scan"]
-    np.testing.assert_array_equal(found.affine.fixed_to_moving, usual)
+    np.testing.assert_array_equal(found.affine.matrix, usual)
     with pytest.raises(InputError, match="no file"):
         _ = template.path
 

@@ -215,7 +215,7 @@ def test_a_chain_resamples_once_at_the_composed_points() -> None:
     data = noise(np.float64)
     got = resample(Volume(data, moving), fixed, Chain([warp, through])).data
     at = apply_affine(
-        np.linalg.inv(moving.affine) @ through.fixed_to_moving,
+        np.linalg.inv(moving.affine) @ through.matrix,
         fixed.nodes() + np.moveaxis(warp.displacement, 0, -1),
     )
     expected = map_coordinates(data, np.moveaxis(at, -1, 0), order=1, mode="grid-constant")

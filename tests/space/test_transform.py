@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates
 
 from voxwarp.space import transform
 from voxwarp.space.grid import Grid
-from voxwarp.space.transform import Affine, Chain, Warp, carry
+from voxwarp.space.transform import Affine, Chain, Warp, conjugate
 
 SHAPE = (9, 10, 11)
 
@@ -81,7 +81,7 @@ def test_after_applies_the_argument_first() -> None:
     ],
 )
 def test_what_is_no_affine_is_refused(matrix: np.ndarray, said: str) -> None:
-    with pytest.raises(ValueError, match=f"fixed_to_moving must be {said}, got"):
+    with pytest.raises(ValueError, match=f"matrix must be {said}, got"):
         Affine(matrix)
 
 
@@ -146,7 +146,7 @@ def test_a_warp_of_the_wrong_size_is_refused() -> None:
         Warp(np.zeros((4, 5, 6, 3), np.float32), oblique_grid(0, (4, 5, 6)))
 
 
-# ------------------------------------------------------------------------------ Chain, carry
+# ------------------------------------------------------------------------------ Chain, conjugate
 
 
 def test_a_chain_maps_step_by_step_from_the_first() -> None:
@@ -203,21 +203,21 @@ def test_carry_is_the_same_motion_seen_from_another_space(seed: int) -> None:
     expected = apply_affine(np.linalg.inv(turn), there + interpolated(warp, voxels))
     outside = ((voxels < 0) | (voxels > np.asarray(SHAPE) - 1)).any(axis=-1)
     assert 0.1 < outside.mean() < 0.9
-    carried = carry(warp, Affine(turn), onto)
-    assert carried.grid == onto
-    np.testing.assert_allclose(carried.map_nodes(onto, 0, 12), expected, atol=2e-4)
+    conjugated = conjugate(warp, Affine(turn), onto)
+    assert conjugated.grid == onto
+    np.testing.assert_allclose(conjugated.map_nodes(onto, 0, 12), expected, atol=2e-4)
 
 
 def test_carry_through_the_identity_onto_the_same_grid_changes_nothing() -> None:
     warp = random_warp(3)
-    carried = carry(warp, Affine(np.eye(4)), warp.grid)
-    np.testing.assert_allclose(carried.displacement, warp.displacement, atol=1e-4)
+    conjugated = conjugate(warp, Affine(np.eye(4)), warp.grid)
+    np.testing.assert_allclose(conjugated.displacement, warp.displacement, atol=1e-4)
 
 
 def test_carry_does_not_depend_on_the_slabs_it_works_in(monkeypatch: pytest.MonkeyPatch) -> None:
     warp, space = random_warp(3), Affine(near_identity(1))
     onto = oblique_grid(3, (11, 8, 9))
-    whole = carry(warp, space, onto).displacement
+    whole = conjugate(warp, space, onto).displacement
     for voxels in (1, 8 * 9 * 2, 8 * 9 * 3 + 5):
         monkeypatch.setattr(transform, "SLAB_VOXELS", voxels)
-        np.testing.assert_allclose(carry(warp, space, onto).displacement, whole, atol=1e-5)
+        np.testing.assert_allclose(conjugate(warp, space, onto).displacement, whole, atol=1e-5)

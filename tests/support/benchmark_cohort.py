@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from brains import Pose
 
-from voxwarp.benchmark.run import Terms
+from voxwarp.benchmark.run import RunOptions
 from voxwarp.data.pairs import Pair
 from voxwarp.evaluation.rows import PAIR_COLUMNS, read_rows
 from voxwarp.space.transform import Affine
@@ -19,7 +19,7 @@ POSES = {
     "c": Pose(turn=(3, 8, 2), shift=(1, -6, 2)),
 }
 TIMES = "affine_s", "deform_s", "first_s", "whole_s", "memory_mb"
-TERMS = Terms(threads=1, limit=60, alone=False)
+OPTIONS = RunOptions(threads=1, limit=60, alone=False)
 
 
 def affine_of(pose: Pose) -> Affine:

@@ -31,9 +31,9 @@ def crop_labels(seed: int, shape: tuple[int, int, int], values=(3, 40, 2035)) ->
 
 
 def write_crops(folder: Path) -> Path:
-    """Labelled crops of four people, at odd places, with a table of them."""
+    """Labelled crops of four subjects, at odd places, with a table of them."""
     splits = ["train", "train", "val", "test"]
-    lines = ["id,person,split"]
+    lines = ["id,subject,split"]
     for i, (shape, split) in enumerate(zip(SHAPES, splits, strict=True)):
         affine = np.eye(4)
         affine[:3, 3] = 10.0 * i, -7, 3.5

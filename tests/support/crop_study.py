@@ -1,4 +1,4 @@
-"""A study of three labelled crops of two people, and what its evaluation leaves."""
+"""A study of three labelled crops of two subjects, and what its evaluation leaves."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from cohorts import table
 
-from training import write_people
+from training import write_subjects
 from voxwarp.data.pairs import Pair, read_pairs
 from voxwarp.data.structures import Table
 from voxwarp.evaluation.protocol import Protocol
@@ -18,14 +18,14 @@ FILES = {"pairs.csv", "structures.csv", "evaluate.json"}
 
 
 def write_study(folder: Path) -> Path:
-    study = write_people(folder / "study", splits=("test",) * 3, spread=0)
-    table(study / "people.csv", "id,person\n0,ann\n1,bob\n2,ann\n")
+    study = write_subjects(folder / "study", splits=("test",) * 3, spread=0)
+    table(study / "subjects.csv", "id,subject\n0,ann\n1,bob\n2,ann\n")
     return study
 
 
 def pairs_of(study: Path) -> list[Pair]:
     return read_pairs(
-        study / "people.csv", scan="t1/p{id}.nii.gz", labels="labels/p{id}.nii.gz", split="all"
+        study / "subjects.csv", scan="t1/p{id}.nii.gz", labels="labels/p{id}.nii.gz", split="all"
     )
 
 

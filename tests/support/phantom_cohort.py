@@ -16,7 +16,7 @@ from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.training.batch import Sample
 from voxwarp.training.config import Augmentation, Sampling
-from voxwarp.training.sampling import Pairs
+from voxwarp.training.sampling import PairDataset
 
 SHAPE = (12, 13, 14)
 # Structures 1 and 2 are each other's mirror, 3 is in the middle.
@@ -41,16 +41,16 @@ def texture(i: int, shape: tuple[int, int, int]) -> np.ndarray:
 
 @dataclass
 class Cohort:
-    """Phantoms of the people."""
+    """Phantoms of the subjects."""
 
-    people: list[str]
+    subjects: list[str]
     labelled: frozenset[int] = frozenset()
     grid: Grid = field(default_factory=grid_of)
     mirror: np.ndarray = field(default_factory=MIRROR.copy)
 
     @property
     def scans(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(path=Path(f"scan{i}.nii.gz")) for i in range(len(self.people))]
+        return [SimpleNamespace(path=Path(f"scan{i}.nii.gz")) for i in range(len(self.subjects))]
 
     @property
     def recipe(self) -> Recipe:
@@ -66,9 +66,12 @@ class Cohort:
         return i in self.labelled
 
     def indices(self, split: str) -> list[int]:
-        """The last person is not trained on."""
-        held_out = {"val": {self.people[-1]}, "train": set(self.people[:-1]) - {self.people[-1]}}
-        return [i for i, person in enumerate(self.people) if person in held_out[split]]
+        """The last subject is not trained on."""
+        held_out = {
+            "val": {self.subjects[-1]},
+            "train": set(self.subjects[:-1]) - {self.subjects[-1]},
+        }
+        return [i for i, subject in enumerate(self.subjects) if subject in held_out[split]]
 
 
 class Blank(Cohort):
@@ -88,13 +91,13 @@ ALL = Augmentation(
 )
 
 
-def blank(people: str, labelled: tuple[int, ...] = ()) -> Blank:
-    return Blank(list(people), frozenset(labelled), grid_of(shape=(1, 1, 1)))
+def blank(subjects: str, labelled: tuple[int, ...] = ()) -> Blank:
+    return Blank(list(subjects), frozenset(labelled), grid_of(shape=(1, 1, 1)))
 
 
-def pairs(cohort: Cohort, augmentation: Augmentation | None = None, **more) -> Pairs:
+def pairs(cohort: Cohort, augmentation: Augmentation | None = None, **more) -> PairDataset:
     drawn = more.pop("sampling", Sampling())
-    return Pairs(cohort, drawn, augmentation or Augmentation(), **{"seed": 3, **more})
+    return PairDataset(cohort, drawn, augmentation or Augmentation(), **{"seed": 3, **more})
 
 
 def images(sample: Sample) -> list[torch.Tensor]:

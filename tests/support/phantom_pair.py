@@ -47,7 +47,7 @@ class Case:
     brain: np.ndarray  # points of it, RAS mm
 
     def job(self, method: str, folder: Path, **more: object) -> Job:
-        poses = (affine_of(pose).inverse().fixed_to_moving.tolist() for pose in (TURNED, BENT))
+        poses = (affine_of(pose).inverse().matrix.tolist() for pose in (TURNED, BENT))
         scans = (str(self.folder / f"{side}.nii.gz") for side in ("fixed", "moving"))
         return Job(method, *scans, *poses, str(folder), 1, **{"repeat": False, **more})
 

@@ -1,4 +1,4 @@
-"""Rows of methods on a few people, for tables and figures."""
+"""Rows of methods on a few subjects, for tables and figures."""
 
 import itertools
 import math
@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from voxwarp.data.pairs import Pair, Subject
+from voxwarp.data.pairs import Pair, PairScan
 from voxwarp.evaluation.results import Results
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, write_rows
 from voxwarp.evaluation.sheet import failure
 
-PEOPLE = ("p", "q", "r")
-PAIRS = [*itertools.permutations(PEOPLE, 2)]
+SUBJECTS = ("p", "q", "r")
+PAIRS = [*itertools.permutations(SUBJECTS, 2)]
 STRUCTURES = ("cortex_L", "cortex_R", "brain_stem", "3rd_ventricle")
 
 
 def pair(method: str, moving: str, fixed: str, **more: Any) -> Row:
-    """An "ok" row: scans are their people, or "p2", another scan of p."""
-    people = moving[0], fixed[0]
+    """An "ok" row: scans are their subjects, or "p2", another scan of p."""
+    subjects = moving[0], fixed[0]
     row: Row = dict.fromkeys(PAIR_COLUMNS, math.nan)
     row |= {"method": method, "moving": moving, "fixed": fixed, "status": "ok", "reason": ""}
-    row |= {"moving_person": people[0], "fixed_person": people[1], "labels": "nearest"}
-    row |= {"kind": "inter" if len({*people}) == 2 else "retest", "device": "cpu", "timed": "no"}
+    row |= {"moving_subject": subjects[0], "fixed_subject": subjects[1], "labels": "nearest"}
+    row |= {"kind": "inter" if len({*subjects}) == 2 else "retest", "device": "cpu", "timed": "no"}
     return row | {"threads": 2.0} | more
 
 
@@ -40,9 +40,9 @@ def save(results: Results, folder: Path) -> Path:
 
 
 def cohort(*methods: str, seed: int = 0, **more: Any) -> Results:
-    """Methods on every ordered pair of three people and on two re-scans of each, all timed."""
+    """Methods on every ordered pair of three subjects and on two re-scans of each, all timed."""
     random = np.random.default_rng(seed)
-    scans = PAIRS + [pair for p in PEOPLE for pair in ((p, f"{p}2"), (f"{p}2", p))]
+    scans = PAIRS + [pair for p in SUBJECTS for pair in ((p, f"{p}2"), (f"{p}2", p))]
     pairs, of_structures = [], []
     for i, method in enumerate(methods):
         for moving, fixed in scans:
@@ -71,5 +71,5 @@ def stopped(method: str, number: int, limit: str, **more: Any) -> Row:
 
 def plain_row(**more: Any) -> Row:
     """A row of the pair a, b as a sheet takes it, with the numbers that are printed of any."""
-    row = failure(Pair(Subject("a", Path("a")), Subject("b", Path("b"))), "ok", "", "nearest")
+    row = failure(Pair(PairScan("a", Path("a")), PairScan("b", Path("b"))), "ok", "", "nearest")
     return {**row, "method": "m", "folds": 31, "local_ncc": 0.5, **more}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from training import build_config, read_rows, tree_of
 from voxwarp.data.scans import gather
-from voxwarp.training.checkpoint import NAME, Progress
+from voxwarp.training.checkpoint import NAME, TrainingState
 from voxwarp.training.cohort import Cohort, prepare_cohort
 from voxwarp.training.config import Config
 from voxwarp.training.monitor import Monitor
@@ -34,7 +34,7 @@ EVERYTHING: dict[str, Any] = {
         **{"gamma": 0.3, "bias": 0.3, "noise": 0.05},
     },
     "sampling": {"labelled": 0.5, "structures": 2},
-    "costs": {"ncc": {"window": 5}, "diffusion": {"weight": 0.1}, "dice": {"weight": 0.5}},
+    "losses": {"ncc": {"window": 5}, "diffusion": {"weight": 0.1}, "dice": {"weight": 0.5}},
     "optimiser": {"accumulate": 2, "ema": 0.9, "weight_decay": 1e-3},
     "phases": [{"steps": 2, "downsample": 2}, {"steps": 2}],
 }
@@ -52,7 +52,7 @@ VOXELMORPH = {"name": "voxelmorph", "encoder": [8, 16], "decoder": [16, 16, 16, 
 MODEL = {"model.json", "weights.safetensors", "README.md"}
 
 
-def run(config: Config, out: Path, **more: Any) -> Progress:
+def run(config: Config, out: Path, **more: Any) -> TrainingState:
     return train(config, out, device="cpu", show=False, **more)
 
 
@@ -74,9 +74,9 @@ def logged(out: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(out)]
 
 
-def state_of(out: Path) -> Progress:
+def state_of(out: Path) -> TrainingState:
     """How far the checkpoint in a folder is."""
-    return Progress(**about_checkpoint(out)["progress"])
+    return TrainingState(**about_checkpoint(out)["progress"])
 
 
 def about_checkpoint(out: Path) -> dict[str, Any]:
@@ -84,9 +84,9 @@ def about_checkpoint(out: Path) -> dict[str, Any]:
         return json.loads(stored.metadata()["voxwarp"])
 
 
-def late_of(people: Path, **more: Any) -> Config:
+def late_of(subjects: Path, **more: Any) -> Config:
     """Nothing is saved by itself before the end."""
-    tree = tree_of(people, validation={"every": 100}, **more)
+    tree = tree_of(subjects, validation={"every": 100}, **more)
     tree["log"] = {**tree["log"], "checkpoint": 100}
     return build_config(tree)
 

@@ -6,12 +6,12 @@ import numpy as np
 from cohorts import write_scan
 from phantoms import blobs, homogeneous
 
-from voxwarp.data.pairs import Pair, Subject
+from voxwarp.data.pairs import Pair, PairScan
 from voxwarp.data.structures import Table
 from voxwarp.evaluation.case import Case, read_case
 from voxwarp.evaluation.protocol import Protocol
 from voxwarp.evaluation.rows import Row
-from voxwarp.evaluation.scoring import Found, measure
+from voxwarp.evaluation.scoring import ScoredTransform, measure
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine, Chain, Warp
 
@@ -35,18 +35,18 @@ def box(corner: tuple[int, ...], size: tuple[int, ...], value: int = 1) -> np.nd
     return data
 
 
-def subject(folder: Path, name: str, image: np.ndarray, labels=None, **more) -> Subject:
+def scan(folder: Path, name: str, image: np.ndarray, labels=None, **more) -> PairScan:
     affine = more.pop("affine", AFFINE)
     path = write_scan(folder / f"{name}.nii.gz", image, affine)
     if labels is not None:
         labels = write_scan(folder / f"{name}_seg.nii.gz", labels, affine)
-    return Subject(name, path, labels, more.pop("person", name), **more)
+    return PairScan(name, path, labels, more.pop("subject", name), **more)
 
 
 def case_of(folder: Path, moving=None, fixed=None, image: np.ndarray | None = None) -> Case:
     """Two scans that look the same; their label maps, or none."""
     image = texture() if image is None else image
-    sides = subject(folder, "m", image, moving), subject(folder, "f", image, fixed)
+    sides = scan(folder, "m", image, moving), scan(folder, "f", image, fixed)
     return read_case(Pair(*sides))
 
 
@@ -63,8 +63,8 @@ def warp_of(voxels: np.ndarray, grid: Grid = GRID) -> Warp:
 STILL = warp_of(np.zeros((3, *SHAPE)))
 
 
-def found(*steps: Affine | Warp, inverse=None) -> Found:
-    return Found(Chain([STILL, *steps]), STILL, inverse)
+def found(*steps: Affine | Warp, inverse=None) -> ScoredTransform:
+    return ScoredTransform(Chain([STILL, *steps]), STILL, inverse)
 
 
 def shift(*mm: float) -> Affine:
@@ -76,5 +76,7 @@ def about_the_middle(matrix: np.ndarray, mm=(0, 0, 0)) -> Affine:
     return Affine(homogeneous(matrix, middle - matrix @ middle + mm))
 
 
-def rowed(case: Case, result: Found, protocol: Protocol | None = None, swapped=None) -> Row:
+def rowed(
+    case: Case, result: ScoredTransform, protocol: Protocol | None = None, swapped=None
+) -> Row:
     return measure(case, result, protocol or Protocol(structures(1)), swapped)[0]

@@ -40,7 +40,7 @@ def lively(network: nn.Module, moving: Tensor, fixed: Tensor, size: float = 1.0)
             last.weight.copy_(weight.expand_as(last.weight) * 1e-3)
             last.bias.copy_(torch.randn(3, generator=generator) * 1e-3)
         for _ in range(6):  # a pyramid's answer is not quite linear in the scale
-            scale = size / network(moving, fixed).regularity.abs().max()
+            scale = size / network(moving=moving, fixed=fixed).regularity.abs().max()
             for last in lasts:
                 last.weight *= scale
                 last.bias *= scale

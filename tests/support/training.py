@@ -1,4 +1,4 @@
-"""Small trainings: people made of one warped texture, a configuration for them, odd costs."""
+"""Small trainings: subjects made of one warped texture, a configuration for them, odd losses."""
 
 import csv
 from pathlib import Path
@@ -19,7 +19,7 @@ SIDE = 24
 SPLITS = ("train", "train", "train", "val", "val", "test", "test")
 
 
-def write_people(
+def write_subjects(
     folder: Path,
     *,
     splits: tuple[str, ...] = SPLITS,
@@ -30,7 +30,7 @@ def write_people(
     """Crops of one 'anatomy' in many shapes, four structures each, and ``scans.csv`` of them.
 
     Args:
-        unlabelled: numbers of the people without a label map.
+        unlabelled: numbers of the subjects without a label map.
         spread: mm that the headers are apart, as those of crops are.
     """
     shape = (SIDE,) * 3
@@ -40,16 +40,16 @@ def write_people(
     (folder / "t1").mkdir(parents=True)
     (folder / "labels").mkdir()
     rows = ["id,split,scan,labels"]
-    for person, split in enumerate(splits):
-        u, affine = smooth_field(person, shape, amplitude=amplitude).float(), np.eye(4)
-        affine[:3, 3] = spread * person
+    for subject, split in enumerate(splits):
+        u, affine = smooth_field(subject, shape, amplitude=amplitude).float(), np.eye(4)
+        affine[:3, 3] = spread * subject
         image = field.warp(base, u, padding="border")[0, 0].numpy().astype(np.int16)
         labels = field.warp(regions, u, nearest=True, padding="border")[0, 0].numpy()
-        names = f"t1/p{person}.nii.gz", f"labels/p{person}.nii.gz"
+        names = f"t1/p{subject}.nii.gz", f"labels/p{subject}.nii.gz"
         nib.save(nib.Nifti1Image(image, affine), folder / names[0])
         nib.save(nib.Nifti1Image(labels.astype(np.int16), affine), folder / names[1])
-        label_map = "" if person in unlabelled else names[1]
-        rows.append(f"{person},{split},{names[0]},{label_map}")
+        label_map = "" if subject in unlabelled else names[1]
+        rows.append(f"{subject},{split},{names[0]},{label_map}")
     (folder / "scans.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -63,7 +63,7 @@ def tree_of(folder: Path, **sections: Any) -> dict[str, Any]:
         },
         "preparation": {"alignment": "centre", "shape": [SIDE] * 3},
         "network": {"name": "pyramid", "channels": [4, 8, 8], "steps": 4},
-        "costs": {"ncc": {"window": 5}, "diffusion": {"weight": 0.1}},
+        "losses": {"ncc": {"window": 5}, "diffusion": {"weight": 0.1}},
         "optimiser": {"learning_rate": 5e-3, "warm_up": 1},
         "phases": [{"steps": 4}],
         "precision": "float32",
@@ -72,7 +72,7 @@ def tree_of(folder: Path, **sections: Any) -> dict[str, Any]:
         "seed": 3,
     }
     for name, value in sections.items():
-        merges = isinstance(value, dict) and name not in ("network", "costs")
+        merges = isinstance(value, dict) and name not in ("network", "losses")
         tree[name] = {**tree.get(name, {}), **value} if merges else value
     return tree
 
@@ -92,7 +92,7 @@ def read_rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-# ------------------------------------------------------------------------------ A user's costs
+# ------------------------------------------------------------------------------ A user's losses
 
 calls = {"left": 1 << 30}  # before ``sour`` turns
 

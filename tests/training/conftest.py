@@ -1,4 +1,4 @@
-"""Fixtures of trainings: phantoms to draw pairs from, people and runs."""
+"""Fixtures of trainings: phantoms to draw pairs from, subjects and runs."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from phantom_cohort import SHAPE, Cohort
 from phantoms import blobs, label_map
 from runs import EVERYTHING, forget_memory, run
 
-from training import config_of, tree_of, write_config, write_people
+from training import config_of, tree_of, write_config, write_subjects
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def atlas() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture
-def six_people(tmp_path: Path) -> Path:
-    """A configuration of six people whose scans are there, labelled."""
+def six_subjects(tmp_path: Path) -> Path:
+    """A configuration of six subjects whose scans are there, labelled."""
     rows = ["scan,labels,split"]
     for i, split in enumerate(("train", "train", "train", "val", "val", "test")):
         data = np.random.default_rng(i).integers(0, 3, (8, 9, 10)).astype(np.int16)
@@ -65,33 +65,33 @@ def memory_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three people to learn from, two to validate on, two to test on, all labelled."""
-    return write_people(tmp_path_factory.mktemp("people") / "crops")
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three subjects to learn from, two to validate on, two to test on, all labelled."""
+    return write_subjects(tmp_path_factory.mktemp("subjects") / "crops")
 
 
 @pytest.fixture(scope="session")
-def unbroken(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(subjects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of EVERYTHING that nothing has stopped."""
     out = tmp_path_factory.mktemp("runs") / "unbroken"
     with pytest.MonkeyPatch.context() as patch:
         forget_memory(patch)
-        run(config_of(people, **EVERYTHING), out)
+        run(config_of(subjects, **EVERYTHING), out)
     return out
 
 
 @pytest.fixture(scope="session")
-def brief(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def brief(subjects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of few steps that is done."""
     out = tmp_path_factory.mktemp("runs") / "brief"
     with pytest.MonkeyPatch.context() as patch:
         forget_memory(patch)
-        run(config_of(people), out)
+        run(config_of(subjects), out)
     return out
 
 
 @pytest.fixture
-def held(people, brief, tmp_path) -> tuple[Path, Path]:
+def held(subjects, brief, tmp_path) -> tuple[Path, Path]:
     """A folder that holds a training, and its configuration."""
     out = shutil.copytree(brief, tmp_path / "run")
-    return out, write_config(tmp_path / "config.yaml", tree_of(people))
+    return out, write_config(tmp_path / "config.yaml", tree_of(subjects))

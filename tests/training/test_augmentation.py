@@ -25,7 +25,7 @@ from phantoms import blobs, homogeneous, indices, label_map, rotation
 from scipy.ndimage import affine_transform
 
 from voxwarp.errors import InputError
-from voxwarp.fields.field import lattice
+from voxwarp.fields.field import identity_grid
 from voxwarp.space.grid import Grid
 from voxwarp.training import augmentation
 from voxwarp.training.batch import ATLAS, Sample
@@ -54,9 +54,9 @@ def test_a_mirror_of_a_mirror_is_the_scan() -> None:
         def labels(self, i: int) -> np.ndarray | None:
             return MIRROR[np.flip(super().labels(i), 0)]
 
-    people, labelled = list("abz"), frozenset({0, 1})
-    there = pairs(Mirrored(people, labelled), Augmentation(flip=1))
-    plain = pairs(Cohort(people, labelled))
+    subjects, labelled = list("abz"), frozenset({0, 1})
+    there = pairs(Mirrored(subjects, labelled), Augmentation(flip=1))
+    plain = pairs(Cohort(subjects, labelled))
     assert all(same(there[n], plain[n]) for n in range(4))
 
 
@@ -135,7 +135,7 @@ def reached(monkeypatch) -> list[torch.Tensor]:
 
     def recorded(volume: torch.Tensor, at: torch.Tensor, **options: bool) -> torch.Tensor:
         if not options.get("nearest"):
-            found.append((at - lattice(at.shape[2:], at))[0])
+            found.append((at - identity_grid(at.shape[2:], at))[0])
         return original(volume, at, **options)
 
     monkeypatch.setattr(augmentation, "sample", recorded)
@@ -224,7 +224,7 @@ def test_images_and_labels_move_together() -> None:
             assert (labels[zero] == 0).all()
 
 
-def test_the_costs_do_not_see_intensity_changes(cohort: Cohort) -> None:
+def test_the_losses_do_not_see_intensity_changes(cohort: Cohort) -> None:
     plain = pairs(cohort, ALL.model_copy(update={"gamma": 0, "bias": 0, "noise": 0}))
     changed = pairs(cohort, ALL)
     for n in range(8):

@@ -17,12 +17,12 @@ from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.training import card as module
 from voxwarp.training.card import card_of, commit, readme
-from voxwarp.training.checkpoint import Progress
+from voxwarp.training.checkpoint import TrainingState
 from voxwarp.training.cohort import Cohort
 from voxwarp.training.config import Config, build_config
 
-BEFORE, AFTER = {"val_dice": 1 / 3}, {"val_dice": 0.654321987, "val_cost": -0.25}
-PROGRESS = Progress(7, skipped=2, seconds=1800.0, start=BEFORE)
+BEFORE, AFTER = {"val_dice": 1 / 3}, {"val_dice": 0.654321987, "val_loss": -0.25}
+PROGRESS = TrainingState(7, skipped=2, seconds=1800.0, start=BEFORE)
 GRID = Grid((16, 16, 16), np.eye(4))
 
 
@@ -34,22 +34,22 @@ def config_of(**more: Any) -> Config:
         {"folder": "/d", "licence": "CC0"},
     ]
     tree = {"data": {"sources": sources}, "phases": [{"steps": 4}, {"steps": 6}], "seed": 5}
-    costs = {"ncc": {"window": 5}, "diffusion": {"weight": 0.5}}
-    return build_config({**tree, "costs": costs, "task": "a task", **more})
+    losses = {"ncc": {"window": 5}, "diffusion": {"weight": 0.5}}
+    return build_config({**tree, "losses": losses, "task": "a task", **more})
 
 
 def cohort_of() -> Cohort:
-    """Data set b: person p thrice, labelled once, and q; a: one person in each split."""
+    """Data set b: subject p thrice, labelled once, and q; a: one subject in each split."""
     named = [
         ("p", "b", "train", True, "CC BY 4.0"), ("p", "b", "train", False, "CC BY 4.0"),
         ("q", "b", "train", True, "CC BY 4.0"), ("p", "a", "val", True, None),
         ("r", "a", "train", False, None), ("s", "a", "test", False, None),
     ]  # fmt: skip
     scans, files = [], []
-    for person, dataset, split, labelled, licence in named:
-        path = Path(f"/{dataset}/{person}.nii")
+    for subject, dataset, split, labelled, licence in named:
+        path = Path(f"/{dataset}/{subject}.nii")
         labels = path.with_suffix(".labels") if labelled else None
-        scans.append(ScanRecord(path, labels, person, dataset, split, "row", licence))  # type: ignore[arg-type]
+        scans.append(ScanRecord(path, labels, subject, dataset, split, "row", licence))  # type: ignore[arg-type]
         files.append((path, labels))
     return Cohort(scans, Recipe(GRID), [], np.zeros(1), [], files)
 
@@ -61,10 +61,10 @@ def card() -> dict[str, Any]:
 
 def test_the_card_tells_of_each_data_set_and_split(card) -> None:
     assert card["data"] == [
-        "a, train: 1 scans of 1 people, 0 with labels",
-        "a, val: 1 scans of 1 people, 1 with labels",
-        "a, test: 1 scans of 1 people, 0 with labels",
-        "b, train: 3 scans of 2 people, 2 with labels (CC BY 4.0)",
+        "a, train: 1 scans of 1 subjects, 0 with labels",
+        "a, val: 1 scans of 1 subjects, 1 with labels",
+        "a, test: 1 scans of 1 subjects, 0 with labels",
+        "b, train: 3 scans of 2 subjects, 2 with labels (CC BY 4.0)",
     ]
 
 
@@ -84,7 +84,7 @@ def test_the_recipe_of_the_card_makes_the_same_configuration(card) -> None:
 
 def test_scores_are_there_before_and_after(card) -> None:
     assert card["scores"] == {
-        "validation": {"val_dice": 0.65432, "val_cost": -0.25},
+        "validation": {"val_dice": 0.65432, "val_loss": -0.25},
         "validation_before": {"val_dice": 0.33333},
     }
 
@@ -95,8 +95,8 @@ def test_the_readme_shows_scores_data_and_duties(card) -> None:
     assert lines[0] == "# runs/mine"
     assert "voxwarp register moving.nii.gz fixed.nii.gz -o out --model runs/mine" in lines
     assert "| dice | 0.3333 | 0.6543 |" in lines
-    assert "| cost |  | -0.25 |" in lines
-    assert "- costs: ncc × 1.0, diffusion × 0.5" in lines
+    assert "| loss |  | -0.25 |" in lines
+    assert "- losses: ncc × 1.0, diffusion × 0.5" in lines
     assert {f"- {line}" for line in [*card["data"], *card["credit"]]} <= set(lines)
     assert {"A task.", "CC BY 4.0; CC0.", "adults only"} <= set(lines)
     assert text.endswith("adults only\n")
@@ -109,9 +109,9 @@ def test_the_command_in_the_readme_can_be_pasted(card) -> None:
     assert words[words.index("--model") + 1] == "my runs/it's"
 
 
-def test_the_readme_of_a_training_without_val_people_says_so() -> None:
-    text = readme("x", card_of(config_of(), cohort_of(), Progress(1), {}))
-    assert "| there are no two scans of val people to compare | | |" in text
+def test_the_readme_of_a_training_without_val_subjects_says_so() -> None:
+    text = readme("x", card_of(config_of(), cohort_of(), TrainingState(1), {}))
+    assert "| there are no two scans of val subjects to compare | | |" in text
     assert "## Limits" not in text
 
 

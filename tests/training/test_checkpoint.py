@@ -19,14 +19,14 @@ from voxwarp.networks.pyramid import VelocityPyramid
 from voxwarp.training.checkpoint import (
     FORMAT,
     NAME,
-    Progress,
+    TrainingState,
     load_checkpoint,
     save_checkpoint,
     saved_config,
 )
 
 CONFIG = {"seed": 3, "task": "ä\n", "rates": [1e-3, None]}
-PROGRESS = Progress(7, {"val_dice": 1 / 3, "step": 5}, 2, 0.1, {"val_dice": 0.2})
+PROGRESS = TrainingState(7, {"val_dice": 1 / 3, "step": 5}, 2, 0.1, {"val_dice": 0.2})
 
 
 def small(seed: int, channels: tuple[int, ...] = (2, 3)) -> nn.Module:
@@ -93,9 +93,9 @@ def test_the_rate_of_the_step_is_left_alone(saved: Path) -> None:
 
 def test_an_optimiser_without_moments_can_be_kept(tmp_path: Path) -> None:
     network = small(1)
-    save_checkpoint(tmp_path, Progress(), {}, adam(network), network=network)
+    save_checkpoint(tmp_path, TrainingState(), {}, adam(network), network=network)
     other = small(2)
-    assert load_checkpoint(tmp_path, adam(other), network=other) == Progress()
+    assert load_checkpoint(tmp_path, adam(other), network=other) == TrainingState()
     assert torch.equal(weights(other), weights(network))
 
 
@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_network_is_refused(saved: Path, network: nn.Mod
 
 def test_a_checkpoint_without_the_average_is_refused(tmp_path: Path) -> None:
     network = small(1)
-    save_checkpoint(tmp_path, Progress(), {}, adam(network), network=network)
+    save_checkpoint(tmp_path, TrainingState(), {}, adam(network), network=network)
     refusal(tmp_path, kept=small(1))
 
 
@@ -193,7 +193,7 @@ def test_the_former_file_stays_where_writing_fails(saved: Path, broken: str, mon
     monkeypatch.setattr(files.os, broken, fail)
     network = small(5)
     with pytest.raises(InputError, match="No space left"):
-        save_checkpoint(saved, Progress(8), {}, adam(network), network=network)
+        save_checkpoint(saved, TrainingState(8), {}, adam(network), network=network)
     assert (saved / NAME).read_bytes() == before
     assert [path.name for path in saved.iterdir()] == [NAME]
 
@@ -207,7 +207,7 @@ def test_an_interruption_leaves_the_former_file(saved: Path, monkeypatch) -> Non
     monkeypatch.setattr(files.os, "fsync", interrupted)
     network = small(5)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(saved, Progress(8), {}, adam(network), network=network)
+        save_checkpoint(saved, TrainingState(8), {}, adam(network), network=network)
     assert (saved / NAME).read_bytes() == before
     assert [path.name for path in saved.iterdir()] == [NAME]
 

@@ -1,4 +1,4 @@
-"""Networks and costs that cannot be what is asked for are refused, before anything is built."""
+"""Networks and losses that cannot be what is asked for are refused, before anything is built."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from voxwarp.networks.catalogue import ARCHITECTURES, Architecture, Capabilities, build
-from voxwarp.training.checks import check_costs, check_network, learning_from, with_defaults
+from voxwarp.training.checks import check_losses, check_network, learning_from, with_defaults
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def resident() -> int:
 
 
 @pytest.mark.parametrize(
-    ("costs", "words"),
+    ("losses", "words"),
     [
-        ({"nncc": {}}, "no cost 'nncc'; did you mean 'ncc'"),
+        ({"nncc": {}}, "no loss 'nncc'; did you mean 'ncc'"),
         ({"ncc": {"windw": 5}}, "ncc has no option 'windw'; did you mean 'window'"),
         ({"mse": {"window": 5}}, "mse has no option 'window'"),
         ({"ncc": {"wieght": 5}}, "did you mean 'weight'"),
@@ -97,14 +97,14 @@ def resident() -> int:
         ({"ncc": {"window": 4}}, "window must be an odd number"),
         ({"ncc": {"eps": float("nan")}}, "'ncc': eps"),
         ({"mutual_information": {"bins": 3}}, "bins must be at least 4"),
-        ({"nobody:cost": {}}, "it cannot be imported (ModuleNotFoundError"),
+        ({"nobody:loss": {}}, "it cannot be imported (ModuleNotFoundError"),
         ({"math:pi": {}}, "that is no function"),
         ({":": {}}, "or module:function"),
     ],
 )
-def test_a_cost_that_cannot_be_is_refused(costs: dict, words: str) -> None:
+def test_a_loss_that_cannot_be_is_refused(losses: dict, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
-        check_costs(costs)
+        check_losses(losses)
 
 
 def test_networks_are_told_apart_by_what_they_learn_from() -> None:

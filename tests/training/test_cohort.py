@@ -28,7 +28,7 @@ def test_what_a_cohort_tells(crops):
     scans[1] = without_labels(scans[1])
     cohort = prepare_cohort(config, scans)
     assert [cohort.indices(split) for split in ("train", "val", "test")] == [[0, 1], [2], [3]]
-    assert cohort.people == [f"crops/p{i}" for i in range(4)]
+    assert cohort.subjects == [f"crops/p{i}" for i in range(4)]
     assert [cohort.is_labelled(i) for i in range(4)] == [True, False, True, True]
     assert cohort.labels(1) is None
     with pytest.raises(ValueError, match="read-only"):
@@ -39,8 +39,8 @@ def test_what_a_cohort_tells(crops):
     with pytest.raises(InputError, match="it is gone or damaged"):
         cohort.image(0)
     about = json.loads(json.dumps(described(cohort)))
-    assert about["counts"]["crops"]["train"] == {"scans": 2, "people": 2, "labelled": 1}
-    assert [row["person"] for row in about["scans"]["train"]] == ["p0", "p1"]
+    assert about["counts"]["crops"]["train"] == {"scans": 2, "subjects": 2, "labelled": 1}
+    assert [row["subject"] for row in about["scans"]["train"]] == ["p0", "p1"]
     assert about["scans"]["val"][0]["path"] == str(crops / "t1/2.nii.gz")
     assert about["lattice"] == cohort.recipe.grid.described()
 
@@ -78,7 +78,7 @@ def test_too_few_scans_for_pairs_are_refused(crops):
     scans = gathered(config)
     atlas = {"mode": "atlas", "atlas": "template"}
     cases = [
-        (config, "pairwise training wants scans of 2 train people or more, there are 1"),
+        (config, "pairwise training wants scans of 2 train subjects or more, there are 1"),
         (crops_config(crops, sampling={"labelled": 0.5}), "wants scans of 2"),
         (crops_config(crops, sampling=atlas), None),
     ]
@@ -90,27 +90,27 @@ def test_too_few_scans_for_pairs_are_refused(crops):
                 prepare_cohort(each, scans[1:])
             assert any(message in problem for problem in check(each, scans[1:]).problems)
     bare = [without_labels(scans[0]), *scans[1:]]
-    with pytest.raises(InputError, match="wants labelled scans of 2 train people or more"):
+    with pytest.raises(InputError, match="wants labelled scans of 2 train subjects or more"):
         prepare_cohort(cases[1][0], bare)
 
 
-def test_a_cost_of_labels_without_labels_is_refused(crops):
+def test_a_loss_of_labels_without_labels_is_refused(crops):
     """Only where it counts, and only for labels to learn from."""
-    costs = {"mse": {}, "dice": {}}
+    losses = {"mse": {}, "dice": {}}
     atlas = {"mode": "atlas", "atlas": str(crops / "t1/0.nii.gz")}
     labelled = {**atlas, "atlas_labels": str(crops / "labels/0.nii.gz")}
     scans = gathered(crops_config(crops))
     bare = [without_labels(scan) if scan.split == "train" else scan for scan in scans]
     one = [without_labels(scans[0]), *scans[1:]]
-    two, enough = "wants labelled scans of 2 train people or more, there are ", None
+    two, enough = "wants labelled scans of 2 train subjects or more, there are ", None
     cases = [
-        (crops_config(crops, costs=costs), bare, two + "0"),
-        (crops_config(crops, costs=costs), one, two + "1"),
-        (crops_config(crops, costs=costs), scans, enough),
-        (crops_config(crops, costs={"mse": {}, "dice": {"weight": 0}}), bare, enough),
-        (crops_config(crops, costs=costs, sampling=atlas), scans, "the atlas has none"),
-        (crops_config(crops, costs=costs, sampling=labelled), bare, "labelled scans of 1 train"),
-        (crops_config(crops, costs=costs, sampling=labelled), one, enough),
+        (crops_config(crops, losses=losses), bare, two + "0"),
+        (crops_config(crops, losses=losses), one, two + "1"),
+        (crops_config(crops, losses=losses), scans, enough),
+        (crops_config(crops, losses={"mse": {}, "dice": {"weight": 0}}), bare, enough),
+        (crops_config(crops, losses=losses, sampling=atlas), scans, "the atlas has none"),
+        (crops_config(crops, losses=losses, sampling=labelled), bare, "labelled scans of 1 train"),
+        (crops_config(crops, losses=losses, sampling=labelled), one, enough),
     ]
     for config, those, message in cases:
         problems = [p for p in check(config, those).problems if "label" in p]

@@ -26,7 +26,7 @@ from voxwarp.training.config import (
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 SMALL: dict[str, Any] = {"data": {"sources": [{"folder": "/scans"}]}}
 SECTIONS = [Config, *Section.__subclasses__()]
-USUAL = {"ncc": {"weight": 1.0}, "diffusion": {"weight": 1.0}}  # costs
+USUAL = {"ncc": {"weight": 1.0}, "diffusion": {"weight": 1.0}}  # losses
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_there_is_a_configuration_for_each_variant_of_the_paper(monkeypatch) -> 
             config = found[f"{variant}-{mode}"]
             assert config.network["encoder"] == [16, 32, 32, 32]
             assert config.network["decoder"] == [32, 32, 32, 32, *tail]
-            assert (config.sampling.mode, config.costs["ncc"]["window"]) == (mode, 9)
+            assert (config.sampling.mode, config.losses["ncc"]["window"]) == (mode, 9)
     assert found["vm1-atlas"].sampling.atlas == "template"
     assert found["pyramid"].compare_at == "velocity"
 
@@ -179,7 +179,7 @@ def test_a_file_changes_what_it_extends(write) -> None:
     write(
         "data: {sources: [{folder: scans}], fractions: {train: 0.5, val: 0.5}}\n"
         "optimiser: {batch: 3, clip: 2}\nnetwork: {name: pyramid, channels: [4, 8]}\n"
-        "costs: {ncc: {window: 5}, diffusion: {weight: 2}}\n",
+        "losses: {ncc: {window: 5}, diffusion: {weight: 2}}\n",
         "deep/base.yaml",
     )
     write("extends: deep/base.yaml\noptimiser: {clip: 4}\nsampling: {atlas: a.nii}\n", "mid.yaml")
@@ -195,7 +195,7 @@ def test_a_file_changes_what_it_extends(write) -> None:
     assert config.sampling.atlas == str(top.parents[1] / "a.nii")
     # Taken over as a whole: arguments of one network do not fit another.
     assert config.network == {"name": "voxelmorph"}
-    assert config.costs == {"mse": {}}
+    assert config.losses == {"mse": {}}
     assert config.data.fractions == {"train": 1}
 
 
@@ -246,8 +246,8 @@ def test_what_is_missing_is_named() -> None:
     ("name", "value"),
     [
         ("seed", -1), ("seed", 1 << 31), ("seed", 1.5), ("seed", True), ("seed", None),
-        ("seed", 10**400), ("workers", False), ("data__people", 0),
-        ("data__people", True), ("data__structures__values", [0]),
+        ("seed", 10**400), ("workers", False), ("data__subjects", 0),
+        ("data__subjects", True), ("data__structures__values", [0]),
         ("data__structures__values", [True]), ("preparation__spacing", 0),
         ("preparation__spacing", float("nan")), ("preparation__shape", [16, 16]),
         ("preparation__shape", [16, 16, 0]), ("preparation__shape", [16, 16, 7]),
@@ -264,7 +264,7 @@ def test_what_is_missing_is_named() -> None:
         ("phases", {"steps": 3}), ("precision", "fp16"), ("both_directions", "maybe"),
         ("compare_at", "half"), ("sampling__labelled", -0.1), ("sampling__mode", "atlas"),
         ("sampling__atlas", "/x.nii"), ("validation__every", 0), ("log__every", 0),
-        ("task", 5), ("task", None), ("costs", []), ("network", "pyramid"), ("data__sources", []),
+        ("task", 5), ("task", None), ("losses", []), ("network", "pyramid"), ("data__sources", []),
     ],
 )  # fmt: skip
 def test_a_value_out_of_its_range_is_refused_by_name(name: str, value: Any) -> None:
@@ -287,18 +287,18 @@ def test_images_are_averaged_down_by_powers_of_two(downsample: Any) -> None:
     assert "phases.0.downsample" in message
 
 
-# --------------------------------------------------------------------------- Networks and costs
+# --------------------------------------------------------------------------- Networks and losses
 
 
-def test_networks_and_costs_that_cannot_be_are_refused_by_name() -> None:
+def test_networks_and_losses_that_cannot_be_are_refused_by_name() -> None:
     message = refusal(changed(SMALL, network={"name": "piramid"}))
     assert message.startswith("config: network: ")
     assert "did you mean 'pyramid'" in message
-    message = refusal(changed(SMALL, costs={"ncc": {"window": 4}}))
-    assert message.startswith("config: costs: ")
+    message = refusal(changed(SMALL, losses={"ncc": {"window": 4}}))
+    assert message.startswith("config: losses: ")
     assert "window must be an odd number" in message
-    message = refusal(changed(SMALL, costs={"ncc": None}))
-    assert message == "config: costs.ncc: keys and values are wanted, got None"
+    message = refusal(changed(SMALL, losses={"ncc": None}))
+    assert message == "config: losses.ncc: keys and values are wanted, got None"
 
 
 @pytest.mark.parametrize(
@@ -373,18 +373,18 @@ def base(write) -> Path:
         ("phases=[{steps: 3}]", lambda c: c.steps == 3),
         ("network.channels.1=16", lambda c: c.network["channels"] == [4, 16]),
         ("network={name: voxelmorph}", lambda c: c.network == {"name": "voxelmorph"}),
-        ("costs={mse: {weight: 2}}", lambda c: c.costs == {"mse": {"weight": 2}}),
-        ("costs.mse.weight=2", lambda c: c.costs == {**USUAL, "mse": {"weight": 2}}),
+        ("losses={mse: {weight: 2}}", lambda c: c.losses == {"mse": {"weight": 2}}),
+        ("losses.mse.weight=2", lambda c: c.losses == {**USUAL, "mse": {"weight": 2}}),
         (
-            "costs.diffusion.weight=0.5",
-            lambda c: c.costs == {**USUAL, "diffusion": {"weight": 0.5}},
+            "losses.diffusion.weight=0.5",
+            lambda c: c.losses == {**USUAL, "diffusion": {"weight": 0.5}},
         ),
-        ("costs.ncc.window=5", lambda c: c.costs["ncc"] == {"weight": 1, "window": 5}),
-        ("costs={}", None),
+        ("losses.ncc.window=5", lambda c: c.losses["ncc"] == {"weight": 1, "window": 5}),
+        ("losses={}", None),
         ("task=a = b: 'c'", None),
         ("task='a = b'", lambda c: c.task == "a = b"),
         ("task=${WORD_OF_TEST}", lambda c: c.task == "from the environment"),
-        ("data.people=", lambda c: c.data.people is None),
+        ("data.subjects=", lambda c: c.data.subjects is None),
         (" seed =3", lambda c: c.seed == 3),
         ("data.sources.0.folder=other", lambda c: c.data.sources[0].folder == "{cwd}/other"),
         ("data.sources=[{table: t.csv}]", lambda c: c.data.sources[0].table == "{cwd}/t.csv"),
@@ -416,7 +416,7 @@ def test_overrides(override: str, value: Any, base: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    ("section", "overrides", "network", "costs"),
+    ("section", "overrides", "network", "losses"),
     [
         ("", ["network.decoder=[8,8,8,8,8,8]"], {"name": "voxelmorph", "decoder": [8] * 6}, USUAL),
         (
@@ -425,25 +425,25 @@ def test_overrides(override: str, value: Any, base: Path, tmp_path: Path, monkey
             {"name": "pyramid", "channels": [4, 8]},
             USUAL,
         ),
-        ("", ["costs.ncc.weight=0", "costs.mse={}"], {"name": "voxelmorph"},
+        ("", ["losses.ncc.weight=0", "losses.mse={}"], {"name": "voxelmorph"},
          {"ncc": {"weight": 0}, "mse": {}, "diffusion": {"weight": 1}}),
-        ("costs: {mse: {}}", ["costs.ncc.window=5"], {"name": "voxelmorph"},
+        ("losses: {mse: {}}", ["losses.ncc.window=5"], {"name": "voxelmorph"},
          {"mse": {}, "ncc": {"window": 5}}),
         ("network: {name: pyramid}", ["network.steps=3"], {"name": "pyramid", "steps": 3}, USUAL),
     ],
 )  # fmt: skip
 def test_part_of_a_section_that_is_not_there_leaves_the_rest_of_its_default(
-    section, overrides, network, costs, write
+    section, overrides, network, losses, write
 ) -> None:
     path = write(f"data: {{sources: [{{folder: /scans}}]}}\n{section}")
     for _ in range(2):  # the defaults themselves are not changed
         config = read_config(path, overrides)
-        assert (config.network, config.costs) == (network, costs)
-    assert build_config(SMALL).costs == USUAL
+        assert (config.network, config.losses) == (network, losses)
+    assert build_config(SMALL).losses == USUAL
 
 
-def test_a_cost_of_a_module_that_is_not_there_is_refused(base: Path) -> None:
-    assert "cannot be imported" in refused_file(base, "costs.nobody:cost.weight=1")
+def test_a_loss_of_a_module_that_is_not_there_is_refused(base: Path) -> None:
+    assert "cannot be imported" in refused_file(base, "losses.nobody:loss.weight=1")
 
 
 # ---------------------------------------------------------------------------------------- Knobs
@@ -511,15 +511,15 @@ def test_knobs_are_printed(cli) -> None:
         (["{tmp}/gone.yaml"], "No such file"),
         (["{tmp}/config.yaml", "optimiser.batches=2"], "'optimiser.batches'; did you mean 'batch'"),
         (["{tmp}/config.yaml", "--check", "seed"], "key=value is wanted"),
-        (["{tmp}/config.yaml", "costs={}"], "a weight above 0"),
+        (["{tmp}/config.yaml", "losses={}"], "a weight above 0"),
         (["{tmp}/config.yaml", "--minutes", "-1"], "minutes"),
-        (["{tmp}/config.yaml", "data.people=50", "--check"], "data.people: 50 are wanted"),
+        (["{tmp}/config.yaml", "data.subjects=50", "--check"], "data.subjects: 50 are wanted"),
         (["{tmp}/config.yaml", "data.sources.0.table=gone.csv", "-o", "{tmp}/run"], "gone.csv"),
     ],
 )
-def test_a_training_that_cannot_be_is_refused(words, expected, six_people: Path, refuses) -> None:
+def test_a_training_that_cannot_be_is_refused(words, expected, six_subjects: Path, refuses) -> None:
     assert expected in refuses(
-        "train", *(w.replace("{tmp}", str(six_people.parent)) for w in words)
+        "train", *(w.replace("{tmp}", str(six_subjects.parent)) for w in words)
     )
 
 
@@ -547,7 +547,7 @@ FULL = build_config(
     {
         **SMALL,
         "network": {"name": "pyramid", "channels": [4, 8], "steps": 3},
-        "costs": {"ncc": {"weight": 1.0, "window": 5}, "dice": {"weight": 0.5}},
+        "losses": {"ncc": {"weight": 1.0, "window": 5}, "dice": {"weight": 0.5}},
         "compare_at": "velocity",
         "phases": [{"steps": 2, "leave_out": 1}, {"steps": 2}],
     }
@@ -584,7 +584,7 @@ def places(tree: Any, before: tuple = ()) -> Iterator[tuple]:
 def test_any_tree_is_a_configuration_or_refused(tree: Any) -> None:
     config_or_refusal(lambda: build_config(tree))
     config_or_refusal(lambda: build_config({**SMALL, "network": tree}))
-    config_or_refusal(lambda: build_config({**SMALL, "costs": tree}))
+    config_or_refusal(lambda: build_config({**SMALL, "losses": tree}))
 
 
 @MANY
@@ -650,17 +650,17 @@ def test_any_overrides_make_a_configuration_or_are_refused(tmp_path: Path, overr
 
 def refusal_to_recognise(**changes: Any) -> str:
     network = {"name": "anatomy", "structures": 4, "channels": [6, 8, 8]}
-    tree = {**SMALL, "network": network, "costs": {"recognition": {}}}
+    tree = {**SMALL, "network": network, "losses": {"segmentation": {}}}
     return refusal({**tree, "sampling": {"labelled": 1.0}, **changes})
 
 
 def test_what_learns_to_recognise_learns_nothing_else() -> None:
-    assert "cost recognition alone" in refusal_to_recognise(costs={"ncc": {}})
-    assert "cost recognition alone" in refusal_to_recognise(costs={"ncc": {}, "recognition": {}})
+    assert "loss segmentation alone" in refusal_to_recognise(losses={"ncc": {}})
+    assert "loss segmentation alone" in refusal_to_recognise(losses={"ncc": {}, "segmentation": {}})
     assert "recognition is for network anatomy" in refusal_to_recognise(network={"name": "pyramid"})
     assert "labelled: " in refusal_to_recognise(sampling={})
     assert "predicts no velocity" in refusal_to_recognise(compare_at="velocity")
 
 
 def test_descent_has_nothing_to_learn() -> None:
-    assert "no weights" in refusal_to_recognise(network={"name": "descent"}, costs={"ncc": {}})
+    assert "no weights" in refusal_to_recognise(network={"name": "descent"}, losses={"ncc": {}})

@@ -18,11 +18,13 @@ def test_all_is_well(crops):
     report = check(config, gathered(config), progress=lambda *done: calls.append(done))
     assert calls == [(i + 1, 4) for i in range(4)]
     assert report.problems == []
-    assert report.doubts == [
-        "data: there are 1 people in split val: hardly anything can be validated"
+    assert report.warnings == [
+        "data: there are 1 subjects in split val: hardly anything can be validated"
     ]
     assert report.structures == ["3", "40", "2035"]
-    counts = {split: (c.scans, c.people, c.labelled) for split, c in report.counts["crops"].items()}
+    counts = {
+        split: (c.scans, c.subjects, c.labelled) for split, c in report.counts["crops"].items()
+    }
     assert counts == {"train": (2, 2, 2), "val": (1, 1, 1), "test": (1, 1, 1)}
     assert report.bytes_needed == 4 * 2 * 16**3
     assert report.bytes_free > 0
@@ -70,7 +72,7 @@ def test_all_problems_are_named(tmp_path):
         assert f"{folder}/{kind}/{i}.nii.gz: " in problem
         assert what in problem
         assert "\n" not in problem
-    (doubt,) = (doubt for doubt in report.doubts if "row" in doubt)
+    (doubt,) = (doubt for doubt in report.warnings if "row" in doubt)
     assert "row 12" in doubt
     assert "1 structures are not in it (2035)" in doubt
 
@@ -94,27 +96,27 @@ def test_a_cache_that_cannot_be_written_is_a_problem(crops):
 # --------------------------------------------------------------------------------- Command line
 
 
-def test_check_tells_what_there_is(six_people: Path, cli) -> None:
-    outcome = cli("train", six_people, "--check", "seed=4")
+def test_check_tells_what_there_is(six_subjects: Path, cli) -> None:
+    outcome = cli("train", six_subjects, "--check", "seed=4")
     assert outcome.code == 0, outcome
     lines = outcome.out.splitlines()
     assert lines[:3] == [
-        "crops, train: 3 scans of 3 people, 3 with labels",
-        "crops, val: 2 scans of 2 people, 2 with labels",
-        "crops, test: 1 scans of 1 people, 1 with labels",
+        "crops, train: 3 scans of 3 subjects, 3 with labels",
+        "crops, val: 2 scans of 2 subjects, 2 with labels",
+        "crops, test: 1 scans of 1 subjects, 1 with labels",
     ]
     assert lines[3] == "2 structures"
     assert "error" not in outcome.err
-    assert sorted(path.name for path in six_people.parent.iterdir() if path.is_dir()) == []
+    assert sorted(path.name for path in six_subjects.parent.iterdir() if path.is_dir()) == []
 
 
-def test_check_tells_every_problem_on_a_line_of_its_own(six_people: Path, cli) -> None:
-    folder = six_people.parent
+def test_check_tells_every_problem_on_a_line_of_its_own(six_subjects: Path, cli) -> None:
+    folder = six_subjects.parent
     (folder / "1.nii").write_bytes(b"no scan")
     (folder / "4-labels.nii").unlink()
     nan = nib.Nifti1Image(np.full((8, 9, 10), np.nan, np.float32), np.eye(4))
     nib.save(nan, folder / "2.nii")
-    outcome = cli("train", six_people, "--check")
+    outcome = cli("train", six_subjects, "--check")
     assert outcome.code == 2
     problems = [line for line in outcome.err.splitlines() if " error: " in line]
     assert all(line.startswith("voxwarp: error: ") for line in problems)
@@ -126,9 +128,9 @@ def test_check_tells_every_problem_on_a_line_of_its_own(six_people: Path, cli) -
 
 
 @pytest.fixture
-def unprepared(people, tmp_path) -> Path:
-    """A configuration of people of whom nobody is in the cache yet."""
-    tree = tree_of(people, data={"cache": str(tmp_path / "prepared")})
+def unprepared(subjects, tmp_path) -> Path:
+    """A configuration of subjects of whom nobody is in the cache yet."""
+    tree = tree_of(subjects, data={"cache": str(tmp_path / "prepared")})
     return write_config(tmp_path / "config.yaml", tree)
 
 

@@ -7,10 +7,10 @@ import torch
 from runs import EVERYTHING, cohort_of, run
 from safetensors.torch import load_file
 
-from training import config_of, read_rows, write_people
+from training import config_of, read_rows, write_subjects
 from voxwarp.errors import InputError
 from voxwarp.networks.model import Model
-from voxwarp.training.checkpoint import NAME, Progress
+from voxwarp.training.checkpoint import NAME, TrainingState
 from voxwarp.training.cohort import Cohort
 from voxwarp.training.config import Config
 from voxwarp.training.monitor import Monitor
@@ -19,9 +19,9 @@ from voxwarp.training.train import Learner, train
 pytestmark = pytest.mark.usefixtures("memory_suffices")
 
 
-def test_two_workers_read_what_none_would(people, unbroken, tmp_path) -> None:
+def test_two_workers_read_what_none_would(subjects, unbroken, tmp_path) -> None:
     out = tmp_path / "run"
-    run(config_of(people, **EVERYTHING, workers=2), out)
+    run(config_of(subjects, **EVERYTHING, workers=2), out)
     for name in (NAME, "last/weights.safetensors"):
         first, second = load_file(unbroken / name), load_file(out / name)
         for key, value in first.items():
@@ -31,12 +31,12 @@ def test_two_workers_read_what_none_would(people, unbroken, tmp_path) -> None:
 def test_a_prepared_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
     tmp_path, monkeypatch, capsys
 ) -> None:
-    folder = write_people(tmp_path / "crops")
+    folder = write_subjects(tmp_path / "crops")
     config = config_of(folder, phases=[{"steps": 8}], validation={"every": 8})
     cohort, step = cohort_of(config), Monitor.step
     damaged = cohort.files[cohort.indices("train")[0]][0]
 
-    def damage(self: Monitor, progress: Progress, *more: Any) -> None:
+    def damage(self: Monitor, progress: TrainingState, *more: Any) -> None:
         damaged.write_bytes(damaged.read_bytes()[:1000])
         step(self, progress, *more)
 
@@ -57,7 +57,7 @@ def test_a_prepared_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
 def test_a_cache_that_is_gone_meanwhile_ends_the_training_in_one_line(
     tmp_path, monkeypatch, workers
 ) -> None:
-    folder = write_people(tmp_path / "crops")
+    folder = write_subjects(tmp_path / "crops")
     config, before = config_of(folder, workers=workers), Learner.begin
 
     def lose(config: Config, cohort: Cohort, *more: Any) -> Learner:

@@ -76,7 +76,7 @@ STEP = """
     ("name", "more", "structures"),
     [
         ("voxelmorph", {}, 0),
-        ("pyramid", {"both_directions": True, "costs": {"ncc": {}, "dice": {}}}, 4),
+        ("pyramid", {"both_directions": True, "losses": {"ncc": {}, "dice": {}}}, 4),
     ],
 )
 def test_the_prediction_is_near_what_a_step_takes(name: str, more: dict, structures: int) -> None:
@@ -127,11 +127,11 @@ def test_levels_that_rest_at_first_come_later() -> None:
 
 
 def test_each_structure_takes_its_share() -> None:
-    config = config_of("voxelmorph", costs={"dice": {}})
+    config = config_of("voxelmorph", losses={"dice": {}})
     few, many = (predicted(config, structures=count) for count in (2, 12))
     voxels = 32 * 48 * 32
     assert 10 * voxels * 4 < many - few < 10 * voxels * 4 * 6
-    drawn = config_of("voxelmorph", costs={"dice": {}}, sampling={"structures": 2})
+    drawn = config_of("voxelmorph", losses={"dice": {}}, sampling={"structures": 2})
     assert predicted(drawn, structures=12) == pytest.approx(few, rel=0.01)
 
 
@@ -219,7 +219,7 @@ def test_every_group_around_ours_is_asked(groups) -> None:
     assert list(memory._left_by_containers()) == [1500, 100]
 
 
-# ------------------------------------------------------------------------------ A user's own cost
+# ------------------------------------------------------------------------------ A user's own loss
 
 
 def of_the_bright(fixed: Tensor, moved: Tensor) -> Tensor:
@@ -230,11 +230,11 @@ def of_the_bright(fixed: Tensor, moved: Tensor) -> Tensor:
     return (fixed - moved)[bright].square().mean()
 
 
-def test_a_cost_that_looks_at_values_is_left_out(monkeypatch) -> None:
-    module = ModuleType("own_costs")
+def test_a_loss_that_looks_at_values_is_left_out(monkeypatch) -> None:
+    module = ModuleType("own_losses")
     module.of_the_bright = of_the_bright  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "own_costs", module)
-    costs = {"mse": {}, "diffusion": {}}
+    monkeypatch.setitem(sys.modules, "own_losses", module)
+    losses = {"mse": {}, "diffusion": {}}
 
-    own = predicted(config_of("voxelmorph", costs={**costs, "own_costs:of_the_bright": {}}))
-    assert own == pytest.approx(predicted(config_of("voxelmorph", costs=costs)), rel=0.01)
+    own = predicted(config_of("voxelmorph", losses={**losses, "own_losses:of_the_bright": {}}))
+    assert own == pytest.approx(predicted(config_of("voxelmorph", losses=losses)), rel=0.01)

@@ -13,15 +13,15 @@ import pytest
 
 from voxwarp.errors import InputError
 from voxwarp.training import monitor as module
-from voxwarp.training.checkpoint import Progress
+from voxwarp.training.checkpoint import TrainingState
 from voxwarp.training.config import Config, build_config
 from voxwarp.training.monitor import LOG, Monitor, read_log
 
 COLUMNS = (
     "step,seconds,rate,loss,ncc,diffusion,gradient_norm,skipped,"
-    "val_cost,val_dice,val_folds_percent,val_motion"
+    "val_loss,val_dice,val_folds_percent,val_motion"
 )
-SCORES = {"val_cost": -0.5, "val_dice": 0.75, "val_folds_percent": 0.0, "val_motion": 1.5}
+SCORES = {"val_loss": -0.5, "val_dice": 0.75, "val_folds_percent": 0.0, "val_motion": 1.5}
 
 
 def config_of(*, every: int = 2, steps: int = 10, tensorboard: bool = False) -> Config:
@@ -35,14 +35,14 @@ def config_of(*, every: int = 2, steps: int = 10, tensorboard: bool = False) -> 
 
 
 def values(step: int) -> dict[str, float]:
-    """Costs of a step, which differ from step to step."""
+    """Losses of a step, which differ from step to step."""
     return {"loss": step / 4, "ncc": -step, "diffusion": 2.0 * step, "gradient_norm": 1.0}
 
 
 def go(monitor: Monitor, first: int, last: int, validate: int = 0) -> None:
     """Steps, of two seconds each, after ``first``."""
     for step in range(first + 1, last + 1):
-        progress = Progress(step, skipped=step // 3, seconds=2.0 * step)
+        progress = TrainingState(step, skipped=step // 3, seconds=2.0 * step)
         monitor.step(progress, values(step), rate=1e-3 / step)
         if validate and step % validate == 0:
             monitor.validated(progress, SCORES, lambda: None)
@@ -58,7 +58,7 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def test_rows_are_means_since_the_last_and_scores(tmp_path: Path) -> None:
     with Monitor(tmp_path, config_of(every=4), show=False) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         go(monitor, 0, 10, validate=8)
     assert (tmp_path / LOG).read_text().splitlines()[0] == COLUMNS
     found = rows(tmp_path)
@@ -82,7 +82,7 @@ def test_a_resumed_log_is_that_of_an_unbroken_run(tmp_path: Path) -> None:
     for out, stops in ((whole, [(0, 10)]), (broken, [(0, 8), (4, 9), (6, 10)])):
         for first, last in stops:
             with Monitor(out, config_of(), show=False) as monitor:
-                monitor.begin(Progress(first))
+                monitor.begin(TrainingState(first))
                 go(monitor, first, last, validate=2)
     assert (broken / LOG).read_text() == (whole / LOG).read_text()
 
@@ -90,14 +90,14 @@ def test_a_resumed_log_is_that_of_an_unbroken_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", range(1, 60, 3))
 def test_a_torn_last_line_is_dropped(tmp_path: Path, torn: int) -> None:
     with Monitor(tmp_path, config_of(), show=False) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         go(monitor, 0, 4, validate=4)
     path, before = tmp_path / LOG, rows(tmp_path)
     last = len(path.read_bytes().splitlines(keepends=True)[-1])
     path.write_bytes(path.read_bytes()[: -min(torn, last)])
     assert read_log(tmp_path) == before[:-1]
     with Monitor(tmp_path, config_of(), show=False) as monitor:
-        monitor.begin(Progress(4))
+        monitor.begin(TrainingState(4))
     assert rows(tmp_path) == before[:-1]
     assert path.read_bytes().endswith(b"\n")
 
@@ -107,7 +107,7 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, torn: int) -> None:
 )
 def test_lines_that_are_no_rows_are_dropped(tmp_path: Path, junk: bytes) -> None:
     with Monitor(tmp_path, config_of(), show=False) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         go(monitor, 0, 4)
     before = rows(tmp_path)
     with open(tmp_path / LOG, "ab") as stream:
@@ -118,14 +118,14 @@ def test_lines_that_are_no_rows_are_dropped(tmp_path: Path, junk: bytes) -> None
 def test_a_run_that_begins_anew_forgets_the_log(tmp_path: Path) -> None:
     for _ in range(2):
         with Monitor(tmp_path, config_of(), show=False) as monitor:
-            monitor.begin(Progress())
+            monitor.begin(TrainingState())
             go(monitor, 0, 4)
     assert [row["step"] for row in rows(tmp_path)] == ["2", "4"]
 
 
 def test_other_processes_write_nothing(tmp_path: Path, capsys) -> None:
     with Monitor(tmp_path, config_of(tensorboard=True), show=False, write=False) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         go(monitor, 0, 4, validate=2)
         monitor.warn(["left out"])
     assert list(tmp_path.iterdir()) == []
@@ -137,29 +137,29 @@ def test_other_processes_write_nothing(tmp_path: Path, capsys) -> None:
 
 def test_lines_tell_what_is_left(tmp_path: Path, capsys) -> None:
     with Monitor(tmp_path, config_of(every=5, steps=2005), show=True) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         go(monitor, 0, 5)
-        monitor.validated(Progress(5), SCORES, lambda: None)
-        monitor.validated(Progress(5), {}, lambda: None)
+        monitor.validated(TrainingState(5), SCORES, lambda: None)
+        monitor.validated(TrainingState(5), {}, lambda: None)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
         "step 5 of 2005: loss 0.75, ncc -3, diffusion 6; 2.00 s a step, 1:06:40 left",
-        "step 5: val_cost -0.5, val_dice 0.75, val_folds_percent 0, val_motion 1.5",
+        "step 5: val_loss -0.5, val_dice 0.75, val_folds_percent 0, val_motion 1.5",
     ]
 
 
 def test_the_pace_is_that_of_this_run(tmp_path: Path, capsys) -> None:
     """100 steps of a slow machine before it are not counted."""
     with Monitor(tmp_path, config_of(every=5, steps=205), show=True) as monitor:
-        monitor.begin(Progress(100, seconds=1e6))
-        monitor.step(Progress(105, seconds=1e6 + 10), values(1), 1.0)
+        monitor.begin(TrainingState(100, seconds=1e6))
+        monitor.step(TrainingState(105, seconds=1e6 + 10), values(1), 1.0)
     assert "; 2.00 s a step, 0:03:20 left" in capsys.readouterr().err
 
 
 def test_skipped_files_are_counted(tmp_path: Path, capsys) -> None:
     monitor = Monitor(tmp_path, config_of(), show=True, write=False)
-    monitor.begin(Progress(3, skipped=5))
+    monitor.begin(TrainingState(3, skipped=5))
     assert monitor.skipped([]) == 0
     assert monitor.skipped(["a is gone", "b is gone"]) == 2
     assert monitor.skipped(["c is gone"]) == 1
@@ -189,13 +189,13 @@ class Full:
 def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch) -> None:
     disk = Full(monkeypatch)
     monitor = Monitor(tmp_path, config_of(), show=False)
-    monitor.begin(Progress())
+    monitor.begin(TrainingState())
     go(monitor, 0, 2)
     disk.full = True
     with pytest.raises(InputError, match="No space left on device; make room and go on with --re"):
         go(monitor, 2, 4)
     disk.full = False
-    monitor.begin(Progress(2))
+    monitor.begin(TrainingState(2))
     assert [row["step"] for row in rows(tmp_path)] == ["2"]
 
 
@@ -209,10 +209,10 @@ def test_a_full_disk_is_told_by_the_board_too(tmp_path: Path, broken: str) -> No
     setattr(board, broken, fail)
     board.close = fail
     with Monitor(tmp_path, config_of(), show=False) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         monitor._board = board
         with pytest.raises(InputError, match="No space left on device"):
-            monitor.validated(Progress(1), SCORES, lambda: np.zeros((4, 4)))
+            monitor.validated(TrainingState(1), SCORES, lambda: np.zeros((4, 4)))
 
 
 # ------------------------------------------------------------------------------------ TensorBoard
@@ -224,9 +224,9 @@ def test_the_board_has_curves_and_a_picture(tmp_path: Path) -> None:
 
     picture = np.zeros((30, 60))
     picture[:15, :20] = 1  # bright in the upper left
-    progress = Progress(2, seconds=1.0)
+    progress = TrainingState(2, seconds=1.0)
     with Monitor(tmp_path, config_of(tensorboard=True), show=False) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         go(monitor, 0, 2)
         monitor.validated(progress, {**SCORES, "val_motion": float("nan")}, lambda: picture)
         go(monitor, 2, 4)
@@ -261,7 +261,7 @@ def test_steps_after_the_checkpoint_are_purged_from_the_board(tmp_path: Path) ->
 
     for first, last in ((0, 8), (4, 6)):
         with Monitor(tmp_path, config_of(tensorboard=True), show=False) as monitor:
-            monitor.begin(Progress(first))
+            monitor.begin(TrainingState(first))
             go(monitor, first, last)
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
@@ -273,9 +273,9 @@ def test_without_tensorboard_there_is_one_notice(tmp_path: Path, monkeypatch, ca
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     asked = []
     with Monitor(tmp_path, config_of(tensorboard=True), show=True) as monitor:
-        monitor.begin(Progress())
+        monitor.begin(TrainingState())
         go(monitor, 0, 4)
-        monitor.validated(Progress(4), SCORES, lambda: asked.append("picture"))
+        monitor.validated(TrainingState(4), SCORES, lambda: asked.append("picture"))
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "pip install" in line] == [
         "no pictures: pip install 'voxwarp[tensorboard]' for them"

@@ -94,26 +94,26 @@ def one_hot(numbers: Tensor, count: int = 3) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_loss_is_the_weighted_sum_of_the_costs(name: str) -> None:
-    costs = {"ncc": {"weight": 2, "window": 5}, "diffusion": {"weight": 0.3}, "mse": {"weight": 0}}
+def test_the_loss_is_the_weighted_sum_of_the_losses(name: str) -> None:
+    losses = {"ncc": {"weight": 2, "window": 5}, "diffusion": {"weight": 0.3}, "mse": {"weight": 0}}
     network, batch = network_of(name), collate([pair(1)])
-    out = network(batch.moving, batch.fixed)
+    out = network(moving=batch.moving, fixed=batch.fixed)
     moved = field.warp(batch.moving, out.displacement)
     assert out.displacement.abs().max() > 0.3  # else nothing is tested
-    values = evaluated(config_of(name, costs=costs), network, batch)
+    values = evaluated(config_of(name, losses=losses), network, batch)
     assert list(values) == ["loss", "ncc", "diffusion"]
-    close(values["ncc"], losses.local_ncc(batch.fixed, moved, window=5))
+    close(values["ncc"], losses.local_ncc(moved=moved, fixed=batch.fixed, window=5))
     close(values["diffusion"], losses.diffusion(out.regularity))
     close(values["loss"], 2 * values["ncc"] + 0.3 * values["diffusion"])
 
 
-def test_the_network_sees_other_intensities_than_the_costs() -> None:
+def test_the_network_sees_other_intensities_than_the_losses() -> None:
     sample = pair(1)
     sample.seen_moving, sample.seen_fixed = sample.moving**2, sample.fixed**0.5
     network, batch = network_of("voxelmorph"), collate([sample])
-    u = network(batch.moving**2, batch.fixed**0.5).displacement
-    values = evaluated(config_of("voxelmorph", costs={"mse": {}}), network, batch)
-    close(values["mse"], losses.mse(batch.fixed, field.warp(batch.moving, u)))
+    u = network(moving=batch.moving**2, fixed=batch.fixed**0.5).displacement
+    values = evaluated(config_of("voxelmorph", losses={"mse": {}}), network, batch)
+    close(values["mse"], losses.mse(moved=field.warp(batch.moving, u), fixed=batch.fixed))
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -123,11 +123,11 @@ def test_a_phase_averages_the_images_down(factor: int) -> None:
         x.view(1, 1, *[n for _ in range(3) for n in (16 // factor, factor)]).mean(dim=(3, 5, 7))
         for x in (batch.moving, batch.fixed)
     )
-    u = network(moving, fixed).displacement
-    costs = {"mse": {}, "diffusion": {}}
+    u = network(moving=moving, fixed=fixed).displacement
+    losses = {"mse": {}, "diffusion": {}}
     phase = Phase(steps=1, downsample=factor)
-    values = evaluated(config_of("voxelmorph", costs=costs), network, batch, phase)
-    close(values["mse"], losses.mse(fixed, field.warp(moving, u)))
+    values = evaluated(config_of("voxelmorph", losses=losses), network, batch, phase)
+    close(values["mse"], losses.mse(moved=field.warp(moving, u), fixed=fixed))
     close(values["diffusion"], losses.diffusion(u))
 
 
@@ -147,26 +147,29 @@ def test_both_directions_count_as_the_mean_of_one_and_the_other(name: str, compa
     network = network_of(name)
     batch = collate([pair(1, labelled=True), pair(2, labelled=True)])
     single, both = (
-        config_of(name, costs=BOTH, compare_at=compare_at, both_directions=which)
+        config_of(name, losses=BOTH, compare_at=compare_at, both_directions=which)
         for which in (False, True)
     )
     there, back = (evaluated(single, network, b) for b in (batch, swapped(batch)))
     values = evaluated(both, network, batch)
-    for cost in BOTH:
-        assert abs(there[cost].item() - back[cost].item()) > 1e-4
-        close(values[cost], (there[cost] + back[cost]) / 2)
-    for cost, value in evaluated(both, network, swapped(batch)).items():
-        close(value, values[cost])
+    for loss in BOTH:
+        assert abs(there[loss].item() - back[loss].item()) > 1e-4
+        close(values[loss], (there[loss] + back[loss]) / 2)
+    for loss, value in evaluated(both, network, swapped(batch)).items():
+        close(value, values[loss])
 
 
 def test_the_regularity_of_voxelmorph_both_ways_is_the_mean() -> None:
     network, batch = network_of("voxelmorph"), collate([pair(1)])
     values = evaluated(
-        config_of("voxelmorph", costs={"mse": {}, "diffusion": {}}, both_directions=True),
+        config_of("voxelmorph", losses={"mse": {}, "diffusion": {}}, both_directions=True),
         network,
         batch,
     )
-    ways = network(batch.moving, batch.fixed), network(batch.fixed, batch.moving)
+    ways = (
+        network(moving=batch.moving, fixed=batch.fixed),
+        network(moving=batch.fixed, fixed=batch.moving),
+    )
     close(values["diffusion"], sum(losses.diffusion(w.displacement) for w in ways) / 2)
 
 
@@ -174,15 +177,18 @@ def test_the_regularity_of_voxelmorph_both_ways_is_the_mean() -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_inverse_consistency_needs_no_both_directions(name: str, both: bool) -> None:
     network, batch = network_of(name), collate([pair(1)])
-    out = network(batch.moving, batch.fixed)
+    out = network(moving=batch.moving, fixed=batch.fixed)
     inverse = out.inverse
     if inverse is None:
-        inverse = network(batch.fixed, batch.moving).displacement
-    config = config_of(name, costs={"inverse_consistency": {}, "mse": {}}, both_directions=both)
+        inverse = network(moving=batch.fixed, fixed=batch.moving).displacement
+    config = config_of(name, losses={"inverse_consistency": {}, "mse": {}}, both_directions=both)
     values = evaluated(config, network, batch)
     close(values["inverse_consistency"], losses.inverse_consistency(out.displacement, inverse))
     if not both:  # the images are compared in one direction alone
-        close(values["mse"], losses.mse(batch.fixed, field.warp(batch.moving, out.displacement)))
+        close(
+            values["mse"],
+            losses.mse(moved=field.warp(batch.moving, out.displacement), fixed=batch.fixed),
+        )
 
 
 # ------------------------------------------------------------------------------ At the velocity
@@ -190,16 +196,16 @@ def test_inverse_consistency_needs_no_both_directions(name: str, both: bool) -> 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (18, 16, 13)])
 @pytest.mark.parametrize(("name", "rest"), [("diffeomorphic", 0), ("pyramid", 0), ("pyramid", 1)])
-def test_costs_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> None:
+def test_losses_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> None:
     """Images are padded in the middle of the multiple of 4 that the network wants, and averaged."""
     network, batch = network_of(name), collate([pair(1, labelled=True, shape=shape)])
     phases = [{"steps": 1, "leave_out": rest}, {"steps": 1}]
-    costs = {"mse": {}, "diffusion": {}, "dice": {}, "inverse_consistency": {}}
-    config = config_of(name, costs=costs, compare_at="velocity", phases=phases)
+    losses = {"mse": {}, "diffusion": {}, "dice": {}, "inverse_consistency": {}}
+    config = config_of(name, losses=losses, compare_at="velocity", phases=phases)
     values = evaluated(config, network, batch, config.phases[0])
 
     more = {"finest": rest} if rest else {}
-    velocity = network.velocity(batch.moving, batch.fixed, **more)
+    velocity = network.velocity(moving=batch.moving, fixed=batch.fixed, **more)
     target, factor = [-(-n // 4) * 4 for n in shape], 2 ** (1 + rest)
     assert list(velocity.shape[2:]) == [t // factor for t in target]
 
@@ -212,13 +218,13 @@ def test_costs_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> No
 
     moving, fixed = averaged(batch.moving), averaged(batch.fixed)
     there, back = (field.exponentiate(v, steps=network.steps) for v in (velocity, -velocity))
-    close(values["mse"], losses.mse(fixed, field.warp(moving, there)))
+    close(values["mse"], losses.mse(moved=field.warp(moving, there), fixed=fixed))
     close(values["diffusion"], losses.diffusion(velocity))
     close(values["inverse_consistency"], losses.inverse_consistency(there, back))
     assert batch.moving_labels is not None
     assert batch.fixed_labels is not None
     parts = [averaged(one_hot(x[0])) for x in (batch.moving_labels, batch.fixed_labels)]
-    close(values["dice"], losses.soft_dice(parts[1], field.warp(parts[0], there)))
+    close(values["dice"], losses.soft_dice(moved=field.warp(parts[0], there), fixed=parts[1]))
 
 
 # --------------------------------------------------------------------------------------- Labels
@@ -226,18 +232,18 @@ def test_costs_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> No
 
 def test_dice_is_of_each_structure_after_the_deformation() -> None:
     network, batch = network_of("voxelmorph"), collate([pair(1, labelled=True)])
-    u = network(batch.moving, batch.fixed).displacement
+    u = network(moving=batch.moving, fixed=batch.fixed).displacement
     assert batch.moving_labels is not None
     assert batch.fixed_labels is not None
     moving, fixed = one_hot(batch.moving_labels[0]), one_hot(batch.fixed_labels[0])
-    values = evaluated(config_of("voxelmorph", costs={"dice": {}}), network, batch)
-    close(values["dice"], losses.soft_dice(fixed, field.warp(moving, u)))
+    values = evaluated(config_of("voxelmorph", losses={"dice": {}}), network, batch)
+    close(values["dice"], losses.soft_dice(moved=field.warp(moving, u), fixed=fixed))
 
 
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_pairs_without_labels_count_as_nothing(name: str, both: bool) -> None:
-    network, config = network_of(name), config_of(name, costs={"dice": {}}, both_directions=both)
+    network, config = network_of(name), config_of(name, losses={"dice": {}}, both_directions=both)
     plain, labelled = pair(1), pair(2, labelled=True)
     alone = evaluated(config, network, collate([labelled]))["loss"]
     assert alone > 0.05
@@ -248,7 +254,7 @@ def test_pairs_without_labels_count_as_nothing(name: str, both: bool) -> None:
 
 
 def test_a_batch_without_labels_can_still_be_learnt_from() -> None:
-    config = config_of("voxelmorph", costs={"dice": {}, "mse": {}})
+    config = config_of("voxelmorph", losses={"dice": {}, "mse": {}})
     network, batch = network_of("voxelmorph"), collate([pair(1)])
     values = evaluated(config, network, batch)
     values["loss"].backward()
@@ -258,13 +264,13 @@ def test_a_batch_without_labels_can_still_be_learnt_from() -> None:
 
 def test_a_step_compares_the_structures_it_draws() -> None:
     network, batch = network_of("voxelmorph"), collate([pair(1, labelled=True)])
-    u = network(batch.moving, batch.fixed).displacement
+    u = network(moving=batch.moving, fixed=batch.fixed).displacement
     assert batch.moving_labels is not None
     assert batch.fixed_labels is not None
     moved = field.warp(one_hot(batch.moving_labels[0]), u)
     each = losses_of_each(one_hot(batch.fixed_labels[0]), moved)
-    costs, knob = {"dice": {}}, {"structures": 1}
-    objective = Objective(config_of("voxelmorph", costs=costs, sampling=knob), 3)
+    losses, knob = {"dice": {}}, {"structures": 1}
+    objective = Objective(config_of("voxelmorph", losses=losses, sampling=knob), 3)
     seen = set()
     for seed in range(20):
         torch.manual_seed(seed)
@@ -276,7 +282,7 @@ def test_a_step_compares_the_structures_it_draws() -> None:
 
 def losses_of_each(fixed: Tensor, moved: Tensor) -> list[float]:
     return [
-        losses.soft_dice(fixed[:, i : i + 1], moved[:, i : i + 1]).item()
+        losses.soft_dice(moved=moved[:, i : i + 1], fixed=fixed[:, i : i + 1]).item()
         for i in range(fixed.shape[1])
     ]
 
@@ -296,7 +302,7 @@ def test_structures_are_shares_of_blocks() -> None:
     assert shares[0, :, 0, 0].tolist() == [[1 / 8, 0], [0, 1], [0, 0]]
 
 
-# ---------------------------------------------------------------------------- A user's own costs
+# ---------------------------------------------------------------------------- A user's own losses
 
 
 def reach(displacement: Tensor, fixed_labels: Tensor) -> Tensor:
@@ -311,24 +317,24 @@ def brightness(fixed: Tensor) -> Tensor:
 
 @pytest.fixture
 def own(monkeypatch) -> None:
-    module = ModuleType("own_costs")
+    module = ModuleType("own_losses")
     module.reach, module.brightness = reach, brightness  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "own_costs", module)
+    monkeypatch.setitem(sys.modules, "own_losses", module)
 
 
-def test_a_cost_is_given_the_same_pairs_as_labels_and_as_displacements(own) -> None:
-    config = config_of("voxelmorph", costs={"own_costs:reach": {}})
+def test_a_loss_is_given_the_same_pairs_as_labels_and_as_displacements(own) -> None:
+    config = config_of("voxelmorph", losses={"own_losses:reach": {}})
     network, samples = network_of("voxelmorph"), [pair(1), pair(2, labelled=True)]
     second = collate(samples[1:])
-    u = network(second.moving, second.fixed).displacement
+    u = network(moving=second.moving, fixed=second.fixed).displacement
     assert second.fixed_labels is not None
     expected = reach(u, one_hot(second.fixed_labels[0])) / 2
     assert expected.item() > 1e-3
-    close(evaluated(config, network, collate(samples))["own_costs:reach"], expected)
+    close(evaluated(config, network, collate(samples))["own_losses:reach"], expected)
 
 
-def test_a_cost_may_look_at_the_fixed_image_alone(own) -> None:
-    config = config_of("voxelmorph", costs={"own_costs:brightness": {}})
+def test_a_loss_may_look_at_the_fixed_image_alone(own) -> None:
+    config = config_of("voxelmorph", losses={"own_losses:brightness": {}})
     batch = collate([pair(1)])
     close(evaluated(config, network_of("voxelmorph"), batch)["loss"], batch.fixed.mean())
 
@@ -352,12 +358,12 @@ def gradients(values: dict[str, Tensor], network: nn.Module) -> Tensor:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_batch_is_the_mean_of_its_pairs_in_value_and_gradient(name: str) -> None:
     network = network_of(name)
-    config = config_of(name, costs=ALL, both_directions=True)
+    config = config_of(name, losses=ALL, both_directions=True)
     samples = [pair(1, labelled=True), pair(2)]
     single = [evaluated(config, network, collate([sample])) for sample in samples]
     both = evaluated(config, network, collate(samples))
-    for cost, value in both.items():
-        close(value, (single[0][cost] + single[1][cost]) / 2, 2e-6)
+    for loss, value in both.items():
+        close(value, (single[0][loss] + single[1][loss]) / 2, 2e-6)
     expected = sum(gradients(values, network) for values in single) / 2
     found = gradients(both, network)
     assert (found - expected).norm() < 1e-3 * expected.norm()
@@ -370,7 +376,7 @@ def test_the_gradient_is_that_of_differences(name: str, compare_at: str) -> None
     if name == "voxelmorph":
         compare_at = "full"
     network, batch = network_of(name), collate([pair(1, labelled=True)])
-    config = config_of(name, costs=ALL, both_directions=True, compare_at=compare_at)
+    config = config_of(name, losses=ALL, both_directions=True, compare_at=compare_at)
     gradient = gradients(evaluated(config, network, batch), network)
     start = nn.utils.parameters_to_vector(network.parameters()).detach()
     generator = torch.Generator().manual_seed(3)
@@ -412,7 +418,7 @@ def to_recognise(**sampling: object) -> object:
         {
             "data": {"sources": [{"folder": "/x"}]},
             "network": ANATOMY,
-            "costs": {"recognition": {"weight": 2.0}},
+            "losses": {"segmentation": {"weight": 2.0}},
             "sampling": {"labelled": 1.0, **sampling},
             "precision": "float32",
         }
@@ -436,16 +442,16 @@ def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
             truth = blocks(of_image[None], 2).flatten(0, 3)
             parts.append((segmentation.classify(embedded), truth))
     odds, truth = (torch.cat(x) for x in zip(*parts, strict=True))
-    torch.testing.assert_close(values["recognition"], losses.recognition(odds, truth))
-    torch.testing.assert_close(values["loss"], 2 * values["recognition"])
+    torch.testing.assert_close(values["segmentation"], losses.segmentation(odds, truth))
+    torch.testing.assert_close(values["loss"], 2 * values["segmentation"])
 
 
-def test_drawn_voxels_cost_what_all_do_in_the_mean() -> None:
+def test_drawn_voxels_loss_what_all_do_in_the_mean() -> None:
     batch, learner = collate([segmented(1)]), segmenting()
-    everything = Objective(to_recognise(), 4)(learner, batch, Phase(steps=1))["recognition"]
+    everything = Objective(to_recognise(), 4)(learner, batch, Phase(steps=1))["segmentation"]
     torch.manual_seed(0)
     few = Objective(to_recognise(voxels=500), 4)
     with torch.no_grad():
-        values = [float(few(learner, batch, Phase(steps=1))["recognition"]) for _ in range(10)]
+        values = [float(few(learner, batch, Phase(steps=1))["segmentation"]) for _ in range(10)]
     assert np.mean(values) == pytest.approx(float(everything.detach()), rel=0.03)
     assert np.std(values) > 0

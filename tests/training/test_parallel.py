@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from training import build_config, read_rows, tree_of, write_config, write_people
+from training import build_config, read_rows, tree_of, write_config, write_subjects
 from voxwarp.data.scans import gather
 from voxwarp.networks.model import Model
 from voxwarp.training.cohort import prepare_cohort
@@ -33,13 +33,13 @@ CPU = torch.device("cpu")
 STEPS = 3
 VELOCITY = {"both_directions": True, "compare_at": "velocity"}
 CASES: dict[str, dict[str, Any]] = {
-    "images": {"costs": {"ncc": {"window": 5}, "diffusion": {"weight": 0.1}}},
+    "images": {"losses": {"ncc": {"window": 5}, "diffusion": {"weight": 0.1}}},
     "some have labels": {
-        "costs": {"mse": {}, "dice": {}, "diffusion": {"weight": 0.1}},
+        "losses": {"mse": {}, "dice": {}, "diffusion": {"weight": 0.1}},
         "seed": 4,  # of the first two pairs, one has labels
     },
     "all": {
-        "costs": {"ncc": {"window": 5}, "dice": {"weight": 0.5}, "diffusion": {"weight": 0.1}},
+        "losses": {"ncc": {"window": 5}, "dice": {"weight": 0.5}, "diffusion": {"weight": 0.1}},
         "augmentation": {"flip": 0.5, "gamma": 0.3, "rotation": 5.0},
         "sampling": {"structures": 2},
         "optimiser": {"accumulate": 2, "ema": 0.5},
@@ -126,18 +126,20 @@ def free_port() -> str:
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people to learn from, of whom one has no labels."""
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four subjects to learn from, of whom one has no labels."""
     splits = (*("train",) * 4, "val", "val")
-    return write_people(tmp_path_factory.mktemp("people") / "crops", splits=splits, unlabelled=(0,))
+    return write_subjects(
+        tmp_path_factory.mktemp("subjects") / "crops", splits=splits, unlabelled=(0,)
+    )
 
 
 @pytest.fixture(scope="module")
-def together(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(subjects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two processes have left, of one pair each in a pass."""
     folder, port, second = tmp_path_factory.mktemp("two"), free_port(), free_port()
     for name, changes in CASES.items():
-        write_config(folder / f"{name}.yaml", tree_of(people, **changes))
+        write_config(folder / f"{name}.yaml", tree_of(subjects, **changes))
     about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     about |= {"OMP_NUM_THREADS": "1", "MARK": str(folder / "mark"), "GLOO_SOCKET_IFNAME": "lo"}
     about["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -216,8 +218,8 @@ def test_alone_nothing_is_asked_of_others() -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_trains_what_one_process_would(people, tmp_path) -> None:
-    tree = tree_of(people, **CASES["all"])
+def test_torchrun_trains_what_one_process_would(subjects, tmp_path) -> None:
+    tree = tree_of(subjects, **CASES["all"])
     config, out = write_config(tmp_path / "config.yaml", tree), tmp_path / "run"
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
     command = [sys.executable, *launcher, free_port(), "-m", "voxwarp", "train", str(config)]
@@ -239,5 +241,5 @@ def test_torchrun_trains_what_one_process_would(people, tmp_path) -> None:
             assert numbers[0] == pytest.approx(numbers[1], rel=2e-3, abs=1e-5, nan_ok=True), key
     moving, fixed = torch.rand(2, 1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(1))
     two, one = (Model.load(tmp_path / n / "last") for n in ("run", "alone"))
-    found, expected = (each.deform(moving, fixed).displacement for each in (two, one))
+    found, expected = (each.deform(moving=moving, fixed=fixed).displacement for each in (two, one))
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()

@@ -22,7 +22,7 @@ from voxwarp.preparation.scan import Scan
 from voxwarp.space.grid import Grid
 from voxwarp.space.volume import write_volume
 from voxwarp.training.cohort import prepare_cohort
-from voxwarp.training.lattice import recipe_of
+from voxwarp.training.working_grid import recipe_of
 
 
 def test_processes_prepare_what_one_does(crops):

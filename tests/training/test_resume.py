@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("memory_suffices")
 
 
 @pytest.fixture
-def begun(people, tmp_path, tmp_path_factory) -> tuple[Path, Path, Path]:
-    """The table of people of this test alone, a run of theirs to go on, its configuration."""
-    folder = shutil.copytree(people, tmp_path_factory.mktemp("own") / "crops")
+def begun(subjects, tmp_path, tmp_path_factory) -> tuple[Path, Path, Path]:
+    """The table of subjects of this test alone, a run of theirs to go on, its configuration."""
+    folder = shutil.copytree(subjects, tmp_path_factory.mktemp("own") / "crops")
     config = write_config(tmp_path / "config.yaml", tree_of(folder))
     run(read_config(config), tmp_path / "run", minutes=0)
     return folder / "scans.csv", tmp_path / "run", config
@@ -94,8 +94,8 @@ def test_another_number_of_processes_cannot_go_on(begun, refuses) -> None:
         ("optimiser.learning_rate=0.1", "optimiser.learning_rate"),
         ("phases.0.steps=6", "phases.0.steps"),
         ("network.channels=[4,8]", "network.channels"),
-        ("costs={mse: {}}", "costs"),
-        ("data.people=2", "data.people"),
+        ("losses={mse: {}}", "losses"),
+        ("data.subjects=2", "data.subjects"),
         ("seed=1", "seed"),
     ],
 )

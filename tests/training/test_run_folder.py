@@ -5,7 +5,7 @@ from runs import EVERYTHING, MODEL, Crash, assert_same_weights, crash_at, logged
 
 from training import config_of
 from voxwarp.networks.model import Model
-from voxwarp.training.checkpoint import NAME, Progress
+from voxwarp.training.checkpoint import NAME, TrainingState
 from voxwarp.training.config import read_config
 from voxwarp.training.run_folder import is_best
 
@@ -40,34 +40,36 @@ def test_overwriting_leaves_nothing_of_the_old_training(held, tmp_path, monkeypa
     assert run(read_config(config, ["seed=9"]), out, resume=True).step == 4
 
 
-def test_overwriting_takes_nothing_away_before_it_can_begin(held, refuses, people) -> None:
+def test_overwriting_takes_nothing_away_before_it_can_begin(held, refuses, subjects) -> None:
     """``refuses`` looks whether all is as before."""
-    source = f"[{{table: {people}/missing.csv}}]"
+    source = f"[{{table: {subjects}/missing.csv}}]"
     line = refuses("train", held[1], f"data.sources={source}", "-o", held[0], "--overwrite")
     assert "missing.csv" in line
 
 
-def test_the_best_is_the_best_of_its_phase_unless_there_are_labels(people) -> None:
-    """A cost of a coarser lattice says nothing about one of a finer."""
-    config = config_of(people, phases=[{"steps": 4, "downsample": 2}, {"steps": 4}])
-    best = {"val_cost": -0.9, "step": 4}
-    assert not is_best(config, Progress(step=4, best={**best, "step": 2}), {"val_cost": -0.5})
-    assert is_best(config, Progress(step=6, best=best), {"val_cost": -0.5})
-    assert not is_best(config, Progress(step=8, best={**best, "step": 6}), {"val_cost": -0.5})
+def test_the_best_is_the_best_of_its_phase_unless_there_are_labels(subjects) -> None:
+    """A loss of a coarser lattice says nothing about one of a finer."""
+    config = config_of(subjects, phases=[{"steps": 4, "downsample": 2}, {"steps": 4}])
+    best = {"val_loss": -0.9, "step": 4}
+    assert not is_best(config, TrainingState(step=4, best={**best, "step": 2}), {"val_loss": -0.5})
+    assert is_best(config, TrainingState(step=6, best=best), {"val_loss": -0.5})
+    assert not is_best(config, TrainingState(step=8, best={**best, "step": 6}), {"val_loss": -0.5})
     best["val_dice"] = 0.8
-    assert not is_best(config, Progress(step=6, best=best), {"val_cost": -2.0, "val_dice": 0.7})
-    assert is_best(config, Progress(step=6, best=best), {"val_cost": 0.0, "val_dice": 0.9})
+    assert not is_best(
+        config, TrainingState(step=6, best=best), {"val_loss": -2.0, "val_dice": 0.7}
+    )
+    assert is_best(config, TrainingState(step=6, best=best), {"val_loss": 0.0, "val_dice": 0.9})
 
 
-def test_the_card_tells_what_the_model_is(people, unbroken) -> None:
+def test_the_card_tells_what_the_model_is(subjects, unbroken) -> None:
     card = Model.load(unbroken).card
-    config = config_of(people, **EVERYTHING)
+    config = config_of(subjects, **EVERYTHING)
     assert card["recipe"] == config.model_dump(mode="json")
     assert card["seed"] == 3
     assert card["data"] == [
-        "phantoms, train: 3 scans of 3 people, 3 with labels",
-        "phantoms, val: 2 scans of 2 people, 2 with labels",
-        "phantoms, test: 2 scans of 2 people, 2 with labels",
+        "phantoms, train: 3 scans of 3 subjects, 3 with labels",
+        "phantoms, val: 2 scans of 2 subjects, 2 with labels",
+        "phantoms, test: 2 scans of 2 subjects, 2 with labels",
     ]
     assert {"commit", "voxwarp", "licence", "credit", "samples_skipped"} <= card.keys()
     rows = {row["step"]: row for row in logged(unbroken) if row["val_dice"]}
@@ -77,8 +79,8 @@ def test_the_card_tells_what_the_model_is(people, unbroken) -> None:
     assert "0.8" in str(card["scores"]["validation_before"]["val_dice"])
 
 
-def test_the_configuration_reads_again(people, unbroken) -> None:
-    assert read_config(unbroken / "config.yaml") == config_of(people, **EVERYTHING)
+def test_the_configuration_reads_again(subjects, unbroken) -> None:
+    assert read_config(unbroken / "config.yaml") == config_of(subjects, **EVERYTHING)
 
 
 def test_a_run_trains_again_from_the_configuration_that_it_left(unbroken, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Pairs: who is drawn how often, to the bit from seed and number."""
+"""PairDataset: who is drawn how often, to the bit from seed and number."""
 
 import dataclasses
 import itertools
@@ -38,13 +38,13 @@ def is_uniform(counts: Counter, kinds: int) -> bool:
     return statistic < chi2.ppf(1 - 1e-4, kinds - 1)
 
 
-def test_ordered_pairs_of_people_are_equally_frequent_however_often_they_were_scanned() -> None:
+def test_ordered_pairs_of_subjects_are_equally_frequent_however_often_they_were_scanned() -> None:
     cohort = blank("aaabcddz")
     data = pairs(cohort)
     drawn = [data[n].names for n in range(3000)]
-    people = Counter((cohort.people[m], cohort.people[f]) for m, f in drawn)
-    assert set(people) == set(itertools.permutations("abcd", 2))
-    assert is_uniform(people, 12)
+    subjects = Counter((cohort.subjects[m], cohort.subjects[f]) for m, f in drawn)
+    assert set(subjects) == set(itertools.permutations("abcd", 2))
+    assert is_uniform(subjects, 12)
     assert is_uniform(Counter(m for m, _ in drawn if m < 3), 3)
     assert is_uniform(Counter(f for _, f in drawn if f < 3), 3)
 
@@ -56,7 +56,7 @@ def test_the_share_of_labelled_pairs_is_drawn_among_the_labelled_scans_alone() -
     found = [data[n] for n in range(count)]
     labelled = [s for s in found if s.moving_labels is not None and s.fixed_labels is not None]
     assert {s.names for s in labelled} == {(1, 2), (2, 1)}
-    # Two of six people have labels, one of them on every second scan: chance adds to the share.
+    # Two of six subjects have labels, one of them on every second scan: chance adds to the share.
     expected = 0.3 + 0.7 * 2 / 30 / 2
     deviation = math.sqrt(expected * (1 - expected) / count)
     assert len(labelled) / count == pytest.approx(expected, abs=4 * deviation)
@@ -93,19 +93,19 @@ def test_unchanged_pairs_are_the_scans(cohort: Cohort) -> None:
 
 
 @pytest.mark.parametrize(
-    ("people", "labelled", "share", "message"),
+    ("subjects", "labelled", "share", "message"),
     [
-        ("aaaz", (), 0.0, "split train: 2 people are wanted, there is 1"),
-        ("abcz", (0,), 0.1, "2 people of split train with labelled scans"),
-        ("aabz", (0, 1, 3), 0.1, "2 people of split train with labelled scans"),
+        ("aaaz", (), 0.0, "split train: 2 subjects are wanted, there is 1"),
+        ("abcz", (0,), 0.1, "2 subjects of split train with labelled scans"),
+        ("aabz", (0, 1, 3), 0.1, "2 subjects of split train with labelled scans"),
     ],
 )
-def test_too_few_people_are_refused(people, labelled, share, message) -> None:
+def test_too_few_subjects_are_refused(subjects, labelled, share, message) -> None:
     with pytest.raises(InputError, match=message):
-        pairs(blank(people, labelled), sampling=Sampling(labelled=share))
+        pairs(blank(subjects, labelled), sampling=Sampling(labelled=share))
 
 
-def test_only_people_of_the_split_are_drawn(cohort: Cohort) -> None:
+def test_only_subjects_of_the_split_are_drawn(cohort: Cohort) -> None:
     data = pairs(Cohort(list("abcz")))
     assert {i for n in range(40) for i in data[n].names} == {0, 1, 2}
     with pytest.raises(InputError, match="split val"):
@@ -233,7 +233,7 @@ def test_the_atlas_is_the_fixed_image(cohort: Cohort, atlas) -> None:
     found = [data[n] for n in range(200)]
     assert {s.names[1] for s in found} == {ATLAS}
     assert all(torch.equal(s.fixed, atlas[0]) for s in found)
-    assert is_uniform(Counter(cohort.people[s.names[0]] for s in found), 4)
+    assert is_uniform(Counter(cohort.subjects[s.names[0]] for s in found), 4)
     for s in found:
         assert (s.moving_labels is not None) == cohort.is_labelled(s.names[0])
         assert (s.fixed_labels is None) == (s.moving_labels is None)
@@ -250,14 +250,14 @@ def test_either_direction_is_equally_frequent(cohort: Cohort, atlas) -> None:
         assert torch.equal(images(s)[s.names.index(ATLAS)], atlas[0])
 
 
-def test_one_labelled_person_is_enough_beside_an_atlas(atlas) -> None:
+def test_one_labelled_subject_is_enough_beside_an_atlas(atlas) -> None:
     cohort = Cohort(list("abz"), frozenset({1}))
     share = ATLAS_MODE.model_copy(update={"labelled": 1.0})
     data = pairs(cohort, sampling=share, atlas=atlas)
     assert {data[n].names for n in range(10)} == {(1, ATLAS)}
     with pytest.raises(InputError, match="the atlas has no labels"):
         pairs(cohort, sampling=share, atlas=(atlas[0], None))
-    with pytest.raises(InputError, match="1 people of split train with labelled"):
+    with pytest.raises(InputError, match="1 subjects of split train with labelled"):
         pairs(Cohort(list("abz")), sampling=share, atlas=atlas)
 
 

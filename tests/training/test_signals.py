@@ -19,10 +19,10 @@ pytestmark = pytest.mark.usefixtures("memory_suffices")
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_step_be_finished_and_saved(
-    people, unbroken, tmp_path, monkeypatch, number
+    subjects, unbroken, tmp_path, monkeypatch, number
 ) -> None:
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    tree = tree_of(people, **EVERYTHING)
+    tree = tree_of(subjects, **EVERYTHING)
     tree["log"] = {**tree["log"], "checkpoint": 100}
     tree["validation"] = {**tree["validation"], "every": 100}
     config, out = training.build_config(tree), tmp_path / "run"
@@ -45,9 +45,9 @@ def test_a_signal_lets_the_step_be_finished_and_saved(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_command_in_order(people, tmp_path, number, workers) -> None:
+def test_a_signal_ends_the_command_in_order(subjects, tmp_path, number, workers) -> None:
     """To the whole group of processes, as terminals and schedulers send it."""
-    tree = tree_of(people, phases=[{"steps": 2000}], validation={"every": 2000}, workers=workers)
+    tree = tree_of(subjects, phases=[{"steps": 2000}], validation={"every": 2000}, workers=workers)
     config, out = write_config(tmp_path / "config.yaml", tree), tmp_path / "run"
     command = [sys.executable, "-m", "voxwarp", "train", str(config), "-o", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -18,21 +18,21 @@ from voxwarp.training.train import Learner
 pytestmark = pytest.mark.usefixtures("memory_suffices")
 
 
-def test_it_goes_on_from_the_weights_of_another_model(people, brief) -> None:
-    config = config_of(people, start_from=str(brief))
+def test_it_goes_on_from_the_weights_of_another_model(subjects, brief) -> None:
+    config = config_of(subjects, start_from=str(brief))
     learner = Learner.begin(config, cohort_of(config), CPU, World())
     expected = weights_of(Model.load(brief).network)
     torch.testing.assert_close(weights_of(learner.network), expected, rtol=0, atol=0)
-    other = Learner.begin(config_of(people), cohort_of(config), CPU, World())
+    other = Learner.begin(config_of(subjects), cohort_of(config), CPU, World())
     assert not torch.equal(weights_of(other.network), expected)
 
 
-def test_another_architecture_cannot_be_gone_on_from(people, brief, tmp_path) -> None:
-    config = config_of(people, start_from=str(brief), network={**PYRAMID, "channels": [4, 8]})
+def test_another_architecture_cannot_be_gone_on_from(subjects, brief, tmp_path) -> None:
+    config = config_of(subjects, start_from=str(brief), network={**PYRAMID, "channels": [4, 8]})
     with pytest.raises(InputError, match=r"start_from .*\[4, 8, 8\].*\[4, 8\]"):
         run(config, tmp_path / "run")
     with pytest.raises(InputError, match="unknown model"):
-        run(config_of(people, start_from=str(tmp_path / "none")), tmp_path / "run")
+        run(config_of(subjects, start_from=str(tmp_path / "none")), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_another_architecture_cannot_be_gone_on_from(people, brief, tmp_path) ->
     ],
 )
 def test_weights_fit_where_networks_differ_in_words_alone(
-    people, tmp_path, theirs, ours, fits
+    subjects, tmp_path, theirs, ours, fits
 ) -> None:
     """In defaults that are spelt out, and in the steps of the exponential, which has no weights."""
     torch.manual_seed(1)
     made = Model.build(theirs, Recipe(Grid((24, 24, 24), np.eye(4))))
     made.save(tmp_path / "made")
-    config = config_of(people, network=ours, start_from=str(tmp_path / "made"))
+    config = config_of(subjects, network=ours, start_from=str(tmp_path / "made"))
     scans = gather(config.data, config.seed)
     if not fits:
         with pytest.raises(InputError, match="its network is"):

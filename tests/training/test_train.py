@@ -1,6 +1,6 @@
 """The training loop: resumable to the bit, seeded by step, safe against what goes wrong; it learns.
 
-What it costs and how scans are drawn is tested elsewhere (test_objective, test_sampling).
+What it losses and how scans are drawn is tested elsewhere (test_objective, test_sampling).
 """
 
 import errno
@@ -43,7 +43,7 @@ from runs import (
 from safetensors.torch import load_file
 
 import training
-from training import build_config, config_of, read_rows, tree_of, write_config, write_people
+from training import build_config, config_of, read_rows, tree_of, write_config, write_subjects
 from voxwarp import files, register
 from voxwarp.errors import InputError
 from voxwarp.measures.overlap import dice
@@ -51,7 +51,7 @@ from voxwarp.networks.model import Model
 from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
 from voxwarp.space.volume import write_volume
-from voxwarp.training.checkpoint import NAME, Progress
+from voxwarp.training.checkpoint import NAME, TrainingState
 from voxwarp.training.cohort import Cohort, prepare_atlas, prepare_cohort
 from voxwarp.training.config import Config
 from voxwarp.training.monitor import Monitor
@@ -65,8 +65,8 @@ pytestmark = pytest.mark.usefixtures("memory_suffices")
 # ---------------------------------------------------------------------------------- Going on
 
 
-def test_a_resumed_run_reaches_the_weights_of_an_unbroken_one(people, unbroken, tmp_path) -> None:
-    config, out, steps = config_of(people, **EVERYTHING), tmp_path / "broken", []
+def test_a_resumed_run_reaches_the_weights_of_an_unbroken_one(subjects, unbroken, tmp_path) -> None:
+    config, out, steps = config_of(subjects, **EVERYTHING), tmp_path / "broken", []
     while not steps or steps[-1] < config.steps:
         steps.append(run(config, out, resume=True, minutes=0).step)
     assert steps == [1, 2, 3, 4]
@@ -75,23 +75,23 @@ def test_a_resumed_run_reaches_the_weights_of_an_unbroken_one(people, unbroken, 
     assert len(logged(out)) == 4 + 2  # and two validations
 
 
-def test_another_seed_leads_elsewhere(people, unbroken, tmp_path) -> None:
+def test_another_seed_leads_elsewhere(subjects, unbroken, tmp_path) -> None:
     """Or else the test above would compare nothing."""
-    run(config_of(people, **EVERYTHING, seed=4), tmp_path / "run")
+    run(config_of(subjects, **EVERYTHING, seed=4), tmp_path / "run")
     with pytest.raises(AssertionError):
         assert_same_weights(unbroken, tmp_path / "run")
 
 
-def test_a_finished_run_is_left_as_it_is(people, unbroken, tmp_path) -> None:
+def test_a_finished_run_is_left_as_it_is(subjects, unbroken, tmp_path) -> None:
     out = shutil.copytree(unbroken, tmp_path / "run")
-    assert run(config_of(people, **EVERYTHING), out, resume=True).step == 4
+    assert run(config_of(subjects, **EVERYTHING), out, resume=True).step == 4
     assert_same_weights(unbroken, out)
     assert logged(out) == logged(unbroken)
 
 
-def test_rows_beyond_the_checkpoint_are_written_again_once(people, unbroken, tmp_path) -> None:
+def test_rows_beyond_the_checkpoint_are_written_again_once(subjects, unbroken, tmp_path) -> None:
     """As after a kill between two checkpoints: step 3 was logged, and not saved."""
-    tree = tree_of(people, **EVERYTHING)
+    tree = tree_of(subjects, **EVERYTHING)
     tree["log"] = {**tree["log"], "checkpoint": 100}
     config, out = build_config(tree), tmp_path / "run"
     run(config, out, minutes=0)
@@ -107,11 +107,11 @@ def test_rows_beyond_the_checkpoint_are_written_again_once(people, unbroken, tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_that_is_killed_twenty_times(people, tmp_path) -> None:
+def test_a_run_that_is_killed_twenty_times(subjects, tmp_path) -> None:
     """SIGKILL at instants by lots: most a few steps on, some while it reads or begins."""
     changes = {**EVERYTHING, "phases": [{"steps": 30, "downsample": 2}, {"steps": 50}]}
     changes["validation"] = {"every": 3}
-    tree = tree_of(people, **changes)
+    tree = tree_of(subjects, **changes)
     config, lots = write_config(tmp_path / "config.yaml", tree), np.random.default_rng(7)
     out, reached = tmp_path / "killed", [0]
     for kill in range(20):
@@ -171,9 +171,9 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     ("name", "error"), [("open", FULL), ("fsync", FULL), ("replace", FULL), ("replace", Crash())]
 )
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
-    people, unbroken, tmp_path, monkeypatch, name, error
+    subjects, unbroken, tmp_path, monkeypatch, name, error
 ) -> None:
-    config, out = config_of(people, **EVERYTHING), tmp_path / "run"
+    config, out = config_of(subjects, **EVERYTHING), tmp_path / "run"
     run(config, out, minutes=0)
     before = (out / NAME).read_bytes()
     with monkeypatch.context() as patch:
@@ -190,10 +190,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 
 
 def test_there_is_a_state_to_go_on_from_before_there_is_a_model(
-    people, tmp_path, monkeypatch
+    subjects, tmp_path, monkeypatch
 ) -> None:
     """A power cut in the first step, and one after the first model but before its checkpoint."""
-    tree = tree_of(people)
+    tree = tree_of(subjects)
     tree["log"] = {**tree["log"], "checkpoint": 100}
     config, out = build_config(tree), tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -213,10 +213,10 @@ def test_there_is_a_state_to_go_on_from_before_there_is_a_model(
     assert_same_weights(tmp_path / "unbroken", out)
 
 
-def test_a_cost_that_is_not_a_number_leaves_the_state_before_it(
-    people, tmp_path, monkeypatch
+def test_a_loss_that_is_not_a_number_leaves_the_state_before_it(
+    subjects, tmp_path, monkeypatch
 ) -> None:
-    config = late_of(people, costs={"training:sour": {}, "diffusion": {"weight": 0.1}})
+    config = late_of(subjects, losses={"training:sour": {}, "diffusion": {"weight": 0.1}})
     run(config, tmp_path / "unbroken")
     monkeypatch.setitem(training.calls, "left", 2)
     with pytest.raises(InputError, match=r"^step 3: .*; the state before it is saved"):
@@ -229,13 +229,13 @@ def test_a_cost_that_is_not_a_number_leaves_the_state_before_it(
 
 
 def test_scans_that_cannot_be_read_any_more_leave_the_state_before_them(
-    people, tmp_path, monkeypatch
+    subjects, tmp_path, monkeypatch
 ) -> None:
-    config = late_of(people, data={"cache": str(tmp_path / "prepared")})
+    config = late_of(subjects, data={"cache": str(tmp_path / "prepared")})
     run(config, tmp_path / "unbroken")
     cohort, step = cohort_of(config), Monitor.step
 
-    def lose(self: Monitor, progress: Progress, *more: Any) -> None:
+    def lose(self: Monitor, progress: TrainingState, *more: Any) -> None:
         if progress.step == 2:
             for number in cohort.indices("train"):
                 cohort.files[number][0].unlink()
@@ -251,7 +251,7 @@ def test_scans_that_cannot_be_read_any_more_leave_the_state_before_them(
 
 
 def test_the_minutes_count_from_the_beginning_of_the_preparation(
-    people, brief, tmp_path, monkeypatch
+    subjects, brief, tmp_path, monkeypatch
 ) -> None:
     """Ten of them go by while scans are prepared."""
     passed = [0.0]
@@ -263,17 +263,17 @@ def test_the_minutes_count_from_the_beginning_of_the_preparation(
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
     monkeypatch.setattr("voxwarp.training.train.time", clock)
     monkeypatch.setattr("voxwarp.training.train.prepare_cohort", slowly)
-    config = config_of(people)
+    config = config_of(subjects)
     assert run(config, tmp_path / "enough", minutes=30).step == 4
     assert run(config, tmp_path / "run", minutes=9).step == 1
     assert run(config, tmp_path / "run", minutes=11, resume=True).step == 4
     assert_same_weights(brief, tmp_path / "run")
 
 
-def test_a_cost_that_is_not_a_number_stops_before_the_weights_are_changed(
-    people, tmp_path, monkeypatch
+def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_changed(
+    subjects, tmp_path, monkeypatch
 ) -> None:
-    config = config_of(people, costs={"training:sour": {}, "diffusion": {"weight": 0.1}})
+    config = config_of(subjects, losses={"training:sour": {}, "diffusion": {"weight": 0.1}})
     run(config, tmp_path / "unbroken")
     monkeypatch.setitem(training.calls, "left", 2)
     with pytest.raises(InputError, match=r"step 3: .*training:sour.* not a finite number"):
@@ -283,24 +283,24 @@ def test_a_cost_that_is_not_a_number_stops_before_the_weights_are_changed(
     assert_same_weights(tmp_path / "unbroken", tmp_path / "run")
 
 
-def test_a_network_that_moves_nothing_is_given_up_until_told_otherwise(people, tmp_path) -> None:
+def test_a_network_that_moves_nothing_is_given_up_until_told_otherwise(subjects, tmp_path) -> None:
     changes = {"optimiser": {"learning_rate": 1e-9}, "phases": [{"steps": 3}]}
-    stubborn = config_of(people, **changes, validation={"give_up": 2})
+    stubborn = config_of(subjects, **changes, validation={"give_up": 2})
     with pytest.raises(InputError, match=r"raise optimiser\.learning_rate") as caught:
         run(stubborn, tmp_path / "run")
     assert "after 2 steps" in str(caught.value)
-    patient = config_of(people, **changes, validation={"give_up": 0})
+    patient = config_of(subjects, **changes, validation={"give_up": 0})
     assert run(patient, tmp_path / "run", resume=True).step == 3
 
 
 def test_a_val_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
-    people, brief, tmp_path, monkeypatch, capsys
+    subjects, brief, tmp_path, monkeypatch, capsys
 ) -> None:
-    config = config_of(people, data={"cache": str(tmp_path / "prepared")})
+    config = config_of(subjects, data={"cache": str(tmp_path / "prepared")})
     cohort, step = cohort_of(config), Monitor.step
     damaged = cohort.files[cohort.indices("val")[0]][0]
 
-    def damage(self: Monitor, progress: Progress, *more: Any) -> None:
+    def damage(self: Monitor, progress: TrainingState, *more: Any) -> None:
         if progress.step == 3:
             damaged.write_bytes(damaged.read_bytes()[:1000])
         step(self, progress, *more)
@@ -310,7 +310,7 @@ def test_a_val_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
     assert (progress.step, progress.skipped) == (4, 2)  # both pairs of the second validation
     said = [line for line in capsys.readouterr().err.splitlines() if "skipped;" in line]
     assert [str(damaged) in line for line in said] == [True, True]
-    assert [row["step"] for row in read_rows(tmp_path / "run") if row["val_cost"]] == ["2"]
+    assert [row["step"] for row in read_rows(tmp_path / "run") if row["val_loss"]] == ["2"]
     torch.testing.assert_close(  # what is learnt is not changed by it
         load_file(tmp_path / "run/last/weights.safetensors"),
         load_file(brief / "last/weights.safetensors"),
@@ -319,7 +319,7 @@ def test_a_val_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
 
 
 def test_a_damaged_scan_is_left_out_with_a_warning(tmp_path, capsys) -> None:
-    folder = write_people(tmp_path / "crops")
+    folder = write_subjects(tmp_path / "crops")
     whole = (folder / "t1/p1.nii.gz").read_bytes()
     (folder / "t1/p1.nii.gz").write_bytes(whole[: len(whole) // 2])
     train(config_of(folder), tmp_path / "run", device="cpu")
@@ -336,21 +336,21 @@ def test_a_damaged_scan_is_left_out_with_a_warning(tmp_path, capsys) -> None:
 
 def test_two_passes_of_one_pair_are_one_pass_of_two(tmp_path) -> None:
     """Also of pairs of which some have labels."""
-    folder = write_people(tmp_path / "crops", unlabelled=(0,))
-    costs = {"ncc": {"window": 5}, "dice": {}, "diffusion": {"weight": 0.1}}
+    folder = write_subjects(tmp_path / "crops", unlabelled=(0,))
+    losses = {"ncc": {"window": 5}, "dice": {}, "diffusion": {"weight": 0.1}}
     gradients, losses = [], []
     for batch, accumulate in ((1, 2), (2, 1)):
         knobs = {"batch": batch, "accumulate": accumulate, "clip": 0.0}
-        ((learner, values),) = steps_of(config_of(folder, costs=costs, optimiser=knobs), 1)
+        ((learner, values),) = steps_of(config_of(folder, losses=losses, optimiser=knobs), 1)
         gradients.append(gradient_of(learner))
-        losses.append([values[name] for name in ("loss", *costs)])
+        losses.append([values[name] for name in ("loss", *losses)])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5, abs=1e-7)
 
 
-def test_the_gradient_is_clipped_to_its_bound_and_told_as_it_was(people) -> None:
-    ((free, _),) = steps_of(config_of(people, optimiser={"clip": 0.0}), 1)
-    ((bound, values),) = steps_of(config_of(people, optimiser={"clip": 1e-3}), 1)
+def test_the_gradient_is_clipped_to_its_bound_and_told_as_it_was(subjects) -> None:
+    ((free, _),) = steps_of(config_of(subjects, optimiser={"clip": 0.0}), 1)
+    ((bound, values),) = steps_of(config_of(subjects, optimiser={"clip": 1e-3}), 1)
     norm = float(gradient_of(free).norm())
     assert norm > 1e-3
     assert values["gradient_norm"] == pytest.approx(norm, rel=1e-5)
@@ -370,8 +370,8 @@ def test_the_average_of_the_weights_is_the_sum_of_their_past() -> None:
     torch.testing.assert_close(kept.weight.data.flatten(), expected)
 
 
-def test_what_is_kept_is_the_average_of_the_steps_taken(people) -> None:
-    config = config_of(people, optimiser={"ema": 0.3})  # (1 + s) / (10 + s) is less up to s = 2
+def test_what_is_kept_is_the_average_of_the_steps_taken(subjects) -> None:
+    config = config_of(subjects, optimiser={"ema": 0.3})  # (1 + s) / (10 + s) is less up to s = 2
     torch.manual_seed(config.seed)
     recipe = Recipe(Grid((24, 24, 24), np.eye(4)))
     expected = weights_of(Model.build(config.network, recipe).network)
@@ -384,10 +384,10 @@ def test_what_is_kept_is_the_average_of_the_steps_taken(people) -> None:
 
 def test_an_unlabelled_run_ends_with_a_model_of_the_last_phase(tmp_path) -> None:
     everybody = tuple(range(7))
-    folder = write_people(tmp_path / "crops", unlabelled=everybody)
+    folder = write_subjects(tmp_path / "crops", unlabelled=everybody)
     phases = [{"steps": 2, "downsample": 2}, {"steps": 2}]
-    costs = {"ncc": {"window": 3}, "diffusion": {}}  # coarse phantoms are more alike
-    progress = run(config_of(folder, phases=phases, costs=costs), tmp_path / "run")
+    losses = {"ncc": {"window": 3}, "diffusion": {}}  # coarse phantoms are more alike
+    progress = run(config_of(folder, phases=phases, losses=losses), tmp_path / "run")
     model = Model.load(tmp_path / "run")
     assert model.recipe.grid.shape == (24, 24, 24)
     assert "val_dice" not in progress.best
@@ -397,18 +397,18 @@ def test_an_unlabelled_run_ends_with_a_model_of_the_last_phase(tmp_path) -> None
 
 
 @pytest.mark.parametrize(
-    ("cost", "network"),
+    ("loss", "network"),
     [
         *(("mse", PYRAMID), ("ncc", PYRAMID), ("mutual_information", PYRAMID)),
         *(("ncc", DIFFEOMORPHIC), ("ncc", VOXELMORPH)),
     ],
 )
-def test_each_similarity_grows_in_a_few_steps(pair, cost, network) -> None:
+def test_each_similarity_grows_in_a_few_steps(pair, loss, network) -> None:
     """With the same two scans in each step."""
-    costs = {cost: {}, "diffusion": {"weight": 1e-3}}
-    tree = pair("centre", costs=costs, network=network, phases=[{"steps": 10}])
+    losses = {loss: {}, "diffusion": {"weight": 1e-3}}
+    tree = pair("centre", losses=losses, network=network, phases=[{"steps": 10}])
     config = build_config(tree)
-    values = [each[cost] for each in atlas_steps(config, 10)]
+    values = [each[loss] for each in atlas_steps(config, 10)]
     assert values[-1] < values[0] - 0.02 * abs(values[0])
     assert values[-1] == min(values)
 
@@ -428,8 +428,8 @@ def pair(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
     def make(alignment: str, **changes: Any) -> dict[str, Any]:
         spread = 10.0 if alignment == "centre" else 0.0
-        people = {"splits": ("train", "test"), "spread": spread, "amplitude": 3.5}
-        folder = write_people(tmp_path / "pair", **people)
+        subjects = {"splits": ("train", "test"), "spread": spread, "amplitude": 3.5}
+        folder = write_subjects(tmp_path / "pair", **subjects)
         rows = (folder / "scans.csv").read_text().splitlines()
         (folder / "scans.csv").write_text("\n".join(rows[:2]) + "\n")
         atlas = {"atlas": str(folder / "t1/p1.nii.gz")}
@@ -442,7 +442,7 @@ def pair(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 
 def overlap(folder: Path, model: Path | None) -> float:
-    """Mean Dice of person 0 on person 1, after a registration, or where the middles meet."""
+    """Mean Dice of subject 0 on subject 1, after a registration, or where the middles meet."""
     moving, fixed = (str(folder / f"t1/p{i}.nii.gz") for i in (0, 1))
     labels, other = (str(folder / f"labels/p{i}.nii.gz") for i in (0, 1))
     target = np.asarray(nib.load(other).dataobj).astype(int)
@@ -458,10 +458,10 @@ def overlap(folder: Path, model: Path | None) -> float:
 def test_a_pair_learnt_by_heart_is_registered_as_a_user_would(
     pair, tmp_path, alignment, steps, reached
 ) -> None:
-    """From 0.85; people whose headers are apart are brought together by their middles."""
-    costs = {"ncc": {"window": 5}, "dice": {}, "diffusion": {"weight": 0.01}}
+    """From 0.85; subjects whose headers are apart are brought together by their middles."""
+    losses = {"ncc": {"window": 5}, "dice": {}, "diffusion": {"weight": 0.01}}
     knobs = {"phases": [{"steps": steps}], "optimiser": {"learning_rate": 1e-2}}
-    config, out = build_config(pair(alignment, costs=costs, **knobs)), tmp_path / "run"
+    config, out = build_config(pair(alignment, losses=losses, **knobs)), tmp_path / "run"
     run(config, out)
     rows = [row for row in read_rows(out) if row["loss"]]
     before, after = overlap(tmp_path / "pair", None), overlap(tmp_path / "pair", out)
@@ -482,10 +482,10 @@ def test_a_pair_learnt_by_heart_is_registered_as_a_user_would(
     ],
     ids=lambda network: network["network"]["name"],
 )
-def test_without_labels_it_learns_to_register_people_it_never_saw(network, tmp_path) -> None:
+def test_without_labels_it_learns_to_register_subjects_it_never_saw(network, tmp_path) -> None:
     """Of the overlap that is missing, a seventh at least; and nothing folds."""
     splits = ("train",) * 12 + ("val",) * 3
-    folder = write_people(tmp_path / "crops", splits=splits, amplitude=3.5)
+    folder = write_subjects(tmp_path / "crops", splits=splits, amplitude=3.5)
     steps = {"phases": [{"steps": 300}], "validation": {"every": 300, "pairs": 6}}
     knobs = {"optimiser": {"learning_rate": 2e-3, "warm_up": 20}}
     progress = run(config_of(folder, **network, **steps, **knobs), tmp_path / "run")
@@ -514,27 +514,27 @@ def test_a_model_of_another_template_keeps_it(brains, phantoms, tmp_path) -> Non
 
 ANATOMY = {
     "network": {"name": "anatomy", "structures": 4, "channels": [6, 8, 8], "steps": [4, 4]},
-    "costs": {"recognition": {}},
+    "losses": {"segmentation": {}},
     "sampling": {"labelled": 1.0, "voxels": 1000},
 }
 
 
-def test_a_network_learns_to_recognise(people: Path, tmp_path: Path) -> None:
+def test_a_network_learns_to_recognise(subjects: Path, tmp_path: Path) -> None:
     changed = {"phases": [{"steps": 40}], "validation": {"every": 40}}
-    progress = run(config_of(people, **ANATOMY, **changed), tmp_path / "run")
-    fresh = run(config_of(people, **ANATOMY, phases=[{"steps": 1}]), tmp_path / "fresh")
-    assert progress.best["val_cost"] < 0.7 * fresh.best["val_cost"]
+    progress = run(config_of(subjects, **ANATOMY, **changed), tmp_path / "run")
+    fresh = run(config_of(subjects, **ANATOMY, phases=[{"steps": 1}]), tmp_path / "fresh")
+    assert progress.best["val_loss"] < 0.7 * fresh.best["val_loss"]
     assert progress.best["val_dice"] > progress.start["val_dice"] + 0.02
     assert Model.load(tmp_path / "run").architecture == ANATOMY["network"]
 
 
-def test_the_classes_are_those_of_the_labels(people: Path, tmp_path: Path) -> None:
+def test_the_classes_are_those_of_the_labels(subjects: Path, tmp_path: Path) -> None:
     wrong = {**ANATOMY, "network": {**ANATOMY["network"], "structures": 7}}
     with pytest.raises(InputError, match="structures: 4 are wanted"):
-        run(config_of(people, **wrong), tmp_path / "run")
+        run(config_of(subjects, **wrong), tmp_path / "run")
 
 
 def test_label_maps_are_wanted(tmp_path: Path) -> None:
-    folder = write_people(tmp_path / "people", unlabelled=(0, 1, 2, 3, 4))
-    with pytest.raises(InputError, match="wants labelled scans of 2 train people or more"):
+    folder = write_subjects(tmp_path / "subjects", unlabelled=(0, 1, 2, 3, 4))
+    with pytest.raises(InputError, match="wants labelled scans of 2 train subjects or more"):
         run(config_of(folder, **ANATOMY), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Scores of a network on people it has not learnt from, against fields made by hand."""
+"""Scores of a network on subjects it has not learnt from, against fields made by hand."""
 
 import itertools
 from collections.abc import Callable
@@ -33,20 +33,20 @@ FULL = Phase(steps=1)
 
 @pytest.fixture
 def make_cohort(tmp_path: Path) -> Callable[..., Cohort]:
-    """A cohort of one-letter people; capital ones have labels, 1 to 3."""
+    """A cohort of one-letter subjects; capital ones have labels, 1 to 3."""
 
-    def make(people: str, val: str | None = None, empty: str = "") -> Cohort:
+    def make(subjects: str, val: str | None = None, empty: str = "") -> Cohort:
         scans, files = [], []
-        for i, person in enumerate(people):
+        for i, subject in enumerate(subjects):
             image = np.random.default_rng(i).integers(1, 256, SHAPE, dtype=np.uint8)
             image[:, :, : 2 + i % 3] = 0
-            labels = label_map(i, SHAPE, (1, 2, 3)).astype(np.uint8) * (person not in empty)
+            labels = label_map(i, SHAPE, (1, 2, 3)).astype(np.uint8) * (subject not in empty)
             paths = tmp_path / f"{i}.npy", tmp_path / f"{i}.labels.npy"
             np.save(paths[0], image)
             np.save(paths[1], labels)
-            split = "val" if val is None or person in val else "train"
-            scans.append(ScanRecord(paths[0], None, person.lower(), "set", split, f"row {i}"))
-            files.append((paths[0], paths[1] if person.isupper() else None))
+            split = "val" if val is None or subject in val else "train"
+            scans.append(ScanRecord(paths[0], None, subject.lower(), "set", split, f"row {i}"))
+            files.append((paths[0], paths[1] if subject.isupper() else None))
         grid = Grid(SHAPE, np.eye(4))
         return Cohort(scans, Recipe(grid), ["a", "b", "c"], np.arange(4), [], files)
 
@@ -73,8 +73,8 @@ def model_of(displacement: Any) -> Model:
 
 def config_of(pairs: int = 100, **more: Any) -> Config:
     tree = {"data": {"sources": [{"folder": "/x"}]}, "validation": {"pairs": pairs}}
-    costs = {"mse": {"weight": 2}, "diffusion": {}}
-    return build_config({**tree, "costs": costs, "precision": "float32", **more})
+    losses = {"mse": {"weight": 2}, "diffusion": {}}
+    return build_config({**tree, "losses": losses, "precision": "float32", **more})
 
 
 def validator_of(cohort: Cohort, config: Config | None = None, **more: Any) -> Validator:
@@ -95,10 +95,10 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(list(dice_of(a, b).values())))
 
 
-# ----------------------------------------------------------------------------------------- Pairs
+# ----------------------------------------------------------------------------------------- PairDataset
 
 
-def test_pairs_are_all_ordered_ones_of_different_people_of_val(make_cohort) -> None:
+def test_pairs_are_all_ordered_ones_of_different_subjects_of_val(make_cohort) -> None:
     pairs = validator_of(make_cohort("aabcdx", val="abc")).pairs
     expected = {(i, j) for i, j in itertools.product(range(4), repeat=2) if i != j}
     assert set(pairs) == expected - {(0, 1), (1, 0)}
@@ -116,7 +116,7 @@ def test_so_many_pairs_are_evenly_chosen(make_cohort, number: int) -> None:
     assert steps.max() - steps.min() <= 1
 
 
-def test_without_people_of_val_there_are_no_scores(make_cohort) -> None:
+def test_without_subjects_of_val_there_are_no_scores(make_cohort) -> None:
     for cohort in (make_cohort("abc", val=""), make_cohort("aab", val="a")):
         validator = validator_of(cohort)
         assert validator(model_of((1, 0, 0)), FULL) == {}
@@ -136,8 +136,8 @@ def test_with_an_atlas_each_scan_moves_onto_it(make_cohort) -> None:
     assert scores["val_dice"] == pytest.approx(np.mean(found), abs=1e-6)
     assert validator.before() == {"val_dice": pytest.approx(np.mean(found), abs=1e-6)}
     moving = [torch.from_numpy(cohort.image(i) / np.float32(255)) for i in (0, 1)]
-    expected = 2 * np.mean([float(losses.mse(image[0], m)) for m in moving])
-    assert scores["val_cost"] == pytest.approx(expected, rel=1e-5)
+    expected = 2 * np.mean([float(losses.mse(moved=m, fixed=image[0])) for m in moving])
+    assert scores["val_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 # ---------------------------------------------------------------------------------------- Scores
@@ -150,13 +150,16 @@ def test_scores_of_a_shift(make_cohort) -> None:
     scores = validator(model_of(shift), FULL)
     labels = [np.asarray(cohort.labels(i)) for i in (0, 1)]
     images = [cohort.image(i) / np.float32(255) for i in (0, 1)]
-    dice = [overlap(shifted(labels[i], shift), labels[j]) for i, j in ((0, 1), (1, 0))]
-    errors = [np.mean((shifted(images[i], shift) - images[j]) ** 2) for i, j in ((0, 1), (1, 0))]
+    dice = [overlap(shifted(moving=shift, fixed=labels[i]), labels[j]) for i, j in ((0, 1), (1, 0))]
+    errors = [
+        np.mean((shifted(moving=shift, fixed=images[i]) - images[j]) ** 2)
+        for i, j in ((0, 1), (1, 0))
+    ]
     assert scores["val_dice"] == pytest.approx(np.mean(dice), abs=1e-6)
-    assert scores["val_cost"] == pytest.approx(2 * np.mean(errors), rel=1e-5)
+    assert scores["val_loss"] == pytest.approx(2 * np.mean(errors), rel=1e-5)
     assert scores["val_motion"] == pytest.approx(5**0.5, rel=1e-6)
     assert scores["val_folds_percent"] == 0
-    assert set(scores) == {"val_dice", "val_cost", "val_motion", "val_folds_percent"}
+    assert set(scores) == {"val_dice", "val_loss", "val_motion", "val_folds_percent"}
     before = np.mean([overlap(*labels), overlap(*reversed(labels))])
     assert validator.before() == {"val_dice": pytest.approx(before, abs=1e-6)}
     assert abs(before - scores["val_dice"]) > 1e-3
@@ -187,7 +190,7 @@ def test_a_coarse_phase_is_scored_at_the_lattice_of_the_scans(make_cohort, facto
     scores = validator(model_of(shift), phase)
     labels = [np.asarray(cohort.labels(i)) for i in (0, 1)]
     far = tuple(factor * s for s in shift)
-    dice = [overlap(shifted(labels[i], far), labels[j]) for i, j in ((0, 1), (1, 0))]
+    dice = [overlap(shifted(moving=far, fixed=labels[i]), labels[j]) for i, j in ((0, 1), (1, 0))]
     assert scores["val_dice"] == pytest.approx(np.mean(dice), abs=1e-6)
     assert scores["val_motion"] == pytest.approx(2**0.5, rel=1e-6)
 
@@ -202,7 +205,7 @@ def test_dice_is_of_the_pairs_with_labels(make_cohort) -> None:
 
 
 def test_maps_without_structures_have_no_dice(make_cohort) -> None:
-    """Of three people, two with empty maps: their pair does not count."""
+    """Of three subjects, two with empty maps: their pair does not count."""
     cohort = make_cohort("ABC", empty="BC")
     validator = validator_of(cohort)
     assert validator.before() == {"val_dice": 0.0}
@@ -246,13 +249,13 @@ def test_the_picture_is_of_the_first_pair_that_can_be_read(make_cohort) -> None:
 
 
 def test_the_same_structures_are_drawn_each_time(make_cohort) -> None:
-    config = config_of(costs={"dice": {}}, sampling={"structures": 1})
+    config = config_of(losses={"dice": {}}, sampling={"structures": 1})
     validator = validator_of(make_cohort("AB"), config)
-    costs = []
+    losses = []
     for seed in range(6):
         torch.manual_seed(seed)
-        costs.append(validator(model_of((0, 0, 0)), FULL)["val_cost"])
-    assert len(set(costs)) == 1
+        losses.append(validator(model_of((0, 0, 0)), FULL)["val_loss"])
+    assert len(set(losses)) == 1
 
 
 def test_mean_dice_is_that_of_the_metric() -> None:
@@ -270,7 +273,7 @@ def test_the_picture_has_a_column_for_each_image_and_a_row_for_each_plane(make_c
     nx, ny, nz = SHAPE
     assert picture.shape == (nz + nz + ny + 3 * 2, 6 * max(nx, ny))
     moving, fixed = (cohort.image(i) / np.float32(255) for i in (0, 1))
-    moved = shifted(moving, shift)
+    moved = shifted(moving=shift, fixed=moving)
     volumes = [fixed, moving, moved, None, np.abs(moving - fixed), np.abs(moved - fixed)]
     top = 0
     for axis, (width, height) in enumerate(((ny, nz), (nx, nz), (nx, ny))):
@@ -310,16 +313,16 @@ def test_a_network_that_moves_nothing_ends_the_run(make_cohort) -> None:
 @pytest.mark.parametrize(
     ("scores", "best", "expected"),
     [
-        ({"val_dice": 0.5, "val_cost": 9}, {}, True),
+        ({"val_dice": 0.5, "val_loss": 9}, {}, True),
         ({}, {}, True),
-        ({"val_dice": 0.6, "val_cost": 9}, {"val_dice": 0.5, "val_cost": 1}, True),
-        ({"val_dice": 0.4, "val_cost": 0}, {"val_dice": 0.5, "val_cost": 1}, False),
-        ({"val_dice": 0.5, "val_cost": 0}, {"val_dice": 0.5, "val_cost": 1}, False),
-        ({"val_cost": 0.9}, {"val_cost": 1}, True),
-        ({"val_cost": 1.1}, {"val_cost": 1}, False),
+        ({"val_dice": 0.6, "val_loss": 9}, {"val_dice": 0.5, "val_loss": 1}, True),
+        ({"val_dice": 0.4, "val_loss": 0}, {"val_dice": 0.5, "val_loss": 1}, False),
+        ({"val_dice": 0.5, "val_loss": 0}, {"val_dice": 0.5, "val_loss": 1}, False),
+        ({"val_loss": 0.9}, {"val_loss": 1}, True),
+        ({"val_loss": 1.1}, {"val_loss": 1}, False),
         ({}, {"step": 3}, True),  # nothing to tell by: the last one
-        ({}, {"val_cost": 1, "step": 3}, False),  # no pair could be read
+        ({}, {"val_loss": 1, "step": 3}, False),  # no pair could be read
     ],
 )
-def test_the_better_one_has_the_higher_dice_or_else_the_lower_cost(scores, best, expected) -> None:
+def test_the_better_one_has_the_higher_dice_or_else_the_lower_loss(scores, best, expected) -> None:
     assert better(scores, best) is expected

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..data.pairs import Pair, Subject
+from ..data.pairs import Pair, PairScan
 from ..errors import InputError
 from ..evaluation.record import write_record
 from ..meter import Meter
@@ -34,33 +34,33 @@ def places_of(pairs: Sequence[Pair], folder: Path, *, threads: int, alone: bool)
     Raises:
         InputError: one of them is a head.
     """
-    subjects = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
+    scans = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
     places, warm = {}, False
-    for name, subject in subjects.items():
+    for name, scan in scans.items():
         path, known = folder / f"{name}.json", dict[str, Any]()
         with suppress(OSError, ValueError):
             known = json.loads(path.read_text(encoding="utf-8"))
-        digest = (origin(subject.path) or {})["sha256"]
+        digest = (origin(scan.path) or {})["sha256"]
         now = {"sha256": digest, "threads": threads, "alone": alone}
         if not now.items() <= known.items():
             if not warm:
-                _place(subject, threads)
+                _place(scan, threads)
                 warm = True
             is_it = "template_to_scan" in known and known.get("sha256", digest) == digest
             pose = {"template_to_scan": known["template_to_scan"]} if is_it else {}
-            known = _place(subject, threads) | pose | now
+            known = _place(scan, threads) | pose | now
             write_record(path, known)
         places[name] = known
     return places
 
 
-def _place(subject: Subject, threads: int) -> dict[str, Any]:
+def _place(scan: PairScan, threads: int) -> dict[str, Any]:
     with Runtime(threads=threads).with_threads(), (meter := Meter(memory=False)).stage("affine"):
-        found = examine(read_volume(subject.path))
+        found = examine(read_volume(scan.path))
     if found.kind == "head":
         raise InputError(
-            f"image {subject.path}: this is a head, and the other methods want brains: extract "
+            f"image {scan.path}: this is a head, and the other methods want brains: extract "
             f"it first (voxwarp preprocess)"
         )
-    matrix = found.template_to_scan.fixed_to_moving.tolist()
+    matrix = found.template_to_scan.matrix.tolist()
     return {"template_to_scan": matrix, "seconds": meter.seconds["affine"]}

@@ -79,7 +79,7 @@ class Job:
         start = moving.after(fixed.inverse())
         write_affine(start, self.place / AFFINE)
         write_elastix_affine(start, self.place / AFFINE_ELASTIX)
-        np.savetxt(self.place / AFFINE_TEXT, start.fixed_to_moving)
+        np.savetxt(self.place / AFFINE_TEXT, start.matrix)
         paths = {
             key: str(Path(getattr(self, key)).absolute()) for key in ("fixed", "moving", "folder")
         }

@@ -19,11 +19,11 @@ from ..evaluation.landmarks import read_landmarks
 from ..evaluation.protocol import Protocol
 from ..evaluation.record import BENCHMARK, inputs_of, write_record
 from ..evaluation.rows import Row
-from ..evaluation.scoring import Found, measure
+from ..evaluation.scoring import ScoredTransform, measure
 from ..evaluation.sheet import failure
 from ..evaluation.summary import line
 from ..layout import AFFINE, INVERSE_WARP, WARP
-from ..runtime import Progress
+from ..runtime import ProgressCallback
 from ..space.formats import read_affine, read_warp
 from ..space.transform import Chain, Transform
 from .affine_start import places_of
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Terms:
+class RunOptions:
     """The terms that all methods get.
 
     Args:
@@ -61,10 +61,10 @@ def benchmark(
     out: Path,
     *,
     protocol: Protocol,
-    terms: Terms,
+    options: RunOptions,
     overwrite: bool = False,
     retry: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Row]:
     """Run every method on every pair, from the same affine map, and write its numbers.
 
@@ -79,7 +79,7 @@ def benchmark(
         methods: from ``entries``.
         out: folder of the results.
         protocol: what is counted.
-        terms: what each method gets.
+        options: what each method gets.
         overwrite: drop the rows that are there; what failed or took too long is run again.
         retry: run again what failed or took too long.
         progress: called with a line for every pair.
@@ -93,17 +93,17 @@ def benchmark(
     """
     _check(pairs)
     if any(entry.weights for entry in methods):
-        torch_device(terms.device)
+        torch_device(options.device)
     with alone_in(out):
         # All that may be refused comes before rows are dropped.
         record = {"protocol": protocol.described()} | provenance(pairs, methods)
-        places = places_of(pairs, out / "scans", threads=terms.threads, alone=terms.alone)
+        places = places_of(pairs, out / "scans", threads=options.threads, alone=options.alone)
         sheet = begin(out, BENCHMARK, {"protocol": protocol.described()}, overwrite=overwrite)
         record = joined(record, out, sheet)
         write_record(out / BENCHMARK, record)
         for entry in methods:
             about = record["methods"][entry.name]
-            jobs = {pair.key: _job(pair, entry, about, out, places, terms) for pair in pairs}
+            jobs = {pair.key: _job(pair, entry, about, out, places, options) for pair in pairs}
             if retry:
                 sheet.forget_failures(entry.name, pairs)
             for couple in couples(pairs):
@@ -112,15 +112,15 @@ def benchmark(
                     continue
                 # One that has its row is there to be compared with, if its files still are.
                 needed = [p for p in couple if p in todo or (jobs[p.key].place / WARP).exists()]
-                runs = {p.key: _run(jobs[p.key], terms, retry or overwrite) for p in needed}
+                runs = {p.key: _run(jobs[p.key], options, retry or overwrite) for p in needed}
                 for pair in todo:
                     row, structures = _measured(pair, runs, protocol)
                     affine = sum(places[s.name]["seconds"] for s in (pair.fixed, pair.moving))
-                    row |= _times(affine, runs[pair.key].record, terms)
+                    row |= _times(affine, runs[pair.key].record, options)
                     sheet.add(entry.name, row, structures)
                     if progress:
                         progress(line(sheet.pairs[-1]))
-                if not terms.keep:
+                if not options.keep:
                     for run in runs.values():
                         remove_images(run.job.place)
         return sheet.pairs
@@ -133,11 +133,11 @@ def _check(pairs: Sequence[Pair]) -> None:
         InputError: there is such a thing, or a label map or landmarks cannot be read.
     """
     inputs_of(pairs)
-    for subject in {s for pair in pairs for s in (pair.moving, pair.fixed)}:
-        if not names_a_file(subject.name):
-            raise InputError(f"pairs: scan {subject.name!r}: that cannot be a file's name")
-        if subject.landmarks is not None:
-            read_landmarks(subject.landmarks)
+    for scan in {s for pair in pairs for s in (pair.moving, pair.fixed)}:
+        if not names_a_file(scan.name):
+            raise InputError(f"pairs: scan {scan.name!r}: that cannot be a file's name")
+        if scan.landmarks is not None:
+            read_landmarks(scan.landmarks)
     if len({"_to_".join(pair.key) for pair in pairs}) < len(pairs):
         raise InputError("pairs: two of them would have one folder: give the scans other names")
     values_of(pairs)
@@ -156,7 +156,7 @@ def _job(
     about: dict[str, Any],
     out: Path,
     places: dict[str, Any],
-    terms: Terms,
+    options: RunOptions,
 ) -> Job:
     return Job(
         method=entry.method,
@@ -165,17 +165,17 @@ def _job(
         template_to_fixed=places[pair.fixed.name]["template_to_scan"],
         template_to_moving=places[pair.moving.name]["template_to_scan"],
         folder=str((out / "transforms" / entry.name / "_to_".join(pair.key)).absolute()),
-        threads=terms.threads,
+        threads=options.threads,
         weights=entry.weights,
-        device=terms.device,
-        repeat=terms.alone,
-        limit=terms.limit,
+        device=options.device,
+        repeat=options.alone,
+        limit=options.limit,
         weights_sha256=about.get("weights_sha256", ""),
         package=about.get("package", ""),
     )
 
 
-def _run(job: Job, terms: Terms, retry: bool) -> Done:
+def _run(job: Job, options: RunOptions, retry: bool) -> Done:
     """A job that is done, now or before."""
     with suppress(OSError, ValueError):
         record = json.loads((job.place / RECORD).read_text(encoding="utf-8"))
@@ -184,7 +184,7 @@ def _run(job: Job, terms: Terms, retry: bool) -> Done:
         if (whole or failed) and _is_of(job):
             _log.info("%s: what an earlier run left is taken", job.place)
             return Done(job, record)
-    return Done(job, execute(job, limit=terms.limit, alone=terms.alone))
+    return Done(job, execute(job, limit=options.limit, alone=options.alone))
 
 
 def _is_of(job: Job) -> bool:
@@ -222,12 +222,12 @@ def _there(run: Done | None) -> Transform | None:
     return None
 
 
-def _times(affine: float, run: dict[str, Any], terms: Terms) -> Row:
+def _times(affine: float, run: dict[str, Any], options: RunOptions) -> Row:
     """Columns of a run: ``whole_s`` is that of one without repetitions.
 
     Kept files of another run are timed if the affine stage was measured as they were.
     """
-    alike = (run["alone"], run["threads"]) == (True, terms.threads) and terms.alone
+    alike = (run["alone"], run["threads"]) == (True, options.threads) and options.alone
     seconds = run.get("seconds", {})
     whole = affine + run["process_s"] - run.get("repeated_s", 0.0)
     return {
@@ -242,10 +242,10 @@ def _times(affine: float, run: dict[str, Any], terms: Terms) -> Row:
     }
 
 
-def _found(job: Job) -> Found:
+def _found(job: Job) -> ScoredTransform:
     """What a method left in its folder."""
     affine, warp = read_affine(job.place / AFFINE), read_warp(job.place / WARP)
     inverse = None
     if (job.place / INVERSE_WARP).exists():
         inverse = Chain([affine.inverse(), read_warp(job.place / INVERSE_WARP)])
-    return Found(Chain([warp, affine]), warp, inverse)
+    return ScoredTransform(Chain([warp, affine]), warp, inverse)

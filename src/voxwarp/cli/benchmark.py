@@ -63,7 +63,7 @@ def benchmark(
 ) -> int:
     """Run other registration methods and ours on the same pairs, from the same affine map."""
     from ..benchmark.entries import USUAL, entries
-    from ..benchmark.run import Terms
+    from ..benchmark.run import RunOptions
     from ..benchmark.run import benchmark as run
 
     words = [w.strip() for w in methods.split(",")] if methods else list(USUAL)
@@ -77,7 +77,7 @@ def benchmark(
         found,
         out,
         protocol=protocol_for(pairs, chosen, structures, regions, resampling),
-        terms=Terms(
+        options=RunOptions(
             threads=threads or _cores(),
             limit=limit,
             alone=not busy,

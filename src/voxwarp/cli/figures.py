@@ -15,7 +15,7 @@ def figures(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
     learning: Annotated[
         Path | None,
-        typer.Option(help="Rows of benchmarks/learning.py: sweep of λ, number of people."),
+        typer.Option(help="Rows of benchmarks/learning.py: sweep of λ, number of subjects."),
     ] = None,
     reference: Annotated[
         str | None,

@@ -34,7 +34,7 @@ SplitOption = Annotated[
     str, typer.Option(help="Whose scans: train, val, test or all; of a table that names splits.")
 ]
 KindOption = Annotated[
-    str, typer.Option(help="Pairs of two people (inter), scans of one (retest), or all.")
+    str, typer.Option(help="Pairs of two subjects (inter), scans of one (retest), or all.")
 ]
 ScanOption = Annotated[
     str | None, typer.Option(help="Paths in a table of scans, such as t1/{id}.nii.gz.")

@@ -11,7 +11,7 @@ from .console import DONE, REFUSED, say, stages, warn
 from .options import DeviceOption, OverwriteOption, runtime_of
 
 if TYPE_CHECKING:
-    from ..training.checkpoint import Progress
+    from ..training.checkpoint import TrainingState
     from ..training.config import Config
 
 
@@ -93,12 +93,12 @@ def _check(settings: "Config", device: str) -> int:
     for dataset, splits in report.counts.items():
         for split, count in splits.items():
             if count.scans:
-                people = f"{count.scans} scans of {count.people} people"
-                typer.echo(f"{dataset}, {split}: {people}, {count.labelled} with labels")
+                subjects = f"{count.scans} scans of {count.subjects} subjects"
+                typer.echo(f"{dataset}, {split}: {subjects}, {count.labelled} with labels")
     typer.echo(f"{len(report.structures)} structures")
     size = f"{report.bytes_needed / 1e9:.2f} GB of {report.bytes_free / 1e9:.2f} GB that are free"
     typer.echo(f"to be prepared in {report.folder}: {size}")
-    warn(report.doubts)
+    warn(report.warnings)
     problems = list(report.problems)
     try:
         check_beforehand(settings, scans, torch_device(device))
@@ -109,11 +109,11 @@ def _check(settings: "Config", device: str) -> int:
     return REFUSED if problems else DONE
 
 
-def _scores(done: "Progress") -> str:
+def _scores(done: "TrainingState") -> str:
     best, start = done.best, done.start
     if "val_dice" in best:
         return (
             f", validation Dice {start.get('val_dice', 0):.3f} -> {best['val_dice']:.3f}, folds "
             f"{best['val_folds_percent']:.4f} % (step {best['step']})"
         )
-    return f", validation cost {best['val_cost']:.4f}" if "val_cost" in best else ""
+    return f", validation loss {best['val_loss']:.4f}" if "val_loss" in best else ""

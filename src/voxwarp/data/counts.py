@@ -1,4 +1,4 @@
-"""How many scans, people and label maps there are, by data set and split."""
+"""How many scans, subjects and label maps there are, by data set and split."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class Counts:
     """Of a split of a data set."""
 
     scans: int
-    people: int
+    subjects: int
     labelled: int
 
 
 def counted(scans: Iterable[ScanRecord]) -> dict[str, dict[Split, Counts]]:
-    """How many scans, people and label maps there are, by data set and split."""
+    """How many scans, subjects and label maps there are, by data set and split."""
     groups: dict[str, dict[Split, list[ScanRecord]]] = {}
     for scan in scans:
         splits = groups.setdefault(scan.dataset, {split: [] for split in SPLITS})

@@ -10,7 +10,7 @@ from .tables import check_pattern, filled
 
 
 def images_in_folder(folder: Path, pattern: str) -> dict[Path, str]:
-    """The files that a pattern such as ``*.nii.gz`` matches; each is of another person.
+    """The files that a pattern such as ``*.nii.gz`` matches; each is of another subject.
 
     Raises:
         InputError: it is no pattern.
@@ -29,7 +29,7 @@ def images_in_folder(folder: Path, pattern: str) -> dict[Path, str]:
 
 
 def images_in_bids(root: Path, suffix: str) -> dict[Path, str]:
-    """The images of a suffix, of all people (sub-*), sessions and runs, but not the derivatives.
+    """The images of a suffix, of all subjects (sub-*), sessions and runs, but not the derivatives.
 
     Raises:
         OSError: a folder cannot be read.

@@ -11,30 +11,30 @@ from typing import Literal, get_args
 from ..errors import InputError
 from ..files import check_readable, without_ending
 from .scans import ScanRecord, scans_of
-from .sources import SPLITS, Data, Source, read_training_data
+from .sources import SPLITS, Data, ScanSource, read_training_data
 from .tables import Record, check_pattern, read_table
 
 Kind = Literal["inter", "retest"]
 _SIDES = "moving", "fixed"
-_FACTS = "_name", "_person", "_labels", "_landmarks"  # behind "moving" and "fixed"
+_FACTS = "_name", "_subject", "_labels", "_landmarks"  # behind "moving" and "fixed"
 
 
 @dataclass(frozen=True)
-class Subject:
+class PairScan:
     """A scan in an evaluation.
 
     Args:
         name: stands in the rows; no two scans share one.
         path: of the image.
         labels: its label map, if it has one.
-        person: whose scan it is, data set included.
+        subject: whose scan it is, data set included.
         landmarks: CSV file of points in it, if there are any; columns x, y, z in RAS mm.
     """
 
     name: str
     path: Path
     labels: Path | None = None
-    person: str = ""
+    subject: str = ""
     landmarks: Path | None = None
 
 
@@ -42,13 +42,13 @@ class Subject:
 class Pair:
     """A scan to be moved and one to stay."""
 
-    moving: Subject
-    fixed: Subject
+    moving: PairScan
+    fixed: PairScan
 
     @property
     def kind(self) -> Kind:
-        """Two people, or two scans of one; who has no name is nobody else."""
-        same = self.moving.person == self.fixed.person != ""
+        """Two subjects, or two scans of one; who has no name is nobody else."""
+        same = self.moving.subject == self.fixed.subject != ""
         return "retest" if same else "inter"
 
     @property
@@ -74,14 +74,14 @@ def read_pairs(
 
     Args:
         table: a table of pairs, with columns ``moving`` and ``fixed`` (paths from its folder) and
-            perhaps ``moving_person``, ``moving_labels``, ``moving_landmarks``, ``moving_name`` and
+            perhaps ``moving_subject``, ``moving_labels``, ``moving_landmarks``, ``moving_name`` and
             the same of ``fixed``, where what one row says of a scan counts in all; or a table of
             scans as ``voxwarp train`` reads them, or the YAML configuration of a training, of which
             ``data`` and ``seed`` are read: then every ordered pair of a split's scans.
         split: whose scans. "all": everybody's. Those of a table that names no split are all
-            taken; where it names some, people without one count as train.
+            taken; where it names some, subjects without one count as train.
         scan, labels: patterns of the paths in a table of scans, such as ``t1/{id}.nii.gz``.
-        kind: "inter" (two people), "retest" (two scans of one person) or "all".
+        kind: "inter" (two subjects), "retest" (two scans of one subject) or "all".
 
     Raises:
         InputError: the file cannot be read, is wrong in a row, or gives no such pair.
@@ -133,30 +133,28 @@ def _tabled(table: Path, split: str, scan: str | None, labels: str | None) -> li
     records, _ = read_table(table)
     named = any(record.words.get("split") for record in records)
     taken = None if named else "test" if split == "all" else split
-    source = Source(table=str(table.absolute()), scan=scan, labels=labels, split=taken)  # type: ignore[arg-type]
+    source = ScanSource(table=str(table.absolute()), scan=scan, labels=labels, split=taken)  # type: ignore[arg-type]
     return scans_of(Data(sources=[source], fractions={"train": 1.0}), 0)
 
 
 def _of_scans(scans: Sequence[ScanRecord]) -> list[Pair]:
     names = _names([scan.path for scan in scans])
-    subjects = [
-        Subject(names[scan.path], scan.path, scan.labels, f"{scan.dataset}/{scan.person}")
+    sides = [
+        PairScan(names[scan.path], scan.path, scan.labels, f"{scan.dataset}/{scan.subject}")
         for scan in scans
     ]
-    _check_names(subjects)
-    return [Pair(a, b) for a, b in itertools.permutations(subjects, 2)]
+    _check_names(sides)
+    return [Pair(a, b) for a, b in itertools.permutations(sides, 2)]
 
 
-def _check_names(subjects: Iterable[Subject]) -> None:
+def _check_names(scans: Iterable[PairScan]) -> None:
     """Rows are told apart by the names of their scans."""
     named: dict[str, Path] = {}
-    for subject in subjects:
-        if len(subject.name.splitlines()) != 1:
-            raise InputError(f"scan {subject.path}: {subject.name!r} is no name for it")
-        if named.setdefault(subject.name, subject.path) != subject.path:
-            raise InputError(
-                f"scan {subject.path}: {named[subject.name]} is called {subject.name!r}, too"
-            )
+    for scan in scans:
+        if len(scan.name.splitlines()) != 1:
+            raise InputError(f"scan {scan.path}: {scan.name!r} is no name for it")
+        if named.setdefault(scan.name, scan.path) != scan.path:
+            raise InputError(f"scan {scan.path}: {named[scan.name]} is called {scan.name!r}, too")
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -180,9 +178,9 @@ def _lists_pairs(table: Path) -> bool:
 def _listed(table: Path) -> list[Pair]:
     records, columns = read_table(table)
     check_pattern("{moving}{fixed}", columns, f"table {table}")
-    subjects, pairs = _subjects(table, records), dict[tuple[str, str], Pair]()
+    scans, pairs = _scans(table, records), dict[tuple[str, str], Pair]()
     for record in records:
-        pair = Pair(*(subjects[_scan(table, record, side)] for side in _SIDES))
+        pair = Pair(*(scans[_scan(table, record, side)] for side in _SIDES))
         if pair.key in pairs or pair.moving == pair.fixed:
             what = "a scan with itself" if pair.moving == pair.fixed else "there already"
             raise InputError(f"{record.where}: this pair is {what}, in {table}")
@@ -190,32 +188,34 @@ def _listed(table: Path) -> list[Pair]:
     return list(pairs.values())
 
 
-def _subjects(table: Path, records: Sequence[Record]) -> dict[Path, Subject]:
+def _scans(table: Path, records: Sequence[Record]) -> dict[Path, PairScan]:
     """The scans in a list, by path, each with what all rows say of it."""
     known: dict[Path, dict[str, str]] = {}
     for record, side in itertools.product(records, _SIDES):
         facts = known.setdefault(_scan(table, record, side), {})
         for fact in _FACTS:
-            word = record.words.get(side + fact, "")
+            word = record.words.get(side + fact, "") or (
+                record.words.get(f"{side}_person", "") if fact == "_subject" else ""
+            )
             if word and facts.setdefault(fact, word) != word:
                 raise InputError(
                     f"{record.where}: {side}{fact} {word!r}: another row has {facts[fact]!r} for "
                     f"this scan, in {table}"
                 )
     names = _names(list(known))
-    subjects = {
-        path: Subject(
+    scans = {
+        path: PairScan(
             facts.get("_name", names[path]),
             path,
             _path(table, facts["_labels"]) if "_labels" in facts else None,
-            # Scans of which nothing is said are of different people.
-            facts.get("_person", str(path)),
+            # Scans of which nothing is said are of different subjects.
+            facts.get("_subject", str(path)),
             _path(table, facts["_landmarks"]) if "_landmarks" in facts else None,
         )
         for path, facts in known.items()
     }
-    _check_names(subjects.values())
-    return subjects
+    _check_names(scans.values())
+    return scans
 
 
 def _scan(table: Path, record: Record, side: str) -> Path:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from ..errors import InputError
 from ..files import check_readable
 from .folders import images_in_bids, images_in_folder, label_maps_of, without_suffix
-from .sources import SPLITS, Data, Source, Split
-from .splits import Person, drawn_splits, first_people
+from .sources import SPLITS, Data, ScanSource, Split
+from .splits import Subject, drawn_splits, first_subjects
 from .tables import Record, check_pattern, filled, read_table
 
 
@@ -22,25 +22,25 @@ class ScanRecord:
     Args:
         path: of the image.
         labels: its label map, if it has one.
-        person: as the data set names them.
+        subject: as the data set names them.
         dataset: name of the data set.
-        split: what the person is for.
+        split: what the subject is for.
         where: where the scan was named, such as "subjects.csv row 3", for messages.
         licence: of the scan.
     """
 
     path: Path
     labels: Path | None
-    person: str
+    subject: str
     dataset: str
     split: Split
     where: str
     licence: str | None = None
 
     @property
-    def key(self) -> Person:
-        """Who it is: names of people are those of their data set."""
-        return self.dataset, self.person
+    def key(self) -> Subject:
+        """Who it is: names of subjects are those of their data set."""
+        return self.dataset, self.subject
 
 
 class _Row(NamedTuple):
@@ -48,15 +48,15 @@ class _Row(NamedTuple):
 
     path: Path
     labels: Path | None
-    person: str
+    subject: str
     dataset: str
     split: Split | None
     where: str
     licence: str | None
 
     @property
-    def key(self) -> Person:
-        return self.dataset, self.person
+    def key(self) -> Subject:
+        return self.dataset, self.subject
 
 
 def gather(data: Data, seed: int) -> list[ScanRecord]:
@@ -69,16 +69,16 @@ def gather(data: Data, seed: int) -> list[ScanRecord]:
     train = {scan.key for scan in scans if scan.split == "train"}
     if not train:
         raise InputError(f"data: none of the {len(scans)} scans is in split train")
-    if data.people is None:
+    if data.subjects is None:
         return scans
-    chosen = first_people(train, data.people, seed)
+    chosen = first_subjects(train, data.subjects, seed)
     return [scan for scan in scans if scan.split != "train" or scan.key in chosen]
 
 
 def scans_of(data: Data, seed: int) -> list[ScanRecord]:
-    """All scans of the sources, each with a split; those of one person have the same.
+    """All scans of the sources, each with a split; those of one subject have the same.
 
-    People without a split are put into one by lots drawn from the seed and their names, so the
+    Subjects without a split are put into one by lots drawn from the seed and their names, so the
     order of the rows does not matter, nor does another scan of somebody who is there already.
 
     Args:
@@ -87,7 +87,7 @@ def scans_of(data: Data, seed: int) -> list[ScanRecord]:
 
     Raises:
         InputError: a source is missing, empty or wrong in a row, a scan is there twice, or a
-            person in two splits.
+            subject in two splits.
     """
     _check_names(data.sources)
     rows = [row for source in data.sources for row in _rows(source)]
@@ -97,17 +97,17 @@ def scans_of(data: Data, seed: int) -> list[ScanRecord]:
     return [ScanRecord(**{**row._asdict(), "split": splits[row.key]}) for row in rows]
 
 
-def _given_splits(rows: Iterable[_Row]) -> dict[Person, Split]:
-    """The splits that rows give; all rows of a person agree."""
-    splits: dict[Person, Split] = {}
-    given: dict[Person, _Row] = {}
+def _given_splits(rows: Iterable[_Row]) -> dict[Subject, Split]:
+    """The splits that rows give; all rows of a subject agree."""
+    splits: dict[Subject, Split] = {}
+    given: dict[Subject, _Row] = {}
     for row in rows:
         if row.split is None:
             continue
         first = given.setdefault(row.key, row)
         if first.split != row.split:
             raise InputError(
-                f"person {row.person!r} of {row.dataset} is in two splits: {first.split} "
+                f"subject {row.subject!r} of {row.dataset} is in two splits: {first.split} "
                 f"({first.where}, {first.path.name}) and {row.split} ({row.where}, "
                 f"{row.path.name})"
             )
@@ -115,8 +115,8 @@ def _given_splits(rows: Iterable[_Row]) -> dict[Person, Split]:
     return splits
 
 
-def _check_names(sources: Iterable[Source]) -> None:
-    """Two people are one if their names and data sets are: no data set gets a name by chance."""
+def _check_names(sources: Iterable[ScanSource]) -> None:
+    """Two subjects are one if their names and data sets are: no data set gets a name by chance."""
     places: dict[str, Path] = {}
     for source in sources:
         place = _place(source)
@@ -138,7 +138,7 @@ def _check_duplicates(rows: Iterable[_Row]) -> None:
             )
 
 
-def _place(source: Source) -> Path:
+def _place(source: ScanSource) -> Path:
     """The folder that the paths of a source are relative to."""
     if source.table is not None:
         return Path(source.table).absolute().parent
@@ -148,7 +148,7 @@ def _place(source: Source) -> Path:
 # ------------------------------------------------------------------------------------- Sources
 
 
-def _rows(source: Source) -> list[_Row]:
+def _rows(source: ScanSource) -> list[_Row]:
     if source.table is not None:
         return _listed(source, Path(source.table))
     folder = _place(source)
@@ -162,27 +162,27 @@ def _rows(source: Source) -> list[_Row]:
         raise InputError(f"{what} {folder}: cannot be read: {error.strerror or error}") from error
 
 
-def _found(source: Source, folder: Path, what: str) -> list[_Row]:
+def _found(source: ScanSource, folder: Path, what: str) -> list[_Row]:
     """Rows of the files in a folder or BIDS data set."""
     if source.folder is not None:
         pattern = source.scan or "*.nii.gz"
-        people = images_in_folder(folder, pattern)
+        subjects = images_in_folder(folder, pattern)
     else:
         pattern = f"sub-*/[ses-*/]anat/*_{source.suffix}.nii[.gz]"
-        people = images_in_bids(folder, source.suffix)
-    if not people:
+        subjects = images_in_bids(folder, source.suffix)
+    if not subjects:
         raise InputError(f"{what} {folder}: there is no file {pattern} in it")
-    labels = {} if source.labels is None else label_maps_of(people, folder, source.labels)
+    labels = {} if source.labels is None else label_maps_of(subjects, folder, source.labels)
     maps = set(labels.values())  # which may lie beside the scans and match their pattern
     dataset, where = source.dataset or folder.name, folder.name
     return [
-        _Row(path, labels.get(path), person, dataset, source.split, where, source.licence)
-        for path, person in people.items()
+        _Row(path, labels.get(path), subject, dataset, source.split, where, source.licence)
+        for path, subject in subjects.items()
         if path not in maps
     ]
 
 
-def _listed(source: Source, table: Path) -> list[_Row]:
+def _listed(source: ScanSource, table: Path) -> list[_Row]:
     """Rows of the scans that a table lists."""
     records, columns = read_table(table)
     scan = source.scan or "{scan}"
@@ -195,7 +195,7 @@ def _listed(source: Source, table: Path) -> list[_Row]:
         _Row(
             path,
             _path_in(table, labels, record) if labels and filled(labels, record.words) else None,
-            record.words.get("person") or name,
+            record.words.get("subject") or record.words.get("person") or name,
             record.words.get("dataset") or source.dataset or _place(source).name,
             _split_of(record) or source.split,
             record.where,
@@ -206,7 +206,7 @@ def _listed(source: Source, table: Path) -> list[_Row]:
 
 
 def _names(table: Path, paths: Sequence[Path]) -> list[str]:
-    """What people are called who have no name: as their scans are."""
+    """What subjects are called who have no name: as their scans are."""
     stems = [without_suffix(Path(path.name)) for path in paths]
     counts = Counter(stems)
     return [

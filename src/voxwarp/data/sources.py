@@ -14,16 +14,16 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 LocalPath = Annotated[str | None, IsPath()]
 
 
-class Source(Section):
+class ScanSource(Section):
     """Where scans come from: a table of them, a folder, or a BIDS data set; just one of these."""
 
     table: LocalPath = Field(
         default=None,
-        description="CSV or JSON-lines file, one scan a row; columns scan, labels, person, "
+        description="CSV or JSON-lines file, one scan a row; columns scan, labels, subject, "
         "dataset, split, of which all but scan may be missing; paths from its folder",
     )
-    folder: LocalPath = Field(default=None, description="folder of scans, each of another person")
-    bids: LocalPath = Field(default=None, description="BIDS data set; sub-* are the people")
+    folder: LocalPath = Field(default=None, description="folder of scans, each of another subject")
+    bids: LocalPath = Field(default=None, description="BIDS data set; sub-* are the subjects")
     scan: str | None = Field(
         default=None,
         description="of a table: pattern of the path, such as t1/{id}.nii.gz, filled from the "
@@ -44,7 +44,7 @@ class Source(Section):
     credit: list[str] = Field(default=[], description="lines that have to go with the model")
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "Source":
+    def _one_kind(self) -> "ScanSource":
         if sum(x is not None for x in (self.table, self.folder, self.bids)) != 1:
             raise ValueError("one of table, folder and bids is wanted")
         return self
@@ -73,16 +73,16 @@ class Structures(Section):
 class Data(Section):
     """Scans, who is trained on and who is not."""
 
-    sources: Annotated[list[Source], Field(min_length=1)] = Field(
+    sources: Annotated[list[ScanSource], Field(min_length=1)] = Field(
         default=..., description="data sets; they are put together"
     )
     fractions: dict[Split, Fraction] = Field(
         default={"train": 0.8, "val": 0.1, "test": 0.1},
-        description="of the people of each data set, where no split is given",
+        description="of the subjects of each data set, where no split is given",
     )
-    people: Count | None = Field(
+    subjects: Count | None = Field(
         default=None,
-        description="train on so many people only, the first in an order drawn from the seed",
+        description="train on so many subjects only, the first in an order drawn from the seed",
     )
     structures: Structures = Field(
         default=Structures(), description="[all label values of the training scans]"

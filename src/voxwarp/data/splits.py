@@ -1,4 +1,4 @@
-"""Who is trained on and who is not: people, not scans, are put into splits by lots."""
+"""Who is trained on and who is not: subjects, not scans, are put into splits by lots."""
 
 import hashlib
 import itertools
@@ -10,25 +10,25 @@ from functools import partial
 from ..errors import InputError
 from .sources import SPLITS, Split
 
-Person = tuple[str, str]  # data set and name
+Subject = tuple[str, str]  # data set and name
 
 
 def drawn_splits(
-    people: Iterable[Person], fractions: Mapping[Split, float], seed: int
-) -> dict[Person, Split]:
-    """A split for each of the people, data set by data set, by lots.
+    subjects: Iterable[Subject], fractions: Mapping[Split, float], seed: int
+) -> dict[Subject, Split]:
+    """A split for each of the subjects, data set by data set, by lots.
 
     The lots are drawn from the seed and the names, so no order matters.
 
     Args:
-        people: those that have no split.
-        fractions: of the people of a data set.
+        subjects: those that have no split.
+        fractions: of the subjects of a data set.
         seed: of the lots.
     """
-    by_dataset: defaultdict[str, set[Person]] = defaultdict(set)
-    for person in people:
-        by_dataset[person[0]].add(person)
-    splits: dict[Person, Split] = {}
+    by_dataset: defaultdict[str, set[Subject]] = defaultdict(set)
+    for subject in subjects:
+        by_dataset[subject[0]].add(subject)
+    splits: dict[Subject, Split] = {}
     for those in by_dataset.values():
         order = iter(sorted(those, key=partial(_lot, seed, "split")))
         for split, size in shares(len(those), fractions).items():
@@ -37,9 +37,9 @@ def drawn_splits(
 
 
 def shares(number: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
-    """How many of so many people go into each split: largest remainders get the rest.
+    """How many of so many subjects go into each split: largest remainders get the rest.
 
-    Of three people or more, every split with a fraction gets at least one.
+    Of three subjects or more, every split with a fraction gets at least one.
     """
     total = sum(fractions.values())
     exact = {split: number * fractions.get(split, 0.0) / total for split in SPLITS}
@@ -54,21 +54,21 @@ def shares(number: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
     return sizes
 
 
-def first_people(people: Iterable[Person], number: int, seed: int) -> set[Person]:
-    """So many of the people, the first in an order by lots: fewer are among more.
+def first_subjects(subjects: Iterable[Subject], number: int, seed: int) -> set[Subject]:
+    """So many of the subjects, the first in an order by lots: fewer are among more.
 
     Raises:
         InputError: there are not so many.
     """
-    everybody = set(people)
+    everybody = set(subjects)
     if number > len(everybody):
         raise InputError(
-            f"data.people: {number} are wanted, there are {len(everybody)} to train on"
+            f"data.subjects: {number} are wanted, there are {len(everybody)} to train on"
         )
     return set(sorted(everybody, key=partial(_lot, seed, "people"))[:number])
 
 
-def _lot(seed: int, purpose: str, person: Person) -> str:
+def _lot(seed: int, purpose: str, subject: Subject) -> str:
     """A number that depends on nothing but the words: not on who else there is."""
-    words = "\0".join((str(seed), purpose, *person))
+    words = "\0".join((str(seed), purpose, *subject))
     return hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()

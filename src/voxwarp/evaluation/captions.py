@@ -7,7 +7,10 @@ from .results import Results, reference_of
 from .rows import Row
 from .times import limit_of, on_gpu
 
-KINDS = {"inter": "ordered pairs of different people", "retest": "pairs of two scans of one person"}
+KINDS = {
+    "inter": "ordered pairs of different subjects",
+    "retest": "pairs of two scans of one subject",
+}
 LABELS = {
     "nearest": "nearest neighbour",
     "linear": "linear interpolation of each label, of which the largest wins",
@@ -24,8 +27,8 @@ def table_caption(results: Results, kind: str, *, reference: str | None = None) 
         f"{plural(len(there), 'method')} on {pairs_told(results, kind)} Means over the pairs done "
         "of the means over structures; sd: over pairs.",
         f"Difference: Dice minus that of {escaped(reference)} on the pairs both have, with the "
-        f"95 % interval of a bootstrap over people{warning(rows)}; p: Wilcoxon's test, two-sided, "
-        "optimistic since pairs share people." * (reference in there and len(there) > 1),
+        f"95 % interval of a bootstrap over subjects{warning(rows)}; p: Wilcoxon's test, two-sided, "
+        "optimistic since pairs share subjects." * (reference in there and len(there) > 1),
         "Folds: voxels of the fixed brain with det J ≤ 0 by central differences.",
         times_told(results, kind),
         "> n: stopped when the whole command had run n s." * stopped,
@@ -38,7 +41,7 @@ def speed_caption(rows: Sequence[Row]) -> str:
     """What has to be said above ``speed``."""
     told = (
         f"How many times as long as {escaped(rows[0]['reference'])} a method takes: medians of the "
-        "ratios on the ordered pairs of different people that both did alone on one device with "
+        "ratios on the ordered pairs of different subjects that both did alone on one device with "
         "the same number of threads."
     )
     if any(row["is_bound"] for row in rows):
@@ -61,11 +64,11 @@ def times_told(results: Results, kind: str) -> str:
 
 
 def pairs_told(results: Results, kind: str) -> str:
-    """A sentence's end: how many pairs and people, and how labels were resampled."""
+    """A sentence's end: how many pairs and subjects, and how labels were resampled."""
     rows = [row for row in results.pairs if row["kind"] == kind]
     pairs = {(row["moving"], row["fixed"]) for row in rows}
     return (
-        f"{len(pairs)} {KINDS[kind]}, {plural(len(_people(rows)), 'person')} in all; "
+        f"{len(pairs)} {KINDS[kind]}, {plural(len(_subjects(rows)), 'subject')} in all; "
         f"labels resampled once, by {LABELS[results.labels[0]]}."
     )
 
@@ -76,21 +79,21 @@ def not_shown(results: Results, shown: Collection[str], why: str = "") -> str:
     return f" Not shown{why}: {joined(missing)}." if missing else ""
 
 
-def _people(rows: Iterable[Row]) -> set[str]:
-    return {row[f"{role}_person"] for row in rows for role in ("moving", "fixed")}
+def _subjects(rows: Iterable[Row]) -> set[str]:
+    return {row[f"{role}_subject"] for row in rows for role in ("moving", "fixed")}
 
 
 def warning(rows: Iterable[Row]) -> str:
-    """What is wrong with intervals from few people, in brackets, or nothing."""
-    people = len(_people(rows))
-    if people < 3:
-        return " (none from fewer than 3 people)"
-    return f" (which {people} people make too narrow)" if people < 10 else ""
+    """What is wrong with intervals from few subjects, in brackets, or nothing."""
+    subjects = len(_subjects(rows))
+    if subjects < 3:
+        return " (none from fewer than 3 subjects)"
+    return f" (which {subjects} subjects make too narrow)" if subjects < 10 else ""
 
 
 def plural(number: int, word: str) -> str:
-    """A number of things: "1 pair", "3 people"."""
-    return f"{number} {word if number == 1 else {'person': 'people'}.get(word, f'{word}s')}"
+    """A number of things: "1 pair", "3 subjects"."""
+    return f"{number} {word if number == 1 else {'subject': 'subjects'}.get(word, f'{word}s')}"
 
 
 def _span(numbers: Collection[int], word: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.pairs import Pair, Subject
+from ..data.pairs import Pair, PairScan
 from ..data.structures import label_values
 from ..preparation.intensity import from_zero
 from ..preparation.scan import Scan
@@ -51,14 +51,14 @@ def read_case(pair: Pair, brain: np.ndarray | None = None) -> Case:
     return Case(pair, moving.image, fixed.image, *labels, brain)
 
 
-def _read(subject: Subject) -> Scan:
-    return _as_of(subject, *(_changed(path) for path in (subject.path, subject.labels) if path))
+def _read(scan: PairScan) -> Scan:
+    return _as_of(scan, *(_changed(path) for path in (scan.path, scan.labels) if path))
 
 
 @lru_cache(maxsize=4)
-def _as_of(subject: Subject, *changed: tuple[int, int] | None) -> Scan:
+def _as_of(scan: PairScan, *changed: tuple[int, int] | None) -> Scan:
     """What was in the files when they were changed last."""
-    return Scan.read(subject.path, labels=subject.labels)
+    return Scan.read(scan.path, labels=scan.labels)
 
 
 def _changed(path: Path) -> tuple[int, int] | None:
@@ -72,6 +72,6 @@ def _changed(path: Path) -> tuple[int, int] | None:
 
 def values_of(pairs: Sequence[Pair]) -> set[int]:
     """The label values in all label maps of the pairs."""
-    subjects = {subject for pair in pairs for subject in (pair.moving, pair.fixed)}
-    maps = (_read(subject).labels for subject in sorted(subjects, key=lambda s: s.name))
+    scans = {scan for pair in pairs for scan in (pair.moving, pair.fixed)}
+    maps = (_read(scan).labels for scan in sorted(scans, key=lambda s: s.name))
     return set[int]().union(*(label_values(labels.data) for labels in maps if labels is not None))

@@ -27,7 +27,7 @@ from .folder import alone_in, begin
 from .protocol import Protocol
 from .record import EVALUATE, earlier_machines, inputs_of, read_record, write_record
 from .rows import REFINE, Row
-from .scoring import Found, measure
+from .scoring import ScoredTransform, measure
 from .sheet import Sheet, failure
 from .summary import line
 
@@ -196,7 +196,7 @@ def _scored(
     try:
         mask = result.fixed_mask
         case = read_case(pair, None if mask is None else mask.data != 0)
-        found = Found(result.transform, result.warp, result.inverse)
+        found = ScoredTransform(result.transform, result.warp, result.inverse)
         swapped = other.transform if isinstance(other, Registration) else None
         return measure(case, found, protocol, swapped)
     except Exception as error:  # of labels or landmarks, say

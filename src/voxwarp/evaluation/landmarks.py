@@ -25,8 +25,11 @@ def landmark_error(pair: Pair, transform: Transform) -> float:
         raise InputError(
             f"landmarks {pair.moving.landmarks}: none is called as one of {pair.fixed.landmarks}"
         )
-    points = (np.array([side[name] for name in shared]) for side in (fixed, moving))
-    return float(target_registration_errors(transform, *points).mean())
+    fixed_points, moving_points = (
+        np.array([side[name] for name in shared]) for side in (fixed, moving)
+    )
+    errors = target_registration_errors(transform, moving=moving_points, fixed=fixed_points)
+    return float(errors.mean())
 
 
 def read_landmarks(path: Path) -> dict[str, Point]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.pairs import Pair, Subject
+from ..data.pairs import Pair, PairScan
 from ..errors import InputError
 from ..files import check_readable, write_bytes
 from ..provenance import origin
@@ -50,14 +50,14 @@ def inputs_of(pairs: Sequence[Pair]) -> dict[str, Any]:
     Raises:
         InputError: one of them is not there or cannot be read, or two scans have one name.
     """
-    subjects: dict[str, Subject] = {}
-    for subject in (s for pair in pairs for s in (pair.moving, pair.fixed)):
-        if subjects.setdefault(subject.name, subject) != subject:
-            raise InputError(f"pairs: {subject.name!r} stands for two scans, or two of their files")
+    scans: dict[str, PairScan] = {}
+    for scan in (s for pair in pairs for s in (pair.moving, pair.fixed)):
+        if scans.setdefault(scan.name, scan) != scan:
+            raise InputError(f"pairs: {scan.name!r} stands for two scans, or two of their files")
     files = {
         name: {"image": s.path, "labels": s.labels}
         | ({} if s.landmarks is None else {"landmarks": s.landmarks})
-        for name, s in subjects.items()
+        for name, s in scans.items()
     }
     for what, path in (item for of_scan in files.values() for item in of_scan.items()):
         if path is not None:

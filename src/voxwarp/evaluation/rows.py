@@ -20,13 +20,13 @@ PAIRS = "pairs.csv"
 STRUCTURES = "structures.csv"
 REFINE = "+refine"  # behind the name of a model whose answers were refined
 
-#: kind: "inter" (two people) or "retest" (two scans of one); status: "ok", "failed" or
+#: kind: "inter" (two subjects) or "retest" (two scans of one); status: "ok", "failed" or
 #: "time limit"; labels: "nearest" or "linear", how they were resampled; dice, hd95_mm and
 #: surface_mm: means over structures; folds: voxels of the fixed brain with det J <= 0 by
 #: central differences, folds_any by central, forward or backward ones; device: "cpu" or a GPU's
 #: name; timed: "yes" where the machine was otherwise idle, so that times may be reported.
 PAIR_COLUMNS = (
-    *("method", "kind", "moving", "fixed", "moving_person", "fixed_person", "status", "reason"),
+    *("method", "kind", "moving", "fixed", "moving_subject", "fixed_subject", "status", "reason"),
     *("labels", "dice", "dice_regions", "hd95_mm", "surface_mm", "tre_mm"),
     *("folds", "folds_percent", "folds_any", "minimum_determinant", "nondiffeomorphic_percent"),
     *("std_log_jacobian", "inverse_error_mm", "consistency_mm", "local_ncc", "correlation"),
@@ -39,12 +39,15 @@ STRUCTURE_COLUMNS = (
 #: The columns that hold words; all others hold numbers.
 WORDS = frozenset(
     (
-        *("method", "kind", "moving", "fixed", "moving_person", "fixed_person", "structure"),
+        *("method", "kind", "moving", "fixed", "moving_subject", "fixed_subject", "structure"),
         *("status", "reason", "labels", "device", "timed"),
     )
 )
 
 Row = dict[str, Any]
+
+#: Names of columns in files of earlier versions, and today's.
+_FORMER_COLUMNS = {"moving_person": "moving_subject", "fixed_person": "fixed_subject"}
 
 
 def write_rows(
@@ -109,7 +112,7 @@ def numbered_rows(
         lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"rows {path}: a CSV file in UTF-8 is wanted ({error})") from error
-    header = lines[0] if lines else []
+    header = [_FORMER_COLUMNS.get(column, column) for column in lines[0]] if lines else []
     if missing := [column for column in columns if column not in header]:
         raise InputError(f"rows {path}: no column {', '.join(missing)}")
     for number, fields in enumerate(lines[1:], 2):

@@ -24,7 +24,7 @@ SMALLEST_REGION = 50  # voxels in both maps; less is noise
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ScoredTransform:
     """What a method found.
 
     Args:
@@ -39,7 +39,7 @@ class Found:
 
 
 def measure(
-    case: Case, found: Found, protocol: Protocol, swapped: Transform | None = None
+    case: Case, found: ScoredTransform, protocol: Protocol, swapped: Transform | None = None
 ) -> tuple[Row, list[Row]]:
     """All numbers of a registration: of the pair, and of each structure.
 
@@ -57,8 +57,8 @@ def measure(
     about = {"kind": pair.kind, "moving": pair.moving.name, "fixed": pair.fixed.name}
     about |= {"labels": protocol.labels}
     row: Row = {
-        "moving_person": pair.moving.person,
-        "fixed_person": pair.fixed.person,
+        "moving_subject": pair.moving.subject,
+        "fixed_subject": pair.fixed.subject,
         "status": "ok",
     }
     row |= about | _of_field(found.warp, case.brain) | _of_images(case, found.transform)
@@ -86,11 +86,11 @@ def _of_field(warp: Warp, brain: np.ndarray) -> Row:
 def _of_images(case: Case, transform: Transform) -> Row:
     moved = resample(from_zero(case.moving), case.fixed.grid, transform)
     box = bounding_box(case.brain)
-    images = (
+    fixed_image, moved_image = (
         torch.from_numpy(scaled(np.where(case.brain, x.data, 0)[box].astype(np.float32), 99.5))
         for x in (from_zero(case.fixed), moved)
     )
-    return dict(similarity(*images))
+    return dict(similarity(moved=moved_image, fixed=fixed_image))
 
 
 def _of_labels(case: Case, transform: Transform, protocol: Protocol) -> tuple[Row, list[Row]]:
@@ -101,7 +101,7 @@ def _of_labels(case: Case, transform: Transform, protocol: Protocol) -> tuple[Ro
     table, each = protocol.structures, dice(moved, fixed.data)
     a, b = (table.numbered(x) for x in (moved, fixed.data))
     overlap = dice(a, b)
-    distances = surface_distances(a, b, grid.spacing, sorted(overlap))
+    distances = surface_distances(grid.spacing, sorted(overlap), moved=a, fixed=b)
     voxel = abs(np.linalg.det(grid.affine[:3, :3])) / 1000  # mL
     sizes = np.bincount(b.ravel(), minlength=len(table.names) + 1) * voxel
     structures: list[Row] = [

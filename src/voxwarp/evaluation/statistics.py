@@ -1,7 +1,7 @@
 """How sure a mean over pairs is, and whether one method is better than another.
 
-Pairs share people, so they are not independent: a person whose brain is hard to align makes all
-their pairs worse. Intervals therefore come from drawing people, not pairs.
+Pairs share subjects, so they are not independent: a subject whose brain is hard to align makes all
+their pairs worse. Intervals therefore come from drawing subjects, not pairs.
 """
 
 import math
@@ -44,7 +44,7 @@ class Comparison:
     p: float
 
 
-def bootstrap_over_people(
+def bootstrap_over_subjects(
     values: Sequence[float],
     moving: Sequence[str],
     fixed: Sequence[str],
@@ -53,27 +53,27 @@ def bootstrap_over_people(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Mean over pairs with the percentile interval of a bootstrap over people.
+    """Mean over pairs with the percentile interval of a bootstrap over subjects.
 
-    People are drawn with replacement, each as often as there are people. Where person i came
+    Subjects are drawn with replacement, each as often as there are subjects. Where subject i came
     c_i times, a pair of i and j counts c_i c_j times, and a pair of two scans of i c_i times.
     Draws that leave no pair are drawn again. This is the pigeonhole bootstrap with one set of
-    people for the rows and the columns: A. B. Owen, The pigeonhole bootstrap, Annals of Applied
+    subjects for the rows and the columns: A. B. Owen, The pigeonhole bootstrap, Annals of Applied
     Statistics 1(2), 2007, DOI 10.1214/07-AOAS122. As with every percentile bootstrap, intervals
-    from few people are too narrow: where all differences are between people, one of 95 % holds
-    the truth in some 90 % of simulated studies of 12 people, 80 % of 6 and 50 % of 3.
+    from few subjects are too narrow: where all differences are between subjects, one of 95 % holds
+    the truth in some 90 % of simulated studies of 12 subjects, 80 % of 6 and 50 % of 3.
 
     Args:
         values: one a pair; NaN is left out.
-        moving: person of the moving scan of each pair.
-        fixed: person of the fixed scan of each pair.
+        moving: subject of the moving scan of each pair.
+        fixed: subject of the fixed scan of each pair.
         draws: how many.
         level: of the interval, 0 to 1.
         seed: of the draws; the same values in another order give the same interval.
 
     Returns:
         The mean of the values and the interval; low and high are NaN where the values come
-        from fewer than 3 people, who are too few to say.
+        from fewer than 3 subjects, who are too few to say.
 
     Raises:
         ValueError: the arguments differ in length.
@@ -82,11 +82,11 @@ def bootstrap_over_people(
     if not there:
         return Interval(math.nan, math.nan, math.nan)
     mean = math.fsum(value for value, _, _ in there) / len(there)
-    people = sorted({person for _, *both in there for person in both})
-    if len(people) < 3:
+    subjects = sorted({subject for _, *both in there for subject in both})
+    if len(subjects) < 3:
         return Interval(mean, math.nan, math.nan)
-    number = {person: i for i, person in enumerate(people)}
-    counts, sums = np.zeros((2, len(people), len(people)))
+    number = {subject: i for i, subject in enumerate(subjects)}
+    counts, sums = np.zeros((2, len(subjects), len(subjects)))
     for value, i, j in sorted(there):  # sorted: sums do not depend on the order of the pairs
         counts[number[i], number[j]] += 1
         sums[number[i], number[j]] += value - mean
@@ -98,7 +98,7 @@ def bootstrap_over_people(
 def _drawn_means(
     counts: np.ndarray, sums: np.ndarray, draws: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Means of the pairs in each draw; (people, people) how many pairs, and their sums."""
+    """Means of the pairs in each draw; (subjects, subjects) how many pairs, and their sums."""
     n, found = len(counts), np.empty(0)
     while len(found) < draws:
         drawn = random.multinomial(n, np.full(n, 1 / n), draws - len(found)).astype(float)
@@ -116,8 +116,8 @@ def _weighted(table: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 def wilcoxon(differences: Sequence[float]) -> float:
     """Two-sided p of Wilcoxon's signed-rank test that paired differences are around zero.
 
-    The test takes the pairs as independent, and they are not: they share people. So the p is
-    optimistic; the number to trust is the interval of ``bootstrap_over_people``. F. Wilcoxon,
+    The test takes the pairs as independent, and they are not: they share subjects. So the p is
+    optimistic; the number to trust is the interval of ``bootstrap_over_subjects``. F. Wilcoxon,
     Biometrics Bulletin 1(6), 1945, DOI 10.2307/3001968.
 
     Args:
@@ -172,9 +172,9 @@ def _by_pair(results: Results, method: str, kind: str) -> dict[tuple[str, str], 
 
 
 def interval(rows: Sequence[Row], value: str = "dice") -> Interval:
-    """``bootstrap_over_people`` of a column of rows."""
-    people = [[row[f"{role}_person"] for row in rows] for role in ("moving", "fixed")]
-    return bootstrap_over_people([row[value] for row in rows], *people)
+    """``bootstrap_over_subjects`` of a column of rows."""
+    subjects = [[row[f"{role}_subject"] for row in rows] for role in ("moving", "fixed")]
+    return bootstrap_over_subjects([row[value] for row in rows], *subjects)
 
 
 def mean(rows: Iterable[Row], column: str) -> float:

@@ -22,7 +22,7 @@ def table(results: Results, kind: str, *, reference: str | None = None) -> list[
 
     The columns: ``pairs`` that are "ok", of those ``asked``; means over them (``dice_sd``: the
     standard deviation over pairs, with ``dice_low`` and ``dice_high`` the 95 % interval of a
-    bootstrap over people); ``difference`` in Dice to the reference on the pairs both have, with
+    bootstrap over subjects); ``difference`` in Dice to the reference on the pairs both have, with
     its interval and Wilcoxon's p; medians of the seconds of the pairs that were ``timed`` ("> n"
     where the median pair was stopped at the time limit of n s) and of the memory;
     ``remarks`` on the pairs that are not "ok". What is not known is NaN.

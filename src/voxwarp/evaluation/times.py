@@ -57,7 +57,7 @@ def speed(results: Results, *, reference: str | None = None) -> list[Row]:
 def speed_ratio(results: Results, method: str, reference: str) -> Row:
     """How many times as long as the reference a method takes.
 
-    What counts are pairs of different people that were timed for both on one device with the
+    What counts are pairs of different subjects that were timed for both on one device with the
     same number of threads: those on a CPU, or on a GPU where there are none on a CPU. For a pair
     on which the method was stopped, its limit is what it took at least.
 

@@ -19,7 +19,7 @@ Padding = Literal["zeros", "border"]
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def lattice(shape: Sequence[int], like: Tensor) -> Tensor:
+def identity_grid(shape: Sequence[int], like: Tensor) -> Tensor:
     """x: the coordinates of every voxel, (1, 3, X, Y, Z), with the device and type of ``like``."""
     axes = [torch.arange(n, device=like.device, dtype=like.dtype) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
@@ -190,7 +190,7 @@ def warp(
 ) -> Tensor:
     """moved(x) = volume(x + u(x)), for a displacement u (B, 3, X, Y, Z) in voxels of ``volume``."""
     if nearest:
-        at = lattice(displacement.shape[2:], displacement) + displacement
+        at = identity_grid(displacement.shape[2:], displacement) + displacement
         return sample(volume, at, nearest=True, padding=padding)
     _check(volume, displacement)
     return _interpolate(volume, displacement, padding, relative=True)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from .field import compose
 
 
-def local_ncc(fixed: Tensor, moved: Tensor, *, window: int = 9, eps: float = 1e-5) -> Tensor:
+def local_ncc(*, moved: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-5) -> Tensor:
     """−mean of the squared local normalised cross-correlation; in [−1, 0], −1 for perfect.
 
     For each voxel p with window W(p) of ``window``³ voxels (fewer at the border) and local
@@ -26,14 +26,14 @@ def local_ncc(fixed: Tensor, moved: Tensor, *, window: int = 9, eps: float = 1e-
     Equation 4 of Balakrishnan et al., CVPR 2018. Flat windows count as 0, with zero gradient.
 
     Args:
-        fixed, moved: (B, C, X, Y, Z), intensities of about [0, 1].
+        moved, fixed: (B, C, X, Y, Z), intensities of about [0, 1].
         window: edge of the cubic window, odd, voxels.
         eps: guard of the denominator, for sums over a full window of intensities in [0, 1].
     """
-    return -local_ncc_map(fixed, moved, window=window, eps=eps).mean()
+    return -local_ncc_map(moved=moved, fixed=fixed, window=window, eps=eps).mean()
 
 
-def local_ncc_map(fixed: Tensor, moved: Tensor, *, window: int = 9, eps: float = 1e-5) -> Tensor:
+def local_ncc_map(*, moved: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-5) -> Tensor:
     """The squared local correlation of every voxel, in [0, 1]; see ``local_ncc``."""
     if window % 2 == 0 or window < 3:
         raise ValueError(f"window must be an odd number of voxels from 3, got {window}")
@@ -208,14 +208,14 @@ def _share(x: Tensor, rows: slice, window: int) -> Tensor:
     return counts[0][rows, None, None] * (counts[1][:, None] * counts[2])
 
 
-def mse(fixed: Tensor, moved: Tensor) -> Tensor:
+def mse(*, moved: Tensor, fixed: Tensor) -> Tensor:
     """Mean squared difference of intensities; from 0, which is perfect."""
     with torch.autocast(fixed.device.type, enabled=False):
         fixed, moved = _wide(fixed, moved)
         return F.mse_loss(moved, fixed)
 
 
-def mutual_information(fixed: Tensor, moved: Tensor, *, bins: int = 32) -> Tensor:
+def mutual_information(*, moved: Tensor, fixed: Tensor, bins: int = 32) -> Tensor:
     """−mutual information in nats, Σ p(f, m) ln (p(f, m) / p(f) p(m)); in [−ln(bins), 0].
 
     p counts each voxel into four bins a side by cubic B-spline weights, which are smooth and sum
@@ -223,7 +223,7 @@ def mutual_information(fixed: Tensor, moved: Tensor, *, bins: int = 32) -> Tenso
     one-to-one change of contrast, save what the width of the bins blurs.
 
     Args:
-        fixed, moved: (B, C, X, Y, Z), intensities in [0, 1]; those beyond count as the nearest,
+        moved, fixed: (B, C, X, Y, Z), intensities in [0, 1]; those beyond count as the nearest,
             with zero gradient.
         bins: of either axis of the joint histogram, one of them beyond either end of [0, 1].
     """
@@ -290,10 +290,10 @@ def bending(field: Tensor) -> Tensor:
     return _roughness(field, [((1 if a == b else 2) / 9, (a, b)) for a, b in pairs])
 
 
-Terms = Sequence[tuple[float, tuple[int, ...]]]  # weight, and the axes of the differences
+_Differences = Sequence[tuple[float, tuple[int, ...]]]  # weight, and the axes of the differences
 
 
-def _roughness(field: Tensor, terms: Terms) -> Tensor:
+def _roughness(field: Tensor, terms: _Differences) -> Tensor:
     """Σ weight · mean squared difference along one axis after the other."""
     with torch.autocast(field.device.type, enabled=False):
         return _Roughness.apply(*_wide(field), terms)
@@ -303,7 +303,7 @@ class _Roughness(torch.autograd.Function):
     """The sum and its gradient together: one field is kept instead of every difference of it."""
 
     @staticmethod
-    def forward(ctx: Any, field: Tensor, terms: Terms) -> Tensor:
+    def forward(ctx: Any, field: Tensor, terms: _Differences) -> Tensor:
         """Σ w mean((D u)²), with the gradient Σ 2 w / n · Dᵀ D u."""
         total = field.new_zeros(())
         wanted = ctx.needs_input_grad[0]
@@ -355,7 +355,7 @@ def inverse_consistency(displacement: Tensor, inverse: Tensor) -> Tensor:
         return torch.stack(left).mean()
 
 
-def soft_dice(fixed: Tensor, moved: Tensor, *, eps: float = 1e-5) -> Tensor:
+def soft_dice(*, moved: Tensor, fixed: Tensor, eps: float = 1e-5) -> Tensor:
     """1 − mean Dice of label channels with values in [0, 1]; in [0, 1], 0 for perfect.
 
     Equation 10 of Balakrishnan et al., doi:10.1109/TMI.2019.2897538. The Dice is of each channel
@@ -368,7 +368,7 @@ def soft_dice(fixed: Tensor, moved: Tensor, *, eps: float = 1e-5) -> Tensor:
         return 1 - (overlap / (fixed.sum(dim=(2, 3, 4)) + moved.sum(dim=(2, 3, 4)) + eps)).mean()
 
 
-def recognition(log_odds: Tensor, labels: Tensor, *, eps: float = 1.0) -> Tensor:
+def segmentation(log_odds: Tensor, labels: Tensor, *, eps: float = 1.0) -> Tensor:
     """Cross-entropy + (1 − mean soft Dice) of what is recognised in voxels; from 0, for perfect.
 
     A voxel may stand for several of the label map, each of which counts the same. The Dice is of

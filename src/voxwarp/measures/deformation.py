@@ -180,7 +180,7 @@ def inverse_error(
 
 
 def target_registration_errors(
-    transform: Transform, fixed: np.ndarray, moving: np.ndarray
+    transform: Transform, *, moving: np.ndarray, fixed: np.ndarray
 ) -> np.ndarray:
     """(N,) distances in mm of transform(fixed landmarks) from the moving ones.
 

@@ -41,7 +41,11 @@ def dice(a: np.ndarray, b: np.ndarray) -> dict[int, float]:
 
 
 def surface_distances(
-    moved: np.ndarray, fixed: np.ndarray, spacing: Sequence[float], numbers: Iterable[int]
+    spacing: Sequence[float],
+    numbers: Iterable[int],
+    *,
+    moved: np.ndarray,
+    fixed: np.ndarray,
 ) -> dict[int, SurfaceDistance]:
     """Symmetric distances in mm between the surfaces of the structures of two label maps.
 

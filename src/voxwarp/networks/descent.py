@@ -68,7 +68,7 @@ class Plan:
         force_smoothing: sigma of the Gaussian that smooths the force, voxels of each lattice.
         tolerance: a stage ends when what is to be large, the mean squared correlation less the
             weighted difference of the features, grows by less than this in a step: what is left
-            to gain between two scans of one person is mostly noise.
+            to gain between two scans of one subject is mostly noise.
         least_volume: the determinant that no voxel shall fall below.
     """
 
@@ -85,10 +85,10 @@ class Plan:
 
 
 def descend(
-    moving: Tensor,
-    fixed: Tensor,
     how: Plan,
     *,
+    moving: Tensor,
+    fixed: Tensor,
     start: tuple[Tensor, Tensor] | None = None,
     features: Features | None = None,
     weight: Tensor | None = None,
@@ -120,17 +120,26 @@ def descend(
         for i in range(len(fixed)):  # each stops by itself
             one = slice(i, i + 1)
             begin = None if start is None else (start[0][one], start[1][one])
-            pair = moving[one].float(), fixed[one].float()
-            of_one = features and features.of(one), None if weight is None else weight[one]
-            pairs.append(_descended_pair(*pair, how, begin, *of_one, until))
+            pairs.append(
+                _descended_pair(
+                    how,
+                    moving=moving[one].float(),
+                    fixed=fixed[one].float(),
+                    start=begin,
+                    features=features and features.of(one),
+                    weight=None if weight is None else weight[one],
+                    until=until,
+                )
+            )
     displacement, inverse = (torch.cat(ways) for ways in zip(*pairs, strict=True))
     return displacement, inverse
 
 
 def _descended_pair(
+    how: Plan,
+    *,
     moving: Tensor,
     fixed: Tensor,
-    how: Plan,
     start: tuple[Tensor, Tensor] | None,
     features: Features | None,
     weight: Tensor | None,

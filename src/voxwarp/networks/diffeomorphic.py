@@ -32,12 +32,12 @@ class DiffeomorphicVoxelMorph(nn.Module):
         self.unet = UNet(encoder, decoder, full_resolution=False)
         self.steps = steps
 
-    def velocity(self, moving: Tensor, fixed: Tensor) -> Tensor:
+    def velocity(self, *, moving: Tensor, fixed: Tensor) -> Tensor:
         """The velocity v of the padded pair, at half resolution and in voxels of that."""
         pair, _ = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
         there, back = self.unet(torch.cat([pair, pair.flip(1)])).float().chunk(2)
         return (there - back) / 2
 
-    def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
+    def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
         """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
-        return integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)
+        return integrated(self.velocity(moving=moving, fixed=fixed), moving.shape[2:], self.steps)

@@ -63,9 +63,9 @@ class Model:
 
     def deform(
         self,
+        *,
         moving: Tensor,
         fixed: Tensor,
-        *,
         smoothness: float | None = None,
         kept: KeptMaps | None = None,
         weight: Tensor | None = None,
@@ -91,15 +91,15 @@ class Model:
         if smoothness is not None:
             options["smoothness"] = smoothness
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
-            return self.network(moving, fixed, **options)
+            return self.network(moving=moving, fixed=fixed, **options)
 
     def refine(
         self,
-        moving: Tensor,
-        fixed: Tensor,
         answer: Deformation,
         refinement: Refinement,
         *,
+        moving: Tensor,
+        fixed: Tensor,
         smoothness: float | None = None,
         kept: KeptMaps | None = None,
         weight: Tensor | None = None,
@@ -107,7 +107,10 @@ class Model:
         """Make an answer better by optimisation of the very pair; see ``refine.refined``."""
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
             return refined(
-                *(moving, fixed, answer, refinement),
+                answer,
+                refinement,
+                moving=moving,
+                fixed=fixed,
                 descent=self.descent,
                 smoothness=1.0 if smoothness is None else smoothness,
                 kept=kept,

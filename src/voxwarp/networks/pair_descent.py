@@ -71,9 +71,9 @@ class PairDescent(nn.Module):
 
     def forward(
         self,
+        *,
         moving: Tensor,
         fixed: Tensor,
-        *,
         smoothness: float = 1.0,
         kept: KeptMaps | None = None,
         weight: Tensor | None = None,
@@ -92,14 +92,16 @@ class PairDescent(nn.Module):
             ValueError: maps are to be kept of more than one pair.
         """
         plan = self.plan.smoother(smoothness)
-        return self.descended(moving, fixed, plan, factor=self.factor, kept=kept, weight=weight)
+        return self.descended(
+            plan, moving=moving, fixed=fixed, factor=self.factor, kept=kept, weight=weight
+        )
 
     def descended(
         self,
-        moving: Tensor,
-        fixed: Tensor,
         plan: Plan,
         *,
+        moving: Tensor,
+        fixed: Tensor,
         start: tuple[Tensor, Tensor] | None = None,
         until: float | None = None,
         factor: int = 2,
@@ -124,17 +126,27 @@ class PairDescent(nn.Module):
         for i in range(len(moving)):
             one = slice(i, i + 1)
             begin = None if start is None else (start[0][one], start[1][one])
-            pair = moving[one], fixed[one]
-            weighed = None if weight is None else weight[one]
-            pairs.append(self._descended_pair(*pair, plan, begin, until, factor, kept, weighed))
+            pairs.append(
+                self._descended_pair(
+                    plan,
+                    moving=moving[one],
+                    fixed=fixed[one],
+                    start=begin,
+                    until=until,
+                    factor=factor,
+                    kept=kept,
+                    weight=None if weight is None else weight[one],
+                )
+            )
         displacement, inverse = (torch.cat(ways) for ways in zip(*pairs, strict=True))
         return Deformation(displacement, inverse, displacement)
 
     def _descended_pair(
         self,
+        plan: Plan,
+        *,
         moving: Tensor,
         fixed: Tensor,
-        plan: Plan,
         start: tuple[Tensor, Tensor] | None,
         until: float | None,
         factor: int,
@@ -146,15 +158,23 @@ class PairDescent(nn.Module):
         pair = box.take(moving), box.take(fixed)
         if start is not None:
             start = box.take(start[0], border=True), box.take(start[1], border=True)
-        features = self._features(*pair, factor, box, {} if kept is None else kept)
+        features = self._features(
+            factor, box, {} if kept is None else kept, moving=pair[0], fixed=pair[1]
+        )
         weight = None if weight is None else box.take(weight, border=True)
         displacement, inverse = descend(
-            *pair, plan, start=start, features=features, weight=weight, until=until
+            plan,
+            moving=pair[0],
+            fixed=pair[1],
+            start=start,
+            features=features,
+            weight=weight,
+            until=until,
         )
         return box.put_back(displacement), box.put_back(inverse)
 
     def _features(
-        self, moving: Tensor, fixed: Tensor, factor: int, box: Box, kept: KeptMaps
+        self, factor: int, box: Box, kept: KeptMaps, *, moving: Tensor, fixed: Tensor
     ) -> Features | None:
         """What else than the images is to become alike."""
         if self.segmentation is None:

@@ -53,7 +53,7 @@ class VelocityPyramid(nn.Module):
             )
             self.residual.append(nn.Sequential(*both, near_zero(hidden, std=1e-4)))
 
-    def velocity(self, moving: Tensor, fixed: Tensor, *, finest: int = 0) -> Tensor:
+    def velocity(self, *, moving: Tensor, fixed: Tensor, finest: int = 0) -> Tensor:
         """The velocity v of the padded pair, at half resolution and in voxels of that.
 
         ``finest`` leaves out as many of the finest levels, for a first phase of training.
@@ -84,6 +84,6 @@ class VelocityPyramid(nn.Module):
         there, back = self.residual[level](torch.cat(seen, dim=1)).float().chunk(2)
         return (there - back) / 2
 
-    def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
+    def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
         """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
-        return integrated(self.velocity(moving, fixed), moving.shape[2:], self.steps)
+        return integrated(self.velocity(moving=moving, fixed=fixed), moving.shape[2:], self.steps)

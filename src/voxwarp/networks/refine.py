@@ -59,11 +59,11 @@ class Refinement:
 
 
 def refined(
-    moving: Tensor,
-    fixed: Tensor,
     answer: Deformation,
     refinement: Refinement,
     *,
+    moving: Tensor,
+    fixed: Tensor,
     descent: PairDescent,
     smoothness: float = 1.0,
     kept: KeptMaps | None = None,
@@ -86,5 +86,5 @@ def refined(
     plan = refinement.plan(from_full=descent.full_steps > 0).smoother(smoothness)
     start = answer.displacement, inverse
     return descent.descended(
-        moving, fixed, plan, start=start, until=until, kept=kept, weight=weight
+        plan, moving=moving, fixed=fixed, start=start, until=until, kept=kept, weight=weight
     )

@@ -24,7 +24,7 @@ class VoxelMorph(nn.Module):
         super().__init__()
         self.unet = UNet(encoder, decoder, full_resolution=True)
 
-    def forward(self, moving: Tensor, fixed: Tensor) -> Deformation:
+    def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
         """The deformation that pulls ``moving`` onto ``fixed``; no inverse is known."""
         pair, crop = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
         displacement = self.unet(pair).float()[crop]

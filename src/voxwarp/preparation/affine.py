@@ -33,7 +33,7 @@ DEFAULT_THRESHOLDS = FitThresholds()
 
 
 def register_affine(
-    fixed: Volume, moving: Volume, thresholds: FitThresholds = DEFAULT_THRESHOLDS
+    *, moving: Volume, fixed: Volume, thresholds: FitThresholds = DEFAULT_THRESHOLDS
 ) -> Affine:
     """The affine map from ``fixed`` to ``moving`` of largest squared local correlation.
 
@@ -54,16 +54,20 @@ def register_affine(
     for volume in (fixed, moving):
         if (volume.data > 0).sum() < 64:
             raise InputError(f"{volume.name}: no affine alignment: there is hardly a brain in it")
-    affine = _from(pose.upright(fixed, moving), fixed, moving)
+    affine = _from(pose.upright(moving=moving, fixed=fixed), moving=moving, fixed=fixed)
     for other_starts in (pose.search, pose.shifted):
-        if thresholds.is_certain(agreement(fixed, moving, affine)):
+        if thresholds.is_certain(agreement(affine, moving=moving, fixed=fixed)):
             break
-        others = [_from(start, fixed, moving) for start in other_starts(fixed, moving)]
-        affine = max([affine, *others], key=lambda a: thresholds.score(agreement(fixed, moving, a)))
-    return _by_local_ncc(affine, fixed, moving, FINE)
+        starts = other_starts(moving=moving, fixed=fixed)
+        others = [_from(start, moving=moving, fixed=fixed) for start in starts]
+        affine = max(
+            [affine, *others],
+            key=lambda a: thresholds.score(agreement(a, moving=moving, fixed=fixed)),
+        )
+    return _by_local_ncc(affine, FINE, moving=moving, fixed=fixed)
 
 
-def refined_affine(fixed: Volume, moving: Volume, start: Affine) -> Affine:
+def refined_affine(*, moving: Volume, fixed: Volume, start: Affine) -> Affine:
     """The affine map near ``start`` of largest squared local correlation, at 4 and then 2 mm.
 
     Args:
@@ -71,18 +75,18 @@ def refined_affine(fixed: Volume, moving: Volume, start: Affine) -> Affine:
         start: fixed → moving, RAS mm, some mm from the answer at most.
     """
     for level in (COARSE[-1], FINE):
-        start = _by_local_ncc(start, fixed, moving, level)
+        start = _by_local_ncc(start, level, moving=moving, fixed=fixed)
     return start
 
 
-def _from(start: Affine, fixed: Volume, moving: Volume) -> Affine:
+def _from(start: Affine, *, moving: Volume, fixed: Volume) -> Affine:
     """The map that a start leads to, at 4 mm."""
     for level in COARSE:
-        start = _by_local_ncc(start, fixed, moving, level)
+        start = _by_local_ncc(start, level, moving=moving, fixed=fixed)
     return start
 
 
-def _by_local_ncc(start: Affine, fixed: Volume, moving: Volume, level: Level) -> Affine:
+def _by_local_ncc(start: Affine, level: Level, *, moving: Volume, fixed: Volume) -> Affine:
     """The map near ``start`` of largest mean squared local correlation in the fixed brain.
 
     Twelve parameters by L-BFGS, whitened by the Gauss-Newton matrix of the fixed image (its
@@ -91,7 +95,7 @@ def _by_local_ncc(start: Affine, fixed: Volume, moving: Volume, level: Level) ->
     f, m = _cropped(Coarse.of(fixed, level.spacing)), Coarse.of(moving, level.spacing)
     image, other = f.image / bright(f.image), m.image / bright(m.image)
     brain = (f.image > 0).float()
-    base = np.linalg.inv(m.grid.affine) @ start.fixed_to_moving @ f.grid.affine
+    base = np.linalg.inv(m.grid.affine) @ start.matrix @ f.grid.affine
     matrix = torch.from_numpy(base.astype(np.float32))
     motion = _Motion(image, brain > 0, level.window)
     parameters = torch.zeros(12, requires_grad=True)
@@ -106,7 +110,7 @@ def _by_local_ncc(start: Affine, fixed: Volume, moving: Volume, level: Level) ->
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         at = motion.lattice(matrix, parameters)
-        local = local_ncc_map(image, field.sample(other, at), window=level.window)
+        local = local_ncc_map(moved=field.sample(other, at), fixed=image, window=level.window)
         seen = brain * m.reaches(at.detach())  # what lies outside the scan says nothing
         loss = -(local * seen).sum() / seen.sum().clamp(min=1)
         loss.backward()
@@ -131,7 +135,7 @@ class _Motion:
 
     def __init__(self, image: torch.Tensor, inside: torch.Tensor, window: int):
         shape = image.shape[2:]
-        self._points = field.lattice(shape, image)
+        self._points = field.identity_grid(shape, image)
         self._scale = 2 / max(shape)
         self._centre = torch.tensor([(n - 1) / 2 for n in shape])
         here = (self._points[0].flatten(1) - self._centre[:, None]) * self._scale

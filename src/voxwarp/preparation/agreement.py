@@ -36,7 +36,7 @@ class FitThresholds:
 
     On some 70 scans of three contrasts and MNI152, brains in place had an overlap of 0.93 or more
     and a correlation of 0.37 or more; brains in the wrong place 0.92 and 0.31 at most. A template
-    that is sharper or smoother, or of other people, has thresholds of its own.
+    that is sharper or smoother, or of other subjects, has thresholds of its own.
 
     Args:
         good_overlap, good_ncc: above which brains are in place.
@@ -94,15 +94,15 @@ class FitThresholds:
         return fit.local_ncc * fit.overlap * (1.0 if self.is_plausible(fit) else 0.5)
 
 
-def agreement(fixed: Volume, moving: Volume, fixed_to_moving: Affine) -> Agreement:
+def agreement(fixed_to_moving: Affine, *, moving: Volume, fixed: Volume) -> Agreement:
     """Measure, at 4 mm, how well two brains lie on each other."""
     f, m = Coarse.of(fixed, 4.0), Coarse.of(moving, 4.0)
     at = f.lattice_in(m, fixed_to_moving)
     moved, reached = field.sample(m.image, at), m.reaches(at)
     a, b = f.image > 0, moved > 0.05 * bright(m.image)
     both, either = int((a & b).sum()), int((a & reached).sum() + b.sum())
-    local = local_ncc_map(f.image / bright(f.image), moved / bright(m.image), window=3)
-    scales = np.linalg.svd(fixed_to_moving.fixed_to_moving[:3, :3], compute_uv=False)
+    local = local_ncc_map(moved=moved / bright(m.image), fixed=f.image / bright(f.image), window=3)
+    scales = np.linalg.svd(fixed_to_moving.matrix[:3, :3], compute_uv=False)
     return Agreement(
         overlap=2 * both / max(1, either),
         local_ncc=float(local[a & reached].mean()) if both else 0.0,

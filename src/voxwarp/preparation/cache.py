@@ -155,7 +155,7 @@ def _packed(found: Examination) -> bytes:
         "window": found.window.described(),
         "mask": found.mask and found.mask.grid.described(),
         "log_bias": found.log_bias and found.log_bias.grid.described(),
-        "template_to_scan": found.template_to_scan.fixed_to_moving.tolist(),
+        "template_to_scan": found.template_to_scan.matrix.tolist(),
         "agreement": found.agreement and asdict(found.agreement),
         "seconds": found.seconds,
     }

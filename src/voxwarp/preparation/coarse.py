@@ -60,7 +60,7 @@ class Coarse:
 
     def lattice_in(self, other: "Coarse", through: Affine) -> torch.Tensor:
         """Where an affine map sends the voxels, in voxels of the other: (1, 3, X, Y, Z)."""
-        matrix = np.linalg.inv(other.grid.affine) @ through.fixed_to_moving @ self.grid.affine
+        matrix = np.linalg.inv(other.grid.affine) @ through.matrix @ self.grid.affine
         m = torch.from_numpy(matrix.astype(np.float32))
-        lattice = field.lattice(self.image.shape[2:], self.image)
+        lattice = field.identity_grid(self.image.shape[2:], self.image)
         return (m[:3, :3] @ lattice[0].flatten(1) + m[:3, 3:]).view_as(lattice)

@@ -64,7 +64,7 @@ class Examination:
             "brain_mask_ml": self.mask and round(brain.millilitres(self.mask.data, self.mask), 1),
             "bias_corrected": self.log_bias is not None,
             "agreement_with_template": self.agreement and asdict(self.agreement),
-            "template_to_scan": self.template_to_scan.fixed_to_moving.tolist(),
+            "template_to_scan": self.template_to_scan.matrix.tolist(),
             "seconds": self.seconds,
         }
 
@@ -157,7 +157,7 @@ def placed_at(found: Examination, scan: Volume, template_to_scan: Affine) -> Exa
     assert found.template is not None
     standard = from_zero(to_canonical(scan))
     only = found.brain_of(standard, standard.grid)
-    agrees = agreement(found.template.image, only, template_to_scan)
+    agrees = agreement(template_to_scan, moving=only, fixed=found.template.image)
     return replace(found, template_to_scan=template_to_scan, agreement=agrees)
 
 
@@ -262,6 +262,8 @@ class _Examiner:
         with self.meter.stage("affine"):
             affine, target = found.template_to_scan, self.template.image
             if self.settings.affine:
-                affine = register_affine(target, only, self.template.thresholds)
-            agrees = agreement(target, only, affine)
+                affine = register_affine(
+                    moving=only, fixed=target, thresholds=self.template.thresholds
+                )
+            agrees = agreement(affine, moving=only, fixed=target)
         return replace(found, template_to_scan=affine, agreement=agrees)

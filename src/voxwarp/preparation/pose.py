@@ -15,7 +15,7 @@ USUAL = 0.9  # edge of an adult's brain over that of MNI152, which is large
 GLOBAL, LOCAL = 600, 40  # rotations of the whole sphere (some 20° apart), and around each best one
 
 
-def upright(fixed: Volume, moving: Volume) -> Affine:
+def upright(*, moving: Volume, fixed: Volume) -> Affine:
     """The similarity that lays one brain on the other as the headers have them.
 
     Centre on centre, and scaled to one volume.
@@ -26,10 +26,12 @@ def upright(fixed: Volume, moving: Volume) -> Affine:
     Returns:
         fixed → moving, RAS mm.
     """
-    return _similarity(Coarse.of(fixed, SPACING), Coarse.of(moving, SPACING), Rotation.identity())
+    return _similarity(
+        Rotation.identity(), moving=Coarse.of(moving, SPACING), fixed=Coarse.of(fixed, SPACING)
+    )
 
 
-def search(fixed: Volume, moving: Volume, keep: int = 3) -> list[Affine]:
+def search(*, moving: Volume, fixed: Volume, keep: int = 3) -> list[Affine]:
     """Similarities that lay ``moving`` on ``fixed``, best first, whatever way it is turned.
 
     All rotations are tried on a lattice of the sphere of unit quaternions, then finer around the
@@ -45,13 +47,16 @@ def search(fixed: Volume, moving: Volume, keep: int = 3) -> list[Affine]:
         fixed → moving, RAS mm.
     """
     f, m = Coarse.of(fixed, SPACING), Coarse.of(moving, SPACING)
-    best = _best(f, m, _all_rotations(GLOBAL), keep, apart=30.0)
+    best = _best(_all_rotations(GLOBAL), keep, moving=m, fixed=f, apart=30.0)
     around = Rotation.from_rotvec(_ball(LOCAL, radius=np.radians(15)))
-    finer = [_best(f, m, rotation * around, 1, apart=0.0)[0] for _, rotation in best]
-    return [_similarity(f, m, rotation) for _, rotation in sorted(finer, key=lambda x: -x[0])]
+    finer = [_best(rotation * around, 1, moving=m, fixed=f, apart=0.0)[0] for _, rotation in best]
+    return [
+        _similarity(rotation, moving=m, fixed=f)
+        for _, rotation in sorted(finer, key=lambda x: -x[0])
+    ]
 
 
-def shifted(fixed: Volume, moving: Volume) -> list[Affine]:
+def shifted(*, moving: Volume, fixed: Volume) -> list[Affine]:
     """Starts for a moving scan that shows a part of the brain, turned as the headers say.
 
     Neither its centre nor its volume is the brain's: it is taken to be of usual size, ``USUAL``,
@@ -69,15 +74,15 @@ def shifted(fixed: Volume, moving: Volume) -> list[Affine]:
 
 def rotation_angle(affine: Affine) -> float:
     """Angle of the rotation in an affine map (its polar factor), degrees."""
-    u, _, vt = np.linalg.svd(affine.fixed_to_moving[:3, :3])
+    u, _, vt = np.linalg.svd(affine.matrix[:3, :3])
     return float(np.degrees(np.arccos(np.clip((np.trace(u @ vt) - 1) / 2, -1, 1))))
 
 
 def _best(
-    fixed: Coarse, moving: Coarse, rotations: Rotation, keep: int, apart: float
+    rotations: Rotation, keep: int, apart: float, *, moving: Coarse, fixed: Coarse
 ) -> list[tuple[float, Rotation]]:
     """Scores and rotations of the best, best first, at least ``apart`` degrees from each other."""
-    scores = _correlation_ratios(fixed, moving, rotations)
+    scores = _correlation_ratios(rotations, moving=moving, fixed=fixed)
     chosen: list[tuple[float, Rotation]] = []
     for i in scores.argsort(descending=True).tolist():
         gaps = [np.degrees((rotations[i] * r.inv()).magnitude()) for _, r in chosen]
@@ -88,12 +93,12 @@ def _best(
     return chosen
 
 
-def _correlation_ratios(fixed: Coarse, moving: Coarse, rotations: Rotation) -> torch.Tensor:
+def _correlation_ratios(rotations: Rotation, *, moving: Coarse, fixed: Coarse) -> torch.Tensor:
     """Var(E[moving | class of fixed]) / Var(moving) for each rotation."""
     member = _classes(fixed.image)  # (classes, voxels)
     columns = []
     for rotation in rotations:
-        at = fixed.lattice_in(moving, _similarity(fixed, moving, rotation))
+        at = fixed.lattice_in(moving, _similarity(rotation, moving=moving, fixed=fixed))
         columns.append(field.sample(moving.image, at).flatten())
     values = torch.stack(columns, dim=1)  # (voxels, rotations)
     sums, sizes = member @ values, member.sum(dim=1, keepdim=True).clamp(min=1)
@@ -111,7 +116,7 @@ def _classes(image: torch.Tensor, number: int = 8) -> torch.Tensor:
     return F.one_hot(which, number + 1).T.float()
 
 
-def _similarity(fixed: Coarse, moving: Coarse, rotation: Rotation) -> Affine:
+def _similarity(rotation: Rotation, *, moving: Coarse, fixed: Coarse) -> Affine:
     (here, volume), (there, other) = fixed.centre_and_volume, moving.centre_and_volume
     matrix = np.eye(4)
     matrix[:3, :3] = (other / volume) ** (1 / 3) * rotation.as_matrix()

@@ -16,7 +16,7 @@ from ..provenance import versions
 from ..space.formats import write_affine
 from ..space.grid import Grid
 from ..space.resample import resample
-from ..space.volume import Source, Volume, to_canonical, write_volume
+from ..space.volume import ImageLike, Volume, to_canonical, write_volume
 from .examination import Examination
 from .intensity import from_zero, scale
 from .masking import unbiased
@@ -101,10 +101,10 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
 
 
 def preprocess(
-    scan: Source,
+    scan: ImageLike,
     *,
-    labels: Source | None = None,
-    mask: Source | None = None,
+    labels: ImageLike | None = None,
+    mask: ImageLike | None = None,
     preparation: Preparation = DEFAULTS,
     crop: bool = True,
     normalise: bool = True,

@@ -24,14 +24,14 @@ def rigid_part(affine: Affine, centre: np.ndarray) -> Affine:
         affine: any affine map of positive determinant.
         centre: the point, RAS mm.
     """
-    u, _, vt = np.linalg.svd(affine.fixed_to_moving[:3, :3])
+    u, _, vt = np.linalg.svd(affine.matrix[:3, :3])
     matrix = np.eye(4)
     matrix[:3, :3] = u @ vt
     matrix[:3, 3] = affine.map(centre) - matrix[:3, :3] @ centre
     return Affine(matrix)
 
 
-def register_rigid(fixed: Volume, moving: Volume, *starts: Affine) -> Affine:
+def register_rigid(*starts: Affine, moving: Volume, fixed: Volume) -> Affine:
     """The rigid map from ``fixed`` to ``moving`` of largest mean squared local correlation.
 
     Six parameters, a rotation about the middle of the fixed brain and a shift, in mm at the
@@ -49,9 +49,7 @@ def register_rigid(fixed: Volume, moving: Volume, *starts: Affine) -> Affine:
     (spacing, iterations), *finer = LEVELS
     pair = _Pair.of(fixed, moving, spacing)
     ends = [_improved(rigid_part(start, centre), pair, centre, iterations) for start in starts]
-    found = min(
-        ends, key=lambda end: float(pair.loss(torch.from_numpy(end.fixed_to_moving.copy())))
-    )
+    found = min(ends, key=lambda end: float(pair.loss(torch.from_numpy(end.matrix.copy()))))
     for spacing, iterations in finer:
         found = _improved(found, _Pair.of(fixed, moving, spacing), centre, iterations)
     return found
@@ -70,7 +68,7 @@ class _Pair(NamedTuple):
 
     def loss_of(self, affine: Affine) -> float:
         """The loss of a map."""
-        return float(self.loss(torch.from_numpy(affine.fixed_to_moving.copy())))
+        return float(self.loss(torch.from_numpy(affine.matrix.copy())))
 
     def loss(self, motion: torch.Tensor) -> torch.Tensor:
         """Minus the mean squared local correlation in the fixed brain; (4, 4), RAS mm."""
@@ -78,16 +76,16 @@ class _Pair(NamedTuple):
         before = torch.from_numpy(f.grid.affine.copy())
         after = torch.from_numpy(np.linalg.inv(m.grid.affine))
         matrix = (after @ motion @ before).float()
-        lattice = field.lattice(f.image.shape[2:], f.image)
+        lattice = field.identity_grid(f.image.shape[2:], f.image)
         at = (matrix[:3, :3] @ lattice[0].flatten(1) + matrix[:3, 3:]).view_as(lattice)
-        local = local_ncc_map(f.image, field.sample(m.image, at), window=WINDOW)
+        local = local_ncc_map(moved=field.sample(m.image, at), fixed=f.image, window=WINDOW)
         seen = (f.image > 0) * m.reaches(at.detach())
         return -(local * seen).sum() / seen.sum().clamp(min=1)
 
 
 def _improved(start: Affine, pair: _Pair, centre: np.ndarray, iterations: int) -> Affine:
     parameters = torch.zeros(6, dtype=torch.float64, requires_grad=True)
-    base = torch.from_numpy(start.fixed_to_moving.copy())
+    base = torch.from_numpy(start.matrix.copy())
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=iterations,

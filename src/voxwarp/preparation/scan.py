@@ -11,7 +11,7 @@ from ..provenance import origin
 from ..space.grid import Grid
 from ..space.resample import resample
 from ..space.transform import Affine
-from ..space.volume import Source, Volume, read_labels, read_volume, to_canonical
+from ..space.volume import ImageLike, Volume, read_labels, read_volume, to_canonical
 from .cache import examined
 from .examination import Examination, placed_by_header, template_itself
 from .intensity import from_zero, scaled
@@ -77,10 +77,10 @@ class Scan:
     @classmethod
     def read(
         cls,
-        image: Source,
+        image: ImageLike,
         *,
-        labels: Source | None = None,
-        mask: Source | None = None,
+        labels: ImageLike | None = None,
+        mask: ImageLike | None = None,
         role: str = "",
     ) -> "Scan":
         """Read a scan, its labels and its brain mask.
@@ -99,19 +99,21 @@ class Scan:
         origins = {"image": origin(image), "labels": origin(labels), "mask": origin(mask)}
         if not volume.grid.is_sheared():
             return cls(volume, mapped, masked, origins)
-        doubt = (
+        warning = (
             f"{role}image {volume.name}: its axes are sheared, which ITK files cannot say; it was "
             f"resampled onto an orthogonal grid, and the outputs refer to that"
         )
         grid = volume.grid.unsheared()
-        straight = replace(resample(volume, grid), doubts=(*volume.doubts, doubt))
+        straight = replace(
+            resample(volume, grid), header_warnings=(*volume.header_warnings, warning)
+        )
         mapped, masked = (
             x and resample(x, grid, interpolation="nearest") for x in (mapped, masked)
         )
         return cls(straight, mapped, masked, origins)
 
     @classmethod
-    def of_template(cls, template: Template, labels: Source | None = None) -> "Scan":
+    def of_template(cls, template: Template, labels: ImageLike | None = None) -> "Scan":
         """A template as a scan, perhaps with a label map on its grid."""
         mapped = None if labels is None else read_labels(labels, template.image, "fixed label map")
         about = {"template": template.title}
@@ -190,7 +192,7 @@ class Scan:
     def warnings(self, found: Examination, role: str = "") -> list[str]:
         """What is odd about the file, and about what was found, a sentence each."""
         name = f"{role} image {self.name}" if role else self.name
-        return [*self.image.doubts, *found.warnings(name)]
+        return [*self.image.header_warnings, *found.warnings(name)]
 
 
 def prepare(scan: Volume, recipe: Recipe, found: Examination) -> Prepared:

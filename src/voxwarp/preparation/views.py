@@ -56,7 +56,7 @@ def upright_view(only: Volume, template_to_scan: Affine) -> Grid:
         only: the brain, zero outside.
         template_to_scan: where an upright brain lies, RAS mm.
     """
-    u, _, vt = np.linalg.svd(template_to_scan.fixed_to_moving[:3, :3])
+    u, _, vt = np.linalg.svd(template_to_scan.matrix[:3, :3])
     rotation = u @ vt
     inside = only.grid.to_world(np.argwhere(only.data > 0)) @ rotation
     return block(inside.min(axis=0) - ROOM, inside.max(axis=0) + ROOM, 1.0, rotation)

@@ -15,7 +15,7 @@ from ..space.formats import read_affine, read_warp
 from ..space.grid import Grid
 from ..space.resample import Interpolation, resample
 from ..space.transform import Chain
-from ..space.volume import Source, Volume, read_series
+from ..space.volume import ImageLike, Volume, read_series
 from .result import Registration
 
 _ANTS_INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*1\s*\]")  # antsApplyTransforms -t [PATH,1]
@@ -106,10 +106,10 @@ def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransfor
 
 
 def apply_to_image(
-    image: Source,
+    image: ImageLike,
     transforms: AnyTransform | Sequence[AnyTransform],
     *,
-    reference: Source | None = None,
+    reference: ImageLike | None = None,
     inverse: bool = False,
     interpolation: Interpolation | None = None,
 ) -> Volume:

@@ -16,7 +16,7 @@ from ..networks.refine import Refinement
 from ..preparation.scan import Prepared
 from ..space.grid import Grid
 from ..space.region import bounding_box
-from ..space.transform import Warp, carry
+from ..space.transform import Warp, conjugate
 
 LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
 
@@ -49,9 +49,9 @@ def check_obeyed(model: Model, smoothness: float | None, *, refined: bool) -> No
 
 def answer_of(
     model: Model,
+    *,
     moving: Prepared,
     fixed: Prepared,
-    *,
     device: torch.device,
     refinement: Refinement | None = None,
     smoothness: float | None = None,
@@ -79,13 +79,21 @@ def answer_of(
     weight = None if weight is None else weight.to(device)
     own = smoothness if model.capabilities.obeys_smoothness else None
     further = _further_inputs(model, moving, fixed, device)
-    answer = model.deform(*images, smoothness=own, kept=kept, weight=weight, **further)
+    answer = model.deform(
+        moving=images[0], fixed=images[1], smoothness=own, kept=kept, weight=weight, **further
+    )
     if answer.inverse is None and invert:
         answer = answer._replace(inverse=field.invert(answer.displacement))
     if refinement:
         meter.start("refine")
         answer = model.refine(
-            *images, answer, refinement, smoothness=smoothness, kept=kept, weight=weight
+            answer,
+            refinement,
+            moving=images[0],
+            fixed=images[1],
+            smoothness=smoothness,
+            kept=kept,
+            weight=weight,
         )
     inverse = None if answer.inverse is None else answer.inverse.cpu()
     return Deformation(answer.displacement.cpu(), inverse, answer.regularity.cpu())
@@ -113,7 +121,7 @@ def on_fixed_grid(
     """
     space = fixed.template_to_scan.inverse()
     warps = (Warp.from_voxels(one[0], model.recipe.grid) for one in displacements)
-    return [_rounded(carry(warp, space, grid)) for warp in warps]
+    return [_rounded(conjugate(warp, space, grid)) for warp in warps]
 
 
 CORRECTIONS = 2  # of an inverse, by Newton's method: 0.01 voxels are left almost everywhere

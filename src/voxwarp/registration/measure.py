@@ -75,6 +75,7 @@ class Measures:
 
 
 def measure(
+    *,
     moving: Prepared,
     fixed: Prepared,
     displacement: torch.Tensor,
@@ -93,8 +94,8 @@ def measure(
     """
     moved = field.warp(moving.image, displacement)
     return Measures(
-        before=similarity(fixed.image[0, 0], moving.image[0, 0]),
-        after=similarity(fixed.image[0, 0], moved[0, 0]),
+        before=similarity(moved=moving.image[0, 0], fixed=fixed.image[0, 0]),
+        after=similarity(moved=moved[0, 0], fixed=fixed.image[0, 0]),
         dice=None if labels is None else dice(labels[0].data, labels[1].data),
         jacobian=jacobian_statistics(warp, brain),
     )

@@ -23,7 +23,7 @@ from ..provenance import versions
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.formats import read_affine
 from ..space.transform import Affine, Warp
-from ..space.volume import Source, Volume
+from ..space.volume import ImageLike, Volume
 from .deform import answer_of, check_obeyed, check_smoothness, on_fixed_grid, without_folds
 from .measure import Measures, measure
 from .result import Registration
@@ -33,14 +33,14 @@ AnyLinear = Affine | str | os.PathLike[str]
 
 
 def register(
-    moving: Source | Scan,
-    fixed: Source | Scan | None = None,
+    moving: ImageLike | Scan,
+    fixed: ImageLike | Scan | None = None,
     model: str | os.PathLike[str] | Model = "default",
     *,
-    labels: Source | None = None,
-    fixed_labels: Source | None = None,
-    mask: Source | None = None,
-    fixed_mask: Source | None = None,
+    labels: ImageLike | None = None,
+    fixed_labels: ImageLike | None = None,
+    mask: ImageLike | None = None,
+    fixed_mask: ImageLike | None = None,
     preparation: Preparation = DEFAULTS,
     transform: TransformKind = "deformable",
     initial: AnyLinear | None = None,
@@ -94,7 +94,7 @@ def register(
             loaded.network.to(device)
         fixed_scan = fixed_scan or _template(loaded, fixed_labels)
         check_obeyed(loaded, smoothness, refined=refinement is not None)
-        pair = Pair(
+        pair = RegistrationTask(
             moving_scan, fixed_scan, loaded, preparation, refinement, smoothness, transform, start
         )
         return pair.registered(device, runtime.cache, meter)
@@ -112,7 +112,9 @@ def check_kind(kind: str, refinement: Refinement | None, smoothness: float | Non
         raise InputError(f"transform {kind}: only a deformable one can be refined or smoothed")
 
 
-def _scan(scan: Source | Scan, role: str, labels: Source | None, mask: Source | None) -> Scan:
+def _scan(
+    scan: ImageLike | Scan, role: str, labels: ImageLike | None, mask: ImageLike | None
+) -> Scan:
     if not isinstance(scan, Scan):
         return Scan.read(scan, labels=labels, mask=mask, role=role)
     if labels is not None or mask is not None:
@@ -123,7 +125,7 @@ def _scan(scan: Source | Scan, role: str, labels: Source | None, mask: Source | 
     return scan
 
 
-def _template(model: Model, labels: Source | None) -> Scan:
+def _template(model: Model, labels: ImageLike | None) -> Scan:
     """The fixed scan where none is given.
 
     Raises:
@@ -137,7 +139,7 @@ def _template(model: Model, labels: Source | None) -> Scan:
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class RegistrationTask:
     """What is to be registered, and how.
 
     Args:
@@ -164,8 +166,8 @@ class Pair:
             return self._linear(moving, fixed, device, meter)
         answer = answer_of(
             self.model,
-            moving,
-            fixed,
+            moving=moving,
+            fixed=fixed,
             device=device,
             refinement=self.refinement,
             smoothness=self.smoothness,
@@ -192,12 +194,15 @@ class Pair:
         """The result where the map between the two scans is to be rigid or affine."""
         meter.start(self.kind)
         start = moving.template_to_scan.after(fixed.template_to_scan.inverse())
-        brains = self.fixed.brain(fixed.found), self.moving.brain(moving.found)
+        brains = {
+            "moving": self.moving.brain(moving.found),
+            "fixed": self.fixed.brain(fixed.found),
+        }
         if self.kind == "affine":
-            affine = refined_affine(*brains, start)
+            affine = refined_affine(start=start, **brains)
         else:  # scans of one session lie on each other by their headers
             by_headers = [] if self.initial is not None else [Affine(np.eye(4))]
-            affine = register_rigid(*brains, start, *by_headers)
+            affine = register_rigid(start, *by_headers, **brains)
         still = Warp(np.zeros((3, *self.fixed.grid.shape), np.float32), self.fixed.grid)
         result = self._result(moving, fixed, affine, still, still, meter)
         meter.start("measure")
@@ -211,7 +216,7 @@ class Pair:
         )
         nowhere = torch.zeros(1, 3, *fixed.image.shape[2:])
         measures = _measured(result, moved, fixed, nowhere)
-        unmoved = similarity(fixed.image[0, 0], by_header.image[0, 0])
+        unmoved = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
         measures = replace(measures, before=unmoved)
         meter.stop()
         return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
@@ -287,7 +292,7 @@ class Pair:
             "settings": {
                 **asdict(self.preparation),
                 "transform": self.kind,
-                "initial": None if self.initial is None else self.initial.fixed_to_moving.tolist(),
+                "initial": None if self.initial is None else self.initial.matrix.tolist(),
                 "refine": self.refinement and asdict(self.refinement),
                 "smoothness": self.smoothness,
                 "device": str(device),
@@ -348,8 +353,14 @@ class Pair:
 def _measured(
     result: Registration, moving: Prepared, fixed: Prepared, displacement: torch.Tensor
 ) -> Measures:
-    both = _label_maps(result)
-    return measure(moving, fixed, displacement, result.warp, result.brain.data != 0, both)
+    return measure(
+        moving=moving,
+        fixed=fixed,
+        displacement=displacement,
+        warp=result.warp,
+        brain=result.brain.data != 0,
+        labels=_label_maps(result),
+    )
 
 
 def _label_maps(result: Registration) -> tuple[Volume, Volume] | None:

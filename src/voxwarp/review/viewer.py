@@ -22,7 +22,7 @@ from ..layout import REPORT, WARPED, WARPED_LABELS
 from ..pictures.pages import TEMPLATES, fragment, policy
 from ..pictures.report import SCRIPT, warnings_of
 from ..registration.record import original, read_record
-from ..space.volume import Source, Volume, nifti, read_series, read_volume
+from ..space.volume import ImageLike, Volume, nifti, read_series, read_volume
 
 Kind = Literal["image", "labels"]
 
@@ -46,7 +46,7 @@ class Layer:
 
     name: str
     kind: Kind
-    source: Source
+    source: ImageLike
 
     @cached_property
     def payload(self) -> bytes:

@@ -38,7 +38,7 @@ def write_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    matrix = _FLIP @ affine.fixed_to_moving @ _FLIP
+    matrix = _FLIP @ affine.matrix @ _FLIP
     parameters = np.concatenate([matrix[:3, :3].ravel(), matrix[:3, 3]])
     stream = BytesIO()
     contents = {"AffineTransform_double_3_3": parameters[:, None], "fixed": np.zeros((3, 1))}
@@ -52,7 +52,7 @@ def write_elastix_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    matrix = _FLIP @ affine.fixed_to_moving @ _FLIP
+    matrix = _FLIP @ affine.matrix @ _FLIP
     numbers = " ".join(repr(float(x)) for x in (*matrix[:3, :3].ravel(), *matrix[:3, 3]))
     lines = [
         '(Transform "AffineTransform")',

@@ -30,30 +30,28 @@ class Affine:
     """x ↦ A x.
 
     Args:
-        fixed_to_moving: (4, 4) matrix, RAS mm to RAS mm.
+        matrix: (4, 4) matrix, RAS mm to RAS mm.
 
     Raises:
         ValueError: the matrix is not a finite, invertible homogeneous one.
     """
 
-    fixed_to_moving: np.ndarray
+    matrix: np.ndarray
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.fixed_to_moving, dtype=np.float64)
+        matrix = np.array(self.matrix, dtype=np.float64)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise ValueError(
-                f"fixed_to_moving must be a finite (4, 4) matrix, got {matrix.tolist()}"
-            )
+            raise ValueError(f"matrix must be a finite (4, 4) matrix, got {matrix.tolist()}")
         with np.errstate(over="ignore", invalid="ignore"):
             size = abs(np.linalg.det(matrix[:3, :3]))
         if not np.allclose(matrix[3], (0, 0, 0, 1)) or not 1e-9 <= size < np.inf:
-            raise ValueError(f"fixed_to_moving must be invertible, got {matrix.tolist()}")
+            raise ValueError(f"matrix must be invertible, got {matrix.tolist()}")
         matrix.setflags(write=False)
-        object.__setattr__(self, "fixed_to_moving", matrix)
+        object.__setattr__(self, "matrix", matrix)
 
     def map(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 3) of the fixed space, RAS mm, to the moving space."""
-        return points @ self.fixed_to_moving[:3, :3].T + self.fixed_to_moving[:3, 3]
+        return points @ self.matrix[:3, :3].T + self.matrix[:3, 3]
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
         """``map`` of the voxel centres with first <= i < last of ``grid``."""
@@ -61,11 +59,11 @@ class Affine:
 
     def inverse(self) -> "Affine":
         """The map from the moving space to the fixed."""
-        return Affine(np.linalg.inv(self.fixed_to_moving))
+        return Affine(np.linalg.inv(self.matrix))
 
     def after(self, first: "Affine") -> "Affine":
         """X ↦ self(first(x))."""
-        return Affine(self.fixed_to_moving @ first.fixed_to_moving)
+        return Affine(self.matrix @ first.matrix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +115,7 @@ class Warp:
         return self.map(grid.nodes(first, last))
 
 
-def carry(warp: Warp, space: Affine, onto: Grid) -> Warp:
+def conjugate(warp: Warp, space: Affine, onto: Grid) -> Warp:
     """A⁻¹ ∘ warp ∘ A on another grid: the same motion, seen from another space.
 
     The field is interpolated once and, other than ``Warp.map``, extended beyond its own grid
@@ -128,16 +126,16 @@ def carry(warp: Warp, space: Affine, onto: Grid) -> Warp:
         space: A, from ``onto``'s space to the warp's, RAS mm.
         onto: grid of the result.
     """
-    voxels = np.linalg.inv(warp.grid.affine) @ space.fixed_to_moving @ onto.affine
+    voxels = np.linalg.inv(warp.grid.affine) @ space.matrix @ onto.affine
     matrix, offset = (
         torch.from_numpy(part.astype(np.float32)) for part in (voxels[:3, :3], voxels[:3, 3])
     )
-    back = torch.from_numpy(np.linalg.inv(space.fixed_to_moving[:3, :3]).astype(np.float32))
+    back = torch.from_numpy(np.linalg.inv(space.matrix[:3, :3]).astype(np.float32))
     source = _times(back, torch.from_numpy(warp.displacement))[None]
     out = torch.empty((3, *onto.shape))
     rows = max(1, SLAB_VOXELS // (onto.shape[1] * onto.shape[2]))
     for first in range(0, onto.shape[0], rows):
-        slab = field.lattice((min(rows, onto.shape[0] - first), *onto.shape[1:]), source)[0]
+        slab = field.identity_grid((min(rows, onto.shape[0] - first), *onto.shape[1:]), source)[0]
         slab[0] += first
         at = (matrix @ slab.flatten(1)).view_as(slab) + offset.view(3, 1, 1, 1)
         out[:, first : first + rows] = field.sample(source, at[None], padding="border")[0]

@@ -44,7 +44,7 @@ class Volume:
         name: what to call the volume in messages: its path.
         is_label_file: the header says that the values are labels (NIfTI intent 1002).
         frame_spacing: time between the frames of a series, seconds.
-        doubts: what is odd about the file, a sentence each.
+        header_warnings: what is odd about the file, a sentence each.
     """
 
     data: np.ndarray
@@ -52,7 +52,7 @@ class Volume:
     name: str = "image"
     is_label_file: bool = False
     frame_spacing: float = 1.0
-    doubts: tuple[str, ...] = ()
+    header_warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.shape[:3] != self.grid.shape:
@@ -96,10 +96,10 @@ class Volume:
 
 
 #: What an image can be given as.
-Source = str | os.PathLike[str] | SpatialImage | Volume
+ImageLike = str | os.PathLike[str] | SpatialImage | Volume
 
 
-def read_volume(source: Source, what: str = "image") -> Volume:
+def read_volume(source: ImageLike, what: str = "image") -> Volume:
     """Read a 3-D scan for registration.
 
     Args:
@@ -123,7 +123,7 @@ def read_volume(source: Source, what: str = "image") -> Volume:
     return volume
 
 
-def read_labels(source: Source, image: Volume, what: str = "label map") -> Volume:
+def read_labels(source: ImageLike, image: Volume, what: str = "label map") -> Volume:
     """Read a label map that lies on the grid of ``image``.
 
     Raises:
@@ -148,7 +148,7 @@ def read_labels(source: Source, image: Volume, what: str = "label map") -> Volum
     return Volume(data, volume.grid, volume.name, is_label_file=True)
 
 
-def read_series(source: Source, what: str = "image") -> Volume:
+def read_series(source: ImageLike, what: str = "image") -> Volume:
     """Read a 3-D image or a 4-D series, without a look at its values.
 
     Raises:
@@ -170,7 +170,7 @@ def read_series(source: Source, what: str = "image") -> Volume:
         name,
         is_label_file=_intent(image) == "label",
         frame_spacing=_frame_spacing(image),
-        doubts=_doubts(image, grid, f"{what} {name}"),
+        header_warnings=_header_warnings(image, grid, f"{what} {name}"),
     )
 
 
@@ -369,7 +369,7 @@ def _native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
     return data.astype(np.float32 if narrow else np.float64, copy=False)
 
 
-def _doubts(image: SpatialImage, grid: Grid, which: str) -> tuple[str, ...]:
+def _header_warnings(image: SpatialImage, grid: Grid, which: str) -> tuple[str, ...]:
     """Whether the header places the voxels in two ways, of which other tools may take the other."""
     if not isinstance(image, nib.Nifti1Pair):
         return ()

@@ -26,7 +26,7 @@ BENDING_NODES = (6, 7, 8)  # along each axis, between which the displacement is 
 
 
 @dataclass(frozen=True)
-class LatticeScan:
+class WorkingScan:
     """A scan on the lattice.
 
     Args:
@@ -59,14 +59,14 @@ class Augmenter:
         self._renumbering = label_tensor(mirror, len(mirror))
         self._axis = _left_right(grid) if augmentation.flip else 0
 
-    def mirrored(self, scan: LatticeScan) -> LatticeScan:
+    def mirrored(self, scan: WorkingScan) -> WorkingScan:
         """Left and right exchanged, in the image, the labels and what the labels are called."""
         image, labels = scan.image.flip(1 + self._axis), scan.labels
         if labels is not None:
             labels = self._renumbering[labels.flip(self._axis).long()]
         return replace(scan, image=image, labels=labels)
 
-    def jittered(self, scan: LatticeScan, draw: np.random.Generator) -> LatticeScan:
+    def jittered(self, scan: WorkingScan, draw: np.random.Generator) -> WorkingScan:
         """The scan after a small random affine map; zero where that leads outside of it."""
         degrees, factors, shift = draw.uniform(-1, 1, (3, 3))
         a = self._augmentation
@@ -86,7 +86,7 @@ class Augmenter:
             labels = sample(labels[None, None], at, nearest=True)[0, 0]
         return replace(scan, image=image, labels=labels)
 
-    def recoloured(self, scan: LatticeScan, draw: np.random.Generator) -> Tensor:
+    def recoloured(self, scan: WorkingScan, draw: np.random.Generator) -> Tensor:
         """The image as another scanner might have made it; background stays zero."""
         power, deviation = draw.uniform(-1, 1), draw.random()
         bias, seed = draw.uniform(-1, 1, (BIAS_NODES,) * 3), int(draw.integers(1 << 62))

@@ -15,7 +15,7 @@ class Sample:
     """A pair.
 
     Args:
-        moving, fixed: (1, X, Y, Z) float32 in [0, 1]: what the costs compare.
+        moving, fixed: (1, X, Y, Z) float32 in [0, 1]: what the losses compare.
         seen_moving, seen_fixed: what the network sees: the same with changed intensities, or
             the very same tensors where these do not change.
         moving_labels, fixed_labels: (X, Y, Z) numbers of structures; None unless both have them.

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import SPLITS, Split
-from .checkpoint import Progress
+from .checkpoint import TrainingState
 from .cohort import Cohort
 from .config import Config
 
 
 def card_of(
-    config: Config, cohort: Cohort, progress: Progress, scores: dict[str, float]
+    config: Config, cohort: Cohort, progress: TrainingState, scores: dict[str, float]
 ) -> dict[str, Any]:
     """The card, for ``model.json``.
 
@@ -51,11 +51,11 @@ def _data(cohort: Cohort) -> list[str]:
     each = Counter((scan.dataset, scan.split) for scan in cohort.scans)
     for (dataset, split), scans in sorted(each.items(), key=_order):
         chosen = [i for i, s in enumerate(cohort.scans) if (s.dataset, s.split) == (dataset, split)]
-        people = len({cohort.people[i] for i in chosen})
+        subjects = len({cohort.subjects[i] for i in chosen})
         labelled = sum(cohort.is_labelled(i) for i in chosen)
         licence = next((cohort.scans[i].licence for i in chosen if cohort.scans[i].licence), None)
         lines.append(
-            f"{dataset}, {split}: {scans} scans of {people} people, {labelled} with labels"
+            f"{dataset}, {split}: {scans} scans of {subjects} subjects, {labelled} with labels"
             + (f" ({licence})" if licence else "")
         )
     return lines
@@ -103,8 +103,8 @@ def readme(name: str, card: dict[str, Any]) -> str:
     lines += [
         f"- {card['steps']} of {card['of_steps']} steps in {card['hours']:.2f} hours, "
         f"seed {card['seed']}, voxwarp {card['voxwarp']}, commit {card['commit'] or 'unknown'}",
-        "- costs: "
-        + ", ".join(f"{n} × {o.get('weight', 1.0)}" for n, o in card["recipe"]["costs"].items()),
+        "- losses: "
+        + ", ".join(f"{n} × {o.get('weight', 1.0)}" for n, o in card["recipe"]["losses"].items()),
         "- every knob stands in `config.yaml` and `model.json`",
         "",
         "## Scores on the validation pairs",
@@ -117,7 +117,7 @@ def readme(name: str, card: dict[str, Any]) -> str:
         shown = f"{before[score]:.4g}" if score in before else ""
         lines.append(f"| {score.removeprefix('val_')} | {shown} | {value:.4g} |")
     if not scores["validation"]:
-        lines.append("| there are no two scans of val people to compare | | |")
+        lines.append("| there are no two scans of val subjects to compare | | |")
     lines += ["", "## Licence", "", card["licence"] + ".", ""]
     lines += [f"- {line}" for line in card["credit"]]
     if card["limits"]:

@@ -22,10 +22,11 @@ from ..networks.catalogue import with_todays_names
 
 NAME = "checkpoint.safetensors"
 FORMAT = "voxwarp-checkpoint-1"
+_FORMER_LOSSES = {"recognition": "segmentation"}
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """How far a training has come.
 
     Args:
@@ -49,7 +50,7 @@ class Progress:
 
 def save_checkpoint(
     folder: Path,
-    progress: Progress,
+    progress: TrainingState,
     config: dict[str, Any],
     optimizer: torch.optim.Optimizer,
     **networks: nn.Module,
@@ -70,7 +71,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, optimizer: torch.optim.Optimizer, **networks: nn.Module
-) -> Progress:
+) -> TrainingState:
     """Put networks and optimiser into the state that was saved.
 
     Raises:
@@ -78,7 +79,7 @@ def load_checkpoint(
     """
     try:
         with safe_open(folder / NAME, "pt") as stored:
-            progress = Progress(**_about(stored)["progress"])
+            progress = TrainingState(**_about(stored)["progress"])
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         for name, network in networks.items():
             network.load_state_dict(with_todays_names(_inside(tensors, name)))
@@ -108,6 +109,20 @@ def _about(stored: Any) -> dict[str, Any]:
     about = json.loads(stored.metadata()["voxwarp"])
     if about["format"] != FORMAT:
         raise ValueError(f"format {about['format']!r}, wanted {FORMAT!r}")
+    return _with_todays_keys(about)
+
+
+def _with_todays_keys(about: dict[str, Any]) -> dict[str, Any]:
+    """The header of a checkpoint of any version, with the keys of today."""
+    config, data = about["config"], about["config"].get("data") or {}
+    if "costs" in config:
+        losses = config.pop("costs")
+        config["losses"] = {_FORMER_LOSSES.get(name, name): o for name, o in losses.items()}
+    if "people" in data:
+        data["subjects"] = data.pop("people")
+    for scores in (about["progress"]["best"], about["progress"]["start"]):
+        if "val_cost" in scores:
+            scores["val_loss"] = scores.pop("val_cost")
     return about
 
 

@@ -1,4 +1,4 @@
-"""Whether a network and costs can be what a configuration asks for; nothing is built for it."""
+"""Whether a network and losses can be what a configuration asks for; nothing is built for it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from ..data.messages import nearest, short
 from ..networks.catalogue import ARCHITECTURES, build
-from .costs import COSTS, REGULARISERS, check_options, cost_function, options_of
+from .loss_terms import LOSSES, REGULARISERS, check_options, loss_function, options_of
 
 #: Weights of a network, more than which are a mistake: 1 GB, where ours have a few MB.
 LARGEST_NETWORK = 1 << 28
@@ -78,34 +78,34 @@ def _check_argument(key: str, value: Any, default: Any) -> None:
         raise ValueError(f"{key}: 1 to {LARGEST_DEPTH} numbers are wanted, got {len(numbers)}")
 
 
-def check_costs(costs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make sure that costs are known, and that something is learnt by them.
+def check_losses(losses: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make sure that losses are known, and that something is learnt by them.
 
     Args:
-        costs: their options by their names.
+        losses: their options by their names.
 
     Raises:
         ValueError: one is not known or has no such option, or none of them compares anything.
     """
-    for name, options in costs.items():
-        _check_cost(name, options)
-    counted = [name for name, options in costs.items() if options.get("weight", 1.0) > 0]
+    for name, options in losses.items():
+        _check_loss(name, options)
+    counted = [name for name, options in losses.items() if options.get("weight", 1.0) > 0]
     if not counted:
         raise ValueError("one of them at least must have a weight above 0")
     if not set(counted) - REGULARISERS:
-        raise ValueError(f"{', '.join(costs)}: none of them compares images or labels")
+        raise ValueError(f"{', '.join(losses)}: none of them compares images or labels")
 
 
-def _check_cost(name: str, options: Mapping[str, Any]) -> None:
-    """Make sure that there is a cost of that name, and that it has these options."""
-    if name not in COSTS and ":" not in name:
-        raise ValueError(f"no cost {name!r}{nearest(name, COSTS)}, or module:function")
+def _check_loss(name: str, options: Mapping[str, Any]) -> None:
+    """Make sure that there is a loss of that name, and that it has these options."""
+    if name not in LOSSES and ":" not in name:
+        raise ValueError(f"no loss {name!r}{nearest(name, LOSSES)}, or module:function")
     weight = options.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise ValueError(f"{name}.weight: a number is wanted, got {short(weight)}")
     if not 0 <= weight <= 1e12:  # not so for NaN
         raise ValueError(f"{name}.weight: a number from 0 to 1e12 is wanted, got {short(weight)}")
-    known = options_of(cost_function(name))
+    known = options_of(loss_function(name))
     for key in options:
         if key != "weight" and key not in known:
             raise ValueError(f"{name} has no option {key!r}{nearest(key, ['weight', *known])}")

@@ -22,13 +22,13 @@ from ..preparation.recipe import Recipe
 from ..preparation.template import mni152
 from .cache import cache_folder, check_space, label_values_of, remove_abandoned
 from .config import Config
-from .costs import terms
-from .lattice import recipe_of
+from .loss_terms import terms
 from .preparing import plan, prepared, run_jobs
+from .working_grid import recipe_of
 
 TOLERABLE = 1 / 4  # of the scans may be left out
 
-Progress = Callable[[int, int], object]  # done, of how many
+CountCallback = Callable[[int, int], object]  # done, of how many
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,8 @@ class Cohort:
         return [i for i, scan in enumerate(self.scans) if scan.split == split]
 
     @property
-    def people(self) -> list[str]:
-        """Who each scan is of: data set and person."""
+    def subjects(self) -> list[str]:
+        """Who each scan is of: data set and subject."""
         return ["/".join(scan.key) for scan in self.scans]
 
     def _mapped(self, path: Path) -> np.ndarray:
@@ -94,7 +94,7 @@ def prepare_cohort(
     config: Config,
     scans: Sequence[ScanRecord],
     *,
-    progress: Progress | None = None,
+    progress: CountCallback | None = None,
     processes: int = 1,
 ) -> Cohort:
     """Prepare every scan that is not in the cache yet, and open the cache.
@@ -177,7 +177,7 @@ def described(cohort: Cohort) -> dict[str, Any]:
     for scan in cohort.scans:
         labels = None if scan.labels is None else str(scan.labels)
         about = {"path": str(scan.path), "labels": labels, "licence": scan.licence}
-        splits[scan.split].append({**about, "dataset": scan.dataset, "person": scan.person})
+        splits[scan.split].append({**about, "dataset": scan.dataset, "subject": scan.subject})
     return {
         "scans": splits,
         "counts": {
@@ -211,22 +211,22 @@ def check_enough(config: Config, scans: Iterable[ScanRecord]) -> None:
     """Make sure that pairs can be drawn.
 
     Raises:
-        InputError: too few people are in split train, or too few of them have labels.
+        InputError: too few subjects are in split train, or too few of them have labels.
     """
     train = [scan for scan in scans if scan.split == "train"]
     least = 2 if config.sampling.mode == "pairwise" else 1
-    compared = any(n.endswith("labels") for t in terms(config.costs) for n in t.wants)
+    compared = any(n.endswith("labels") for t in terms(config.losses) for n in t.wants)
     if compared and config.sampling.mode == "atlas" and config.sampling.atlas_labels is None:
-        raise InputError("costs: labels are to be compared, and the atlas has none")
+        raise InputError("losses: labels are to be compared, and the atlas has none")
     for kind, share, those in (
         ("", 1.0, train),
         ("labelled ", compared or config.sampling.labelled, [s for s in train if s.labels]),
     ):
-        people = {scan.key for scan in those}
-        if share and len(people) < least:
+        subjects = {scan.key for scan in those}
+        if share and len(subjects) < least:
             raise InputError(
                 f"data: {config.sampling.mode} training wants {kind}scans of {least} train "
-                f"people or more, there are {len(people)}"
+                f"subjects or more, there are {len(subjects)}"
             )
 
 

@@ -30,8 +30,8 @@ from ..data.yaml_file import read_section
 from ..networks.catalogue import ARCHITECTURES, Capabilities
 from ..preparation.recipe import alignment_named
 from ..preparation.settings import BrainExtract, Preparation
-from .checks import check_costs, check_network, learning_from, with_defaults
-from .costs import OF_RECOGNITION, wants_of
+from .checks import check_losses, check_network, learning_from, with_defaults
+from .loss_terms import OF_SEGMENTATION, wants_of
 
 Side = Annotated[int, Field(ge=8, le=4096), Number]  # voxels
 
@@ -94,7 +94,7 @@ class Sampling(Section):
 
     mode: Literal["pairwise", "atlas"] = Field(
         default="pairwise",
-        description="pairwise: scans of two people of one split; atlas: a scan and the atlas",
+        description="pairwise: scans of two subjects of one split; atlas: a scan and the atlas",
     )
     atlas: Annotated[str | None, IsPath(unless=lambda word: word == "template")] = Field(
         default=None, description="the atlas, a scan; template: MNI152"
@@ -107,11 +107,11 @@ class Sampling(Section):
         default=0.0, description="share of the pairs that is drawn among the labelled scans alone"
     )
     structures: WholeNumber = Field(
-        default=0, description="that the cost dice compares in a step, drawn anew each time; 0: all"
+        default=0, description="that the loss dice compares in a step, drawn anew each time; 0: all"
     )
     voxels: WholeNumber = Field(
         default=0,
-        description="of each scan that the cost recognition looks at in a step, drawn; 0: all",
+        description="of each scan that the loss segmentation looks at in a step, drawn; 0: all",
     )
 
     @model_validator(mode="after")
@@ -141,7 +141,7 @@ class Augmentation(Section):
     gamma: NotNegative = Field(
         default=0.0,
         description="log-range of a power of the intensities, which the network sees and the "
-        "costs do not; so for bias and noise",
+        "losses do not; so for bias and noise",
     )
     bias: NotNegative = Field(default=0.0, description="log-range of a smooth factor")
     noise: NotNegative = Field(
@@ -178,7 +178,7 @@ class Phase(Section):
 
 
 class Validation(Section):
-    """How well the network does on pairs of the val people."""
+    """How well the network does on pairs of the val subjects."""
 
     every: Count = Field(default=150, description="steps; also at the end")
     pairs: Count = Field(
@@ -217,7 +217,7 @@ class Config(Section):
     start_from: Annotated[str | None, IsPath(unless=lambda word: "/" not in word)] = Field(
         default=None, description="model whose weights are the first ones, instead of random ones"
     )
-    costs: dict[str, dict[str, Any]] = Field(
+    losses: dict[str, dict[str, Any]] = Field(
         default={"ncc": {"weight": 1.0}, "diffusion": {"weight": 1.0}},
         description="name or module:function, with weight and the options of the function",
     )
@@ -227,7 +227,7 @@ class Config(Section):
     )
     compare_at: Literal["full", "velocity"] = Field(
         default="full",
-        description="lattice of the costs: the images', or the velocity's, where the images are "
+        description="lattice of the losses: the images', or the velocity's, where the images are "
         "averaged down to it",
     )
     optimiser: Optimiser = Field(default=Optimiser(), description="steps of the weights")
@@ -247,11 +247,11 @@ class Config(Section):
         check_network(network)
         return network
 
-    @field_validator("costs")
+    @field_validator("losses")
     @classmethod
-    def _known_costs(cls, costs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        check_costs(costs)
-        return costs
+    def _known_losses(cls, losses: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        check_losses(losses)
+        return losses
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
@@ -264,17 +264,17 @@ class Config(Section):
         name, can = self.network["name"], self.capabilities
         if self.compare_at == "velocity" and not can.has_velocity:
             raise ValueError(f"compare_at velocity: network {name} predicts no velocity")
-        of_recognition = [n for n in self.costs if OF_RECOGNITION & {*wants_of(n)}]
+        of_segmentation = [n for n in self.losses if OF_SEGMENTATION & {*wants_of(n)}]
         if can.learns_from == "labels":
-            if of_recognition != list(self.costs):
-                raise ValueError(f"costs: network {name} learns by cost recognition alone")
+            if of_segmentation != list(self.losses):
+                raise ValueError(f"losses: network {name} learns by loss segmentation alone")
             if self.sampling.labelled < 1:
                 raise ValueError(
                     f"sampling.labelled: network {name} learns from labels: 1 is wanted"
                 )
-        elif of_recognition:
+        elif of_segmentation:
             whose = ", ".join(learning_from("labels"))
-            raise ValueError(f"costs: {of_recognition[0]} is for network {whose}")
+            raise ValueError(f"losses: {of_segmentation[0]} is for network {whose}")
 
     def _check_phases(self) -> None:
         """What a stretch of the training rests or averages."""

@@ -18,11 +18,11 @@ from ..files import check_writable
 from ..preparation.scan import Scan
 from ..space.volume import read_labels, read_series, read_volume
 from .cache import cache_folder, check_space, free_space
-from .cohort import Progress, bytes_needed, check_enough
+from .cohort import CountCallback, bytes_needed, check_enough
 from .config import Config
-from .lattice import recipe_of
 from .memory import check_memory
 from .start import network_to_start_from
+from .working_grid import recipe_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Report:
 
     Args:
         problems: what has to be put right, a line each, with the file and its row.
-        doubts: what is odd, a line each.
+        warnings: what is odd, a line each.
         counts: by data set and split.
         structures: names of those that count.
         bytes_needed: of disk space, for what is not prepared yet.
@@ -40,7 +40,7 @@ class Report:
     """
 
     problems: list[str]
-    doubts: list[str]
+    warnings: list[str]
     counts: dict[str, dict[Split, Counts]]
     structures: list[str]
     bytes_needed: int
@@ -49,7 +49,7 @@ class Report:
 
 
 def check(
-    config: Config, scans: Sequence[ScanRecord], *, progress: Progress | None = None
+    config: Config, scans: Sequence[ScanRecord], *, progress: CountCallback | None = None
 ) -> Report:
     """Decode every file and compare label maps with scans, structures and each other.
 
@@ -77,14 +77,14 @@ def check(
         lambda: _check_atlas(config),
     ):
         attempt(step, None)
-    doubts = _doubts(scans)
+    warnings = _warnings(scans)
     for scan, look in seen:
         problems += look.problems
-        doubts += look.doubts
+        warnings += look.warnings
         if table and table.names and look.values is not None:
-            _compare(scan, look.values, table, problems, doubts)
+            _compare(scan, look.values, table, problems, warnings)
     names = table.names if table else []
-    return Report(problems, doubts, counted(scans), names, needed, free_space(folder), folder)
+    return Report(problems, warnings, counted(scans), names, needed, free_space(folder), folder)
 
 
 def check_beforehand(config: Config, scans: Sequence[ScanRecord], device: torch.device) -> None:
@@ -105,11 +105,11 @@ class _Look:
     """What one scan and its label map show; the label values, where they can be read."""
 
     problems: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     values: set[int] | None = None
 
 
-def _looks(scans: Sequence[ScanRecord], progress: Progress | None) -> list[_Look]:
+def _looks(scans: Sequence[ScanRecord], progress: CountCallback | None) -> list[_Look]:
     looks: list[_Look] = []
     pool = ThreadPoolExecutor(2)  # gzip lets go of the interpreter
     try:
@@ -126,7 +126,7 @@ def _look(scan: ScanRecord) -> _Look:
     look, volume = _Look(), None
     try:
         volume = read_volume(scan.path)
-        look.doubts.extend(f"{scan.where}: {doubt}" for doubt in volume.doubts)
+        look.warnings.extend(f"{scan.where}: {warning}" for warning in volume.header_warnings)
     except InputError as error:
         look.problems.append(f"{scan.where}: {error}")
     if scan.labels is not None:
@@ -141,7 +141,7 @@ def _look(scan: ScanRecord) -> _Look:
 
 
 def _compare(
-    scan: ScanRecord, values: set[int], table: Table, problems: list[str], doubts: list[str]
+    scan: ScanRecord, values: set[int], table: Table, problems: list[str], warnings: list[str]
 ) -> None:
     """The values of a label map with those that count."""
     missing = table.missing(values)
@@ -150,7 +150,7 @@ def _compare(
         problems.append(f"{which}: none of its {len(values)} label values is a structure")
     elif missing and scan.split != "test":
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        doubts.append(f"{which}: {len(missing)} structures are not in it ({shown})")
+        warnings.append(f"{which}: {len(missing)} structures are not in it ({shown})")
 
 
 def _attempt(problems: list[str], step: Callable[[], Any], otherwise: Any) -> Any:
@@ -168,7 +168,7 @@ def _check_atlas(config: Config) -> None:
         Scan.read(atlas, labels=labels, role="atlas")
 
 
-def _doubts(scans: Iterable[ScanRecord]) -> list[str]:
-    people = {scan.key for scan in scans if scan.split == "val"}
-    few = f"data: there are {len(people)} people in split val: hardly anything can be validated"
-    return [] if len(people) > 1 else [few]
+def _warnings(scans: Iterable[ScanRecord]) -> list[str]:
+    subjects = {scan.key for scan in scans if scan.split == "val"}
+    few = f"data: there are {len(subjects)} subjects in split val: hardly anything can be validated"
+    return [] if len(subjects) > 1 else [few]

@@ -9,11 +9,13 @@ from ..errors import InputError
 from .batch import Batch, collate
 from .config import Config
 from .parallel import World
-from .sampling import Pairs
+from .sampling import PairDataset
 from .signals import ignore_signals, interrupts_ignored
 
 
-def batches(pairs: Pairs, config: Config, among: World, first: int) -> Generator[Batch, None, None]:
+def batches(
+    pairs: PairDataset, config: Config, among: World, first: int
+) -> Generator[Batch, None, None]:
     """Batches from step ``first`` on.
 
     Raises:
@@ -38,7 +40,7 @@ def batches(pairs: Pairs, config: Config, among: World, first: int) -> Generator
     raise InputError(problem)
 
 
-def _loader(pairs: Pairs, config: Config, among: World, first: int) -> DataLoader:
+def _loader(pairs: PairDataset, config: Config, among: World, first: int) -> DataLoader:
     """Batches from step ``first`` on. The processes share out the numbers of the samples."""
     size, passes = config.optimiser.batch, config.optimiser.accumulate
     mine = range(among.rank * size, (among.rank + 1) * size)
@@ -53,5 +55,5 @@ def _loader(pairs: Pairs, config: Config, among: World, first: int) -> DataLoade
         num_workers=config.workers,
         multiprocessing_context="spawn" if config.workers else None,
         worker_init_fn=ignore_signals,
-        generator=torch.Generator(),  # it draws a seed, which must not be one of a cost's numbers
+        generator=torch.Generator(),  # it draws a seed, which must not be one of a loss's numbers
     )

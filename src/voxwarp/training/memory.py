@@ -54,17 +54,17 @@ def _kept_by_autograd(
         batch = _empty_batch(config, shape, structures, device)
         objective = Objective(config, structures)
         objective.terms = [replace(t, function=_tolerant(t.function)) for t in objective.terms]
-        costs = objective(network, batch, phase)
-        del network, costs
+        losses = objective(network, batch, phase)
+        del network, losses
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
-def _tolerant(cost: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The cost; nothing where it looks at values, of which there are none. Ours do not."""
+def _tolerant(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The loss; nothing where it looks at values, of which there are none. Ours do not."""
 
     def run(**given: Any) -> Tensor:
         try:
-            return cost(**given)
+            return loss(**given)
         except Exception:  # whatever a user's function makes of it; a step will tell
             return torch.zeros(())
 

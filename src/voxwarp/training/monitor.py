@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import write_bytes
-from .checkpoint import Progress
+from .checkpoint import TrainingState
 from .config import Config
 
 LOG = "log.csv"
@@ -28,7 +28,7 @@ class Monitor:
 
     Args:
         out: folder of the run.
-        config: how often, and which costs there are.
+        config: how often, and which losses there are.
         show: write to the terminal: a progress bar, or lines where it is none.
         write: write files.
     """
@@ -36,14 +36,14 @@ class Monitor:
     def __init__(self, out: Path, config: Config, *, show: bool, write: bool = True):
         self.out, self.config, self.show, self.write = out, config, show, write
         self.columns = [
-            *("step", "seconds", "rate", "loss", *config.costs, "gradient_norm", "skipped"),
-            *("val_cost", "val_dice", "val_folds_percent", "val_motion"),
+            *("step", "seconds", "rate", "loss", *config.losses, "gradient_norm", "skipped"),
+            *("val_loss", "val_dice", "val_folds_percent", "val_motion"),
         ]
         self._recent: deque[Mapping[str, float]] = deque(maxlen=config.log.every)
         self._board: Any = None
         self._bar: Any = None
         self._task: Any = None
-        self._first = Progress()
+        self._first = TrainingState()
         self._counted = 0
 
     def __enter__(self) -> "Monitor":
@@ -70,9 +70,9 @@ class Monitor:
         if self._bar is None and total and done % max(1, total // 10) == 0:
             self.say(f"prepared {done} of {total} scans")
 
-    def begin(self, progress: Progress) -> None:
+    def begin(self, progress: TrainingState) -> None:
         """Training begins, or goes on, from here; what was logged beyond that is forgotten."""
-        self._first = Progress(**vars(progress))
+        self._first = TrainingState(**vars(progress))
         self._counted = progress.skipped
         if not self.write:
             return
@@ -90,14 +90,14 @@ class Monitor:
         folder, purge = str(self.out / "tensorboard"), step + 1 if step else None
         return self._guarded(lambda: SummaryWriter(folder, purge_step=purge))
 
-    def step(self, progress: Progress, values: Mapping[str, float], rate: float) -> None:
-        """A step is done: its costs and gradient, and the learning rate."""
+    def step(self, progress: TrainingState, values: Mapping[str, float], rate: float) -> None:
+        """A step is done: its losses and gradient, and the learning rate."""
         self._recent.append(values)
         description = f"loss {values['loss']:.4f}"
         if progress.best:
             description += "".join(
                 f", best {key.removeprefix('val_')} {progress.best[key]:.4f}"
-                for key in ("val_dice", "val_cost")
+                for key in ("val_dice", "val_loss")
                 if key in progress.best
             )
         self._advance(description, progress.step, self.config.steps)
@@ -108,7 +108,7 @@ class Monitor:
         self._row(progress, {**row, "skipped": progress.skipped})
         self.say(self._line(progress, means), unless_bar=True)
 
-    def _line(self, progress: Progress, means: Mapping[str, float]) -> str:
+    def _line(self, progress: TrainingState, means: Mapping[str, float]) -> str:
         parts = ", ".join(f"{n} {v:.5g}" for n, v in means.items() if n != "gradient_norm")
         steps = max(1, progress.step - self._first.step)
         pace = (progress.seconds - self._first.seconds) / steps
@@ -120,7 +120,7 @@ class Monitor:
 
     def validated(
         self,
-        progress: Progress,
+        progress: TrainingState,
         scores: Mapping[str, float],
         picture: Callable[[], np.ndarray | None],
     ) -> None:
@@ -169,7 +169,7 @@ class Monitor:
             self._task = self._bar.add_task(description, total=total, completed=done)
         self._bar.update(self._task, description=description, completed=done)
 
-    def _row(self, progress: Progress, values: Mapping[str, Any]) -> None:
+    def _row(self, progress: TrainingState, values: Mapping[str, Any]) -> None:
         if not self.write:
             return
         stream = io.StringIO()
@@ -203,6 +203,10 @@ class Monitor:
             ) from error
 
 
+#: Names of columns in logs of earlier versions, and today's.
+_FORMER_COLUMNS = {"val_cost": "val_loss", "recognition": "segmentation"}
+
+
 def read_log(out: Path) -> list[dict[str, str]]:
     """Rows of a run's log.csv; those that are whole."""
     try:
@@ -210,10 +214,10 @@ def read_log(out: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     lines = text[: text.rfind("\n") + 1].replace("\0", "").splitlines()  # the last may be torn
-    rows = csv.DictReader(lines)
+    header = [_FORMER_COLUMNS.get(name, name) for name in next(csv.reader(lines[:1]), [])]
     return [
         row
-        for row in rows
+        for row in csv.DictReader(lines[1:], header)
         if (row.get("step") or "").isdecimal() and None not in row and None not in row.values()
     ]
 

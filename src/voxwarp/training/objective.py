@@ -1,4 +1,4 @@
-"""What a training minimises: the costs of a batch of pairs after the network has moved them."""
+"""What a training minimises: the losses of a batch of pairs after the network has moved them."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,32 +13,32 @@ from ..fields import field
 from ..fields.field import averaged, blocks
 from .batch import Batch
 from .config import Config, Phase
-from .costs import Term, terms
+from .loss_terms import LossTerm, terms
 
-Given = dict[str, Tensor]  # by the names that costs have for it, see ``costs``
+Given = dict[str, Tensor]  # by the names that losses have for it, see ``losses``
 _OTHER = {"fixed": "moved", "fixed_labels": "moved_labels"}  # the one comes with the other
 
 
 class Objective:
-    """The weighted sum of the costs of a configuration, for a network and a batch of pairs.
+    """The weighted sum of the losses of a configuration, for a network and a batch of pairs.
 
     Args:
-        config: costs, and on which lattice and in which directions they compare.
+        config: losses, and on which lattice and in which directions they compare.
         structures: how many there are in the label maps.
 
     Raises:
-        InputError: a user's cost cannot be found or used.
+        InputError: a user's loss cannot be found or used.
     """
 
     def __init__(self, config: Config, structures: int):
         self.config, self.structures = config, structures
         self.capabilities = config.capabilities
-        self.terms = terms(config.costs)
+        self.terms = terms(config.losses)
         self.wants = {name for term in self.terms for name in term.wants}
         self.wants |= {_OTHER[name] for name in self.wants & _OTHER.keys()}
 
     def __call__(self, network: nn.Module, batch: Batch, phase: Phase) -> dict[str, Tensor]:
-        """``loss``, the sum, and each cost without its weight: scalars, means over the pairs.
+        """``loss``, the sum, and each loss without its weight: scalars, means over the pairs.
 
         Args:
             network: of the configuration, on the device of the batch.
@@ -54,7 +54,7 @@ class Objective:
         return self._summed(given, labelled, batch)
 
     def _summed(self, given: Given, labelled: Given | None, batch: Batch) -> dict[str, Tensor]:
-        values = {term.name: self._cost(term, given, labelled, batch) for term in self.terms}
+        values = {term.name: self._loss(term, given, labelled, batch) for term in self.terms}
         weighted = [term.weight * values[term.name] for term in self.terms]
         return {"loss": torch.stack(weighted).sum(), **values}
 
@@ -67,14 +67,14 @@ class Objective:
         with convolutions(config.precision, moving.device):
             if config.compare_at == "velocity":
                 rest = {"finest": phase.leave_out} if phase.leave_out else {}
-                velocity = network.velocity(moving, fixed, **rest)
+                velocity = network.velocity(moving=moving, fixed=fixed, **rest)
             elif not self.capabilities.has_velocity and self._both_ways:
                 # There is no inverse: the network is asked for the way back, too.
-                ways = network(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
+                ways = network(moving=torch.cat([moving, fixed]), fixed=torch.cat([fixed, moving]))
                 there, back = ways.displacement.chunk(2)
                 return {"displacement": there, "inverse": back, "regularity": ways.regularity}
             else:
-                one = network(moving, fixed)
+                one = network(moving=moving, fixed=fixed)
                 inverse = {} if one.inverse is None else {"inverse": one.inverse}
                 return {"displacement": one.displacement, "regularity": one.regularity, **inverse}
         ways = field.exponentiate(torch.cat([velocity, -velocity]), steps=network.steps)
@@ -100,7 +100,7 @@ class Objective:
     def _recognised(self, network: Any, batch: Batch, phase: Phase) -> Given:
         """Log-odds and labels of voxels of all labelled scans of the batch."""
         if batch.moving_labels is None or batch.fixed_labels is None:
-            raise InputError("cost recognition: pairs without labels: set sampling.labelled to 1")
+            raise InputError("loss segmentation: pairs without labels: set sampling.labelled to 1")
         chosen = [x[batch.labelled] for x in (batch.seen_moving, batch.seen_fixed)]
         images = averaged(torch.cat(chosen), phase.downsample)
         with convolutions(self.config.precision, images.device):
@@ -114,7 +114,7 @@ class Objective:
         return {"log_odds": network.segmentation.network.classify(embedded), "labels": behind}
 
     def _of_labelled(self, given: Given, batch: Batch, phase: Phase) -> Given | None:
-        """What is given of the pairs with labels, and their structures, where costs want them."""
+        """What is given of the pairs with labels, and their structures, where losses want them."""
         if "moved_labels" not in self.wants or batch.moving_labels is None:
             return None
         assert batch.fixed_labels is not None
@@ -134,8 +134,8 @@ class Objective:
         return chosen
 
     @staticmethod
-    def _cost(term: Term, given: Given, labelled: Given | None, batch: Batch) -> Tensor:
-        """A mean over all pairs: those without the labels that a cost wants count as 0."""
+    def _loss(term: LossTerm, given: Given, labelled: Given | None, batch: Batch) -> Tensor:
+        """A mean over all pairs: those without the labels that a loss wants count as 0."""
         if not any(name.endswith("_labels") for name in term.wants):
             return term(given)
         if labelled is None:

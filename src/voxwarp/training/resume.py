@@ -11,7 +11,7 @@ import torch
 from ..data.scans import ScanRecord
 from ..errors import InputError
 from ..files import check_writable
-from .checkpoint import NAME, Progress, saved_config
+from .checkpoint import NAME, TrainingState, saved_config
 from .config import Config
 from .parallel import World, mean_of
 
@@ -52,12 +52,12 @@ def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> No
             )
 
 
-def check_same(progress: Progress, scans: Sequence[ScanRecord], among: World) -> None:
+def check_same(progress: TrainingState, scans: Sequence[ScanRecord], among: World) -> None:
     """Make sure that a training goes on with what it began with.
 
     Raises:
         InputError: there were more or fewer processes, and so other pairs in a step; or other
-            scans, so that people who were learnt from may be validated on.
+            scans, so that subjects who were learnt from may be validated on.
     """
     if progress.processes != among.size:
         raise InputError(
@@ -71,7 +71,7 @@ def check_same(progress: Progress, scans: Sequence[ScanRecord], among: World) ->
         )
 
 
-def check_together(progress: Progress, among: World, device: torch.device) -> None:
+def check_together(progress: TrainingState, among: World, device: torch.device) -> None:
     """Make sure that all processes found the same checkpoint.
 
     Raises:
@@ -84,7 +84,9 @@ def check_together(progress: Progress, among: World, device: torch.device) -> No
 
 def hash_of(scans: Sequence[ScanRecord]) -> str:
     """Of the scans' names and of what each is for."""
-    about = sorted((s.dataset, s.person, s.split, s.path.name, s.labels is not None) for s in scans)
+    about = sorted(
+        (s.dataset, s.subject, s.split, s.path.name, s.labels is not None) for s in scans
+    )
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..files import write_bytes
 from ..networks.model import Model
 from .card import card_of, readme
-from .checkpoint import NAME, Progress
+from .checkpoint import NAME, TrainingState
 from .cohort import Cohort, described
 from .config import Config, to_yaml
 from .schedule import phase_at
@@ -41,7 +41,7 @@ def keep(
     config: Config,
     cohort: Cohort,
     out: Path,
-    progress: Progress,
+    progress: TrainingState,
     scores: dict[str, float],
 ) -> None:
     """Save the model as the last one, and as the best one if it is that."""
@@ -55,8 +55,8 @@ def keep(
         write_bytes(folder / "README.md", readme(str(folder), model.card).encode())
 
 
-def is_best(config: Config, progress: Progress, scores: dict[str, float]) -> bool:
-    """Whether no model before was as good; costs compare within a phase only."""
+def is_best(config: Config, progress: TrainingState, scores: dict[str, float]) -> bool:
+    """Whether no model before was as good; losses compare within a phase only."""
     then, now = (
         (phase.downsample, phase.leave_out)
         for phase in (

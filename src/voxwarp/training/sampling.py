@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ..data.sources import Split
 from ..errors import InputError
-from .augmentation import Augmenter, LatticeScan
+from .augmentation import Augmenter, WorkingScan
 from .batch import ATLAS, Sample, label_tensor
 from .cohort import Cohort, intensities
 from .config import Augmentation, Sampling
@@ -22,17 +22,17 @@ ATTEMPTS = 10  # pairs that are drawn before unreadable scans end the training
 _UNREADABLE = (OSError, ValueError, EOFError)  # NumPy has the last one for empty files
 
 
-class Pairs(Dataset[Sample]):
+class PairDataset(Dataset[Sample]):
     """Random pairs, each a function of the seed and of its number alone.
 
     Every pair has a generator of its own, from which is drawn, in this order: whether labelled
-    scans alone are wanted; one person, a scan of theirs and, pairwise, another person and a scan
+    scans alone are wanted; one subject, a scan of theirs and, pairwise, another subject and a scan
     of theirs, or else the direction, and all of these again as long as a scan cannot be read;
     whether to mirror; the affine changes of the moving, then of the fixed scan; the intensity
     changes of the moving, then of the fixed scan. All of them are drawn also if they are switched
     off, so that no knob of the augmentation changes what another one does.
 
-    People are drawn uniformly, then one of the person's scans: who was scanned thrice is not
+    Subjects are drawn uniformly, then one of the subject's scans: who was scanned thrice is not
     seen more often. The atlas is mirrored together with the scan, and changes in no other way.
 
     Args:
@@ -40,14 +40,14 @@ class Pairs(Dataset[Sample]):
         sampling: which pairs.
         augmentation: how they are changed.
         seed: from 0.
-        split: whose people.
+        split: whose subjects.
         atlas: image (1, X, Y, Z) in [0, 1] on the lattice, and its labels (X, Y, Z), numbers of
             structures; for mode atlas, which wants it.
         length: how many pairs there are.
         labels: False leaves labels unread, where nothing compares them.
 
     Raises:
-        InputError: fewer people than a pair needs, or a lattice too oblique for mirrors.
+        InputError: fewer subjects than a pair needs, or a lattice too oblique for mirrors.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Pairs(Dataset[Sample]):
         self._seed, self._length, self._labels = seed, length, labels
         self._grid = cohort.recipe.grid
         self._atlas = self._checked_atlas(atlas) if atlas else None
-        self._people, self._labelled = self._of_people(split)
+        self._subjects, self._labelled = self._of_subjects(split)
         self._changes = Augmenter(augmentation, self._grid, cohort.mirror)
 
     def __len__(self) -> int:
@@ -95,29 +95,31 @@ class Pairs(Dataset[Sample]):
             skipped,
         )
 
-    def _of_people(self, split: Split) -> tuple[list[list[int]], list[list[int]]]:
-        """The scans of each person of the split, and the labelled ones of those who have any."""
-        names, people = self._cohort.people, dict[str, list[int]]()
+    def _of_subjects(self, split: Split) -> tuple[list[list[int]], list[list[int]]]:
+        """The scans of each subject of the split, and the labelled ones of those who have any."""
+        names, subjects = self._cohort.subjects, dict[str, list[int]]()
         for number in self._cohort.indices(split):
-            people.setdefault(names[number], []).append(number)
-        labelled = [[n for n in own if self._cohort.is_labelled(n)] for own in people.values()]
+            subjects.setdefault(names[number], []).append(number)
+        labelled = [[n for n in own if self._cohort.is_labelled(n)] for own in subjects.values()]
         labelled = [own for own in labelled if own]
         wanted = 1 if self._atlas else 2
-        if len(people) < wanted:
-            raise InputError(f"split {split}: {wanted} people are wanted, there is {len(people)}")
+        if len(subjects) < wanted:
+            raise InputError(
+                f"split {split}: {wanted} subjects are wanted, there is {len(subjects)}"
+            )
         if self._sampling.labelled:
             if len(labelled) < wanted:
                 raise InputError(
-                    f"sampling.labelled: {wanted} people of split {split} with labelled scans "
+                    f"sampling.labelled: {wanted} subjects of split {split} with labelled scans "
                     f"are wanted, there is {len(labelled)}"
                 )
             if self._atlas and self._atlas.labels is None:
                 raise InputError("sampling.labelled: the atlas has no labels")
-        return list(people.values()), labelled
+        return list(subjects.values()), labelled
 
-    def _read_pair(self, draw: np.random.Generator) -> tuple[list[LatticeScan], list[str]]:
+    def _read_pair(self, draw: np.random.Generator) -> tuple[list[WorkingScan], list[str]]:
         """A moving and a fixed scan, and what was wrong with those that cannot be read."""
-        among = self._labelled if draw.random() < self._sampling.labelled else self._people
+        among = self._labelled if draw.random() < self._sampling.labelled else self._subjects
         skipped: list[str] = []
         while len(skipped) < ATTEMPTS:
             pair = self._drawn(among, draw)
@@ -143,10 +145,10 @@ class Pairs(Dataset[Sample]):
             return self._atlas is not None and self._atlas.labels is not None
         return self._cohort.is_labelled(number)
 
-    def _read(self, number: int, with_labels: bool) -> LatticeScan:
+    def _read(self, number: int, with_labels: bool) -> WorkingScan:
         """One scan; InputError if its files in the cache are gone or damaged."""
         if number == ATLAS and self._atlas:
-            return LatticeScan(
+            return WorkingScan(
                 ATLAS, self._atlas.image, self._atlas.labels if with_labels else None
             )
         try:
@@ -156,7 +158,7 @@ class Pairs(Dataset[Sample]):
         except _UNREADABLE as error:
             raise InputError(f"image {self._cohort.scans[number].path}: {error}") from error
         size = len(self._cohort.mirror)
-        return LatticeScan(
+        return WorkingScan(
             number, intensities(image), None if labels is None else label_tensor(labels, size)
         )
 
@@ -165,10 +167,10 @@ class Pairs(Dataset[Sample]):
             raise ValueError(f"{array.shape} voxels, where {self._grid.shape} are wanted")
         return array
 
-    def _checked_atlas(self, atlas: tuple[Tensor, Tensor | None]) -> LatticeScan:
+    def _checked_atlas(self, atlas: tuple[Tensor, Tensor | None]) -> WorkingScan:
         image, labels = atlas
         if image.shape != (1, *self._grid.shape):
             raise ValueError(f"atlas must be (1, *{self._grid.shape}), got {tuple(image.shape)}")
         if labels is not None:
             labels = label_tensor(self._on_lattice(labels.numpy()), len(self._cohort.mirror))
-        return LatticeScan(ATLAS, image.float(), labels)
+        return WorkingScan(ATLAS, image.float(), labels)

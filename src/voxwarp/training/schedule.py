@@ -16,13 +16,13 @@ def phase_at(config: Config, step: int) -> Phase:
 
 def learning_rate(config: Config, step: int) -> float:
     """A warm-up in each phase; one cosine over all of them, from the peak to ``final`` of it."""
-    knobs, start = config.optimiser, 0
+    settings, start = config.optimiser, 0
     for phase in config.phases:
-        if start <= step < start + min(knobs.warm_up, phase.steps):
+        if start <= step < start + min(settings.warm_up, phase.steps):
             break
         start += phase.steps
     else:
-        start = -knobs.warm_up  # long ago
-    warmth = min(1.0, (step - start + 1) / max(1, knobs.warm_up))
+        start = -settings.warm_up  # long ago
+    warmth = min(1.0, (step - start + 1) / max(1, settings.warm_up))
     cosine = (1 + math.cos(math.pi * step / config.steps)) / 2
-    return knobs.learning_rate * warmth * (knobs.final + (1 - knobs.final) * cosine)
+    return settings.learning_rate * warmth * (settings.final + (1 - settings.final) * cosine)

@@ -1,4 +1,4 @@
-"""The training of a registration function: one visible loop. θ ← argmin Σ cost(f, m∘φ, φ).
+"""The training of a registration function: one visible loop. θ ← argmin Σ loss(f, m∘φ, φ).
 
     voxwarp train CONFIG.yaml [key=value ...] -o RUN
     torchrun --nproc-per-node 4 -m voxwarp train CONFIG.yaml -o RUN
@@ -26,7 +26,7 @@ from ..networks.model import Model
 from ..preparation.recipe import Recipe
 from . import loader, run_folder
 from .batch import Batch
-from .checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
+from .checkpoint import NAME, TrainingState, load_checkpoint, save_checkpoint
 from .cohort import Cohort, prepare_atlas, prepare_cohort
 from .config import Config, Phase
 from .inspection import check_beforehand
@@ -35,7 +35,7 @@ from .monitor import Monitor
 from .objective import Objective
 from .parallel import World, any_of, average_gradients, first_then_others, mean_of, world
 from .resume import check_run, check_same, check_together, hash_of
-from .sampling import Pairs
+from .sampling import PairDataset
 from .schedule import learning_rate, phase_at
 from .signals import stop_signals
 from .start import network_to_start_from
@@ -51,7 +51,7 @@ def train(
     device: str = "auto",
     minutes: float = math.inf,
     show: bool = True,
-) -> Progress:
+) -> TrainingState:
     """Train a model, and leave it in ``out``, which ``register --model`` takes.
 
     Args:
@@ -109,7 +109,7 @@ def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until
     validator = Validator(config, cohort, learner.device, learner.objective, atlas)
     progress.start = validator.before()
     if not validator.pairs:
-        monitor.warn(["there are no two scans of val people: nothing is validated"])
+        monitor.warn(["there are no two scans of val subjects: nothing is validated"])
     with closing(_batches(learner, cohort, atlas)) as batches, stop_signals() as asked_to_stop:
         for step in range(progress.step, config.steps):
             phase, scores = phase_at(config, step), dict[str, float]()
@@ -160,7 +160,7 @@ def _batches(
     config, among, first = learner.config, learner.among, learner.progress.step
     labels = any(name.endswith("labels") for name in learner.objective.wants)
     knobs = config.sampling, config.augmentation
-    pairs = Pairs(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
+    pairs = PairDataset(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
     return loader.batches(pairs, config, among, first)
 
 
@@ -180,7 +180,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     device: torch.device
     among: World
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainingState = field(default_factory=TrainingState)
 
     @classmethod
     def begin(cls, config: Config, cohort: Cohort, device: torch.device, among: World) -> "Learner":
@@ -206,21 +206,21 @@ class Learner:
     def update(
         self, step: int, phase: Phase, batches: Iterator[Batch], monitor: Monitor
     ) -> dict[str, float]:
-        """One step; returns the loss, each cost, and the norm of the gradient.
+        """One step; returns the loss, each loss, and the norm of the gradient.
 
         Raises:
             InputError: one of them is not a finite number; the weights are as before.
         """
         passes, skipped = self.config.optimiser.accumulate, 0
         sums: dict[str, float] = {}
-        torch.manual_seed(self.config.seed * 2**31 + step)  # for what a cost may draw
+        torch.manual_seed(self.config.seed * 2**31 + step)  # for what a loss may draw
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(passes):
             batch = next(batches).to(self.device)
             skipped += monitor.skipped(batch.skipped)
-            costs = self.objective(self.network, batch, phase)
-            (costs["loss"] / passes).backward()
-            for name, value in costs.items():
+            losses = self.objective(self.network, batch, phase)
+            (losses["loss"] / passes).backward()
+            for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / passes
         average_gradients(self.network, self.among)
         clip = self.config.optimiser.clip or math.inf
@@ -279,7 +279,7 @@ def check_finite(values: dict[str, float], step: int) -> None:
     """Make sure that there is sense in a step.
 
     Raises:
-        InputError: a cost or the gradient is infinite or not a number.
+        InputError: a loss or the gradient is infinite or not a number.
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:

@@ -1,4 +1,4 @@
-"""How well a network does on people it has not learnt from, while it is being trained."""
+"""How well a network does on subjects it has not learnt from, while it is being trained."""
 
 import itertools
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ GRID_STEP = 8  # voxels between the lines of the pictured grid
 
 
 class Validator:
-    """Scores of a model on ordered pairs of the people of ``val``.
+    """Scores of a model on ordered pairs of the subjects of ``val``.
 
     Args:
         cohort: with its ``val`` scans; without any there are no scores.
@@ -53,7 +53,7 @@ class Validator:
             else [
                 (i, j)
                 for i, j in itertools.permutations(scans, 2)
-                if self.cohort.people[i] != self.cohort.people[j]
+                if self.cohort.subjects[i] != self.cohort.subjects[j]
             ]
         )
         wanted = min(self.config.validation.pairs, len(every))
@@ -63,12 +63,12 @@ class Validator:
         """Means over the pairs.
 
         Returns:
-            ``val_cost``, the objective; ``val_dice`` of the structures, where there are labels
+            ``val_loss``, the objective; ``val_dice`` of the structures, where there are labels
             (nearest neighbour, at the lattice of the cohort); ``val_folds_percent`` of the
             voxels where the fixed image is not 0 with det J ≤ 0; ``val_motion``, the mean
-            displacement there, voxels of the phase. Nothing without val people.
+            displacement there, voxels of the phase. Nothing without val subjects.
         """
-        torch.manual_seed(self.config.seed)  # the structures that a cost draws: always the same
+        torch.manual_seed(self.config.seed)  # the structures that a loss draws: always the same
         each = [self._score(model, phase, sample) for sample in self._samples()]
         names = dict.fromkeys(name for scores in each for name in scores)
         means = {}
@@ -112,7 +112,7 @@ class Validator:
         determinant = field.jacobian_determinant(displacement)[0]
         motion = displacement[0].square().sum(dim=0).sqrt()[inside].mean()
         scores = {
-            "val_cost": self._cost(model, phase, batch),
+            "val_loss": self._loss(model, phase, batch),
             "val_folds_percent": 100 * float((determinant[inside] <= 0).float().mean()),
             "val_motion": float(motion) / phase.downsample,
         }
@@ -126,12 +126,12 @@ class Validator:
         """(1, 3, X, Y, Z) on the lattice of the cohort, in its voxels."""
         moving, fixed = (averaged(x, phase.downsample) for x in (batch.moving, batch.fixed))
         with torch.inference_mode(), convolutions(self.config.precision, self.device):
-            displacement = model.network(moving, fixed).displacement
+            displacement = model.network(moving=moving, fixed=fixed).displacement
         for _ in range(phase.downsample.bit_length() - 1):
             displacement = field.upsample(displacement)
         return displacement
 
-    def _cost(self, model: Model, phase: Phase, batch: Batch) -> float:
+    def _loss(self, model: Model, phase: Phase, batch: Batch) -> float:
         with torch.no_grad():
             return float(self.objective(model.network, batch, phase)["loss"])
 
@@ -179,14 +179,14 @@ class Validator:
 
 
 def better(scores: dict[str, float], best: dict[str, float]) -> bool:
-    """Whether scores beat the best so far: by Dice where there are labels, else by the cost."""
+    """Whether scores beat the best so far: by Dice where there are labels, else by the loss."""
     if not best:
         return True
     if "val_dice" in scores and "val_dice" in best:
         return scores["val_dice"] > best["val_dice"]
-    if "val_cost" in scores and "val_cost" in best:
-        return scores["val_cost"] < best["val_cost"]
-    return "val_cost" not in best  # one that could not be scored is not better than one that was
+    if "val_loss" in scores and "val_loss" in best:
+        return scores["val_loss"] < best["val_loss"]
+    return "val_loss" not in best  # one that could not be scored is not better than one that was
 
 
 def mean_dice(a: Tensor, b: Tensor) -> float | None:

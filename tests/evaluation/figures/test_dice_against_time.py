@@ -105,7 +105,7 @@ def test_a_method_that_was_stopped_is_an_arrow_at_its_limit() -> None:
     ]
 
 
-def test_two_people_and_nothing_but_limits() -> None:
+def test_two_subjects_and_nothing_but_limits() -> None:
     """No intervals, and no front."""
     limit = {"status": "time limit", "reason": "stopped after 60 s", "timed": "yes"}
     quiet = pair("a", "p", "q", **limit)

@@ -1,4 +1,4 @@
-"""Two scans of one person, read back from what was drawn."""
+"""Two scans of one subject, read back from what was drawn."""
 
 from result_rows import cohort
 
@@ -7,7 +7,7 @@ from voxwarp.evaluation.results import Results
 from voxwarp.evaluation.tables import table
 
 
-def test_rescans_beside_two_people() -> None:
+def test_rescans_beside_two_subjects() -> None:
     results = cohort("a", "b")
     drawing = rescans(results)
     assert drawing is not None
@@ -25,6 +25,6 @@ def test_rescans_beside_two_people() -> None:
     for kind, found in (("inter", discs), ("retest", squares)):
         means = [line["dice"] for line in table(results, kind)]
         assert [found[height] for height in sorted(found, reverse=True)] == means
-    assert "6 pairs of two scans of one person, 3 people in all" in drawing.caption
+    assert "6 pairs of two scans of one subject, 3 subjects in all" in drawing.caption
     inter = Results([row for row in results.pairs if row["kind"] == "inter"], [])
     assert rescans(inter) is None

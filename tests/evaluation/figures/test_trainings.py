@@ -37,13 +37,13 @@ def test_the_sweeps_take_the_last_row_of_each_training(learning: list[Row]) -> N
 def test_the_published_trainings() -> None:
     """What benchmarks/README.md says of them."""
     source = Path(__file__).parents[3] / "benchmarks" / "learning.csv"
-    rows = read_rows(source, LEARNING_COLUMNS, words=("experiment", "network", "people"))
-    sweep, people = smoothness(rows), training_set(rows)
+    rows = read_rows(source, LEARNING_COLUMNS, words=("experiment", "network", "subjects"))
+    sweep, subjects = smoothness(rows), training_set(rows)
     assert sweep is not None
-    assert people is not None
+    assert subjects is not None
     dice = sweep.figure.axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(dice, [0.668, 0.672, 0.690, 0.688, 0.675], atol=6e-4)
-    found = people.figure.axes[0].lines[0].get_xydata()
+    found = subjects.figure.axes[0].lines[0].get_xydata()
     np.testing.assert_allclose(
         found, [(5, 0.666), (10, 0.678), (20, 0.676), (44, 0.690)], atol=6e-4
     )

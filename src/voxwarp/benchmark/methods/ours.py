@@ -64,7 +64,9 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
             for image, pose in zip(images, poses, strict=True)
         ]
         f, m = prepare_both(model.recipe, *zip(scans, found, strict=True))
-        answer = answer_of(model, m, f, device=device, refinement=refinement, invert=False)
+        answer = answer_of(
+            model, moving=m, fixed=f, device=device, refinement=refinement, invert=False
+        )
         ways = (u for u in (answer.displacement, answer.inverse) if u is not None)
         warp, *inverse = on_fixed_grid(ways, model, f, images[0].grid)
         back = inverse[0] if inverse else None

@@ -32,7 +32,7 @@ class _Point(NamedTuple):
 def dice_against_time(results: Results) -> Drawing | None:
     """Mean Dice against the seconds of the deformable stage; None where no pair was timed.
 
-    Bars are the 95 % interval of a bootstrap over people, the line is the Pareto front of one
+    Bars are the 95 % interval of a bootstrap over subjects, the line is the Pareto front of one
     kind of device, the CPU where it was used. What was stopped at a time limit is an arrow
     there, on the bottom edge where it has no Dice; what does not deform a dashed line.
 
@@ -61,7 +61,7 @@ def dice_against_time(results: Results) -> Drawing | None:
     return Drawing(
         _scatter(points, flat),
         f"Mean Dice against the time of the deformable stage: {pairs_told(results, 'inter')} "
-        "Bars: 95 % interval of a bootstrap over people"
+        "Bars: 95 % interval of a bootstrap over subjects"
         f"{warning(row for row in results.pairs if row['kind'] == 'inter')}; grey line: no "
         f"method is both faster and better{''.join(told)}. "
         f"{times_told(results, 'inter')}{not_shown(results, shown, ', for want of times')}",

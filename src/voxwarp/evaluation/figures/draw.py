@@ -78,7 +78,7 @@ def _items(
         for name, item in _of_results(part, reference if reference in part.methods else None):
             yield name + ending, item
     if learning is not None:
-        rows = read_rows(learning, LEARNING_COLUMNS, words=("experiment", "network", "people"))
+        rows = read_rows(learning, LEARNING_COLUMNS, words=("experiment", "network", "subjects"))
         yield from _drawn("smoothness", smoothness(rows)).items()
         yield from _drawn("training_set", training_set(rows)).items()
         yield from _drawn("learning", learning_curves(rows)).items()

@@ -1,4 +1,4 @@
-"""Dice of two scans of one person beside that of two people."""
+"""Dice of two scans of one subject beside that of two subjects."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @styled()
 def rescans(results: Results) -> Drawing | None:
-    """Dice of two scans of one person beside that of two people; None where there is none.
+    """Dice of two scans of one subject beside that of two subjects; None where there is none.
 
     Raises:
         InputError: labels were resampled in two ways.
@@ -43,8 +43,8 @@ def rescans(results: Results) -> Drawing | None:
     counts = [pairs_told(results, kind) for kind in KINDS if any(rows[m, kind] for m in methods)]
     return Drawing(
         figure,
-        "Dice of two scans of one person (squares) beside that of two people (discs). "
-        f"{' '.join(counts)} Large: means, with the 95 % interval of a bootstrap over people"
+        "Dice of two scans of one subject (squares) beside that of two subjects (discs). "
+        f"{' '.join(counts)} Large: means, with the 95 % interval of a bootstrap over subjects"
         f"{warning(r for m in methods for r in rows[m, 'retest'])}; small: pairs.",
     )
 

@@ -1,4 +1,4 @@
-"""What trainings came to: over λ, over the number of people, over steps."""
+"""What trainings came to: over λ, over the number of subjects, over steps."""
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle
@@ -10,13 +10,13 @@ from ..rows import Row
 from .style import Drawing, log_axis, new_axes, styled
 
 LEARNING_COLUMNS = (
-    *("experiment", "network", "smoothness", "people"),
+    *("experiment", "network", "smoothness", "subjects"),
     *("step", "seconds", "val_dice", "val_folds_percent"),
 )
 #: How benchmarks/learning.py scores and trains; its rows do not say it.
 _SCORED = (
     "Dice of 30 structures and folds on the lattice of 1 mm, labels by nearest neighbour, means "
-    "of the 2 ordered pairs of the 2 validation people"
+    "of the 2 ordered pairs of the 2 validation subjects"
 )
 PHASES = {"4 mm": 0, "2 mm": 700, "1 mm": 1000}  # the step after which they begin
 EVERYBODY = 44
@@ -50,25 +50,25 @@ def smoothness(rows: Sequence[Row]) -> Drawing | None:
 
 @styled()
 def training_set(rows: Sequence[Row]) -> Drawing | None:
-    """Dice against the number of people a network was trained on; None without such rows.
+    """Dice against the number of subjects a network was trained on; None without such rows.
 
     Args:
-        rows: with ``LEARNING_COLUMNS``; those of the experiment "people" count, and those of
-            "lambda" that differ from them in nothing but the number of people.
+        rows: with ``LEARNING_COLUMNS``; those of the experiment "subjects" count, and those of
+            "lambda" that differ from them in nothing but the number of subjects.
     """
-    alike = {(r["network"], r["smoothness"]) for r in rows if r["experiment"] == "people"}
+    alike = {(r["network"], r["smoothness"]) for r in rows if r["experiment"] == "subjects"}
     chosen = {  # the last of each
-        EVERYBODY if r["people"] == "all" else int(r["people"]): r
+        EVERYBODY if r["subjects"] == "all" else int(r["subjects"]): r
         for r in rows
-        if r["experiment"] in ("people", "lambda") and (r["network"], r["smoothness"]) in alike
+        if r["experiment"] in ("subjects", "lambda") and (r["network"], r["smoothness"]) in alike
     }
     if not chosen:
         return None
-    people = sorted(chosen)
+    subjects = sorted(chosen)
     figure, axes = new_axes(4.5, 2.8)
-    axes.plot(people, [chosen[n]["val_dice"] for n in people], "o-", color="black")
-    axes.set(xlabel="people in training", ylabel="Dice (mean)", xlim=(0, 1.05 * people[-1]))
-    axes.set_xticks(people)
+    axes.plot(subjects, [chosen[n]["val_dice"] for n in subjects], "o-", color="black")
+    axes.set(xlabel="subjects in training", ylabel="Dice (mean)", xlim=(0, 1.05 * subjects[-1]))
+    axes.set_xticks(subjects)
     return Drawing(figure, f"{_SCORED}, {_ends(chosen.values())}.")
 
 

@@ -12,7 +12,7 @@ from voxwarp.errors import InputError
 from voxwarp.preparation.recipe import WORKING_GRID, Recipe
 from voxwarp.space.volume import write_volume
 from voxwarp.training.config import Config, build_config
-from voxwarp.training.lattice import recipe_of
+from voxwarp.training.working_grid import recipe_of
 
 
 def preparation(**more) -> Config:

@@ -1,6 +1,6 @@
-"""The costs that a training can minimise, by name: ours, and a user's own function.
+"""The losses that a training can minimise, by name: ours, and a user's own function.
 
-A cost is a function. The names of its arguments say what it is given of a registered pair:
+A loss is a function. The names of its arguments say what it is given of a registered pair:
 
 ========================  =======================================================
 fixed, moved              images, (B, 1, X, Y, Z) in [0, 1]
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..fields import losses
+from ..fields import losses as field_losses
 from ..named import function_named
 
 GIVEN = (
@@ -35,43 +35,43 @@ GIVEN = (
     *("fixed_labels", "moved_labels", "log_odds", "labels"),
 )
 
-Cost = Callable[..., Tensor]
+Loss = Callable[..., Tensor]
 
 
 def _diffusion(regularity: Tensor) -> Tensor:
-    return losses.diffusion(regularity)
+    return field_losses.diffusion(regularity)
 
 
 def _bending(regularity: Tensor) -> Tensor:
-    return losses.bending(regularity)
+    return field_losses.bending(regularity)
 
 
 def _dice(fixed_labels: Tensor, moved_labels: Tensor) -> Tensor:
-    return losses.soft_dice(fixed_labels, moved_labels)
+    return field_losses.soft_dice(moved=moved_labels, fixed=fixed_labels)
 
 
-#: Costs that have a name. λ of the paper is the weight of ``diffusion`` where ``ncc`` weighs 1.
-COSTS: dict[str, Cost] = {
-    "ncc": losses.local_ncc,
-    "mse": losses.mse,
-    "mutual_information": losses.mutual_information,
+#: Losses that have a name. λ of the paper is the weight of ``diffusion`` where ``ncc`` weighs 1.
+LOSSES: dict[str, Loss] = {
+    "ncc": field_losses.local_ncc,
+    "mse": field_losses.mse,
+    "mutual_information": field_losses.mutual_information,
     "diffusion": _diffusion,
     "bending": _bending,
     "dice": _dice,
-    "inverse_consistency": losses.inverse_consistency,
-    "recognition": losses.recognition,
+    "inverse_consistency": field_losses.inverse_consistency,
+    "segmentation": field_losses.segmentation,
 }
 
-#: Costs of the deformation alone: without another one nothing would be learnt.
+#: Losses of the deformation alone: without another one nothing would be learnt.
 REGULARISERS = {"diffusion", "bending", "inverse_consistency"}
 
-#: What there is to train of a network that recognises: costs of nothing else.
-OF_RECOGNITION = {"log_odds", "labels"}
+#: What there is to train of a network that recognises: losses of nothing else.
+OF_SEGMENTATION = {"log_odds", "labels"}
 
 
 @dataclass(frozen=True)
-class Term:
-    """One cost with its weight, ready to be evaluated.
+class LossTerm:
+    """One loss with its weight, ready to be evaluated.
 
     Args:
         name: as the configuration has it.
@@ -81,90 +81,90 @@ class Term:
 
     name: str
     weight: float
-    function: Cost
+    function: Loss
     wants: tuple[str, ...]
     options: Mapping[str, Any]
 
     def __call__(self, given: Mapping[str, Tensor]) -> Tensor:
-        """The unweighted cost.
+        """The unweighted loss.
 
         Raises:
             InputError: a user's function returns no scalar.
         """
-        cost = self.function(**{name: given[name] for name in self.wants}, **self.options)
-        if not isinstance(cost, Tensor) or cost.ndim:
-            what = f"shape {tuple(cost.shape)}" if isinstance(cost, Tensor) else type(cost).__name__
-            raise InputError(f"cost {self.name!r}: a tensor without axes is wanted, got {what}")
-        return cost
+        loss = self.function(**{name: given[name] for name in self.wants}, **self.options)
+        if not isinstance(loss, Tensor) or loss.ndim:
+            what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise InputError(f"loss {self.name!r}: a tensor without axes is wanted, got {what}")
+        return loss
 
 
-def terms(costs: Mapping[str, Mapping[str, Any]]) -> list[Term]:
-    """The terms of a sum of costs, from the ``costs`` of a configuration; weight 0 drops one.
+def terms(losses: Mapping[str, Mapping[str, Any]]) -> list[LossTerm]:
+    """The terms of a sum of losses, from the ``losses`` of a configuration; weight 0 drops one.
 
     Raises:
         InputError: a user's own function cannot be found or used.
     """
     made = []
-    for name, options in costs.items():
-        function = cost_function(name)
+    for name, options in losses.items():
+        function = loss_function(name)
         weight = float(options.get("weight", 1.0))
         others = {key: value for key, value in options.items() if key != "weight"}
         if weight > 0:
-            made.append(Term(name, weight, function, _wants(function, name), others))
+            made.append(LossTerm(name, weight, function, _wants(function, name), others))
     return made
 
 
-def cost_function(name: str) -> Cost:
+def loss_function(name: str) -> Loss:
     """The function behind a name, or behind ``module:function``.
 
     Raises:
         InputError: there is none.
     """
-    if name in COSTS:
-        return COSTS[name]
-    found = function_named(name, "cost", COSTS)
+    if name in LOSSES:
+        return LOSSES[name]
+    found = function_named(name, "loss", LOSSES)
     try:
         _wants(found, name)
     except (TypeError, ValueError) as error:  # what is written in C may not tell its arguments
-        reason = str(error) if isinstance(error, InputError) else f"cost {name!r}: {error}"
+        reason = str(error) if isinstance(error, InputError) else f"loss {name!r}: {error}"
         raise InputError(reason) from error
     return found
 
 
 def wants_of(name: str) -> tuple[str, ...]:
     """What the function behind a name is given."""
-    return _wants(cost_function(name), name)
+    return _wants(loss_function(name), name)
 
 
-def options_of(function: Cost) -> dict[str, Any]:
-    """Options of a cost and their defaults."""
+def options_of(function: Loss) -> dict[str, Any]:
+    """Options of a loss and their defaults."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Make sure that a cost can be evaluated with these values of its options.
+    """Make sure that a loss can be evaluated with these values of its options.
 
     Raises:
         InputError: a value is not of the type that the default has, or is not allowed.
     """
-    function = cost_function(name)
+    function = loss_function(name)
     for key, default in options_of(function).items():
         if key not in options and default is inspect.Parameter.empty:
-            raise InputError(f"cost {name!r}: option {key} is missing")
-        largest = LARGEST if name in COSTS else sys.float_info.max
+            raise InputError(f"loss {name!r}: option {key} is missing")
+        largest = LARGEST if name in LOSSES else sys.float_info.max
         if key in options and not _is_like(options[key], default, largest):
             raise InputError(
-                f"cost {name!r}: {key}: wanted is a value such as {default!r}, got "
+                f"loss {name!r}: {key}: wanted is a value such as {default!r}, got "
                 f"{str(options[key])[:60]!r}"
             )
-    if name in COSTS and options:
+    if name in LOSSES and options:
         try:
             wants = _wants(function, name)
-            given = torch.zeros(4, 4) if OF_RECOGNITION & {*wants} else torch.zeros(1, 1, 4, 4, 4)
+            given = torch.zeros(4, 4) if OF_SEGMENTATION & {*wants} else torch.zeros(1, 1, 4, 4, 4)
             function(**dict.fromkeys(wants, given), **options)
         except (ValueError, RuntimeError) as error:
-            raise InputError(f"cost {name!r}: {error}") from error
+            raise InputError(f"loss {name!r}: {error}") from error
 
 
 LARGEST = 1024  # whole number of an option of ours: of the window and of the bins
@@ -181,14 +181,14 @@ def _is_like(value: Any, default: Any, largest: float) -> bool:
     return not isinstance(default, str) or isinstance(value, str)
 
 
-def _wants(function: Cost, name: str) -> tuple[str, ...]:
+def _wants(function: Loss, name: str) -> tuple[str, ...]:
     wants = []
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
             continue
         if p.name not in GIVEN or p.kind is not p.POSITIONAL_OR_KEYWORD:
             raise InputError(
-                f"cost {name!r}: its argument {p.name!r} is none of {', '.join(GIVEN)}; "
+                f"loss {name!r}: its argument {p.name!r} is none of {', '.join(GIVEN)}; "
                 f"options come after a *"
             )
         wants.append(p.name)

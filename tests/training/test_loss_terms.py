@@ -1,4 +1,4 @@
-"""Costs by name: each is given what its arguments are called, ours and those of a user."""
+"""Losses by name: each is given what its arguments are called, ours and those of a user."""
 
 import sys
 import textwrap
@@ -15,7 +15,7 @@ from torch import Tensor
 from voxwarp.errors import InputError
 from voxwarp.fields import losses
 from voxwarp.training.config import Config, build_config
-from voxwarp.training.costs import COSTS, GIVEN, Term, cost_function, options_of, terms
+from voxwarp.training.loss_terms import GIVEN, LOSSES, LossTerm, loss_function, options_of, terms
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +39,29 @@ def given() -> dict[str, Tensor]:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch) -> Callable[[str], None]:
-    """Make a module ``own_costs`` of a text, importable for one test."""
+    """Make a module ``own_losses`` of a text, importable for one test."""
 
     def write(text: str) -> None:
-        (tmp_path / "own_costs.py").write_text(textwrap.dedent(text))
+        (tmp_path / "own_losses.py").write_text(textwrap.dedent(text))
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "own_costs", raising=False)
+        monkeypatch.delitem(sys.modules, "own_losses", raising=False)
 
     yield write
-    sys.modules.pop("own_costs", None)
+    sys.modules.pop("own_losses", None)
 
 
-def only(name: str, **options: object) -> Term:
+def only(name: str, **options: object) -> LossTerm:
     (term,) = terms({name: options})
     return term
 
 
-def config(costs: dict) -> Config:
-    return build_config({"data": {"sources": [{"folder": "/x"}]}, "costs": costs})
+def config(losses: dict) -> Config:
+    return build_config({"data": {"sources": [{"folder": "/x"}]}, "losses": losses})
 
 
-def refusal(costs: dict) -> str:
+def refusal(losses: dict) -> str:
     with pytest.raises(InputError) as caught:
-        config(costs)
+        config(losses)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -69,26 +69,30 @@ def refusal(costs: dict) -> str:
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("ncc", {}, lambda g: losses.local_ncc(g["fixed"], g["moved"])),
-        ("ncc", {"window": 3}, lambda g: losses.local_ncc(g["fixed"], g["moved"], window=3)),
-        ("mse", {}, lambda g: losses.mse(g["fixed"], g["moved"])),
+        ("ncc", {}, lambda g: losses.local_ncc(moved=g["moved"], fixed=g["fixed"])),
+        (
+            "ncc",
+            {"window": 3},
+            lambda g: losses.local_ncc(moved=g["moved"], fixed=g["fixed"], window=3),
+        ),
+        ("mse", {}, lambda g: losses.mse(moved=g["moved"], fixed=g["fixed"])),
         (
             "mutual_information",
             {"bins": 8},
-            lambda g: losses.mutual_information(g["fixed"], g["moved"], bins=8),
+            lambda g: losses.mutual_information(moved=g["moved"], fixed=g["fixed"], bins=8),
         ),
         ("diffusion", {}, lambda g: losses.diffusion(g["regularity"])),
         ("bending", {}, lambda g: losses.bending(g["regularity"])),
-        ("dice", {}, lambda g: losses.soft_dice(g["fixed_labels"], g["moved_labels"])),
+        ("dice", {}, lambda g: losses.soft_dice(moved=g["moved_labels"], fixed=g["fixed_labels"])),
         (
             "inverse_consistency",
             {},
             lambda g: losses.inverse_consistency(g["displacement"], g["inverse"]),
         ),
         (
-            "recognition",
+            "segmentation",
             {"eps": 2.0},
-            lambda g: losses.recognition(g["log_odds"], g["labels"], eps=2.0),
+            lambda g: losses.segmentation(g["log_odds"], g["labels"], eps=2.0),
         ),
     ],
 )
@@ -99,25 +103,25 @@ def test_each_name_is_the_loss_of_what_it_is_called_with(name, options, expected
     assert set(term.wants) <= set(GIVEN)
 
 
-def test_all_costs_are_tested_above() -> None:
+def test_all_losses_are_tested_above() -> None:
     mark = test_each_name_is_the_loss_of_what_it_is_called_with.pytestmark[0]
-    assert {case[0] for case in mark.args[1]} == set(COSTS)
+    assert {case[0] for case in mark.args[1]} == set(LOSSES)
 
 
-def test_a_weight_of_zero_drops_a_cost_and_one_is_the_default() -> None:
+def test_a_weight_of_zero_drops_a_loss_and_one_is_the_default() -> None:
     made = terms({"ncc": {"weight": 0}, "mse": {}, "diffusion": {"weight": 0.25}})
     assert [(term.name, term.weight) for term in made] == [("mse", 1.0), ("diffusion", 0.25)]
 
 
 def test_options_are_the_keyword_only_arguments() -> None:
-    assert options_of(cost_function("ncc")) == {"window": 9, "eps": 1e-5}
-    assert options_of(cost_function("diffusion")) == {}
+    assert options_of(loss_function("ncc")) == {"window": 9, "eps": 1e-5}
+    assert options_of(loss_function("diffusion")) == {}
 
 
 # -------------------------------------------------------------------------------- A user's own
 
 OWN = """
-    def cost(inverse, moved, *, power: int = 2, gain=1.0, how="mean", twice=False, any=None):
+    def loss(inverse, moved, *, power: int = 2, gain=1.0, how="mean", twice=False, any=None):
         value = (inverse.abs() ** power).mean() + gain * moved.mean()
         return 2 * value if twice else value
 
@@ -139,21 +143,21 @@ OWN = """
 def test_a_users_function_is_given_what_its_arguments_are_called(module, given) -> None:
     module(OWN)
     inverse, moved = given["inverse"], given["moved"]
-    assert float(only("own_costs:cost")(given)) == float((inverse**2).mean() + moved.mean())
+    assert float(only("own_losses:loss")(given)) == float((inverse**2).mean() + moved.mean())
     options = {"power": 3, "gain": 2, "twice": True}
     expected = 2 * ((inverse.abs() ** 3).mean() + 2 * moved.mean())
-    costs = config({"own_costs:cost": {"weight": 0.5, **options}}).costs
-    (term,) = terms(costs)
+    losses = config({"own_losses:loss": {"weight": 0.5, **options}}).losses
+    (term,) = terms(losses)
     assert (float(term(given)), term.weight) == (float(expected), 0.5)
-    assert float(only("own_costs:scaled", by=2.0)(given)) == float(2 * given["fixed"].mean())
+    assert float(only("own_losses:scaled", by=2.0)(given)) == float(2 * given["fixed"].mean())
 
 
 def test_whole_numbers_of_ours_are_bounded_and_a_users_are_not(module) -> None:
     """A window of 5000 voxels is a mistake; what 5000 means to somebody else is not known."""
     module(OWN)
     for power in (5000, -(10**15)):
-        costs = config({"own_costs:cost": {"power": power}}).costs
-        assert costs["own_costs:cost"]["power"] == power
+        losses = config({"own_losses:loss": {"power": power}}).losses
+        assert losses["own_losses:loss"]["power"] == power
     assert "'mutual_information': bins" in refusal({"mutual_information": {"bins": 5000}})
     assert "'ncc': window" in refusal({"ncc": {"window": 5001}})
 
@@ -161,21 +165,21 @@ def test_whole_numbers_of_ours_are_bounded_and_a_users_are_not(module) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("own_costs:gone", {}, "it cannot be imported (AttributeError"),
-        ("own_costs:number", {}, "that is no function"),
-        ("own_costs:stray", {}, "its argument 'image' is none of fixed, moved"),
-        ("own_costs:many", {}, "its argument 'fixed' is none of"),
-        ("own_costs:anything", {}, "its argument 'more' is none of"),
-        ("own_costs:unnamed", {}, "its argument 'fixed' is none of"),
-        ("own_costs:cost", {"powr": 3}, "has no option 'powr'; did you mean 'power'"),
-        ("own_costs:cost", {"fixed": 3}, "has no option 'fixed'"),
-        ("own_costs:cost", {"power": 2.5}, "power: wanted is a value such as 2"),
-        ("own_costs:cost", {"power": True}, "power: wanted is a value such as 2"),
-        ("own_costs:cost", {"gain": "much"}, "gain: wanted is a value such as 1.0"),
-        ("own_costs:cost", {"gain": float("inf")}, "gain: wanted is a value such as 1.0"),
-        ("own_costs:cost", {"how": 3}, "how: wanted is a value such as 'mean'"),
-        ("own_costs:cost", {"twice": 1}, "twice: wanted is a value such as False"),
-        ("own_costs:scaled", {}, "option by is missing"),
+        ("own_losses:gone", {}, "it cannot be imported (AttributeError"),
+        ("own_losses:number", {}, "that is no function"),
+        ("own_losses:stray", {}, "its argument 'image' is none of fixed, moved"),
+        ("own_losses:many", {}, "its argument 'fixed' is none of"),
+        ("own_losses:anything", {}, "its argument 'more' is none of"),
+        ("own_losses:unnamed", {}, "its argument 'fixed' is none of"),
+        ("own_losses:loss", {"powr": 3}, "has no option 'powr'; did you mean 'power'"),
+        ("own_losses:loss", {"fixed": 3}, "has no option 'fixed'"),
+        ("own_losses:loss", {"power": 2.5}, "power: wanted is a value such as 2"),
+        ("own_losses:loss", {"power": True}, "power: wanted is a value such as 2"),
+        ("own_losses:loss", {"gain": "much"}, "gain: wanted is a value such as 1.0"),
+        ("own_losses:loss", {"gain": float("inf")}, "gain: wanted is a value such as 1.0"),
+        ("own_losses:loss", {"how": 3}, "how: wanted is a value such as 'mean'"),
+        ("own_losses:loss", {"twice": 1}, "twice: wanted is a value such as False"),
+        ("own_losses:scaled", {}, "option by is missing"),
     ],
 )
 def test_a_users_function_that_cannot_be_used_is_refused(name, options, words, module) -> None:
@@ -190,17 +194,17 @@ def test_a_users_function_that_cannot_be_used_is_refused(name, options, words, m
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "SystemExit: 3"),
-        ("def cost(", "SyntaxError"),
+        ("def loss(", "SyntaxError"),
         ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_refused(text, words, module) -> None:
     module(text)
-    assert words in refusal({"own_costs:cost": {}})
+    assert words in refusal({"own_losses:loss": {}})
 
 
 @pytest.mark.parametrize(
-    ("name", "got"), [("own_costs:batch", "shape (2,)"), ("own_costs:plain", "float")]
+    ("name", "got"), [("own_losses:batch", "shape (2,)"), ("own_losses:plain", "float")]
 )
 def test_a_users_function_has_to_return_a_scalar(name, got, module, given) -> None:
     module(OWN)
@@ -231,16 +235,16 @@ def test_recognition_is_cross_entropy_and_dice_written_out() -> None:
     entropy = -(truth * np.log(p)).sum(axis=1).mean()
     dice = [(2 * (p * truth)[:, c].sum() + 1) / (p[:, c].sum() + truth[:, c].sum() + 1)
             for c in range(4)]  # fmt: skip
-    assert float(losses.recognition(odds, labels)) == pytest.approx(entropy + 1 - np.mean(dice))
+    assert float(losses.segmentation(odds, labels)) == pytest.approx(entropy + 1 - np.mean(dice))
 
 
 def test_recognition_of_what_is_sure_and_right_is_zero() -> None:
     _, labels = odds_and_labels(50, 5, 1)
     sure = 100 * F.one_hot(labels[:, 0], 5).double()
-    assert float(losses.recognition(sure, labels)) == pytest.approx(0, abs=1e-6)
-    assert float(losses.recognition(-sure, labels)) > 50
+    assert float(losses.segmentation(sure, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.segmentation(-sure, labels)) > 50
 
 
 def test_recognition_has_the_derivatives_of_differences() -> None:
     odds, labels = odds_and_labels(12, 4, 8)
-    assert torch.autograd.gradcheck(lambda z: losses.recognition(z, labels), odds.requires_grad_())
+    assert torch.autograd.gradcheck(lambda z: losses.segmentation(z, labels), odds.requires_grad_())
