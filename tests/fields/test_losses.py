@@ -238,21 +238,21 @@ def test_the_gradient_of_a_training_step_is_that_of_its_definition() -> None:
         torch.testing.assert_close(got / scale, expected / scale, atol=1e-9, rtol=0)
 
 
-# ---------------------------------------------------------------------------------- every cost
+# ---------------------------------------------------------------------------------- every loss
 
-COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "local_ncc": losses.local_ncc,
-    "mse": losses.mse,
-    "mutual_information": losses.mutual_information,
-    "soft_dice": losses.soft_dice,
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "local_ncc": lambda a, b: losses.local_ncc(moved=a, fixed=b),
+    "mse": lambda a, b: losses.mse(moved=a, fixed=b),
+    "mutual_information": lambda a, b: losses.mutual_information(moved=a, fixed=b),
+    "soft_dice": lambda a, b: losses.soft_dice(moved=a, fixed=b),
     "diffusion": lambda u, _: losses.diffusion(u),
     "bending": lambda u, _: losses.bending(u),
     "inverse_consistency": losses.inverse_consistency,
 }
 
 
-@pytest.mark.parametrize("cost", COSTS)
-def test_the_cost_of_a_batch_is_the_mean_of_its_samples_and_so_is_the_gradient(cost: str) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_of_a_batch_is_the_mean_of_its_samples_and_so_is_the_gradient(loss: str) -> None:
     """Two processes with one sample each and averaged gradients then do what one with two does."""
     shape = (9, 10, 11)
     first, second = (torch.cat([texture(s + c, shape) for c in range(3)], 1) for s in (1, 4))
@@ -260,10 +260,10 @@ def test_the_cost_of_a_batch_is_the_mean_of_its_samples_and_so_is_the_gradient(c
     left, right = torch.cat([first, 0.1 * second]), torch.cat([first.roll(1, 2), 0.3 * first])
     right.requires_grad_()
     left.requires_grad_()
-    whole = COSTS[cost](left, right)
-    halves = [COSTS[cost](left[i : i + 1], right[i : i + 1]) for i in (0, 1)]
+    whole = LOSSES[loss](left, right)
+    halves = [LOSSES[loss](left[i : i + 1], right[i : i + 1]) for i in (0, 1)]
     torch.testing.assert_close(whole, (halves[0] + halves[1]) / 2, atol=1e-13, rtol=1e-13)
-    asked = [left] if cost in ("diffusion", "bending") else [left, right]
+    asked = [left] if loss in ("diffusion", "bending") else [left, right]
     together = torch.autograd.grad(whole, asked)
     apart = torch.autograd.grad((halves[0] + halves[1]) / 2, asked)
     for got, expected in zip(together, apart, strict=True):
