@@ -104,7 +104,7 @@ def test_a_fresh_network_moves_next_to_nothing(name: str) -> None:
     torch.manual_seed(0)
     moving, fixed = images(32, 32, 32)
     with torch.inference_mode():
-        displacement = FULL[name]()(moving, fixed).displacement
+        displacement = FULL[name]()(moving=moving, fixed=fixed).displacement
     assert 0 < displacement.abs().max() < 0.02
 
 
@@ -185,7 +185,7 @@ def test_a_network_learns_one_pair(name: str, rate: float) -> None:
         loss.backward()
         optimizer.step()
     with torch.inference_mode():
-        deformation = network.eval()(moving, fixed)
+        deformation = network.eval()(moving=moving, fixed=fixed)
         moved = field.warp(moving, deformation.displacement)
         assert float(losses.mse(moved=moved, fixed=fixed)) < 0.25 * before
         if deformation.inverse is not None:  # the way back was not trained: it comes for free

@@ -182,34 +182,25 @@ def test_smoother_plans_give_smoother_deformations() -> None:
 
 def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> None:
     """To the byte: each stops by itself, the first long before the second, features and all."""
-    moving, fixed = (
-        picture(1),
-        field.warp(picture(1), smooth_field(1, SHAPE, amplitude=0.3).float()),
-    )
+    moving = picture(1)
+    fixed = field.warp(moving, smooth_field(1, SHAPE, amplitude=0.3).float())
     pairs = [(moving, fixed), pair(2)[:2]]
     starts = [tuple(smooth_field(s, SHAPE, amplitude=0.2).float() for s in (7, 8)) for _ in pairs]
     features = [Features(*(F.avg_pool3d(x, 2) for x in images), weight=0.5) for images in pairs]
     for more in ({}, {"start": starts}, {"features": features}):
         alone, taken = [], []
-        for number, images in enumerate(pairs):
+        for number, (moving, fixed) in enumerate(pairs):
             steps.clear()
-            alone.append(
-                descend(
-                    PLAN,
-                    moving=images[0],
-                    fixed=images[1],
-                    **{k: each[number] for k, each in more.items()},
-                )
-            )
+            options = {name: each[number] for name, each in more.items()}
+            alone.append(descend(PLAN, moving=moving, fixed=fixed, **options))
             taken.append(len(steps))
         both = {
             "start": [torch.cat(ways) for ways in zip(*starts, strict=True)],
             "features": Features(*(torch.cat([f[i] for f in features]) for i in (0, 1)), 0.5),
         }
-        images = (torch.cat(of) for of in zip(*pairs, strict=True))
-        together = descend(
-            PLAN, moving=images[0], fixed=images[1], **{name: both[name] for name in more}
-        )
+        moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
+        options = {name: both[name] for name in more}
+        together = descend(PLAN, moving=moving, fixed=fixed, **options)
         assert taken[0] < 0.8 * taken[1] < taken[1] < 46
         for got, *expected in zip(together, *alone, strict=True):
             assert torch.equal(got, torch.cat(expected))
@@ -228,11 +219,11 @@ def test_nothing_folds_however_absurd_the_plan(
 ) -> None:
     """Two images that have nothing to do with each other, and no smoothing."""
     shape = (24, 28, 32)
-    images = picture(1, shape), picture(11, shape)
+    moving, fixed = picture(1, shape), picture(11, shape)
     plan = Plan(stages, force_smoothing=force_smoothing, tolerance=-1.0)
-    assert least_determinant(descend(plan, moving=images[0], fixed=images[1])[0]).min() > 0
+    assert least_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() > 0
     monkeypatch.setattr(descent, "unfolded", lambda displacement, **_: displacement)
-    assert least_determinant(descend(plan, moving=images[0], fixed=images[1])[0]).min() < 0
+    assert least_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() < 0
 
 
 @pytest.mark.parametrize("shape", [(32, 36, 42), (33, 36, 40)])

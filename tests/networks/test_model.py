@@ -44,25 +44,21 @@ def saved(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_a_saved_model_gives_the_same_answer(tmp_path: Path, name: str) -> None:
-    model, images = fresh(name), pair()
+    model, (moving, fixed) = fresh(name), pair()
     model.save(tmp_path / "mine")
     loaded = Model.load(tmp_path / "mine")
     model.network.eval()
     with torch.inference_mode():
-        expected, got = (
-            model.network(moving=images[0], fixed=images[1]),
-            loaded.network(moving=images[0], fixed=images[1]),
-        )
+        expected = model.network(moving=moving, fixed=fixed)
+        got = loaded.network(moving=moving, fixed=fixed)
     assert expected.displacement.abs().max() > 0.01
     for before, after in zip(expected, got, strict=True):
         if before is not None:
             scale = float(before.abs().max())
             torch.testing.assert_close(after, before, atol=1e-4 * scale, rtol=0)
     again = Model.load(tmp_path / "mine")
-    assert torch.equal(
-        again.deform(moving=images[0], fixed=images[1]).displacement,
-        loaded.deform(moving=images[0], fixed=images[1]).displacement,
-    )
+    one, other = (m.deform(moving=moving, fixed=fixed).displacement for m in (again, loaded))
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -110,7 +106,8 @@ def test_a_loaded_model_is_not_trained_by_accident(saved: Path) -> None:
     model = Model.load(saved)
     assert not any(p.requires_grad for p in model.network.parameters())
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
-    model.deform(**dict(zip(("moving", "fixed"), pair(), strict=True)))
+    moving, fixed = pair()
+    model.deform(moving=moving, fixed=fixed)
     assert all(torch.equal(before[key], value) for key, value in model.network.state_dict().items())
 
 
@@ -130,10 +127,10 @@ def test_saving_over_a_model_fails_without_harm(
 
 def test_deform_is_the_network_in_evaluation() -> None:
     """Up to bf16 convolutions, where the processor has them."""
-    model, images = fresh("diffeomorphic"), pair()
+    model, (moving, fixed) = fresh("diffeomorphic"), pair()
     with torch.inference_mode():
-        expected = model.network(moving=images[0], fixed=images[1]).displacement
-    got = model.deform(moving=images[0], fixed=images[1])
+        expected = model.network(moving=moving, fixed=fixed).displacement
+    got = model.deform(moving=moving, fixed=fixed)
     scale = float(expected.abs().max())
     assert got.displacement.dtype == torch.float32
     assert not got.displacement.requires_grad
@@ -145,16 +142,13 @@ def test_deform_is_the_network_in_evaluation() -> None:
 @pytest.mark.parametrize("smoothness", [None, 2.0])
 @pytest.mark.parametrize("name", [name for name in BUILT if name != "anatomy"])
 def test_an_answer_of_any_network_is_refined(name: str, smoothness: float | None) -> None:
-    model, images = fresh(name), pair()
-    answer = model.deform(moving=images[0], fixed=images[1])
+    model, (moving, fixed) = fresh(name), pair()
+    options = {"moving": moving, "fixed": fixed, "smoothness": smoothness}
+    answer = model.deform(moving=moving, fixed=fixed)
+    refined = model.refine(answer, Refinement(6), **options)
     before, after = (
-        losses.local_ncc(moved=field.warp(images[0], way.displacement), fixed=images[1], window=3)
-        for way in (
-            answer,
-            model.refine(
-                answer, Refinement(6), moving=images[0], fixed=images[1], smoothness=smoothness
-            ),
-        )
+        losses.local_ncc(moved=field.warp(moving, way.displacement), fixed=fixed, window=3)
+        for way in (answer, refined)
     )
     assert after < before - 0.01
 
@@ -186,11 +180,9 @@ def test_weights_under_former_names_load_and_are_saved_under_todays(tmp_path: Pa
     former = load_file(tmp_path / "former" / "weights.safetensors")
     assert {name.partition(".")[0] for name in former} == {"recogniser", "projection"}
     today, loaded = (Model.load(tmp_path / name) for name in ("today", "former"))
-    for one, other in zip(
-        loaded.deform(**dict(zip(("moving", "fixed"), pair(), strict=True))),
-        today.deform(**dict(zip(("moving", "fixed"), pair(), strict=True))),
-        strict=True,
-    ):
+    moving, fixed = pair()
+    answers = (model.deform(moving=moving, fixed=fixed) for model in (loaded, today))
+    for one, other in zip(*answers, strict=True):
         assert torch.equal(one, other)
     loaded.save(tmp_path / "again")
     for file in ("weights.safetensors", "model.json"):

@@ -37,10 +37,8 @@ def shifted() -> tuple[Tensor, Tensor]:
 
 
 def test_the_model_none_finds_a_shift_and_the_way_back() -> None:
-    found, core = (
-        Model.load("none").deform(**dict(zip(("moving", "fixed"), shifted(), strict=True))),
-        texture_core(SIZE),
-    )
+    moving, fixed = shifted()
+    found, core = Model.load("none").deform(moving=moving, fixed=fixed), texture_core(SIZE)
     for way, sign in ((found.displacement, 1), (found.inverse, -1)):
         mean = way[0, :, core].mean(dim=1)
         torch.testing.assert_close(mean, sign * torch.tensor(SHIFT), atol=0.15, rtol=0)
@@ -52,7 +50,7 @@ def test_the_model_none_is_as_precise_where_convolutions_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has no convolutions, and differences of bf16 numbers are no derivatives."""
-    model, images = Model.load("none"), shifted()
+    model, (moving, fixed) = Model.load("none"), shifted()
     found, asked = [], []
 
     def has(device: torch.device, answer: bool) -> bool:
@@ -61,10 +59,9 @@ def test_the_model_none_is_as_precise_where_convolutions_are_not(
 
     for answer in (True, False):
         monkeypatch.setattr("voxwarp.device.has_bfloat16", lambda d, answer=answer: has(d, answer))
-        deformed = model.deform(moving=images[0], fixed=images[1])
-        found.append(
-            (*deformed, *model.refine(deformed, Refinement(6), moving=images[0], fixed=images[1]))
-        )
+        deformed = model.deform(moving=moving, fixed=fixed)
+        refined = model.refine(deformed, Refinement(6), moving=moving, fixed=fixed)
+        found.append((*deformed, *refined))
     assert len(asked) == 4
     for got, expected in zip(*found, strict=True):
         assert got.dtype == torch.float32
@@ -72,10 +69,10 @@ def test_the_model_none_is_as_precise_where_convolutions_are_not(
 
 
 def test_smoothness_is_a_knob_of_the_model_none() -> None:
-    model, images = Model.load("none"), shifted()
+    model, (moving, fixed) = Model.load("none"), shifted()
     factors = None, 0.5, 1.0, 2.0, 4.0
     ways = [
-        model.deform(moving=images[0], fixed=images[1], smoothness=factor).displacement
+        model.deform(moving=moving, fixed=fixed, smoothness=factor).displacement
         for factor in factors
     ]
     assert torch.equal(ways[0], ways[2])
@@ -149,20 +146,13 @@ def test_a_batch_gives_what_its_pairs_give_alone(name: str, steps: list[int]) ->
     assert len(boxes) == 2
     alone, taken = [], []
     with torch.inference_mode():
-        for pair in pairs:
+        for moving, fixed in pairs:
             steps.clear()
-            alone.append(network(moving=pair[0], fixed=pair[1]))
+            alone.append(network(moving=moving, fixed=fixed))
             taken.append(len(steps))
         steps.clear()
-        together = network(
-            **dict(
-                zip(
-                    ("moving", "fixed"),
-                    (torch.cat(images) for images in zip(*pairs, strict=True)),
-                    strict=True,
-                )
-            )
-        )
+        moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
+        together = network(moving=moving, fixed=fixed)
     assert taken[0] < 0.8 * taken[1] < taken[1] < sum(s.steps for s in network.plan.stages)
     assert steps == [1] * sum(taken)
     for got, *expected in zip(together, *alone, strict=True):
@@ -175,20 +165,12 @@ def test_the_starts_of_a_batch_are_those_of_its_pairs() -> None:
     known = [smooth_field(seed, SIZE, amplitude=2.0).float() for seed in (7, 8)]
     starts = [(way, field.invert(way)) for way in known]
     alone = [
-        network.descended(network.plan, moving=pair[0], fixed=pair[1], start=start)
-        for pair, start in zip(pairs, starts, strict=True)
+        network.descended(network.plan, moving=moving, fixed=fixed, start=start)
+        for (moving, fixed), start in zip(pairs, starts, strict=True)
     ]
-    together = network.descended(
-        network.plan,
-        **dict(
-            zip(
-                ("moving", "fixed"),
-                (torch.cat(images) for images in zip(*pairs, strict=True)),
-                strict=True,
-            )
-        ),
-        start=tuple(torch.cat(ways) for ways in zip(*starts, strict=True)),
-    )
+    moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
+    start = tuple(torch.cat(ways) for ways in zip(*starts, strict=True))
+    together = network.descended(network.plan, moving=moving, fixed=fixed, start=start)
     for got, *expected in zip(together, *alone, strict=True):
         assert torch.equal(got, torch.cat(expected))
 
@@ -211,15 +193,15 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 def test_maps_that_were_kept_are_not_made_again(segmented: list[Tensor]) -> None:
-    network, pair, kept = segmenting(), shifted(), {}
+    network, (moving, fixed), kept = segmenting(), shifted(), {}
     with torch.inference_mode():
-        first = network(moving=pair[0], fixed=pair[1], kept=kept)
-        box = Box.around(*pair, multiple=network.multiple)
-        for image, of in zip(segmented, pair, strict=True):
-            assert torch.equal(image, box.take(of)[0])
-        again = network(moving=pair[0], fixed=pair[1], smoothness=1.0, kept=kept)
+        first = network(moving=moving, fixed=fixed, kept=kept)
+        box = Box.around(moving, fixed, multiple=network.multiple)
+        for image, of in zip(segmented, (moving, fixed), strict=True):
+            assert torch.equal(image, box.crop(of)[0])
+        again = network(moving=moving, fixed=fixed, smoothness=1.0, kept=kept)
         assert len(segmented) == 2
-        without = network(moving=pair[0], fixed=pair[1])
+        without = network(moving=moving, fixed=fixed)
         assert len(segmented) == 4
     for one, two, three in zip(first, again, without, strict=True):
         assert torch.equal(one, two)
@@ -229,15 +211,13 @@ def test_maps_that_were_kept_are_not_made_again(segmented: list[Tensor]) -> None
 def test_maps_are_kept_for_their_lattice_and_their_part_of_the_images(
     segmented: list[Tensor],
 ) -> None:
-    network, pair, kept = segmenting(), shifted(), {}
-    smaller = [image.clone() for image in pair]
-    for image in smaller:
-        image[:, :, :8] = 0
+    network, (moving, fixed), kept = segmenting(), shifted(), {}
     with torch.inference_mode():
-        network(moving=pair[0], fixed=pair[1], kept=kept)
-        network.descended(network.plan, moving=pair[0], fixed=pair[1], factor=4, kept=kept)
+        network(moving=moving, fixed=fixed, kept=kept)
+        network.descended(network.plan, moving=moving, fixed=fixed, factor=4, kept=kept)
         assert len(segmented) == 4
-        network(moving=smaller[0], fixed=smaller[1], kept=kept)
+        moving[:, :, :8] = fixed[:, :, :8] = 0
+        network(moving=moving, fixed=fixed, kept=kept)
         assert len(segmented) == 6
     assert len(kept) == 3
     shapes = {features.fixed.shape[2] for features in kept.values()}
@@ -246,16 +226,16 @@ def test_maps_are_kept_for_their_lattice_and_their_part_of_the_images(
 
 def test_maps_of_more_pairs_than_one_are_not_kept() -> None:
     """The second would be led by those of the first."""
-    pairs = (torch.cat([image, image]) for image in shifted())
+    moving, fixed = (torch.cat([image, image]) for image in shifted())
     with pytest.raises(ValueError, match=r"single pair .* got 2"):
-        segmenting()(*pairs, kept={})
+        segmenting()(moving=moving, fixed=fixed, kept={})
 
 
 def test_what_is_kept_is_what_leads() -> None:
     """Maps of a shift in the place of the segmentation's: flat images follow them."""
     network = segmenting()
     flat = torch.full((1, 1, *SIZE), 0.5)
-    maps = [field.averaged(Box.around(flat, multiple=4).take(x), 2) for x in shifted()]
+    maps = [field.averaged(Box.around(flat, multiple=4).crop(x), 2) for x in shifted()]
     kept = {(Box.around(flat, multiple=4), 2): Features(*maps, weight=3.0)}
     plan = replace(network.plan, tolerance=-1.0)  # all of its steps are taken
     found = network.descended(plan, moving=flat, fixed=flat, kept=kept).displacement
@@ -266,11 +246,11 @@ def test_what_is_kept_is_what_leads() -> None:
 def test_a_refinement_takes_the_maps_that_were_kept(segmented: list[Tensor]) -> None:
     """Each image is segmented once, and the answer is the same as without what was kept."""
     model = Model(segmenting(), {"name": "anatomy"}, Model.load("none").recipe)
-    pair, kept = shifted(), {}
-    answer = model.deform(moving=pair[0], fixed=pair[1], kept=kept)
-    better = model.refine(answer, Refinement(6), moving=pair[0], fixed=pair[1], kept=kept)
+    (moving, fixed), kept = shifted(), {}
+    answer = model.deform(moving=moving, fixed=fixed, kept=kept)
+    better = model.refine(answer, Refinement(6), moving=moving, fixed=fixed, kept=kept)
     assert len(segmented) == 2
-    without = model.refine(answer, Refinement(6), moving=pair[0], fixed=pair[1])
+    without = model.refine(answer, Refinement(6), moving=moving, fixed=fixed)
     assert len(segmented) == 4
     for one, other in zip(better, without, strict=True):
         assert torch.equal(one, other)
@@ -281,16 +261,14 @@ def test_a_refinement_takes_the_maps_that_were_kept(segmented: list[Tensor]) -> 
 
 
 def test_a_weight_of_one_changes_nothing_and_of_zero_moves_nothing() -> None:
-    images = shifted()
-    model = Model.load("none")
-    plain = model.deform(moving=images[0], fixed=images[1])
-    weighed = model.deform(moving=images[0], fixed=images[1], weight=torch.ones(1, 1, *SIZE))
+    model, (moving, fixed) = Model.load("none"), shifted()
+    ones, zeros = torch.ones(1, 1, *SIZE), torch.zeros(1, 1, *SIZE)
+    plain = model.deform(moving=moving, fixed=fixed)
+    weighed = model.deform(moving=moving, fixed=fixed, weight=ones)
     assert torch.equal(plain.displacement, weighed.displacement)
-    still = model.deform(moving=images[0], fixed=images[1], weight=torch.zeros(1, 1, *SIZE))
+    still = model.deform(moving=moving, fixed=fixed, weight=zeros)
     assert not still.displacement.any()
-    refined = model.refine(
-        still, Refinement(4), moving=images[0], fixed=images[1], weight=torch.zeros(1, 1, *SIZE)
-    )
+    refined = model.refine(still, Refinement(4), moving=moving, fixed=fixed, weight=zeros)
     assert not refined.displacement.any()
 
 
@@ -307,9 +285,7 @@ def test_what_weighs_nothing_does_not_pull() -> None:
     def error(found: Tensor) -> float:
         return float((found[0] - true).norm(dim=0)[10:20, 13:23, 15:25].mean())
 
-    without, masked = (
-        model.deform(moving=hurt, fixed=fixed),
-        model.deform(moving=hurt, fixed=fixed, weight=weight),
-    )
+    without = model.deform(moving=hurt, fixed=fixed)
+    masked = model.deform(moving=hurt, fixed=fixed, weight=weight)
     assert error(masked.displacement) < 0.6 * error(without.displacement)
     assert error(masked.displacement) < 0.85  # of 2.7

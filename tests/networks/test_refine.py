@@ -139,7 +139,7 @@ def test_answers_of_the_full_resolution_are_refined_there(
     network, plans = PairDescent(steps=(2, 2), full_steps=full_steps), []
     monkeypatch.setattr(
         "voxwarp.networks.pair_descent.descend",
-        lambda *pair, features, weight, start, until: plans.append(pair[2]) or start,
+        lambda plan, *, start, **_: plans.append(plan) or start,
     )
     refined(answer(), Refinement(6), moving=MOVING, fixed=FIXED, descent=network)
     assert {stage.factor: stage.steps for stage in plans[0].stages} == expected

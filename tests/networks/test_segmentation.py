@@ -90,8 +90,8 @@ def test_the_projection_keeps_distances_and_is_always_the_same() -> None:
 
 
 def test_the_maps_weigh_in_the_descent_what_was_asked_for() -> None:
-    network, pair, kept = anatomy(4, (6, 8), steps=(1,), weight=5), (image(1), image(2)), {}
-    network(moving=pair[0], fixed=pair[1], kept=kept)
+    network, kept = anatomy(4, (6, 8), steps=(1,), weight=5), {}
+    network(moving=image(1), fixed=image(2), kept=kept)
     assert [features.weight for features in kept.values()] == [5]
 
 
@@ -109,8 +109,10 @@ def test_structures_align_what_intensities_cannot() -> None:
     moving[..., 18:30, 18:30, 18:30], fixed[..., 21:33, 18:30, 18:30] = 0.51, 0.51
     inside = fixed[0, 0] > 0.505
     knowing = Knowing(4, (6, 8), maps=6, weight=3)
-    answer = PairDescent(steps=(20, 20), segmentation=knowing)(moving, fixed).displacement
+    answer = PairDescent(steps=(20, 20), segmentation=knowing)(
+        moving=moving, fixed=fixed
+    ).displacement
     assert float(answer[0, 0][inside].mean()) == pytest.approx(-3, abs=0.8)
     assert float(answer[0, 1:, inside].mean()) == pytest.approx(0, abs=0.2)
-    alone = PairDescent(steps=(20, 20))(moving, fixed).displacement
+    alone = PairDescent(steps=(20, 20))(moving=moving, fixed=fixed).displacement
     assert abs(float(alone[0, 0][inside].mean())) < 1.5

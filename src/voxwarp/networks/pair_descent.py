@@ -155,13 +155,13 @@ class PairDescent(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The displacement and its inverse, worked out in the box that both brains fill."""
         box = Box.around(moving, fixed, multiple=self.multiple)
-        pair = box.take(moving), box.take(fixed)
+        pair = box.crop(moving), box.crop(fixed)
         if start is not None:
-            start = box.take(start[0], border=True), box.take(start[1], border=True)
+            start = box.crop(start[0], border=True), box.crop(start[1], border=True)
         features = self._features(
             factor, box, {} if kept is None else kept, moving=pair[0], fixed=pair[1]
         )
-        weight = None if weight is None else box.take(weight, border=True)
+        weight = None if weight is None else box.crop(weight, border=True)
         displacement, inverse = descend(
             plan,
             moving=pair[0],
