@@ -135,9 +135,9 @@ def test_a_scan_with_hardly_any_brain_is_refused(phantoms, which):
     data = np.zeros_like(phantoms.template.data)
     data[4:7, 4:7, 4:11] = 9  # 63 voxels
     empty = Volume(data, phantoms.template.grid, "dark.nii")
-    pair = (empty, phantoms.template) if which == "fixed" else (phantoms.template, empty)
+    pair = {"moving": phantoms.template, "fixed": phantoms.template} | {which: empty}
     with pytest.raises(InputError, match=r"^dark\.nii: no affine alignment"):
-        register_affine(moving=pair[1], fixed=pair[0])
+        register_affine(**pair)
 
 
 # ---------------------------------------------------------------------------------- Agreement
@@ -147,7 +147,7 @@ def test_the_wrong_way_up_is_told_and_set_right(phantoms, motions, brain):
     """The local stage alone ends in a map that is not good; the whole registration does not."""
     moving = phantoms.moved(motions["upside down"])
     local = stage._from(
-        pose.upright(phantoms.template, moving), moving=moving, fixed=phantoms.template
+        pose.upright(moving=moving, fixed=phantoms.template), moving=moving, fixed=phantoms.template
     )
     wrong = agreement(local, moving=moving, fixed=phantoms.template)
     assert errors(local, motions["upside down"], brain).mean() > 20
@@ -158,7 +158,7 @@ def test_the_wrong_way_up_is_told_and_set_right(phantoms, motions, brain):
 
 
 def test_the_search_is_left_out_where_it_is_not_needed(phantoms, motions, monkeypatch):
-    monkeypatch.setattr(pose, "search", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(pose, "search", lambda **_: pytest.fail("searched"))
     register_affine(moving=phantoms.moved(motions["turned"]), fixed=phantoms.template)
 
 
@@ -183,7 +183,7 @@ def test_the_lattice_goes_where_the_matrices_say(phantoms, motion):
     points = identity_grid(phantoms.template.data.shape, matrix)[0].flatten(1)
     both = matrix.double() @ motion.matrix(parameters).double()
     expected = both @ torch.cat([points, torch.ones_like(points[:1])]).double()
-    got = motion.identity_grid(matrix, parameters)[0].flatten(1).double()
+    got = motion.points(matrix, parameters)[0].flatten(1).double()
     torch.testing.assert_close(got, expected[:3], atol=1e-3, rtol=0)
 
 
@@ -203,7 +203,7 @@ def test_whitened_parameters_change_the_image_by_equal_amounts(phantoms, motion)
     points = identity_grid(image.shape[2:], image)
     changes = []
     for one in 1e-2 * torch.eye(12):
-        moved = motion.identity_grid(torch.eye(4), one) - points
+        moved = motion.points(torch.eye(4), one) - points
         changes.append((slopes * moved[0]).sum(dim=0)[inside] / 1e-2)
     gram = torch.stack(changes) @ torch.stack(changes).T / inside.sum()
     torch.testing.assert_close(gram, torch.eye(12), atol=0.05, rtol=0)
@@ -245,8 +245,7 @@ def test_the_thresholds_say_whether_other_poses_are_tried(
     """Whatever the brain: here one that is upside down; by default it is searched for."""
     asked = []
     for name in ("search", "shifted"):
-        monkeypatch.setattr(pose, name, lambda *_, name=name: asked.append(name) or [])
-    register_affine(
-        thresholds, moving=phantoms.moved(motions["upside down"]), fixed=phantoms.template
-    )
+        monkeypatch.setattr(pose, name, lambda name=name, **_: asked.append(name) or [])
+    moving = phantoms.moved(motions["upside down"])
+    register_affine(moving=moving, fixed=phantoms.template, thresholds=thresholds)
     assert asked == tried

@@ -287,7 +287,7 @@ def test_noise_is_refused(make_grid, monkeypatch):
 
 def test_one_may_insist_that_it_is_a_brain(make_grid, monkeypatch):
     """Then there is only a doubt. Whatever map is found for a leg: here it is none."""
-    monkeypatch.setattr("voxwarp.preparation.examination.register_affine", lambda *_: IDENTITY)
+    monkeypatch.setattr("voxwarp.preparation.examination.register_affine", lambda **_: IDENTITY)
     grid = make_grid(spacing=5, room=15)
     data = leg(centred(grid))
     found = examine(Volume(data, grid), replace(QUICK, brain_extract="no"))
@@ -371,7 +371,7 @@ def test_the_time_of_views_that_lead_nowhere_is_on_record(
     upright = make_grid(spacing=5, room=25)
     monkeypatch.setattr("voxwarp.preparation.examination.views_of", lambda _: views)
     monkeypatch.setattr("voxwarp.preparation.examination.upright_view", lambda *_: upright)
-    monkeypatch.setattr("voxwarp.preparation.examination.register_affine", lambda *_: IDENTITY)
+    monkeypatch.setattr("voxwarp.preparation.examination.register_affine", lambda **_: IDENTITY)
     monkeypatch.setattr(brain, "extract", extract)
     head = read_volume(phantoms.head(grid))
     found = examine(head, Preparation(brain_extract="yes"))
@@ -394,7 +394,7 @@ def test_the_map_leads_from_the_template_that_is_given(phantoms, scan):
     """One that lies elsewhere: what leads there and on is what leads from the usual one."""
     volume = scan("moving", "image")
     usual = examine(volume, QUICK)
-    own = Template("Ours", shifted(moving=(50, -40, 30), fixed=phantoms.template))
+    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
     found = examine(volume, QUICK, template=own)
     assert (usual.template, found.template) == (mni152(), own)
     points = phantoms.corners
@@ -413,7 +413,7 @@ def test_how_well_it_has_to_fit_is_the_templates_to_say(phantoms, scan, monkeypa
     fit = usual.agreement
     monkeypatch.setattr(
         "voxwarp.preparation.examination.register_affine",
-        lambda fixed, moving, thresholds: asked.append(thresholds) or usual.template_to_scan,
+        lambda thresholds, **_: asked.append(thresholds) or usual.template_to_scan,
     )
     above = {"overlap": fit.overlap + 1e-3, "ncc": fit.local_ncc + 1e-3}
     for number, value in above.items():
@@ -433,7 +433,7 @@ def test_how_well_it_has_to_fit_is_the_templates_to_say(phantoms, scan, monkeypa
 
 
 def test_a_template_itself_is_a_brain_in_its_place(phantoms):
-    own = Template("Ours", shifted(moving=(50, -40, 30), fixed=phantoms.template))
+    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
     found = template_itself(own)
     assert (found.kind, found.window, found.mask, found.template) == ("brain", own.grid, None, own)
     np.testing.assert_array_equal(found.template_to_scan.matrix, np.eye(4))
@@ -445,7 +445,7 @@ def test_a_template_itself_is_a_brain_in_its_place(phantoms):
 def test_a_map_from_elsewhere_is_taken_and_its_fit_is_measured(phantoms, scan):
     """All else stays; the fit is that of the brain within the mask with its own template."""
     volume = scan("moving")
-    own = Template("Ours", shifted(moving=(50, -40, 30), fixed=phantoms.template))
+    own = Template("Ours", shifted(phantoms.template, (50, -40, 30)))
     found = examine(volume, replace(QUICK, extractor="knowing"), template=own)
     given = found.template_to_scan.after(Affine(homogeneous(np.eye(3), (9, 0, 0))))
     placed = placed_at(found, volume, given)

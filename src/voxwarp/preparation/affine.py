@@ -109,7 +109,7 @@ def _by_local_ncc(start: Affine, level: Level, *, moving: Volume, fixed: Volume)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        at = motion.lattice(matrix, parameters)
+        at = motion.points(matrix, parameters)
         local = local_ncc_map(moved=field.sample(other, at), fixed=image, window=level.window)
         seen = brain * m.reaches(at.detach())  # what lies outside the scan says nothing
         loss = -(local * seen).sum() / seen.sum().clamp(min=1)
@@ -135,10 +135,10 @@ class _Motion:
 
     def __init__(self, image: torch.Tensor, inside: torch.Tensor, window: int):
         shape = image.shape[2:]
-        self._points = field.identity_grid(shape, image)
+        self._voxels = field.identity_grid(shape, image)
         self._scale = 2 / max(shape)
         self._centre = torch.tensor([(n - 1) / 2 for n in shape])
-        here = (self._points[0].flatten(1) - self._centre[:, None]) * self._scale
+        here = (self._voxels[0].flatten(1) - self._centre[:, None]) * self._scale
         weights = torch.cat([here, torch.ones_like(here[:1])])  # (4, voxels)
         slopes = torch.stack(torch.gradient(_locally_normal(image, window)[0, 0])).flatten(1)
         jacobian = (slopes[:, None] * weights[None]).reshape(12, -1)[:, inside.flatten()]
@@ -154,10 +154,10 @@ class _Motion:
         top = torch.cat([torch.eye(3) + linear, shift[:, None]], dim=1)
         return torch.cat([top, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
 
-    def lattice(self, matrix: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+    def points(self, matrix: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Where ``matrix`` after the motion sends the lattice: (1, 3, X, Y, Z)."""
         m = matrix @ self.matrix(parameters)
-        return (m[:3, :3] @ self._points[0].flatten(1) + m[:3, 3:]).view_as(self._points)
+        return (m[:3, :3] @ self._voxels[0].flatten(1) + m[:3, 3:]).view_as(self._voxels)
 
 
 def _locally_normal(image: torch.Tensor, window: int) -> torch.Tensor:

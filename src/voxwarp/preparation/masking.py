@@ -41,7 +41,7 @@ def unbiased(scan: Volume, log_bias: Volume | None, through: Affine | None = Non
     if log_bias is None:
         return scan
     # A scan may reach further than the lattice: there the field stays as it is at the border.
-    logarithm = resample(log_bias, scan.grid, through, beyond="border").data
+    logarithm = resample(log_bias, scan.grid, through, padding="border").data
     return replace(scan, data=scan.data * np.exp(-logarithm))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import check_writable, publish, sha256_of, side_by_side, staging
+from ..files import check_writable, publish, sha256_of, run_in_parallel, staging
 from ..layout import AFFINE, METRICS, PREPROCESSED, check_other_record
 from ..provenance import versions
 from ..space.formats import write_affine
@@ -82,7 +82,7 @@ class Preprocessed:
                 if volume is not None
             ]
             jobs.append(partial(write_affine, self.found.template_to_scan, stage / AFFINE))
-            side_by_side(jobs)
+            run_in_parallel(jobs)
             self.record["outputs"] = {
                 name: sha256_of(stage / name) for name in OUTPUTS if (stage / name).exists()
             }
