@@ -110,7 +110,7 @@ def bench(cohort: SimpleNamespace, protocol: Protocol, tmp_path: Path) -> Bench:
 
     def run(names: str, pairs: list[Pair] | None = None, **more: Any) -> list[dict[str, Any]]:
         found = [Entry(name, f"methods:{name}") for name in names.split()]
-        given = {"protocol": protocol, "terms": OPTIONS, "out": tmp_path / "out"} | more
+        given = {"protocol": protocol, "options": OPTIONS, "out": tmp_path / "out"} | more
         return benchmark(cohort.pairs if pairs is None else pairs, found, **given)
 
     return run

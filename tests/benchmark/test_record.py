@@ -37,7 +37,7 @@ def test_rows_of_another_scan_or_version_are_refused(
     pairs = read_pairs(tmp_path / "pairs.csv")
     ab = [pair for pair in pairs if pair.key == ("a", "b")]
     found = [Entry("plain", "affine")]
-    given = {"protocol": Protocol(Table(["s"], {2: 1})), "terms": OPTIONS, "out": tmp_path / "out"}
+    given = {"protocol": Protocol(Table(["s"], {2: 1})), "options": OPTIONS, "out": tmp_path / "out"}
     benchmark(ab, found, **given)
     image = nib.load(tmp_path / "b.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), tmp_path / "b.nii.gz")
@@ -71,7 +71,7 @@ def test_rows_of_other_weights_are_refused(
         return record
 
     monkeypatch.setattr(runner, "execute", canned)
-    pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "terms": OPTIONS}
+    pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "options": OPTIONS}
     found, _ = entries([f"mine={folder}"])
     benchmark(pairs, found, tmp_path / "out", **given)
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()

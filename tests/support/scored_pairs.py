@@ -35,7 +35,7 @@ def box(corner: tuple[int, ...], size: tuple[int, ...], value: int = 1) -> np.nd
     return data
 
 
-def scan(folder: Path, name: str, image: np.ndarray, labels=None, **more) -> PairScan:
+def pair_scan(folder: Path, name: str, image: np.ndarray, labels=None, **more) -> PairScan:
     affine = more.pop("affine", AFFINE)
     path = write_scan(folder / f"{name}.nii.gz", image, affine)
     if labels is not None:
@@ -46,7 +46,7 @@ def scan(folder: Path, name: str, image: np.ndarray, labels=None, **more) -> Pai
 def case_of(folder: Path, moving=None, fixed=None, image: np.ndarray | None = None) -> Case:
     """Two scans that look the same; their label maps, or none."""
     image = texture() if image is None else image
-    sides = scan(folder, "m", image, moving), scan(folder, "f", image, fixed)
+    sides = pair_scan(folder, "m", image, moving), pair_scan(folder, "f", image, fixed)
     return read_case(Pair(*sides))
 
 
