@@ -1,7 +1,7 @@
 """The command line around its commands: help, version, what is imported, how commands end."""
 
+import logging
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +14,6 @@ import pytest
 import voxwarp
 from voxwarp.cli.main import main as command_line
 
-COMMANDS = [
-    *([], ["register"], ["preprocess"], ["apply"], ["points"], ["report"], ["view"]),
-    *(["train"], ["evaluate"], ["benchmark"], ["figures"], ["cache"], ["models"]),
-    *(["cache", name] for name in ("show", "clear")),
-    *(["models", name] for name in ("list", "show", "import")),
-]
 HEAVY = ("torch", "scipy", "nibabel", "SimpleITK", "nilearn", "deepbet", "h5py", "pandas")
 
 
@@ -61,52 +55,6 @@ def test_help_is_light(words: list[str]):
 # Words of the command line
 
 
-def plain(text: str) -> str:
-    """Without colours and frames."""
-    return re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text)
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "voxwarp")
-def test_help(cli, words: list[str]):
-    outcome = cli(*words, "--help")
-    assert outcome.code == 0
-    assert outcome.err == ""
-    assert "Usage: " in outcome.out
-
-
-def test_help_names_the_contract(cli):
-    """Names that users and scripts rely on."""
-    promised = {
-        "register": "MOVING FIXED -o --model --labels --fixed-labels --affine --no-affine --device "
-        "--seed --overwrite --mask --fixed-mask --brain-extract auto yes no --extractor --bias "
-        "--no-bias --cache --no-cache --strict --refine --no-refine --refine-steps "
-        "--refine-seconds --smoothness --threads --report --no-report",
-        "preprocess": "SCAN -o --labels --mask --conform --no-conform --bias --no-bias "
-        "--brain-extract --extractor --affine --no-affine --crop --no-crop --normalise "
-        "--no-normalise --cache --no-cache --threads --strict --overwrite",
-        "apply": "IMAGE --transform -t --reference -r -o --inverse --interpolation linear nearest "
-        "cubic --overwrite",
-        "points": "FILE.csv --transform -t -o --inverse --lps --overwrite",
-        "evaluate": "PAIRS -o --model --split --kind --scan --labels --structures --regions "
-        "--resampling --first --brain-extract --extractor --bias --no-bias --affine --no-affine "
-        "--refine --no-refine --refine-steps --refine-seconds --smoothness --device --threads "
-        "--cache --no-cache --retry --overwrite",
-        "report": "DIR -o --overwrite",
-        "view": "OUT --fixed --port --browser --no-browser",
-    }
-    for command, names in promised.items():
-        text = plain(cli(command, "--help").out)
-        assert [name for name in names.split() if name not in text] == []
-    text = plain(cli("--help").out)
-    assert all(words[0] in text for words in COMMANDS if words)
-    assert "--version" in text
-
-
-def test_seed_is_said_to_be_without_effect(cli):
-    words = " ".join(plain(cli("register", "--help").out).split())
-    assert re.search(r"--seed.*Without effect: .* random", words)
-
-
 def test_version(cli):
     outcome = cli("--version")
     assert (outcome.code, outcome.out, outcome.err) == (0, f"voxwarp {version('voxwarp')}\n", "")
@@ -130,14 +78,14 @@ def test_no_command_gives_the_help_and_is_wrong(cli, words: list[str]):
         (["preprocess", "a.nii"], "--out"),
         (["preprocess", "a.nii", "-o", "out", "--fixed-mask", "b.nii"], "--fixed-mask"),
         (["preprocess", "a.nii", "-o", "out", "--brain-extract", "maybe"], "maybe"),
-        (["preprocess", "a.nii", "-o", "out", "--threads", "0"], "threads 0"),
+        (["preprocess", "a.nii", "-o", "out", "--threads", "0"], "threads"),
         (["models", "show"], "MODEL"),
         (["models", "import"], "FILE.h5"),
         (["apply"], "IMAGE"),
         (["apply", "a.nii", "-o", "b.nii"], "--transform"),
         (["apply", "a.nii", "-t", "out"], "--out"),
         (["points", "-t", "out", "-o", "b.csv"], "FILE.csv"),
-        (["train"], "a configuration is wanted"),
+        (["train"], "voxwarp train CONFIG.yaml"),
         (["report"], "DIR"),
         (["view"], "OUT"),
         (["figures"], "--out"),
@@ -152,7 +100,7 @@ def test_wrong_words(refuses, monkeypatch, tmp_path, words: list[str], said: str
 
 
 def test_bug_is_exit_code_1_with_a_traceback(tmp_path):
-    """Not a request's fault: the traceback is wanted then."""
+    """The traceback is for whoever repairs it."""
     done = python(
         "import sys, voxwarp.registration.apply\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
@@ -184,16 +132,59 @@ def test_message_of_several_lines_is_put_on_one(cli, monkeypatch, tmp_path):
     assert (outcome.code, outcome.err) == (2, "voxwarp: error: one two three\n")
 
 
-def test_what_the_library_logs_is_no_line_of_the_command(tmp_path):
-    """Python would show warnings that nobody has asked for on stderr."""
-    done = python(
-        "import logging, sys, voxwarp.registration.apply\n"
-        "def logs(*_): logging.getLogger('voxwarp.files').warning('inside'); sys.exit(0)\n"
-        "voxwarp.registration.apply.load_transform = logs\n"
-        f"sys.argv = ['voxwarp', 'apply', 'a.nii', '-t', 'b', '-o', {str(tmp_path / 'c.nii')!r}]\n"
-        "from voxwarp.cli.main import main; main()"
+# Log
+
+
+@pytest.fixture
+def logging_command(cli, monkeypatch, tmp_path):
+    """A command during which the library logs three messages and fails."""
+
+    def logs(*_: object) -> None:
+        log = logging.getLogger("voxwarp.files")
+        log.debug("a detail")
+        try:
+            raise OSError("disk full")
+        except OSError:
+            log.info("no file", exc_info=True)
+        log.warning("leave out `transform`\nhere")
+        raise voxwarp.InputError("enough")
+
+    monkeypatch.setattr("voxwarp.registration.apply.chain_of", logs)
+    words = "apply", tmp_path / "a.nii", "-t", "b", "-o", tmp_path / "c.nii"
+    return lambda *more: cli(*words, *more).err.splitlines()
+
+
+def test_warnings_of_the_log_are_printed_as_warnings(logging_command):
+    assert logging_command() == [
+        "voxwarp: warning: leave out --transform here",
+        "voxwarp: error: enough",
+    ]
+    assert len(logging_command()) == 2  # the handler of an earlier command is gone
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose"])
+def test_verbose_prints_the_log(logging_command, option: str):
+    lines = logging_command(option)
+    assert lines[:2] == ["voxwarp: debug: a detail", "voxwarp: info: no file"]
+    assert lines[2] == "Traceback (most recent call last):"
+    assert lines[-3:] == [
+        "OSError: disk full",
+        "voxwarp: warning: leave out --transform here",
+        "voxwarp: error: enough",
+    ]
+    assert len(logging_command()) == 2
+
+
+def test_log_of_other_libraries_is_left_alone(cli, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        "voxwarp.registration.apply.chain_of",
+        lambda *_: logging.getLogger("nibabel").info("loud") or sys.exit(0),
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    words = "apply", tmp_path / "a.nii", "-t", "b", "-o", tmp_path / "c.nii", "--verbose"
+    assert cli(*words).err == ""
+
+
+# Memory
 
 
 @pytest.fixture
@@ -207,7 +198,7 @@ def entered(monkeypatch) -> list[bool]:
         yield
         noted.append(False)
 
-    monkeypatch.setattr("voxwarp.cli.main.freed_memory_kept", kept)
+    monkeypatch.setattr("voxwarp.cli.command.keep_freed_memory", kept)
     return noted
 
 

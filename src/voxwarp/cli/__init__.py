@@ -1,6 +1,8 @@
-"""The command line: one file a command, over the verbs of the packages above it.
+"""The command line: one file for each command, on top of the packages that do the work.
 
-``main`` puts the commands together and says how they end, ``options`` has what several of them
-take, ``pairs`` what those that run over pairs share, ``console`` what is told beside results. It
-may know every package; nothing imports it. What is heavy is imported inside the commands.
+``main`` puts the commands together and defines how they end. ``command`` is what all of them have
+in common (help, ``--verbose``), ``options`` what several of them take, ``pair_options`` what those
+that run over pairs share. ``console`` prints messages, and ``option_names`` puts options into them
+where the library names parameters. The command line may import every package; nothing imports it.
+Slow imports are inside the commands, so that help is instant.
 """

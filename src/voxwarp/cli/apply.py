@@ -1,4 +1,4 @@
-"""``voxwarp apply``: images through a saved registration."""
+"""``voxwarp apply``: transform images by saved registrations."""
 
 import os
 from enum import Enum
@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import check_writable, staging, without_ending
-from .options import InverseOption, OverwriteOption, TransformOption
+from ..files import check_writable, staging, without_extension
+from . import options
 
 
 class InterpolationName(str, Enum):
-    """How values between voxels are found."""
+    """How values between voxels are computed."""
 
     linear = "linear"
     nearest = "nearest"
@@ -22,12 +22,25 @@ class InterpolationName(str, Enum):
 
 def apply(
     images: Annotated[
-        list[Path], typer.Argument(help="Images, label maps or 4-D series.", metavar="IMAGE...")
+        list[Path],
+        typer.Argument(
+            help="Scans, label maps or 4-D series in the space of the moving scan (with "
+            "--inverse, of the fixed scan).",
+            metavar="IMAGE",
+        ),
     ],
     *,
-    transform: TransformOption,
+    transform: options.Transforms,
+    inverse: options.Inverse = False,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Output file; a folder for several images.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            help="File to write (.nii or .nii.gz), or a folder for files of the images' names.",
+            metavar="PATH",
+            rich_help_panel=options.OUTPUT,
+        ),
     ],
     reference: Annotated[
         Path | None,
@@ -35,20 +48,32 @@ def apply(
             "--reference",
             "-r",
             help="Image whose grid the result gets.",
-            show_default="the other scan",
+            metavar="FILE",
+            show_default="the fixed scan; with --inverse, the moving scan",
+            rich_help_panel=options.OUTPUT,
         ),
     ] = None,
-    inverse: InverseOption = False,
     interpolation: Annotated[
         InterpolationName | None,
         typer.Option(
-            help="How values between voxels are found.",
-            show_default="nearest for labels, else linear",
+            help="linear, nearest (neighbour) or cubic (B-spline); the command prints which one "
+            "it used.",
+            metavar="METHOD",
+            show_default="nearest for label maps, linear for all others",
+            rich_help_panel=options.OUTPUT,
         ),
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Carry images from the moving scan's space to the fixed scan's, resampled once."""
+    """Transform images from the moving space to the fixed space, or back with --inverse.
+
+    Each image is resampled once, through the whole chain of transforms.
+
+    Examples:
+    voxwarp apply bold.nii.gz -t out -o bold_mni.nii.gz
+    voxwarp apply atlas_labels.nii.gz -t out --inverse -o atlas_native.nii.gz
+    voxwarp apply bold.nii.gz -t bold_to_t1 -t out -r grid.nii.gz -o mni.nii.gz
+    """
     from ..registration.apply import apply_to_image, chain_of, interpolation_of
     from ..space.volume import read_series, write_volume
 
@@ -60,10 +85,10 @@ def apply(
         for image, target in zip(images, targets, strict=True):
             volume = read_series(image)
             used.append(method or interpolation_of(volume))
-            carried = apply_to_image(
+            moved = apply_to_image(
                 volume, chain, reference=reference, inverse=inverse, interpolation=used[-1]
             )
-            write_volume(carried, stage / target.name)
+            write_volume(moved, stage / target.name)
         for target in targets:
             os.replace(stage / target.name, target)
     for target, how in zip(targets, used, strict=True):
@@ -71,15 +96,19 @@ def apply(
 
 
 def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
-    """Where each image goes: ``out`` itself, or files of the images' names in it."""
-    from ..space.volume import check_nifti_name
+    """The file to write for each image: ``out`` itself, or files of the images' names in it."""
+    from ..space.image_file import check_nifti_name
 
     if len(images) == 1 and not out.is_dir():
         targets = [out]
     else:
-        names = [f"{without_ending(image.name)}.nii.gz" for image in images]
-        if len(set(names)) < len(names):
-            raise InputError(f"output {out}: two of the images have the same name")
+        names = [f"{without_extension(image.name)}.nii.gz" for image in images]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"output {out / name}: two of the images have this name; give them different "
+                    f"names, or transform them one at a time"
+                )
         targets = [out / name for name in names]
     for target in targets:
         check_nifti_name(target)

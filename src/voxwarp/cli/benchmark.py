@@ -1,4 +1,4 @@
-"""``voxwarp benchmark``: other tools and ours on the same pairs."""
+"""``voxwarp benchmark``: other registration tools and voxwarp on the same pairs."""
 
 import os
 from typing import Annotated
@@ -6,75 +6,97 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .console import warn
-from .options import Device, OverwriteOption
-from .pairs import (
-    FirstOption,
-    KindOption,
-    PairsArgument,
-    RegionsOption,
-    Resampling,
-    ResamplingOption,
-    RetryOption,
-    RowsOption,
-    ScanLabelsOption,
-    ScanOption,
-    SplitOption,
-    StructuresOption,
-    pairs_of,
-    protocol_for,
-    told,
-)
+from . import options, pair_options
+from .console import echo, warn
+from .options import COMPUTING, OUTPUT
+from .pair_options import pairs_of, print_summary, protocol_for
 
 
 def benchmark(
-    pairs: PairsArgument,
+    pairs: pair_options.Pairs,
     *,
-    out: RowsOption,
     methods: Annotated[
         str | None,
         typer.Option(
-            help="With commas: affine, ants-syn, ants-syncc, greedy, elastix, convexadam, names "
-            "of models, NAME=WEIGHTS, NAME=MODULE:FUNCTION; +refine behind a model refines its "
-            "answers.",
-            show_default="the first ones but ants-syncc, which takes an hour a pair, and default",
+            help="Methods, separated by commas: affine, ants-syn, ants-syncc, greedy, elastix, "
+            "convexadam; a model; NAME=FOLDER or NAME=FILE.h5 (weights); NAME=MODULE:FUNCTION. "
+            "MODEL+refine refines its results.",
+            metavar="LIST",
+            show_default="all of these tools but ants-syncc, which takes an hour per pair, and the "
+            "model default",
+            rich_help_panel="Methods",
         ),
     ] = None,
+    limit: Annotated[
+        float,
+        typer.Option(
+            help="Stop a method that takes longer than this for a pair.",
+            metavar="SECONDS",
+            min=1,
+            rich_help_panel="Methods",
+        ),
+    ] = 3600.0,
+    split: pair_options.Split = "test",
+    kind: pair_options.Kind = "all",
+    scan: pair_options.ScanPattern = None,
+    labels: pair_options.LabelsPattern = None,
+    first: pair_options.First = None,
+    structures: pair_options.Structures = None,
+    regions: pair_options.Regions = None,
+    resampling: pair_options.Resampling = pair_options.ResamplingName.nearest,
+    out: pair_options.OutFolder,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Keep the warps: 60 MB per pair and method.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    retry: pair_options.Retry = False,
+    overwrite: pair_options.Overwrite = False,
+    device: options.Device = options.DeviceName.cpu,
     threads: Annotated[
         int,
-        typer.Option(help="That each method may use; 0: one a core.", min=0),
+        typer.Option(
+            help="Number of CPU threads of each method; 0 for all cores of this process.",
+            metavar="N",
+            min=0,
+            rich_help_panel=COMPUTING,
+        ),
     ] = 0,
-    limit: Annotated[float, typer.Option(help="Seconds for a pair.", min=1)] = 3600.0,
     busy: Annotated[
-        bool, typer.Option("--busy", help="Other work is running: leave times out of tables.")
+        bool,
+        typer.Option(
+            "--busy",
+            help="Other work is running on this machine: keep times out of tables and figures.",
+            rich_help_panel=COMPUTING,
+        ),
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the warps (60 MB a pair).")] = False,
-    retry: RetryOption = False,
-    split: SplitOption = "test",
-    kind: KindOption = "all",
-    scan: ScanOption = None,
-    labels: ScanLabelsOption = None,
-    structures: StructuresOption = None,
-    regions: RegionsOption = None,
-    resampling: ResamplingOption = Resampling.nearest,
-    first: FirstOption = None,
-    device: Annotated[Device, typer.Option(help="Where networks run.")] = Device.cpu,
-    overwrite: OverwriteOption = False,
 ) -> int:
-    """Run other registration methods and ours on the same pairs, from the same affine map."""
+    """Run voxwarp and other registration tools on the same pairs, from the same affine alignment.
+
+    Methods run one at a time, each in its own process. A method that is not installed is skipped
+    with a warning (pip install 'voxwarp[benchmark]' installs them); one that fails leaves a row
+    that says why, and the exit code is 3. Results are in pairs.csv and structures.csv; voxwarp
+    figures draws them.
+
+    Examples:
+    voxwarp benchmark pairs.csv -o bench --methods affine,ants-syn,default
+    voxwarp benchmark pairs.csv -o bench --methods vm1-authors=vm1_cc.h5,mine=runs/my
+    voxwarp figures bench -o figures
+    """
     from ..benchmark.entries import USUAL, entries
     from ..benchmark.run import RunOptions
     from ..benchmark.run import benchmark as run
 
-    words = [w.strip() for w in methods.split(",")] if methods else list(USUAL)
-    found, skipped = entries(words)
-    warn([f"{name} is skipped: {why}" for name, why in skipped.items()])
-    if not found:
-        raise InputError("methods: none of them can be run here")
+    names = [name.strip() for name in methods.split(",")] if methods else list(USUAL)
+    available, skipped = entries(names)
+    warn([f"method {name} is skipped: {reason}" for name, reason in skipped.items()])
+    if not available:
+        raise InputError("methods: none of them can run here; the warnings say what is missing")
     chosen = pairs_of(pairs, split, scan, labels, kind, first)
     rows = run(
         chosen,
-        found,
+        available,
         out,
         protocol=protocol_for(pairs, chosen, structures, regions, resampling),
         options=RunOptions(
@@ -86,13 +108,13 @@ def benchmark(
         ),
         overwrite=overwrite,
         retry=retry,
-        progress=typer.echo,
+        progress=echo,
     )
-    return told(rows, out)
+    return print_summary(rows, out)
 
 
 def _cores() -> int:
-    """Those that this process may use, which on shared machines are not all."""
+    """The cores that this process may use; on shared machines that can be some of them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

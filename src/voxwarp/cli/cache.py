@@ -1,33 +1,43 @@
-"""``voxwarp cache``: what is kept of scans, shown and cleared."""
+"""``voxwarp cache``: show and clear the cache of prepared scans."""
 
 import typer
 
 from ..folders import cache_folder
+from .command import Command, Group
 
-app = typer.Typer(help="Show and clear what is kept of scans.", invoke_without_command=True)
+app = typer.Typer(cls=Group, invoke_without_command=True)
 
 
 @app.callback()
 def cache(context: typer.Context) -> None:
-    """What was found in scans, kept for the next time; shows it without a further word."""
+    """Show or clear the cache of brain masks, bias fields and affine alignments.
+
+    register, preprocess and evaluate store what they compute for each scan, so that the next
+    command with the same scan and options does not compute it again. Without a command, show the
+    cache. $VOXWARP_CACHE sets its folder, $VOXWARP_CACHE_SIZE its largest size in MB.
+
+    Examples:
+    voxwarp cache
+    voxwarp cache clear
+    """
     if context.invoked_subcommand is None:
         show()
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show() -> None:
-    """Folder, entries and size."""
+    """Show the folder, the number of scans and the size of the cache."""
     from ..preparation.cache import contents
 
-    held = contents()
-    typer.echo(held.folder)
-    size = f"{held.size / 1e6:.1f} MB of at most {held.limit / 1e6:.0f} MB"
-    typer.echo(f"{held.entries} scans, {size}")
+    cached = contents()
+    typer.echo(cached.folder)
+    size = f"{cached.size / 1e6:.1f} MB of at most {cached.limit / 1e6:.0f} MB"
+    typer.echo(f"{cached.entries} scans, {size}")
 
 
-@app.command("clear")
+@app.command("clear", cls=Command)
 def clear() -> None:
-    """Forget them all."""
-    from ..preparation.cache import clear as forget
+    """Remove all scans from the cache."""
+    from ..preparation.cache import clear as clear_cache
 
-    typer.echo(f"{cache_folder()}: {forget()} scans removed")
+    typer.echo(f"{cache_folder()}: {clear_cache()} scans removed")

@@ -1,5 +1,6 @@
-"""What is told beside the results: the stage that runs, warnings, errors; and exit codes."""
+"""Messages on stderr (stages, warnings, errors, log), and the exit codes."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,46 +8,58 @@ from typing import NoReturn
 
 import typer
 
+from . import option_names
+
 DONE, REFUSED, DOUBTFUL, INTERRUPTED = 0, 2, 3, 130  # 1 is a bug: Python's own, with a traceback
 
 
 def say(message: str) -> None:
-    """Tell something on stderr, in one line."""
+    """Print one line on stderr."""
     typer.echo(f"voxwarp: {' '.join(message.split())}", err=True)
 
 
+def echo(message: str) -> None:
+    """Print a line of the library on stdout."""
+    typer.echo(option_names.as_options(message))
+
+
 def warn(warnings: list[str], strict: bool = False) -> int:
-    """Tell warnings, a line each.
+    """Print warnings, one line each.
 
     Returns:
         The exit code that they mean.
     """
     for warning in warnings:
-        say(f"warning: {warning}")
+        say(f"warning: {option_names.as_options(warning)}")
     return DOUBTFUL if warnings and strict else DONE
 
 
+def complain(message: str) -> None:
+    """Print an error, in one line."""
+    say(f"error: {option_names.as_options(message)}")
+
+
 def fail(message: str, code: int = REFUSED) -> NoReturn:
-    """End with an error, in one line."""
-    say(f"error: {message}")
+    """End with an error."""
+    complain(message)
     sys.exit(code)
 
 
 def help_without_command(context: typer.Context) -> None:
-    """Where a group of commands is called without one of them, show the help and end with 2.
+    """If a group of commands is called without one of them, show the help and end with code 2.
 
-    Typer could do so by itself, with an exit code that depends on its version.
+    Typer's own option for this has an exit code that depends on its version.
     """
     if context.invoked_subcommand is not None:
         return
-    if text := context.get_help():  # some versions print it by themselves
+    if text := context.get_help():  # some versions print it themselves
         typer.echo(text)
     raise typer.Exit(REFUSED)
 
 
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
-    """Show the running stage on stderr when it is a terminal; called with each as it begins."""
+    """Show the running stage on stderr if it is a terminal; called with each as it begins."""
     if not sys.stderr.isatty():
         yield lambda stage: None
         return
@@ -63,3 +76,31 @@ def stages() -> Iterator[Callable[[str], None]]:
             tasks.append(progress.add_task(stage, total=None))
 
         yield show
+
+
+# ----------------------------------------------------------------------------------------- Log
+
+
+class _LogLines(logging.Handler):
+    """Prints what the library logs: a line each, and the traceback if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = option_names.as_options(record.getMessage())
+        say(f"{record.levelname.lower()}: {message}")
+        if record.exc_info and self.level < logging.WARNING:
+            typer.echo(logging.Formatter().formatException(record.exc_info), err=True)
+
+
+@contextmanager
+def log_on_stderr(verbose: bool) -> Iterator[None]:
+    """Within, print what the library logs: all of it, or only warnings."""
+    logger, handler = logging.getLogger("voxwarp"), _LogLines()
+    handler.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    level = logger.level
+    logger.setLevel(handler.level)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -3,16 +3,15 @@
 import logging
 import sys
 from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from ..allocation import freed_memory_kept
 from ..errors import InputError
-from . import cache, models
+from . import cache, models, option_names
 from .apply import apply
 from .benchmark import benchmark
+from .command import Command, Group, with_log
 from .console import DONE, INTERRUPTED, fail, help_without_command
 from .evaluate import evaluate
 from .figures import figures
@@ -23,25 +22,21 @@ from .report import report
 from .train import train
 from .view import view
 
-Options = ParamSpec("Options")
-Answer = TypeVar("Answer")
-
-# Older versions of typer stand on the click package, newer ones carry their own: either way,
-# this is its ClickException, the base of every complaint about the command line's words.
+# Older versions of typer depend on the click package, newer ones contain their own: in both,
+# this is its ClickException, the base of all errors about the command line itself.
 _UsageProblem: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
-# What users have to know of what the library logs, commands tell by themselves.
+# Commands print warnings of the log themselves.
 logging.getLogger("voxwarp").addHandler(logging.NullHandler())
 
 app = typer.Typer(
-    help="Learning-based deformable registration of 3-D brain scans.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    cls=Group, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
 
 
 def main() -> None:
     """Run a command; a wrong request is one line on stderr and exit code 2, a bug is 1."""
+    option_names.use({})
     try:
         code = app(standalone_mode=False)
     except InputError as error:
@@ -58,9 +53,17 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def voxwarp(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Learning-based deformable registration of 3-D brain scans."""
+    """Deformable registration of 3-D brain scans.
+
+    voxwarp COMMAND --help explains a command and its options.
+
+    Examples:
+    voxwarp register sub-01_T1w.nii.gz -o out
+    voxwarp register moving.nii.gz fixed.nii.gz -o pair --refine
+    voxwarp apply bold.nii.gz --transform out -o bold_mni.nii.gz
+    """
     if version:
         from .. import __version__
 
@@ -69,26 +72,25 @@ def voxwarp(
     help_without_command(context)
 
 
-def computing(command: Callable[Options, Answer]) -> Callable[Options, Answer]:
-    """A command that keeps the memory it frees for its next volume: the process is its own."""
-
-    @wraps(command)
-    def run(*words: Options.args, **options: Options.kwargs) -> Answer:
-        with freed_memory_kept():
-            return command(*words, **options)
-
-    return run
+REGISTER = "Register and apply"
+TRAIN = "Prepare scans and train"
+SCORE = "Measure and compare"
+MANAGE = "Models and cache"
 
 
-app.command()(computing(register))
-app.command()(computing(apply))
-app.command()(computing(points))
-app.command()(computing(report))
-app.command()(view)  # goes on for hours with little of what it needs at first
-app.command()(computing(preprocess))
-app.command()(computing(train))
-app.command()(computing(evaluate))
-app.command()(computing(benchmark))
-app.command()(figures)
-app.add_typer(models.app, name="models")
-app.add_typer(cache.app, name="cache")
+def _add(command: Callable[..., Any], panel: str, *, keep_memory: bool = True) -> None:
+    app.command(cls=Command, rich_help_panel=panel)(with_log(command, keep_memory=keep_memory))
+
+
+_add(register, REGISTER)
+_add(apply, REGISTER)
+_add(points, REGISTER)
+_add(report, REGISTER)
+_add(view, REGISTER, keep_memory=False)  # runs for hours with little of what it needs at first
+_add(preprocess, TRAIN)
+_add(train, TRAIN)
+_add(evaluate, SCORE)
+_add(benchmark, SCORE)
+_add(figures, SCORE, keep_memory=False)
+app.add_typer(models.app, name="models", rich_help_panel=MANAGE)
+app.add_typer(cache.app, name="cache", rich_help_panel=MANAGE)

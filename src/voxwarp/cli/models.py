@@ -1,4 +1,4 @@
-"""``voxwarp models``: which there are, what they are, and others' weights as one of them."""
+"""``voxwarp models``: list, show and import models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,51 +7,80 @@ import typer
 
 from ..files import check_writable
 from ..folders import models_folder
+from . import options
+from .command import Command, Group
 from .console import help_without_command
-from .options import OverwriteOption
 
-app = typer.Typer(help="List, show and import models.", invoke_without_command=True)
+app = typer.Typer(cls=Group, invoke_without_command=True)
 
 
 @app.callback()
 def models(context: typer.Context) -> None:
-    """List, show and import models."""
+    """List, show and import models.
+
+    Examples:
+    voxwarp models list
+    voxwarp models show default
+    voxwarp models import vm2_cc.h5
+    """
     help_without_command(context)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models() -> None:
-    """Names and folders of the installed models."""
+    """List the installed models: name and folder, separated by a tab."""
     from ..networks.model import installed
 
     for name, folder in installed().items():
         typer.echo(f"{name}\t{folder}")
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show_model(
-    model: Annotated[str, typer.Argument(help="Name of a model, or its folder.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help="Name or folder of a model.", metavar="MODEL")],
 ) -> None:
-    """What a model is and was trained on."""
+    """Print the description of a model as JSON: network, preparation, training data, scores.
+
+    Examples:
+    voxwarp models show default
+    voxwarp models show runs/my
+    """
     from ..networks.model import find
 
     typer.echo((find(model) / "model.json").read_text(encoding="utf-8").rstrip())
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def import_model(
     weights: Annotated[
-        Path, typer.Argument(help="Keras HDF5 weights of VoxelMorph-1 or -2.", metavar="FILE.h5")
+        Path,
+        typer.Argument(
+            help="Keras weights (HDF5) of VoxelMorph-1 or VoxelMorph-2 as their authors "
+            "published them.",
+            metavar="FILE.h5",
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="Folder of the model.", show_default="among the user's models"
+            "-o",
+            "--out",
+            help="Folder for the model.",
+            metavar="FOLDER",
+            show_default="the user's models, so that --model finds it by name",
+            rich_help_panel=options.OUTPUT,
         ),
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Convert published VoxelMorph weights into a model that register --model takes."""
+    """Convert published VoxelMorph weights into a model for register --model.
+
+    It prints the name and the folder of the model. Needs h5py: pip install 'voxwarp[keras]'.
+
+    Examples:
+    voxwarp models import vm2_cc.h5
+    voxwarp register moving.nii.gz fixed.nii.gz -o out --model vm2_cc
+    """
     from ..networks.keras import import_keras
 
     model = import_keras(weights)

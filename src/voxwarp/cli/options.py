@@ -1,13 +1,14 @@
-"""Options that several commands share, and the frozen values that are made of them.
+"""Options that several commands share, and the settings that are made of them.
 
-What is left out on the command line is None here, so that its default stands in one place: in
-``Preparation``, ``Refinement`` or ``Runtime``. The words of ``show_default`` are for the help
-alone.
+Commands cannot import the classes of the settings to ask for their defaults, because that takes
+PyTorch; a test compares the defaults here with theirs. None stands for "not given" where that
+makes a difference.
 """
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,16 +19,24 @@ if TYPE_CHECKING:
     from ..networks.refine import Refinement
     from ..preparation.settings import Preparation
 
+# Panels of the help.
+INPUTS = "Inputs"
+TRANSFORM = "Transform"
+PREPARATION = "Preparation"
+OUTPUT = "Output"
+COMPUTING = "Computing"
+OTHER = "Other"
 
-class Device(str, Enum):
-    """Where the network runs."""
+
+class DeviceName(str, Enum):
+    """Where the networks run."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-class BrainExtract(str, Enum):
+class BrainExtractName(str, Enum):
     """Whether brains are extracted."""
 
     auto = "auto"
@@ -35,89 +44,76 @@ class BrainExtract(str, Enum):
     no = "no"
 
 
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Exit with code 3 where there is any warning.")
-]
-ModelOption = Annotated[str, typer.Option(help="Name of a model, or its folder.")]
-SmoothnessOption = Annotated[
-    float | None,
+# -------------------------------------------------------------------------------------- Output
+
+OutFolder = Annotated[
+    Path,
     typer.Option(
-        help="How smooth a refined deformation is, or that of default and none: 2 is smoother.",
-        metavar="FACTOR",
+        "-o", "--out", help="Folder for the results.", metavar="FOLDER", rich_help_panel=OUTPUT
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace existing results.", rich_help_panel=OUTPUT),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Exit with code 3 if there is any warning.", rich_help_panel=OUTPUT
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v", "--verbose", help="Print log messages on stderr, too.", rich_help_panel=OTHER
     ),
 ]
 
-# --------------------------------------------------------------------------------- Preparation
+# ----------------------------------------------------------------------------------- Transform
 
-BrainExtractOption = Annotated[
-    BrainExtract | None,
+Model = Annotated[
+    str,
     typer.Option(
-        help="Extract the brain; auto tells heads from brains and says which it saw.",
-        show_default="auto",
+        help="Name of an installed model (voxwarp models list), or the folder of a model.",
+        metavar="NAME",
+        rich_help_panel=TRANSFORM,
     ),
 ]
-ExtractorOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What extracts it: deepbet, or a function as module:function.", show_default="deepbet"
-    ),
-]
-BiasOption = Annotated[
-    bool | None,
-    typer.Option("--bias/--no-bias", help="Correct the bias field (N4).", show_default="of heads"),
-]
-AffineOption = Annotated[
-    bool | None,
-    typer.Option("--affine/--no-affine", help="Align linearly first.", show_default="affine"),
-]
-
-
-def preparation_of(
-    brain_extract: BrainExtract | None = None,
-    extractor: str | None = None,
-    bias: bool | None = None,
-    affine: bool | None = None,
-    conform: bool | None = None,
-) -> "Preparation":
-    """What the options of the preparation mean.
-
-    Raises:
-        InputError: one of them is wrong.
-    """
-    from ..preparation.settings import Preparation
-
-    return Preparation(
-        **_given(
-            brain_extract=brain_extract and brain_extract.value,
-            extractor=extractor,
-            bias=bias,
-            affine=affine,
-            conform=conform,
-        )
-    )
-
-
-# ---------------------------------------------------------------------------------- Refinement
-
-RefineOption = Annotated[
+Refine = Annotated[
     bool | None,
     typer.Option(
         "--refine/--no-refine",
-        help="Go on from the network's answer for this pair.",
-        show_default="no-refine",
+        help="Continue from the model's result by optimising this one pair: more accurate, slower.",
+        show_default="no refinement",
+        rich_help_panel=TRANSFORM,
     ),
 ]
-RefineStepsOption = Annotated[
+RefineSteps = Annotated[
     int | None,
     typer.Option(
-        help="Refine in so many steps at most, 1 to 1000.", metavar="N", show_default="16"
+        help="Refine in at most N steps, 1 to 1000; implies --refine.",
+        metavar="N",
+        show_default="16 with --refine",
+        rich_help_panel=TRANSFORM,
     ),
 ]
-RefineSecondsOption = Annotated[
+RefineSeconds = Annotated[
     float | None,
     typer.Option(
-        help="Refine for so long at most.", metavar="SECONDS", show_default="as long as it takes"
+        help="Stop refining after this time; implies --refine.",
+        metavar="SECONDS",
+        show_default="no limit",
+        rich_help_panel=TRANSFORM,
+    ),
+]
+Smoothness = Annotated[
+    float | None,
+    typer.Option(
+        help="Make the deformation smoother (above 1) or rougher (below 1), 0.5 to 8; for "
+        "--refine and for the models default, fast and none.",
+        metavar="FACTOR",
+        show_default="1",
+        rich_help_panel=TRANSFORM,
     ),
 ]
 
@@ -125,75 +121,141 @@ RefineSecondsOption = Annotated[
 def refinement_of(
     refine: bool | None, steps: int | None, seconds: float | None
 ) -> "bool | Refinement":
-    """What the options of the refinement mean; steps or seconds alone ask for it, too.
+    """The refinement that the options ask for; steps or seconds alone ask for it, too.
 
     Raises:
-        InputError: one of them is wrong, or they contradict each other.
+        InputError: one of them is out of range, or they contradict each other.
     """
-    given = _given(steps=steps, seconds=seconds)
-    if refine is False and given:
-        raise InputError(f"--no-refine: --refine-{next(iter(given))} asks for a refinement")
-    if not (refine or given):
+    limits = {"steps": steps, "seconds": seconds}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    if refine is False and limits:
+        raise InputError(f"--no-refine contradicts --refine-{next(iter(limits))}: leave one out")
+    if not (refine or limits):
         return False
     from ..networks.refine import Refinement
 
-    return Refinement(**given)
+    return Refinement(**limits)  # type: ignore[arg-type]
 
 
-# ------------------------------------------------------------------------------------- Runtime
+# --------------------------------------------------------------------------------- Preparation
 
-DeviceOption = Annotated[
-    Device | None, typer.Option(help="Where the network runs.", show_default="auto")
-]
-CacheOption = Annotated[
-    bool | None,
+BrainExtract = Annotated[
+    BrainExtractName,
     typer.Option(
-        "--cache/--no-cache", help="Remember what was found in each scan.", show_default="cache"
+        help="Extract the brain: yes, no, or auto (from scans with skull; the command prints which "
+        "scans are heads and which are brains).",
+        metavar="MODE",
+        rich_help_panel=PREPARATION,
     ),
 ]
-ThreadsOption = Annotated[
+Extractor = Annotated[
+    str,
+    typer.Option(
+        help="Extract brains with deepbet, or with a Python function of your own "
+        "(module:function).",
+        metavar="NAME",
+        rich_help_panel=PREPARATION,
+    ),
+]
+Bias = Annotated[
+    bool | None,
+    typer.Option(
+        "--bias/--no-bias",
+        help="Correct the bias field (N4).",
+        show_default="bias for heads, no-bias for brains",
+        rich_help_panel=PREPARATION,
+    ),
+]
+Affine = Annotated[
+    bool,
+    typer.Option(
+        "--affine/--no-affine",
+        help="Align the scans linearly first. Use --no-affine if they already share a world space.",
+        rich_help_panel=PREPARATION,
+    ),
+]
+
+
+def preparation_of(
+    brain_extract: BrainExtractName,
+    extractor: str,
+    bias: bool | None,
+    affine: bool,
+    conform: bool = True,
+) -> "Preparation":
+    """The preparation that the options ask for.
+
+    Raises:
+        InputError: the extractor does not exist.
+    """
+    from ..preparation.settings import Preparation
+
+    return Preparation(brain_extract.value, extractor, bias, affine, conform)
+
+
+# ----------------------------------------------------------------------------------- Computing
+
+Device = Annotated[
+    DeviceName,
+    typer.Option(
+        help="Run the networks on cpu or cuda; auto takes a GPU if there is one.",
+        metavar="NAME",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Reuse brain masks, bias fields and alignments that earlier commands computed.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Threads = Annotated[
     int | None,
     typer.Option(
-        help="Of the processor; the last bits of results depend on them.",
+        help="Number of CPU threads; the last digits of results depend on it.",
         metavar="N",
-        show_default="as many as PyTorch takes",
+        show_default="chosen by PyTorch",
+        rich_help_panel=COMPUTING,
     ),
 ]
 
 
 def runtime_of(
     *,
-    device: Device | None = None,
-    cache: bool | None = None,
+    device: DeviceName = DeviceName.auto,
+    cache: bool = True,
     threads: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Runtime:
-    """What the options of the runtime mean.
+    """The runtime that the options ask for.
 
     Raises:
-        InputError: the number of threads is none.
+        InputError: the number of threads is below 1.
     """
-    given = _given(device=device and device.value, cache=cache, threads=threads)
-    return Runtime(**given, progress=progress)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that are not left out."""
-    return {name: value for name, value in options.items() if value is not None}
+    return Runtime(device.value, cache, progress, threads)
 
 
 # ------------------------------------------------------------------------- Saved registrations
 
-TransformOption = Annotated[
+Transforms = Annotated[
     list[str],
     typer.Option(
         "--transform",
         "-t",
-        help="Folder that register wrote, or an ITK affine; several in the order in which the "
-        "image travels (ANTs lists them the other way round). \\[PATH,1]: its inverse.",
+        help="Folder of register, preprocess or antsRegistration, or a linear ITK transform file; "
+        "[PATH,1] is its inverse. Repeat it for a chain, in the order in which the image travels "
+        "(ANTs uses the reverse order).",
         metavar="PATH",
+        rich_help_panel=TRANSFORM,
     ),
 ]
-InverseOption = Annotated[
-    bool, typer.Option("--inverse", help="From the (last) fixed scan to the (first) moving scan.")
+Inverse = Annotated[
+    bool,
+    typer.Option(
+        "--inverse",
+        help="Go from the fixed space to the moving space.",
+        rich_help_panel=TRANSFORM,
+    ),
 ]

@@ -1,4 +1,4 @@
-"""``voxwarp points``: points of a CSV file through a saved registration."""
+"""``voxwarp points``: transform the points of a CSV file by a saved registration."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,23 +6,46 @@ from typing import Annotated
 import typer
 
 from ..files import check_writable
-from .options import InverseOption, OverwriteOption, TransformOption
+from . import options
 
 
 def points(
     source: Annotated[
-        Path, typer.Argument(help="CSV file with columns x, y, z in mm.", metavar="FILE.csv")
+        Path,
+        typer.Argument(
+            help="CSV file with columns x, y and z in mm; other columns stay as they are.",
+            metavar="FILE.csv",
+        ),
     ],
     *,
-    transform: TransformOption,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Output CSV file.")],
-    inverse: InverseOption = False,
+    transform: options.Transforms,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", help="CSV file to write.", metavar="FILE", rich_help_panel=options.OUTPUT
+        ),
+    ],
+    inverse: options.Inverse = False,
     lps: Annotated[
-        bool, typer.Option("--lps", help="Coordinates are LPS (ANTs, ITK), not RAS.")
+        bool,
+        typer.Option(
+            "--lps",
+            help="Coordinates are LPS, as in ANTs and ITK. Without it they are RAS.",
+            rich_help_panel=options.TRANSFORM,
+        ),
     ] = False,
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Carry points of the moving scan to the fixed scan, as apply carries its images."""
+    """Transform points from the moving space to the fixed space.
+
+    A point moves with the image that it is drawn on: the same options take an image (voxwarp
+    apply) and its points to the same place. antsApplyTransformsToPoints needs the inverse
+    transforms for that.
+
+    Examples:
+    voxwarp points electrodes.csv -t out -o electrodes_mni.csv
+    voxwarp points mni_peaks.csv -t out --inverse -o native_peaks.csv
+    """
     from ..registration.points import apply_to_csv
 
     check_writable(out.parent, (out.name,), overwrite=overwrite)

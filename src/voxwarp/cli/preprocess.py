@@ -1,4 +1,4 @@
-"""``voxwarp preprocess``: scans on their way to the network, each into a folder of its name."""
+"""``voxwarp preprocess``: prepare scans as models need them, each in a folder of its name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,60 +7,97 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import without_ending
-from .console import DONE, REFUSED, say, stages, warn
-from .options import (
-    BiasOption,
-    BrainExtractOption,
-    CacheOption,
-    ExtractorOption,
-    OverwriteOption,
-    StrictOption,
-    ThreadsOption,
-    preparation_of,
-    runtime_of,
-)
+from ..files import without_extension
+from . import options
+from .console import DONE, REFUSED, complain, stages, warn
+from .options import INPUTS, PREPARATION, preparation_of, runtime_of
 
 
 def preprocess(
-    scans: Annotated[list[Path], typer.Argument(help="Heads or brains.", metavar="SCAN...")],
-    *,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder; each scan gets a folder of its name in it.")
+    scans: Annotated[
+        list[Path],
+        typer.Argument(help="Heads, or skull-stripped brains.", metavar="SCAN"),
     ],
+    *,
     labels: Annotated[
         list[Path] | None,
-        typer.Option(help="Label map of the scan, to be carried along; once for each scan."),
+        typer.Option(
+            help="Label map on the grid of the scan; it is aligned, too. For several scans, repeat "
+            "it in their order.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
     mask: Annotated[
         list[Path] | None,
-        typer.Option(help="Brain mask of the scan; none is extracted then; once for each scan."),
+        typer.Option(
+            help="Brain mask on the grid of the scan (0 outside), instead of brain extraction. For "
+            "several scans, repeat it in their order.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
     conform: Annotated[
-        bool | None,
+        bool,
         typer.Option(
             "--conform/--no-conform",
-            help="Work at 1 mm on 256 x 256 x 256 voxels.",
-            show_default="conform",
+            help="Resample to 1 mm and 256 x 256 x 256 voxels, or keep the voxels of the scan.",
+            rich_help_panel=PREPARATION,
         ),
-    ] = None,
-    bias: BiasOption = None,
-    brain_extract: BrainExtractOption = None,
-    extractor: ExtractorOption = None,
+    ] = True,
+    bias: options.Bias = None,
+    brain_extract: options.BrainExtract = options.BrainExtractName.auto,
+    extractor: options.Extractor = "deepbet",
     affine: Annotated[
-        bool | None,
+        bool,
         typer.Option(
-            "--affine/--no-affine", help="Align with the MNI152 template.", show_default="affine"
+            "--affine/--no-affine",
+            help="Align with the MNI152 template, or take the scan to be in that space already.",
+            rich_help_panel=PREPARATION,
         ),
-    ] = None,
-    crop: Annotated[bool, typer.Option(help="Crop to 160 x 192 x 224 around the brain.")] = True,
-    normalise: Annotated[bool, typer.Option(help="Scale intensities to [0, 1].")] = True,
-    cache: CacheOption = None,
-    threads: ThreadsOption = None,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
+    ] = True,
+    crop: Annotated[
+        bool,
+        typer.Option(
+            "--crop/--no-crop",
+            help="Crop to 160 x 192 x 224 voxels around the brain, or keep 256 x 256 x 256.",
+            rich_help_panel=PREPARATION,
+        ),
+    ] = True,
+    normalise: Annotated[
+        bool,
+        typer.Option(
+            "--normalise/--no-normalise",
+            help="Scale intensities to 0 to 1, or keep them.",
+            rich_help_panel=PREPARATION,
+        ),
+    ] = True,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for the results; each scan gets a folder of its name in it.",
+            metavar="FOLDER",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ],
+    strict: options.Strict = False,
+    overwrite: options.Overwrite = False,
+    threads: options.Threads = None,
+    cache: options.Cache = True,
 ) -> int:
-    """Conform, correct, extract the brain, align, crop and scale; with the way back."""
+    """Prepare scans without registering them: conform, bias field, brain, alignment, crop, scale.
+
+    Each folder gets the conformed scan, brain masks, the aligned brain in MNI152 space, and the
+    affine transform between the two, which voxwarp apply takes. If one of several scans cannot be
+    used, the others are still prepared and the exit code is 2.
+
+    Examples:
+    voxwarp preprocess sub-01_T1w.nii.gz sub-02_T1w.nii.gz -o prep
+    voxwarp preprocess sub-03_T1w.nii.gz -o prep --labels sub-03_seg.nii.gz
+    voxwarp apply seg_mni.nii.gz -t prep/sub-01_T1w --inverse -o seg_native.nii.gz
+    """
     from ..preparation.preprocess import check_output
     from ..preparation.preprocess import preprocess as run
 
@@ -70,8 +107,8 @@ def preprocess(
         zip(
             scans,
             _folders(scans, out),
-            _one_each(labels, scans, "--labels"),
-            _one_each(mask, scans, "--mask"),
+            _one_per_scan(labels, scans, "labels"),
+            _one_per_scan(mask, scans, "mask"),
             strict=True,
         )
     )
@@ -92,13 +129,13 @@ def preprocess(
                     cache=runtime.cache,
                 )
                 files = result.save(folder, overwrite=overwrite)
-        except InputError as error:  # the other scans can be done all the same
-            say(f"error: {error}")
+        except InputError as error:  # the other scans can be prepared nevertheless
+            complain(str(error))
             code = REFUSED
             continue
         for file in files:
             typer.echo(file)
-        typer.echo(_seen(result.record["found"]))
+        typer.echo(_summary(result.record["found"]))
         warned = warn(result.record["warnings"], strict)
         code = code or warned
     return code
@@ -106,30 +143,34 @@ def preprocess(
 
 def _folders(scans: list[Path], out: Path) -> list[Path]:
     """A folder of each scan's name."""
-    names = [without_ending(scan.name) for scan in scans]
+    names = [without_extension(scan.name) for scan in scans]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"output {out / name}: two of the scans have this name")
+            raise InputError(
+                f"output {out / name}: two of the scans have this name; prepare them one at a "
+                f"time, in different folders"
+            )
     return [out / name for name in names]
 
 
-def _one_each(given: list[Path] | None, scans: list[Path], option: str) -> list[Path | None]:
-    """The files of an option that is there once for each scan, or not at all."""
-    if not given:
+def _one_per_scan(files: list[Path] | None, scans: list[Path], name: str) -> list[Path | None]:
+    """The files of an option that is given once for each scan, or not at all."""
+    if not files:
         return [None] * len(scans)
-    if len(given) != len(scans):
-        raise InputError(f"{option}: {len(given)} files for {len(scans)} scans; one each is wanted")
-    return list(given)
+    if len(files) != len(scans):
+        raise InputError(
+            f"{name} must be given once for each scan, in the order of the scans: got "
+            f"{len(files)} files for {len(scans)} scans"
+        )
+    return list(files)
 
 
-def _seen(found: Mapping[str, Any]) -> str:
-    parts = [f"a {found['seen_as']}"]
-    if found["brain_mask_ml"] is not None:
-        parts.append(f"brain of {found['brain_mask_ml']:.0f} mL")
-    if found["agreement_with_template"]:
-        fit = found["agreement_with_template"]
+def _summary(examination: Mapping[str, Any]) -> str:
+    parts = [f"a {examination['seen_as']}"]
+    if examination["brain_mask_ml"] is not None:
+        parts.append(f"brain of {examination['brain_mask_ml']:.0f} mL")
+    if fit := examination["agreement_with_template"]:
         parts.append(f"overlap with MNI152 {fit['overlap']:.3f}, local NCC {fit['local_ncc']:.3f}")
-    parts.append(
-        "from the cache" if found["from_cache"] else f"{sum(found['seconds'].values()):.1f} s"
-    )
+    seconds = sum(examination["seconds"].values())
+    parts.append("from the cache" if examination["from_cache"] else f"{seconds:.1f} s")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""``voxwarp register``: two scans, or one and the template."""
+"""``voxwarp register``: register two scans, or one scan to the template."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -7,30 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from . import options
 from .console import stages, warn
-from .options import (
-    AffineOption,
-    BiasOption,
-    BrainExtractOption,
-    CacheOption,
-    DeviceOption,
-    ExtractorOption,
-    ModelOption,
-    OverwriteOption,
-    RefineOption,
-    RefineSecondsOption,
-    RefineStepsOption,
-    SmoothnessOption,
-    StrictOption,
-    ThreadsOption,
-    preparation_of,
-    refinement_of,
-    runtime_of,
-)
+from .options import COMPUTING, INPUTS, OUTPUT, TRANSFORM, preparation_of, refinement_of, runtime_of
 
 
 class TransformName(str, Enum):
-    """Kinds of maps between two scans."""
+    """Kinds of transforms between two scans."""
 
     rigid = "rigid"
     affine = "affine"
@@ -38,64 +21,119 @@ class TransformName(str, Enum):
 
 
 def register(
-    moving: Annotated[Path, typer.Argument(help="Scan to be moved.", metavar="MOVING")],
+    moving: Annotated[
+        Path,
+        typer.Argument(
+            help="Scan to align: a head or a skull-stripped brain (NIfTI, or another format that "
+            "nibabel reads).",
+            metavar="MOVING",
+        ),
+    ],
     fixed: Annotated[
         Path | None,
         typer.Argument(
-            help="Scan to align it with; the MNI152 template if left out.", metavar="FIXED"
+            help="Scan to align it with. Without it, the model's template (MNI152).",
+            metavar="FIXED",
         ),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")],
-    model: ModelOption = "default",
     labels: Annotated[
         Path | None,
-        typer.Option(help="Label map of the moving scan, to be carried along."),
+        typer.Option(
+            help="Label map on the grid of the moving scan; it is transformed, too.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
     fixed_labels: Annotated[
         Path | None,
-        typer.Option(help="Label map of the fixed scan; gives Dice in metrics.json."),
+        typer.Option(
+            help="Label map on the grid of the fixed scan. With --labels, metrics.json gets the "
+            "Dice overlap.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Brain mask of the moving scan; none is extracted then.")
+        Path | None,
+        typer.Option(
+            help="Brain mask on the grid of the moving scan (0 outside), instead of brain "
+            "extraction.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
     fixed_mask: Annotated[
-        Path | None, typer.Option(help="Brain mask of the fixed scan; none is extracted then.")
+        Path | None,
+        typer.Option(
+            help="Brain mask on the grid of the fixed scan.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
-    brain_extract: BrainExtractOption = None,
-    extractor: ExtractorOption = None,
-    bias: BiasOption = None,
-    affine: AffineOption = None,
+    model: options.Model = "default",
     transform: Annotated[
         TransformName,
-        typer.Option(help="rigid or affine: a linear map alone, no model runs."),
+        typer.Option(
+            help="rigid, affine or deformable. rigid and affine run no model and write no warp.",
+            metavar="KIND",
+            rich_help_panel=TRANSFORM,
+        ),
     ] = TransformName.deformable,
     initial: Annotated[
         Path | None,
         typer.Option(
-            help="Linear transform (ITK .mat or .txt) from the fixed to the moving space to start "
-            "from; no other start is tried.",
+            help="Start from this linear transform (ITK .mat or .txt) from the fixed to the moving "
+            "space, and try no other start.",
             metavar="FILE",
+            rich_help_panel=TRANSFORM,
         ),
     ] = None,
-    refine: RefineOption = None,
-    refine_steps: RefineStepsOption = None,
-    refine_seconds: RefineSecondsOption = None,
-    smoothness: SmoothnessOption = None,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
+    refine: options.Refine = None,
+    refine_steps: options.RefineSteps = None,
+    refine_seconds: options.RefineSeconds = None,
+    smoothness: options.Smoothness = None,
+    brain_extract: options.BrainExtract = options.BrainExtractName.auto,
+    extractor: options.Extractor = "deepbet",
+    bias: options.Bias = None,
+    affine: options.Affine = True,
+    out: options.OutFolder,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report/--no-report",
+            help="Write report.html, a page of pictures and measurements to check the result.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = True,
+    strict: options.Strict = False,
+    overwrite: options.Overwrite = False,
+    device: options.Device = options.DeviceName.auto,
+    threads: options.Threads = None,
+    cache: options.Cache = True,
     seed: Annotated[
         int,
         typer.Option(
-            help="Without effect: nothing in a registration is random.", min=0, max=2**31 - 2
+            help="Without effect, because nothing in a registration is random; for scripts that "
+            "give a seed to every tool.",
+            metavar="N",
+            min=0,
+            max=2**31 - 2,
+            rich_help_panel=COMPUTING,
         ),
     ] = 0,
-    cache: CacheOption = None,
-    report: Annotated[bool, typer.Option(help="Write report.html, a page to look at.")] = True,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
 ) -> int:
-    """Align MOVING with FIXED, heads or brains; write images, ITK transforms, metrics to OUT."""
+    """Align the scan MOVING with the scan FIXED, or with the MNI152 template.
+
+    The scans may differ in size, spacing and orientation. The folder of --out gets the moved scan
+    (Warped.nii.gz), the transforms (0GenericAffine.mat, 1Warp.nii.gz, 1InverseWarp.nii.gz; ANTs,
+    ITK and 3D Slicer read them), measurements and warnings (metrics.json) and report.html.
+
+    Examples:
+    voxwarp register sub-01_T1w.nii.gz -o out
+    voxwarp register moving.nii.gz fixed.nii.gz -o pair --refine
+    voxwarp register bold_mean.nii.gz t1.nii.gz -o bold_to_t1 --transform rigid
+    """
     from ..registration.register import register as run
     from ..registration.result import check_output, write_registration
 
@@ -120,8 +158,9 @@ def register(
         written = write_registration(result, out, overwrite=overwrite, report=report)
     for file in written.files:
         typer.echo(file)
-    seen = written.metrics["preparation"]
-    typer.echo(f"moving: a {seen['moving']['seen_as']}, fixed: a {seen['fixed']['seen_as']}")
+    examined = written.metrics["preparation"]
+    scans = (f"{name}: a {examined[name]['seen_as']}" for name in ("moving", "fixed"))
+    typer.echo(", ".join(scans))
     typer.echo(_summary(written.metrics))
     return warn(written.metrics["warnings"], strict)
 

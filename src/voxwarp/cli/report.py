@@ -1,4 +1,4 @@
-"""``voxwarp report``: an index of many results, or the report of one anew."""
+"""``voxwarp report``: an index of many results, or the report of one written again."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,32 +7,60 @@ import typer
 
 from ..files import check_writable, write_bytes
 from ..layout import METRICS, REPORT
-from .options import OverwriteOption
+from . import options
 
 
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="Folders that register wrote, or that hold such.", metavar="DIR..."),
+        typer.Argument(
+            help="Folders of results, written by register, or folders that contain such folders at "
+            "any depth.",
+            metavar="DIR",
+        ),
     ],
     *,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The page; else index.html in the folder of them all."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="HTML file for the index of results.",
+            metavar="FILE",
+            show_default="index.html in the folder that contains them all",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace a file that voxwarp did not write. Its own pages are always replaced.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
 ) -> None:
-    """Write an index of many results, outliers first; of a single one, its report anew."""
+    """Write an index page of many results, or the report of one result again.
+
+    The index has measurements to sort by, thumbnails and links to the reports. Results with
+    warnings come first, then outliers. For a single folder of register, without -o, report.html
+    in that folder is written again.
+
+    Examples:
+    voxwarp report results
+    voxwarp report study/sub-* -o study/index.html
+    voxwarp report out
+    """
     if len(folders) == 1 and out is None and (folders[0] / METRICS).is_file():
-        typer.echo(_anew(folders[0], overwrite))
+        typer.echo(_write_again(folders[0], overwrite))
         return
     from ..review.overview import write_overview
 
     typer.echo(write_overview(folders, out, overwrite=overwrite))
 
 
-def _anew(folder: Path, overwrite: bool) -> Path:
-    """Draw the report of a result again; a page that we have made may be replaced."""
+def _write_again(folder: Path, overwrite: bool) -> Path:
+    """Draw the report of a result again; a page written by voxwarp may be replaced."""
     from ..pictures.pages import is_ours
     from ..pictures.report import report as render
     from ..registration.result import load

@@ -1,4 +1,4 @@
-"""``voxwarp train``: a model of the user's own scans."""
+"""``voxwarp train``: train a model on the user's own scans."""
 
 import os
 from pathlib import Path
@@ -7,54 +7,106 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .console import DONE, REFUSED, say, stages, warn
-from .options import DeviceOption, OverwriteOption, runtime_of
+from . import options
+from .console import DONE, REFUSED, complain, stages, warn
+from .options import OUTPUT, runtime_of
 
 if TYPE_CHECKING:
     from ..training.checkpoint import TrainingState
     from ..training.config import Config
 
+TRAINING = "Training"
+
 
 def train(
     config: Annotated[
-        Path | None, typer.Argument(help="YAML file; --knobs lists what it may say.")
+        Path | None,
+        typer.Argument(
+            help="YAML file that names the scans and settings of the training.",
+            metavar="CONFIG.yaml",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="In place of values of the file.", metavar="[KEY=VALUE]..."),
+        typer.Argument(
+            help="Settings that replace those of the file, such as optimiser.batch=2.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     *,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Read all scans, list every problem, and train nothing.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the training in the folder of --out.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop after this time; --resume continues.",
+            metavar="N",
+            min=0,
+            show_default="no limit",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    show_settings: Annotated[
+        bool,
+        typer.Option(
+            "--show-settings",
+            help="Print every setting, its default and what it does.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="Folder of the model.", show_default="runs/NAME of the file"
+            "-o",
+            "--out",
+            help="Folder for the model, its record and checkpoints.",
+            metavar="FOLDER",
+            show_default="runs/ and the name of the YAML file",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Read everything, train nothing, tell what is wrong.")
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Remove the training in the folder and start again.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training that is in the folder.")
-    ] = False,
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop after as many, to be resumed.", min=0)
-    ] = None,
-    device: DeviceOption = None,
-    overwrite: OverwriteOption = False,
-    knobs: Annotated[
-        bool, typer.Option("--knobs", help="Print every key, its default and what it does.")
-    ] = False,
+    device: options.Device = options.DeviceName.auto,
 ) -> int:
-    """Train a model on your own scans; register --model takes the folder."""
-    from ..training.config import knobs as all_knobs
-    from ..training.config import read_config
+    """Train a model on your own scans; register --model takes its folder.
 
-    if knobs:
-        for name, default, meaning in all_knobs():
+    The smallest CONFIG.yaml names a table of scans (data: sources: table). All other settings have
+    defaults: see --show-settings. Ctrl-C stops after the current step and saves.
+
+    Examples:
+    voxwarp train my.yaml --check
+    voxwarp train my.yaml -o runs/my losses.diffusion.weight=0.5
+    voxwarp register moving.nii.gz fixed.nii.gz -o out --model runs/my
+    """
+    from ..training.config import knobs, read_config
+
+    if show_settings:
+        for name, default, meaning in knobs():
             typer.echo(f"{name}{f' = {default}' if default else ''}\n    {meaning}")
         return DONE
     if config is None:
-        raise InputError("a configuration is wanted: voxwarp train CONFIG.yaml")
+        raise InputError("no configuration is given: voxwarp train CONFIG.yaml")
     settings = read_config(config, overrides or [])
     runtime = runtime_of(device=device)
     if check:
@@ -73,7 +125,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return DONE
     if done.step < settings.steps:
-        typer.echo(f"{folder}: {done.step} of {settings.steps} steps; --resume goes on")
+        typer.echo(f"{folder}: {done.step} of {settings.steps} steps; --resume continues")
         return DONE
     typer.echo(folder / "model.json")
     typer.echo(f"{settings.steps} steps in {done.seconds / 60:.1f} min{_scores(done)}")
@@ -81,7 +133,7 @@ def train(
 
 
 def _check(settings: "Config", device: str) -> int:
-    """Tell what a training would find; 2 where something is wrong."""
+    """Print what a training would use, and every problem; 2 if there is one."""
     from ..data.scans import gather
     from ..device import torch_device
     from ..training.inspection import check, check_beforehand
@@ -96,8 +148,8 @@ def _check(settings: "Config", device: str) -> int:
                 subjects = f"{count.scans} scans of {count.subjects} subjects"
                 typer.echo(f"{dataset}, {split}: {subjects}, {count.labelled} with labels")
     typer.echo(f"{len(report.structures)} structures")
-    size = f"{report.bytes_needed / 1e9:.2f} GB of {report.bytes_free / 1e9:.2f} GB that are free"
-    typer.echo(f"to be prepared in {report.folder}: {size}")
+    size = f"{report.bytes_needed / 1e9:.2f} GB needed, {report.bytes_free / 1e9:.2f} GB free"
+    typer.echo(f"prepared scans in {report.folder}: {size}")
     warn(report.warnings)
     problems = list(report.problems)
     try:
@@ -105,7 +157,7 @@ def _check(settings: "Config", device: str) -> int:
     except InputError as error:
         problems += [str(error)] if str(error) not in problems else []
     for problem in problems:
-        say(f"error: {problem}")
+        complain(problem)
     return REFUSED if problems else DONE
 
 

@@ -1,4 +1,4 @@
-"""``voxwarp view``: a result in the browser, served to this machine until Ctrl-C."""
+"""``voxwarp view``: show a result in the browser of this machine, until Ctrl-C."""
 
 import sys
 from contextlib import suppress
@@ -8,18 +8,50 @@ from typing import Annotated
 import typer
 
 from .console import say
+from .options import INPUTS, OTHER
 
 
 def view(
-    folder: Annotated[Path, typer.Argument(help="Folder that register wrote.", metavar="OUT")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of results, written by register.", metavar="OUT")
+    ],
     *,
     fixed: Annotated[
-        Path | None, typer.Option(help="The fixed scan, where it is at its place no more.")
+        Path | None,
+        typer.Option(
+            help="The fixed scan, if its file was moved after the registration.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
-    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 0,
-    browser: Annotated[bool, typer.Option(help="Open the page; else its address is told.")] = True,
+    port: Annotated[
+        int,
+        typer.Option(
+            help="Port of the page on this machine; 0 takes a free one.",
+            metavar="N",
+            min=0,
+            max=65535,
+            rich_help_panel=OTHER,
+        ),
+    ] = 0,
+    browser: Annotated[
+        bool,
+        typer.Option(
+            "--browser/--no-browser",
+            help="Open the page in a browser, or only print its address.",
+            rich_help_panel=OTHER,
+        ),
+    ] = True,
 ) -> None:
-    """Show a result in the browser: fixed and moved in layers, with linked cross-hairs."""
+    """Show a result in the browser: fixed scan, moved scan and labels as layers (NiiVue).
+
+    The page is served to this machine until you press Ctrl-C. On a remote server, forward a port
+    with ssh and give it with --port. Needs NiiVue: pip install 'voxwarp[view]'.
+
+    Examples:
+    voxwarp view out
+    voxwarp view out --port 8000 --no-browser
+    """
     import threading
     import webbrowser
 
@@ -27,12 +59,12 @@ def view(
 
     viewer = run(folder, fixed, port=port)
     typer.echo(viewer.url)
-    say("Ctrl-C ends it")
+    say("press Ctrl-C to stop")
     sys.stdout.flush()
     serving = threading.Thread(target=viewer.serve, daemon=True)
     serving.start()
     with suppress(KeyboardInterrupt):
-        if browser:  # some return only when they are closed
+        if browser:  # some browsers return only when they are closed
             webbrowser.open(viewer.url)
         while serving.is_alive():
             serving.join(1)
