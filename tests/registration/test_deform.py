@@ -197,7 +197,9 @@ def test_network_and_refinement_segment_each_image_once(segmented: list[Tensor])
     pair = [prepared(image) for image in PAIR]
     answer = answer_of(model, moving=pair[0], fixed=pair[1], device=CPU, refinement=Refinement(3))
     assert len(segmented) == 2
-    apart = model.refine(model.deform(*PAIR), Refinement(3), moving=PAIR[0], fixed=PAIR[1])
+    apart = model.refine(
+        model.deform(moving=PAIR[0], fixed=PAIR[1]), Refinement(3), moving=PAIR[0], fixed=PAIR[1]
+    )
     assert len(segmented) == 6
     for one, other in zip(answer, apart, strict=True):
         assert torch.equal(one, other)

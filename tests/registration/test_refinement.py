@@ -79,7 +79,7 @@ def test_refinement_is_on_record(result, refined):
 def test_refinement_as_it_is_asked_for(scans, register_quickly, monkeypatch, asked, expected):
     done, stages = [], []
 
-    def noted(_model, _moving, _fixed, answer, refinement, **_):
+    def noted(_model, answer, refinement, **_):
         done.append(refinement)
         return answer
 
