@@ -1,11 +1,11 @@
 # make demo    register one scan to the MNI152 template; results in demo/
-# make test    all tests, one process a core; PYTEST_ARGS="-k grid" goes to pytest, VOXWARP_SLOW=1
-#              adds the slow ones
-# make check   lint, format, types and the import rule
-# make clean   remove what the others made, .venv included
+# make test    run all tests, one process per core; PYTEST_ARGS="-k grid" is passed to pytest, and
+#              VOXWARP_SLOW=1 adds the slow tests
+# make check   lint, format, types, and which package may import which
+# make clean   remove everything that these commands made, including .venv
 #
-# PyTorch is installed first and alone, at the version of constraints.txt. Where no GPU is wanted,
-# TORCH_ARGS="--index-url ..." lets pip take its CPU build.
+# PyTorch is installed first, on its own, at the version in constraints.txt. If you have no GPU,
+# TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu" installs its CPU build.
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +30,7 @@ clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: installed once, and again when the requirements change.
+# These empty files record that the packages are installed; newer requirements install them again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch $(TORCH_ARGS)
@@ -39,6 +39,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) -e '.[test,lint,benchmark]'
-	# It asks for an older NumPy and nibabel than it needs; a test compares with it.
+	# A test compares with it. It asks for older NumPy and nibabel than it needs.
 	$(INSTALL) --no-deps digital-diffeomorphism
 	touch $@

@@ -1,10 +1,10 @@
-"""Register one brain scan to the MNI152 template, save the result and say how well it went.
+"""Register one brain scan to the MNI152 template, save the result and print how good it is.
 
     python examples/demo.py [--out demo]
 
-The scan is subject 22 of OpenNeuro ds002748 (T1, brain-extracted, CC0): a local copy if there is
-one, else a download of 4 MB. Without network it is the template itself, warped by a deformation
-that is known, so that the error of the registration can be told in mm.
+The scan is subject 22 of OpenNeuro ds002748 (T1, skull-stripped, CC0): a local copy if there is
+one, otherwise a download of 4 MB. Without a network it is a phantom: the template warped by a known
+transform, so that the error of the registration can be computed in mm.
 """
 
 import argparse
@@ -37,7 +37,7 @@ URL = (
 )
 SIZE, MD5 = 3_669_129, "008a3cb753f0c105c0ca81822e41249f"
 
-# The moving image, and the true map from the template to it where that is known.
+# The moving image, and the true transform from the template to it if it is known.
 Scan = tuple[str | nib.Nifti1Image, Transform | None]
 
 
@@ -51,22 +51,22 @@ def main(out: Path) -> None:
     print(f"Folded voxels in the brain: {result.metrics['jacobian']['folds']}")
     print(f"Time: {sum(result.metrics['seconds'].values()):.1f} s")
     if truth:
-        print("Mean distance in the brain between the found and the true map of points:")
-        print(f"  before (identity)  {error_mm(Chain([]), truth):.2f} mm")
-        print(f"  affine stage       {error_mm(result.affine, truth):.2f} mm")
-        print(f"  after              {error_mm(result.transform, truth):.2f} mm")
+        print("Mean distance to the true transform in the brain:")
+        print(f"  before registration  {error_mm(Chain([]), truth):.2f} mm")
+        print(f"  affine part alone    {error_mm(result.affine, truth):.2f} mm")
+        print(f"  whole transform      {error_mm(result.transform, truth):.2f} mm")
 
 
 def find_scan() -> Scan:
-    """The first source that has a scan; VOXWARP_DEMO_SCAN=data|download|phantom forces one."""
+    """Take the first source with a scan; VOXWARP_DEMO_SCAN=data|download|phantom selects one."""
     sources = {"data": local_scan, "download": downloaded_scan, "phantom": phantom}
-    wanted = os.environ.get("VOXWARP_DEMO_SCAN") or "data download phantom"
-    for name in wanted.split():
+    names = os.environ.get("VOXWARP_DEMO_SCAN") or " ".join(sources)
+    for name in names.split():
         if name not in sources:
-            raise SystemExit(f"VOXWARP_DEMO_SCAN={wanted}: wanted one of {', '.join(sources)}")
+            raise SystemExit(f"VOXWARP_DEMO_SCAN must be {' or '.join(sources)}, got {name!r}")
         if scan := sources[name]():
             return scan
-    raise SystemExit(f"VOXWARP_DEMO_SCAN={wanted}: there is no such scan")
+    raise SystemExit(f"no scan from {names} (VOXWARP_DEMO_SCAN); the source phantom needs none")
 
 
 def local_scan() -> Scan | None:
@@ -86,7 +86,7 @@ def downloaded_scan() -> Scan | None:
             with urllib.request.urlopen(URL, timeout=10) as stream:
                 payload = stream.read(SIZE + 1)
         except (OSError, HTTPException) as problem:
-            print(f"The scan cannot be downloaded: {problem}")
+            print(f"The scan could not be downloaded: {problem}")
             return None
         if not is_genuine(payload, URL):
             return None
@@ -99,23 +99,24 @@ def is_genuine(payload: bytes, origin: Path | str) -> bool:
     digest = hashlib.md5(payload, usedforsecurity=False).hexdigest()
     if len(payload) == SIZE and digest == MD5:
         return True
-    print(f"Discarded {origin}: it is not the file this demo knows by size and checksum.")
+    print(f"Not used: {origin}, because its size or checksum differs from the expected file.")
     return False
 
 
 def phantom() -> Scan:
-    """The template seen through a known affine and a known random diffeomorphism exp(v)."""
-    print("Scan: a phantom, the MNI152 template warped by a deformation that is known")
+    """The template warped by a known affine and a known random diffeomorphism exp(v)."""
+    print("Scan: a phantom, the MNI152 template warped by a known transform")
     fixed = mni152().image
     affine = Affine(
         np.array([[1.04, 0.05, 0, 3], [-0.06, 0.97, 0.03, -4], [0, -0.04, 1.02, 5], [0, 0, 0, 1]])
     )
     velocity = smooth_velocity(fixed.grid.shape)
-    there, back = (
+    warp, inverse_warp = (
         Warp.from_voxels(field.exponentiate(v)[0], fixed.grid) for v in (velocity, -velocity)
     )
-    moving = resample(fixed, fixed.grid, Chain([affine, there]))
-    return nib.Nifti1Image(moving.data, moving.grid.affine), Chain([back, affine.inverse()])
+    moving = resample(fixed, fixed.grid, Chain([affine, warp]))
+    truth = Chain([inverse_warp, affine.inverse()])
+    return nib.Nifti1Image(moving.data, moving.grid.affine), truth
 
 
 def smooth_velocity(shape: tuple[int, int, int], rms: float = 4.0) -> torch.Tensor:
@@ -126,11 +127,11 @@ def smooth_velocity(shape: tuple[int, int, int], rms: float = 4.0) -> torch.Tens
     return velocity * (rms / velocity.square().sum(dim=1).mean().sqrt())
 
 
-def error_mm(found: Transform, truth: Transform) -> float:
-    """Mean over the template's brain of |found(x) - truth(x)|, mm."""
+def error_mm(transform: Transform, truth: Transform) -> float:
+    """Mean over the template's brain of |transform(x) - truth(x)|, in mm."""
     brain = mni152().image
     points = brain.grid.to_world(np.argwhere(brain.data > 0)[::50])
-    return float(np.linalg.norm(found.map(points) - truth.map(points), axis=1).mean())
+    return float(np.linalg.norm(transform.map(points) - truth.map(points), axis=1).mean())
 
 
 if __name__ == "__main__":
