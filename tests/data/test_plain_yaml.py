@@ -40,7 +40,7 @@ def test_what_is_a_number_and_what_is_a_word(text: str, value: Any) -> None:
     ("text", "words"),
     [
         ("seed: 1\ndata: {}\nseed: 2", "line 3: 'seed' stands there twice"),
-        ("costs:\n  ncc: {}\n  mse: {}\n  ncc: {}", "line 4: 'ncc' stands there twice"),
+        ("losses:\n  ncc: {}\n  mse: {}\n  ncc: {}", "line 4: 'ncc' stands there twice"),
         ("1: 2", "line 1: key 1 is not a word"),
         ("? [a, b]\n: 2", "is not a word"),
         ("null: 2", "is not a word"),

@@ -46,11 +46,11 @@ def test_a_network_that_cannot_be_is_refused(network: dict, words: str) -> None:
 
 def test_a_decoder_that_is_accepted_reaches_the_images() -> None:
     """The least decoders: the displacement has the size of the images, the velocity half of it."""
-    images = torch.zeros(2, 1, 1, 8, 8, 8)
+    moving, fixed = torch.zeros(2, 1, 1, 8, 8, 8)
     for name, least in (("voxelmorph", 4), ("diffeomorphic", 2)):
         network = {"name": name, "encoder": [2, 3], "decoder": [2] * least}
         check_network(network)
-        assert build(network)(*images).displacement.shape == (1, 3, 8, 8, 8)
+        assert build(network)(moving=moving, fixed=fixed).displacement.shape == (1, 3, 8, 8, 8)
 
 
 def test_a_huge_network_is_refused_before_there_is_memory_for_it() -> None:

@@ -184,7 +184,7 @@ def test_a_file_changes_what_it_extends(write) -> None:
     )
     write("extends: deep/base.yaml\noptimiser: {clip: 4}\nsampling: {atlas: a.nii}\n", "mid.yaml")
     top = write(
-        "extends: ../mid.yaml\nsampling: {mode: atlas}\ncosts: {mse: {}}\n"
+        "extends: ../mid.yaml\nsampling: {mode: atlas}\nlosses: {mse: {}}\n"
         "data: {fractions: {train: 1}}\nnetwork: {name: voxelmorph}\n",
         "top/top.yaml",
     )
@@ -657,7 +657,7 @@ def refusal_to_recognise(**changes: Any) -> str:
 def test_what_learns_to_recognise_learns_nothing_else() -> None:
     assert "loss segmentation alone" in refusal_to_recognise(losses={"ncc": {}})
     assert "loss segmentation alone" in refusal_to_recognise(losses={"ncc": {}, "segmentation": {}})
-    assert "recognition is for network anatomy" in refusal_to_recognise(network={"name": "pyramid"})
+    assert "segmentation is for network anatomy" in refusal_to_recognise(network={"name": "pyramid"})
     assert "labelled: " in refusal_to_recognise(sampling={})
     assert "predicts no velocity" in refusal_to_recognise(compare_at="velocity")
 

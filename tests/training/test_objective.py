@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from phantoms import blobs
 from torch import Tensor, nn
 
-from voxwarp.fields import field, losses
+from voxwarp.fields import field
+from voxwarp.fields import losses as field_losses
 from voxwarp.fields.field import averaged, blocks
 from voxwarp.networks.catalogue import build
 from voxwarp.networks.pair_descent import PairDescent
@@ -102,8 +103,8 @@ def test_the_loss_is_the_weighted_sum_of_the_losses(name: str) -> None:
     assert out.displacement.abs().max() > 0.3  # else nothing is tested
     values = evaluated(config_of(name, losses=losses), network, batch)
     assert list(values) == ["loss", "ncc", "diffusion"]
-    close(values["ncc"], losses.local_ncc(moved=moved, fixed=batch.fixed, window=5))
-    close(values["diffusion"], losses.diffusion(out.regularity))
+    close(values["ncc"], field_losses.local_ncc(moved=moved, fixed=batch.fixed, window=5))
+    close(values["diffusion"], field_losses.diffusion(out.regularity))
     close(values["loss"], 2 * values["ncc"] + 0.3 * values["diffusion"])
 
 
@@ -113,7 +114,7 @@ def test_the_network_sees_other_intensities_than_the_losses() -> None:
     network, batch = network_of("voxelmorph"), collate([sample])
     u = network(moving=batch.moving**2, fixed=batch.fixed**0.5).displacement
     values = evaluated(config_of("voxelmorph", losses={"mse": {}}), network, batch)
-    close(values["mse"], losses.mse(moved=field.warp(batch.moving, u), fixed=batch.fixed))
+    close(values["mse"], field_losses.mse(moved=field.warp(batch.moving, u), fixed=batch.fixed))
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -127,8 +128,8 @@ def test_a_phase_averages_the_images_down(factor: int) -> None:
     losses = {"mse": {}, "diffusion": {}}
     phase = Phase(steps=1, downsample=factor)
     values = evaluated(config_of("voxelmorph", losses=losses), network, batch, phase)
-    close(values["mse"], losses.mse(moved=field.warp(moving, u), fixed=fixed))
-    close(values["diffusion"], losses.diffusion(u))
+    close(values["mse"], field_losses.mse(moved=field.warp(moving, u), fixed=fixed))
+    close(values["diffusion"], field_losses.diffusion(u))
 
 
 # ------------------------------------------------------------------------------ Both directions
@@ -170,7 +171,7 @@ def test_the_regularity_of_voxelmorph_both_ways_is_the_mean() -> None:
         network(moving=batch.moving, fixed=batch.fixed),
         network(moving=batch.fixed, fixed=batch.moving),
     )
-    close(values["diffusion"], sum(losses.diffusion(w.displacement) for w in ways) / 2)
+    close(values["diffusion"], sum(field_losses.diffusion(w.displacement) for w in ways) / 2)
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -183,11 +184,11 @@ def test_inverse_consistency_needs_no_both_directions(name: str, both: bool) -> 
         inverse = network(moving=batch.fixed, fixed=batch.moving).displacement
     config = config_of(name, losses={"inverse_consistency": {}, "mse": {}}, both_directions=both)
     values = evaluated(config, network, batch)
-    close(values["inverse_consistency"], losses.inverse_consistency(out.displacement, inverse))
+    close(values["inverse_consistency"], field_losses.inverse_consistency(out.displacement, inverse))
     if not both:  # the images are compared in one direction alone
         close(
             values["mse"],
-            losses.mse(moved=field.warp(batch.moving, out.displacement), fixed=batch.fixed),
+            field_losses.mse(moved=field.warp(batch.moving, out.displacement), fixed=batch.fixed),
         )
 
 
@@ -204,7 +205,7 @@ def test_losses_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> N
     config = config_of(name, losses=losses, compare_at="velocity", phases=phases)
     values = evaluated(config, network, batch, config.phases[0])
 
-    more = {"finest": rest} if rest else {}
+    more = {"skip_finest": rest} if rest else {}
     velocity = network.velocity(moving=batch.moving, fixed=batch.fixed, **more)
     target, factor = [-(-n // 4) * 4 for n in shape], 2 ** (1 + rest)
     assert list(velocity.shape[2:]) == [t // factor for t in target]
@@ -218,13 +219,13 @@ def test_losses_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> N
 
     moving, fixed = averaged(batch.moving), averaged(batch.fixed)
     there, back = (field.exponentiate(v, steps=network.steps) for v in (velocity, -velocity))
-    close(values["mse"], losses.mse(moved=field.warp(moving, there), fixed=fixed))
-    close(values["diffusion"], losses.diffusion(velocity))
-    close(values["inverse_consistency"], losses.inverse_consistency(there, back))
+    close(values["mse"], field_losses.mse(moved=field.warp(moving, there), fixed=fixed))
+    close(values["diffusion"], field_losses.diffusion(velocity))
+    close(values["inverse_consistency"], field_losses.inverse_consistency(there, back))
     assert batch.moving_labels is not None
     assert batch.fixed_labels is not None
     parts = [averaged(one_hot(x[0])) for x in (batch.moving_labels, batch.fixed_labels)]
-    close(values["dice"], losses.soft_dice(moved=field.warp(parts[0], there), fixed=parts[1]))
+    close(values["dice"], field_losses.soft_dice(moved=field.warp(parts[0], there), fixed=parts[1]))
 
 
 # --------------------------------------------------------------------------------------- Labels
@@ -237,7 +238,7 @@ def test_dice_is_of_each_structure_after_the_deformation() -> None:
     assert batch.fixed_labels is not None
     moving, fixed = one_hot(batch.moving_labels[0]), one_hot(batch.fixed_labels[0])
     values = evaluated(config_of("voxelmorph", losses={"dice": {}}), network, batch)
-    close(values["dice"], losses.soft_dice(moved=field.warp(moving, u), fixed=fixed))
+    close(values["dice"], field_losses.soft_dice(moved=field.warp(moving, u), fixed=fixed))
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -282,7 +283,7 @@ def test_a_step_compares_the_structures_it_draws() -> None:
 
 def losses_of_each(fixed: Tensor, moved: Tensor) -> list[float]:
     return [
-        losses.soft_dice(moved=moved[:, i : i + 1], fixed=fixed[:, i : i + 1]).item()
+        field_losses.soft_dice(moved=moved[:, i : i + 1], fixed=fixed[:, i : i + 1]).item()
         for i in range(fixed.shape[1])
     ]
 
@@ -442,7 +443,7 @@ def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
             truth = blocks(of_image[None], 2).flatten(0, 3)
             parts.append((segmentation.classify(embedded), truth))
     odds, truth = (torch.cat(x) for x in zip(*parts, strict=True))
-    torch.testing.assert_close(values["segmentation"], losses.segmentation(odds, truth))
+    torch.testing.assert_close(values["segmentation"], field_losses.segmentation(odds, truth))
     torch.testing.assert_close(values["loss"], 2 * values["segmentation"])
 
 

@@ -95,7 +95,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(list(dice_of(a, b).values())))
 
 
-# ----------------------------------------------------------------------------------------- PairDataset
+# ---------------------------------------------------------------------------------------- Pairs
 
 
 def test_pairs_are_all_ordered_ones_of_different_subjects_of_val(make_cohort) -> None:
@@ -150,9 +150,9 @@ def test_scores_of_a_shift(make_cohort) -> None:
     scores = validator(model_of(shift), FULL)
     labels = [np.asarray(cohort.labels(i)) for i in (0, 1)]
     images = [cohort.image(i) / np.float32(255) for i in (0, 1)]
-    dice = [overlap(shifted(moving=shift, fixed=labels[i]), labels[j]) for i, j in ((0, 1), (1, 0))]
+    dice = [overlap(shifted(labels[i], shift), labels[j]) for i, j in ((0, 1), (1, 0))]
     errors = [
-        np.mean((shifted(moving=shift, fixed=images[i]) - images[j]) ** 2)
+        np.mean((shifted(images[i], shift) - images[j]) ** 2)
         for i, j in ((0, 1), (1, 0))
     ]
     assert scores["val_dice"] == pytest.approx(np.mean(dice), abs=1e-6)
@@ -190,7 +190,7 @@ def test_a_coarse_phase_is_scored_at_the_lattice_of_the_scans(make_cohort, facto
     scores = validator(model_of(shift), phase)
     labels = [np.asarray(cohort.labels(i)) for i in (0, 1)]
     far = tuple(factor * s for s in shift)
-    dice = [overlap(shifted(moving=far, fixed=labels[i]), labels[j]) for i, j in ((0, 1), (1, 0))]
+    dice = [overlap(shifted(labels[i], far), labels[j]) for i, j in ((0, 1), (1, 0))]
     assert scores["val_dice"] == pytest.approx(np.mean(dice), abs=1e-6)
     assert scores["val_motion"] == pytest.approx(2**0.5, rel=1e-6)
 
@@ -273,7 +273,7 @@ def test_the_picture_has_a_column_for_each_image_and_a_row_for_each_plane(make_c
     nx, ny, nz = SHAPE
     assert picture.shape == (nz + nz + ny + 3 * 2, 6 * max(nx, ny))
     moving, fixed = (cohort.image(i) / np.float32(255) for i in (0, 1))
-    moved = shifted(moving=shift, fixed=moving)
+    moved = shifted(moving, shift)
     volumes = [fixed, moving, moved, None, np.abs(moving - fixed), np.abs(moved - fixed)]
     top = 0
     for axis, (width, height) in enumerate(((ny, nz), (nx, nz), (nx, ny))):

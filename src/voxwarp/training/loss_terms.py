@@ -139,7 +139,7 @@ def wants_of(name: str) -> tuple[str, ...]:
 def options_of(function: Loss) -> dict[str, Any]:
     """Options of a loss and their defaults."""
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {p.name: p.default for p in parameters if _is_option(p)}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -181,12 +181,18 @@ def _is_like(value: Any, default: Any, largest: float) -> bool:
     return not isinstance(default, str) or isinstance(value, str)
 
 
+def _is_option(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter is an option, and not one of the inputs."""
+    is_input = parameter.name in GIVEN and parameter.default is parameter.empty
+    return parameter.kind is parameter.KEYWORD_ONLY and not is_input
+
+
 def _wants(function: Loss, name: str) -> tuple[str, ...]:
     wants = []
     for p in inspect.signature(function).parameters.values():
-        if p.kind is p.KEYWORD_ONLY:
+        if _is_option(p):
             continue
-        if p.name not in GIVEN or p.kind is not p.POSITIONAL_OR_KEYWORD:
+        if p.name not in GIVEN or p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
             raise InputError(
                 f"loss {name!r}: its argument {p.name!r} is none of {', '.join(GIVEN)}; "
                 f"options come after a *"
