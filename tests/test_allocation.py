@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from voxwarp import allocation
-from voxwarp.allocation import freed_memory_kept, give_back
+from voxwarp.allocation import keep_freed_memory, release_free_memory
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only the GNU C library is told to keep memory"
@@ -44,9 +44,9 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_fetched_once_and_given_back() -> None:
-    give_back()
+    release_free_memory()
     began = resident()
-    with freed_memory_kept():
+    with keep_freed_memory():
         torch.zeros(SIZE)
         assert resident() - began > 0.9 * 4 * SIZE
         assert pages_fetched() < 100
@@ -54,26 +54,26 @@ def test_memory_is_fetched_once_and_given_back() -> None:
 
 
 def test_those_within_do_not_end_it_for_those_around() -> None:
-    with freed_memory_kept():
+    with keep_freed_memory():
         torch.zeros(SIZE)
-        with freed_memory_kept():
+        with keep_freed_memory():
             pass
         assert pages_fetched() < 100
 
 
 def test_it_can_be_given_back_on_the_way() -> None:
-    give_back()
+    release_free_memory()
     began = resident()
-    with freed_memory_kept():
+    with keep_freed_memory():
         torch.zeros(SIZE)
-        give_back()
+        release_free_memory()
         assert resident() - began < 0.2 * 4 * SIZE
 
 
 def test_an_error_ends_it() -> None:
-    give_back()
+    release_free_memory()
     began = resident()
-    with pytest.raises(ZeroDivisionError), freed_memory_kept():
+    with pytest.raises(ZeroDivisionError), keep_freed_memory():
         1 // int(torch.zeros(SIZE).count_nonzero())
     assert resident() - began < 0.2 * 4 * SIZE
 
@@ -116,7 +116,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def test_where_the_environment_says_nothing_it_is_what_the_library_arrives_at(
     library: Recorder,
 ) -> None:
-    with freed_memory_kept():
+    with keep_freed_memory():
         assert library.told == {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 2**26}
         assert library.trims == 0
     assert library.told == ADJUSTED
@@ -156,7 +156,7 @@ def test_what_the_environment_says_is_restored(
     """One that is set stops the library from adjusting the others: they are as in the beginning."""
     for variable, value in said.items():
         monkeypatch.setenv(variable, value)
-    with freed_memory_kept():
+    with keep_freed_memory():
         assert library.told[MMAP_MAX] == 0
     assert library.told == {**INITIAL, **expected}
 
@@ -175,14 +175,14 @@ def test_what_says_nothing_of_it_changes_nothing(
 ) -> None:
     for variable, value in said.items():
         monkeypatch.setenv(variable, value)
-    with freed_memory_kept():
+    with keep_freed_memory():
         pass
     assert library.told == ADJUSTED
 
 
 def test_within_another_nothing_is_restored(library: Recorder) -> None:
-    with freed_memory_kept():
-        with freed_memory_kept():
+    with keep_freed_memory():
+        with keep_freed_memory():
             pass
         assert library.told[MMAP_MAX] == 0
         assert library.trims == 0
@@ -190,7 +190,7 @@ def test_within_another_nothing_is_restored(library: Recorder) -> None:
 
 PROBE = """
 import ctypes
-from voxwarp.allocation import freed_memory_kept
+from voxwarp.allocation import keep_freed_memory
 
 library = ctypes.CDLL(None)
 library.malloc.argtypes, library.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
@@ -203,7 +203,7 @@ def by_itself(size):
     library.free(block)
     return found
 
-with freed_memory_kept():
+with keep_freed_memory():
     print(*(by_itself(size << 10) for size in (100, 1000, 100000)))
 print(*(by_itself(size << 10) for size in (100, 1000, 100000)))
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxwarp.files import publish, sha256_of, without_ending, write_bytes
+from voxwarp.files import publish, sha256_of, without_extension, write_bytes
 
 
 def test_an_interrupted_write_leaves_no_part(
@@ -56,7 +56,7 @@ def test_a_part_that_cannot_be_removed_is_in_the_log(
     with pytest.raises(KeyboardInterrupt):
         write_bytes(tmp_path / "metrics.json", b"{}")
     (part,) = tmp_path.iterdir()
-    assert caplog.messages == [f"{part} is left behind: Permission denied"]
+    assert caplog.messages == [f"cannot remove the unfinished file {part}: Permission denied"]
 
 
 def test_published_files_replace_those_of_an_earlier_run_and_what_is_gone_is_in_the_log(
@@ -75,7 +75,7 @@ def test_published_files_replace_those_of_an_earlier_run_and_what_is_gone_is_in_
         "record": "stage",
     }
     assert caplog.messages == [
-        f"{folder / 'labels'} of an earlier run is removed: this one has none"
+        f"removed {folder / 'labels'}: it was of an earlier run, and this run has none"
     ]
 
 
@@ -112,4 +112,4 @@ def test_the_hash_is_that_of_all_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_names_without_the_ending_of_an_image(name: str, expected: str) -> None:
-    assert without_ending(name) == expected
+    assert without_extension(name) == expected

@@ -26,7 +26,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_the_function_behind_a_name(name: str, found: object) -> None:
-    assert function_named(name, "cost", ["mse"]) is found
+    assert function_named(name, "loss", ["mse"]) is found
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_the_function_behind_a_name(name: str, found: object) -> None:
 )
 def test_what_is_no_such_name_is_told_what_is(name: str) -> None:
     with pytest.raises(InputError) as error:
-        function_named(name, "cost", ["mse", "ncc"])
-    assert str(error.value) == f"cost {name!r}: wanted one of mse, ncc, or module:function"
+        function_named(name, "loss", ["mse", "ncc"])
+    assert str(error.value) == f"loss must be mse, ncc or module:function, got {name!r}"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_what_is_no_such_name_is_told_what_is(name: str) -> None:
 )
 def test_what_is_not_there_is_told(name: str, said: str) -> None:
     with pytest.raises(InputError, match="it cannot be imported") as error:
-        function_named(name, "cost", [])
+        function_named(name, "loss", [])
     assert said in str(error.value)
 
 
@@ -63,5 +63,5 @@ def test_whatever_a_module_does_when_imported_is_one_sentence(module: Path, text
 
 
 def test_what_cannot_be_called_is_no_function() -> None:
-    with pytest.raises(InputError, match=r"extractor 'math:pi': that is no function"):
+    with pytest.raises(InputError, match="extractor 'math:pi': this is not a function but a float"):
         function_named("math:pi", "extractor", [])

@@ -34,7 +34,11 @@ def test_the_device_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [({"device": "tpu"}, "device 'tpu'"), ({"threads": 0}, "threads 0"), ({"threads": -2}, "-2")],
+    [
+        ({"device": "tpu"}, "device must be auto, cpu or cuda, got 'tpu'"),
+        ({"threads": 0}, "threads must be 1 or more, got 0"),
+        ({"threads": -2}, "got -2"),
+    ],
 )
 def test_what_is_no_runtime_is_refused(asked: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):

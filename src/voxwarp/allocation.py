@@ -1,9 +1,9 @@
-"""Memory that is freed is kept for the next volume, where one volume follows the other.
+"""Keep freed memory for the next volume instead of returning it to the system.
 
-The GNU C library asks the system for each large block and gives it back when it is freed, and the
-system clears the pages of each anew: for volumes of tens of megabytes that is a third of the time
-of all that voxwarp computes on a processor. What is told to the library holds for the whole
-process, so it is for a program of its own to do, as the command line is, and not for a library.
+The GNU C library requests each large block from the system and returns it when it is freed, and the
+system clears the pages of every new block. For volumes of tens of megabytes, this takes a third of
+the time that voxwarp computes on a CPU. The settings hold for the whole process, so only a program
+may change them, such as the command line, but not a library.
 """
 
 import ctypes
@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-# Parameters of mallopt(3), and their values while memory is kept.
+# Parameters of mallopt(3), and their values while memory is kept: no blocks from mmap, nothing
+# returned at the top of the heap, which grows by 64 MB at a time (set by hand).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 << 20}
 
-# What they are otherwise, which the library does not tell: by what the environment says as the
-# process begins; where it says nothing of any, by what the library arrives at by itself once a
-# block of more than 32 MB has been freed. It stops adjusting them as soon as one of them is set.
+# Their values otherwise, which the library cannot be asked for. If the environment sets one of
+# them, the library uses these values and the defaults in _INITIAL. If it sets none, the library
+# adjusts them itself and reaches _ADJUSTED once a block of more than 32 MB has been freed.
 _NAMES = {
     _MMAP_MAX: "mmap_max",
     _MMAP_THRESHOLD: "mmap_threshold",
@@ -41,12 +42,12 @@ _users = 0
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Within, what is freed stays with the process; at the end it goes back to the system.
+def keep_freed_memory() -> Iterator[None]:
+    """Keep freed memory in the process during a ``with`` statement, then return it to the system.
 
-    It holds for the whole process, until the last of those that are within has ended: then the
-    library's settings are those that the environment asks for, or the library's own. Other C
-    libraries than GNU's are left as they are.
+    This holds for the whole process, and until the last of several such statements ends. Then the
+    settings are again those of the environment, or the defaults of the library. Only the GNU C
+    library is changed.
     """
     global _users
     with _lock:
@@ -59,26 +60,26 @@ def freed_memory_kept() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                _set(_usual())
-                give_back()
+                _set(_default_settings())
+                release_free_memory()
 
 
-def _usual() -> dict[int, int]:
-    """The settings as they are without voxwarp."""
-    asked = {parameter: _asked(name) for parameter, name in _NAMES.items()}
-    told = {parameter: value for parameter, value in asked.items() if value is not None}
-    return {**_INITIAL, **told} if told else _ADJUSTED
+def _default_settings() -> dict[int, int]:
+    """The settings without voxwarp."""
+    values = {parameter: _from_environment(name) for parameter, name in _NAMES.items()}
+    environment = {parameter: value for parameter, value in values.items() if value is not None}
+    return {**_INITIAL, **environment} if environment else _ADJUSTED
 
 
-def _asked(name: str) -> int | None:
-    """What $GLIBC_TUNABLES says of a parameter, or else its own variable."""
+def _from_environment(name: str) -> int | None:
+    """The value of a parameter in $GLIBC_TUNABLES, else in its own variable, else None."""
     tunables = dict(
         setting.partition("=")[::2] for setting in os.environ.get("GLIBC_TUNABLES", "").split(":")
     )
-    own = os.environ.get(f"MALLOC_{name.upper()}_", "")
+    variable = os.environ.get(f"MALLOC_{name.upper()}_", "")
     try:
-        value = int(tunables.get(f"glibc.malloc.{name}", own), 0)
-    except ValueError:  # nothing, or what the library takes for nothing
+        value = int(tunables.get(f"glibc.malloc.{name}", variable), 0)
+    except ValueError:  # not set, or not a number, which the library ignores too
         return None
     return max(-1, min(value, _LARGEST))
 
@@ -94,7 +95,7 @@ def _set(values: dict[int, int]) -> None:
             library.mallopt(parameter, value)
 
 
-def give_back() -> None:
-    """What is free to the system. The holes between what is used grow in number otherwise."""
+def release_free_memory() -> None:
+    """Return all free memory to the system, so that a long process is not fragmented."""
     if library := _glibc():
         library.malloc_trim(0)

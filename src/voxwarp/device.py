@@ -1,4 +1,4 @@
-"""Where networks run, and in which precision."""
+"""The device on which networks run, and their precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,37 +11,40 @@ from .errors import InputError
 
 
 def torch_device(name: str) -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means on this machine.
+    """The PyTorch device for a name; "auto" is a GPU if PyTorch finds one, else the CPU.
+
+    Args:
+        name: "auto", "cpu" or "cuda".
 
     Raises:
-        InputError: another name, or CUDA where there is none.
+        InputError: the name is another one, or PyTorch finds no CUDA device.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device {name!r}: wanted auto, cpu or cuda")
+        raise InputError(f"device must be auto, cpu or cuda, got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: this PyTorch sees no CUDA device")
+        raise InputError("device cuda: PyTorch finds no CUDA device; use auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def described(device: torch.device) -> str:
-    """The word cpu, or the name of the GPU."""
+def device_name(device: torch.device) -> str:
+    """The name of the GPU, or "cpu"."""
     return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """The network, in place, with weights laid out as its convolutions want them."""
+    """Store the weights of a network channels-last, in place: its convolutions are faster."""
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 @contextmanager
 def bfloat16_convolutions(device: torch.device) -> Iterator[None]:
-    """bf16 autocast where the hardware multiplies bf16 natively; plain float32 elsewhere."""
+    """Use bf16 autocast if the hardware multiplies bf16 natively, else float32."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
         yield
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bf16 convolutions are native, and so faster than float32, on the device."""
+    """Whether the device multiplies bf16 natively, so that it is faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":

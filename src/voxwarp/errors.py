@@ -1,9 +1,9 @@
-"""The one exception that means "the request or the input is wrong"."""
+"""The exception for wrong requests and wrong inputs."""
 
 
 class InputError(ValueError):
-    """The request or an input file is wrong; the message is one sentence a user can act on.
+    """A request or an input file is wrong; the message says what, and what to do.
 
-    The command line prints it on one line of stderr and exits with code 2. Every other
-    exception is a bug of voxwarp and exits with code 1.
+    The command line prints the message on one line of stderr and exits with code 2. Any other
+    exception is a bug in voxwarp and exits with code 1.
     """

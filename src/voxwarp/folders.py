@@ -1,4 +1,4 @@
-"""Where voxwarp keeps things of the user's: the environment says so, or the system's custom."""
+"""Folders for the user's cache and models: from the environment, or the usual place."""
 
 import os
 from pathlib import Path
@@ -10,32 +10,34 @@ def cache_folder() -> Path:
     """$VOXWARP_CACHE, else ``voxwarp`` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache).
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: the user has no home folder.
     """
-    return _named("VOXWARP_CACHE") or _of_a_home(user_cache_path("voxwarp", appauthor=False))
+    return _from_environment("VOXWARP_CACHE") or _in_home(
+        user_cache_path("voxwarp", appauthor=False), "VOXWARP_CACHE"
+    )
 
 
 def models_folder() -> Path:
     """$VOXWARP_MODELS, else ``voxwarp/models`` in the user's data folder.
 
-    That is in $XDG_DATA_HOME or ~/.local/share.
+    The data folder is $XDG_DATA_HOME, else ~/.local/share.
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: the user has no home folder.
     """
-    return _named("VOXWARP_MODELS") or _of_a_home(
-        user_data_path("voxwarp", appauthor=False) / "models"
+    return _from_environment("VOXWARP_MODELS") or _in_home(
+        user_data_path("voxwarp", appauthor=False) / "models", "VOXWARP_MODELS"
     )
 
 
-def _named(variable: str) -> Path | None:
-    """The folder that a variable names; an empty name is none."""
+def _from_environment(variable: str) -> Path | None:
+    """The folder named by an environment variable; None if it is not set or empty."""
     name = os.environ.get(variable)
     return Path(name) if name else None
 
 
-def _of_a_home(folder: Path) -> Path:
-    """Refuse a ``~`` that nothing stands for, as earlier versions of platformdirs return it."""
+def _in_home(folder: Path, variable: str) -> Path:
+    """Refuse a literal ``~``, which older versions of platformdirs return without a home."""
     if folder.parts[0].startswith("~"):
-        raise RuntimeError(f"there is no home to keep {folder} in")
+        raise RuntimeError(f"no home folder for {folder}; set ${variable} to another folder")
     return folder

@@ -1,4 +1,4 @@
-"""Names of the files in the folders of results, as users of ANTs know them."""
+"""File names in result folders, as users of ANTs know them."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ MOVING_MASK, FIXED_MASK, WARPED_MASK = (
     "WarpedBrainMask.nii.gz",
 )
 REPORT = "report.html"
-#: The records of ``register`` and ``preprocess``: a folder that has one holds that result.
+#: The records of ``register`` and ``preprocess``; the record shows whose result a folder holds.
 METRICS, PREPROCESSED = "metrics.json", "preprocess.json"
 
-#: What ``register`` writes, its record last.
+#: The files that ``register`` writes, its record last.
 REGISTERED = (
     *(AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS),
     *(MOVING_MASK, FIXED_MASK, WARPED_MASK, REPORT, METRICS),
@@ -27,12 +27,17 @@ REGISTERED = (
 
 
 def check_other_record(folder: Path, record: str) -> None:
-    """Refuse a folder with the results of another command, since both write an affine.
+    """Refuse to write into a result folder of another command, because both write an affine.
+
+    Args:
+        folder: the output folder.
+        record: the record of the other command.
 
     Raises:
-        InputError: that command's record is there.
+        InputError: the folder has that record.
     """
     if (folder / record).exists():
         raise InputError(
-            f"output {folder}: it holds results of another command ({record}): use another folder"
+            f"output {folder}: the folder holds results of another command ({record}); "
+            f"choose another folder"
         )

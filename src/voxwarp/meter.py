@@ -10,17 +10,17 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Meter:
-    """What each stage took.
+    """A stopwatch for stages; it also measures their peak memory.
 
     Args:
-        memory: measure the memory of the stages, too.
-        announce: called with the name of each stage as it begins.
+        memory: measure memory too.
+        announce: called with the name of each stage when it starts.
 
     Attributes:
-        seconds: by stage, wall clock.
-        memory_mb: by stage, the most memory that the process held during it, in 10⁶ bytes, what
-            it held before included. Where the system cannot forget earlier peaks (Linux can),
-            it is the most so far.
+        seconds: wall-clock time of each stage.
+        memory_mb: for each stage, the peak resident memory of the process during the stage,
+            10⁶ bytes. On systems that cannot reset the peak (only Linux can), it is the peak so
+            far.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Meter:
         self._stage, self._since = "", 0.0
 
     def start(self, stage: str) -> None:
-        """End the stage before, if one is running, and begin this one."""
+        """End the running stage, if any, and start this one."""
         self.stop()
         if self._memory:
             forget_peak()
@@ -41,22 +41,22 @@ class Meter:
             self._announce(stage)
 
     def stop(self) -> None:
-        """End the running stage; a stage that ran before goes on adding up."""
+        """End the running stage; a stage that runs several times adds up."""
         if not self._stage:
             return
-        took = time.perf_counter() - self._since
-        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + took
+        elapsed = time.perf_counter() - self._since
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + elapsed
         if self._memory:
             self.memory_mb[self._stage] = max(self.memory_mb.get(self._stage, 0.0), peak_mb())
         self._stage = ""
 
     def rounded(self) -> dict[str, float]:
-        """The seconds to a millisecond, for records."""
-        return {stage: round(took, 3) for stage, took in self.seconds.items()}
+        """The seconds rounded to milliseconds, for records."""
+        return {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """The block is the stage."""
+        """Measure the body of a ``with`` statement as one stage."""
         self.start(name)
         try:
             yield
@@ -65,17 +65,17 @@ class Meter:
 
 
 def peak_mb() -> float:
-    """The most memory this process has held since ``forget_peak``, resident, in 10⁶ bytes."""
+    """Peak resident memory of this process since ``forget_peak``, 10⁶ bytes."""
     with suppress(OSError, StopIteration, ValueError):
         lines = _STATUS.read_text().splitlines()
         return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) * 1024 / 1e6
-    import resource  # which Windows lacks
+    import resource  # here, because Windows does not have it
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def forget_peak() -> None:
-    """Let ``peak_mb`` count from now, where the system can do that."""
+    """Reset the peak that ``peak_mb`` returns, on systems that can do so."""
     with suppress(OSError):
-        _CLEAR.write_text("5")
+        _CLEAR.write_text("5")  # proc(5): 5 resets the peak resident set size

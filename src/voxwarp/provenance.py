@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, input files with their hashes, the machine."""
+"""Provenance of results: versions, input files with their hashes, the machine."""
 
 import math
 import os
@@ -10,17 +10,17 @@ from typing import Any
 
 from .files import sha256_of
 
-#: Packages that results depend on.
+#: Packages on which results depend.
 PACKAGES = "voxwarp", "torch", "numpy", "nibabel", "SimpleITK", "nilearn", "deepbet"
 
 
 def versions() -> dict[str, str]:
-    """Of Python, voxwarp and what the results depend on."""
+    """Versions of Python, voxwarp and the packages on which results depend."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def version_of(name: str) -> str | None:
-    """Version of an installed package; None where there is no such package."""
+    """Version of a package, or None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -28,21 +28,21 @@ def version_of(name: str) -> str | None:
 
 
 def origin(source: Any) -> dict[str, str | None] | None:
-    """Path and SHA-256 of an input; of an image in memory the name that it has, if any.
+    """Path and SHA-256 of an input; for an image in memory, its file name if it has one.
 
     Args:
-        source: a path, an image of nibabel's, a volume, or None.
+        source: a path, a nibabel image, a volume, or None.
     """
     if source is None:
         return None
     if isinstance(source, (str, os.PathLike)):
         return {"path": str(Path(source).absolute()), "sha256": sha256_of(source)}
-    named = getattr(source, "get_filename", None)
-    return {"path": named() if named else None, "sha256": None}
+    get_filename = getattr(source, "get_filename", None)
+    return {"path": get_filename() if get_filename else None, "sha256": None}
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores, the memory and the system."""
+    """The processor, its number of cores, the memory and the operating system."""
     import torch
 
     from .device import has_bfloat16

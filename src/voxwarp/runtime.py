@@ -1,4 +1,4 @@
-"""How a command runs: on what, with how many threads, with or without the cache."""
+"""How a command runs: device, threads, cache and progress."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,22 +10,22 @@ from .errors import InputError
 if TYPE_CHECKING:
     import torch
 
+#: Called with the name of each stage when it starts.
 ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What decides how a result is computed, and hardly what it is.
+    """Settings of the computation; they change a result only by rounding.
 
     Args:
-        device: of networks: "auto", "cpu" or "cuda"; auto takes a GPU where there is one.
-        cache: look into the cache for what was found in a scan before, and add to it.
-        progress: called with the name of each stage as it begins.
-        threads: of the processor; None: as many as PyTorch takes by itself. The last bits of a
-            result depend on them.
+        device: where networks run: "auto", "cpu" or "cuda"; "auto" is a GPU if PyTorch finds one.
+        cache: use results of earlier examinations of a scan from the cache, and store new ones.
+        progress: called with the name of each stage when it starts.
+        threads: number of CPU threads; None leaves it to PyTorch.
 
     Raises:
-        InputError: the device or the number of threads is none of these.
+        InputError: the device or the number of threads is not one of these.
     """
 
     device: str = "auto"
@@ -35,15 +35,15 @@ class Runtime:
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device {self.device!r}: wanted auto, cpu or cuda")
+            raise InputError(f"device must be auto, cpu or cuda, got {self.device!r}")
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads {self.threads}: a number from 1 is wanted")
+            raise InputError(f"threads must be 1 or more, got {self.threads}")
 
     def torch_device(self) -> "torch.device":
-        """The device on this machine.
+        """The PyTorch device.
 
         Raises:
-            InputError: CUDA where there is none.
+            InputError: PyTorch finds no CUDA device.
         """
         from .device import torch_device
 
@@ -51,7 +51,7 @@ class Runtime:
 
     @contextmanager
     def with_threads(self) -> Iterator[None]:
-        """Within, PyTorch runs with these threads; afterwards with as many as before."""
+        """Run the body of a ``with`` statement with this number of threads in PyTorch."""
         if self.threads is None:
             yield
             return

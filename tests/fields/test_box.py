@@ -86,7 +86,7 @@ def test_beyond_the_lattice_are_zeros_or_the_value_at_the_border(
 ) -> None:
     box, volume = Box(first, shape, WHOLE), torch.rand(2, 3, *WHOLE)
     expected = padded(volume.numpy(), box, mode)
-    np.testing.assert_array_equal(box.take(volume, border=border).numpy(), expected)
+    np.testing.assert_array_equal(box.crop(volume, border=border).numpy(), expected)
 
 
 @pytest.mark.parametrize(("first", "shape"), BOXES)
@@ -111,6 +111,6 @@ def test_taking_and_putting_back_changes_nothing_in_the_box(
     inside = tuple(
         slice(max(f, 0), min(f + s, n)) for f, s, n in zip(first, shape, WHOLE, strict=True)
     )
-    back = box.put_back(box.take(field, border=True))
+    back = box.put_back(box.crop(field, border=True))
     assert back.shape == field.shape
     assert torch.equal(back[(..., *inside)], field[(..., *inside)])

@@ -276,7 +276,7 @@ def test_the_inverse_error_wants_a_brain_on_the_grid() -> None:
         inverse_error(same, same, grid, np.ones((12, 13, 15), bool))
     odd = np.zeros(SHAPE, bool)
     odd[1::2] = True
-    with pytest.raises(ValueError, match="brain must have voxels at multiples of 2"):
+    with pytest.raises(ValueError, match="brain must have voxels with indices at multiples of 2"):
         inverse_error(same, same, grid, odd)
     assert inverse_error(same, same, grid, odd, every=1)["max"] == 0
 

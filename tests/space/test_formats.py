@@ -398,10 +398,10 @@ def test_wrong_affine_is_an_input_error(
         ("flat.mat", "AffineTransform_double_2_2"),
         ("two.txt", "AffineTransform_double_3_3, AffineTransform_double_3_3"),
         ("centerless.txt", "no line FixedParameters"),
-        ("short.txt", r"12 \+ 3 numbers are wanted, found 11 \+ 3"),
+        ("short.txt", "expected 12 parameters and 3 fixed parameters, got 11 and 3"),
         ("nothing.txt", "it holds CompositeTransform_double_3_3"),
         ("minc.xfm", "it holds no transform"),
-        ("composite.h5", "neither text nor MATLAB's"),
+        ("composite.h5", "neither a text file nor a MATLAB file"),
     ],
 )
 def test_what_it_is_instead_is_told(name: str, said: str, tmp_path: Path):

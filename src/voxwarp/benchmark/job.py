@@ -15,7 +15,7 @@ import numpy as np
 
 from ..layout import AFFINE, INVERSE_WARP, WARP, WARPED
 from ..meter import Meter
-from .weights import located
+from .weights import locate_model
 
 if TYPE_CHECKING:
     from ..space.transform import Warp
@@ -61,7 +61,7 @@ class Job:
     package: str = ""
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
         """The folder."""
         return Path(self.folder)
 
@@ -77,15 +77,15 @@ class Job:
             Affine(np.array(pose)) for pose in (self.template_to_fixed, self.template_to_moving)
         )
         start = moving.after(fixed.inverse())
-        write_affine(start, self.place / AFFINE)
-        write_elastix_affine(start, self.place / AFFINE_ELASTIX)
-        np.savetxt(self.place / AFFINE_TEXT, start.matrix)
+        write_affine(start, self.path / AFFINE)
+        write_elastix_affine(start, self.path / AFFINE_ELASTIX)
+        np.savetxt(self.path / AFFINE_TEXT, start.matrix)
         paths = {
             key: str(Path(getattr(self, key)).absolute()) for key in ("fixed", "moving", "folder")
         }
         if self.weights is not None:
-            paths["weights"] = located(self.weights)
-        path = self.place.absolute() / JOB
+            paths["weights"] = locate_model(self.weights)
+        path = self.path.absolute() / JOB
         path.write_text(json.dumps(asdict(self) | paths))
         return path
 
@@ -127,13 +127,13 @@ class Run:
                 and its inverse beside it if the method has one.
             inverse: W⁻¹, if the method has one.
         """
-        from ..files import side_by_side
+        from ..files import run_in_parallel
         from ..space import formats
         from ..space.resample import resample
         from ..space.transform import Chain
         from ..space.volume import read_volume, write_volume
 
-        place, jobs = self.job.place, list[Callable[[], None]]()
+        place, jobs = self.job.path, list[Callable[[], None]]()
         with self.meter.stage("write"):
             start = formats.read_affine(place / AFFINE)
             for field_, name in ((warp, WARP), (inverse, INVERSE_WARP)):
@@ -141,7 +141,7 @@ class Run:
                     jobs.append(partial(formats.write_warp, field_, place / name))
             warp = warp or formats.read_warp(place / WARP)
             moved = resample(read_volume(self.job.moving), warp.grid, Chain([warp, start]))
-            side_by_side([*jobs, lambda: write_volume(moved, place / WARPED)])
+            run_in_parallel([*jobs, lambda: write_volume(moved, place / WARPED)])
 
     def record(self) -> dict[str, Any]:
         """What became of it, for JSON."""

@@ -12,8 +12,8 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ..allocation import freed_memory_kept
-from .catalogue import OF_MODELS, method_of
+from ..allocation import keep_freed_memory
+from .catalogue import MODEL_METHODS, find_method
 from .job import RECORD, Job, Run
 
 
@@ -28,14 +28,14 @@ def main() -> None:
     run, record = Run(job), dict[str, Any]()
     try:
         # A process of ours, as the command line is; other tools keep the allocator they know.
-        with freed_memory_kept() if job.method in OF_MODELS else nullcontext():
-            method_of(job.method)(run)
+        with keep_freed_memory() if job.method in MODEL_METHODS else nullcontext():
+            find_method(job.method)(run)
         record = run.record()
     except Exception as error:  # said here, since what tools print may come after the traceback
         record = {"reason": f"{type(error).__name__}: {error}".strip().splitlines()[-1]}
         raise
     finally:
-        (job.place / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        (job.path / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _end_with(parent: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import InputError
-from ..files import check_readable, without_ending
+from ..files import check_readable, without_extension
 from .scans import ScanRecord, scans_of
 from .sources import SPLITS, Data, ScanSource, read_training_data
 from .tables import Record, check_pattern, read_table
@@ -159,12 +159,12 @@ def _check_names(scans: Iterable[PairScan]) -> None:
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """The files' names without their endings; where they are the same, what tells them apart."""
-    stems = {path: without_ending(path.name) for path in paths}
+    stems = {path: without_extension(path.name) for path in paths}
     counts = Counter(stems.values())
     if max(counts.values(), default=1) == 1:
         return stems
     common = os.path.commonpath([path.parent for path in stems])
-    return {p: without_ending(os.path.relpath(p, common)).replace(os.sep, "-") for p in stems}
+    return {p: without_extension(os.path.relpath(p, common)).replace(os.sep, "-") for p in stems}
 
 
 # --------------------------------------------------------------------------------------- Lists

@@ -1,4 +1,4 @@
-"""A model on every pair of a list: rows of numbers, and a record of where they come from."""
+"""Score a model on a list of pairs: rows of numbers, and a record of where they come from."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..data.pairs import Pair, couples
-from ..device import described
+from ..device import device_name
 from ..errors import InputError
 from ..meter import Meter
 from ..networks.model import Model
@@ -22,14 +22,14 @@ from ..registration.deform import check_obeyed, check_smoothness
 from ..registration.register import register
 from ..registration.result import Registration
 from ..runtime import DEFAULT_RUNTIME, Runtime
-from .case import read_case
-from .folder import alone_in, begin
+from .folder import lock_folder, open_results
+from .loaded_pair import load_pair
 from .protocol import Protocol
 from .record import EVALUATE, earlier_machines, inputs_of, read_record, write_record
+from .result_files import ResultFiles, failed_row
 from .rows import REFINE, Row
-from .scoring import ScoredTransform, measure
-from .sheet import Sheet, failure
-from .summary import line
+from .scoring import ScoredTransform, score_registration
+from .summary import format_row
 
 _log = logging.getLogger(__name__)
 
@@ -47,73 +47,76 @@ def evaluate(
     overwrite: bool = False,
     retry: bool = False,
 ) -> list[Row]:
-    """Register every pair with a model, as ``register`` does, and write its numbers.
+    """Register every pair with a model, as ``register`` does, and write the scores.
 
-    Its seconds are those of ``register``'s stages inside one process, which are no process of
-    their own as a benchmark's are: rows say that they are not ``timed``, and no table has them.
+    The folder gets ``pairs.csv`` (one row per pair), ``structures.csv`` (one row per pair and
+    structure) and ``evaluate.json``, the record of inputs, weights, versions and settings. An
+    interrupted evaluation continues with the missing pairs.
 
-    The folder gets ``pairs.csv``, ``structures.csv`` and ``evaluate.json`` with where they come
-    from. An evaluation that was interrupted goes on with the pairs that are missing.
+    Times are those of the stages of ``register`` within one process. They cannot be compared
+    with those of a benchmark, which starts a process for each run, so the rows are marked as not
+    ``timed`` and tables leave their times out.
 
     Args:
-        pairs: from ``pairs.read_pairs``.
-        model: name of an installed model, a model's folder, or a model.
-        out: folder of the results.
-        protocol: what is counted.
+        pairs: the pairs, from ``read_pairs``.
+        model: name of an installed model, a model's folder, or a loaded model.
+        out: folder for the results.
+        protocol: which structures count, and how labels are resampled.
         preparation, smoothness: see ``register``.
-        refine: see ``register``; the method is called MODEL+refine then.
-        runtime: its progress is called with a line for every pair. With a cache, the time of
-            what comes from there is that of its finding, and that of the whole is left out.
-        overwrite: begin anew.
-        retry: try again what failed.
+        refine: see ``register``; the method is then called MODEL+refine in the rows.
+        runtime: its progress callback gets one line per pair. With a cache, ``affine_s`` is the
+            time of the examination that filled it, and ``whole_s`` is unknown.
+        overwrite: delete earlier rows and start again.
+        retry: register failed pairs again.
 
     Returns:
-        The rows of the pairs.
+        The rows of all pairs in the folder.
 
     Raises:
-        InputError: an input is missing, or the folder holds rows of another evaluation.
+        InputError: an input is missing, or the folder holds the rows of another evaluation.
     """
     target, out = runtime.torch_device(), Path(out)
     loaded = model if isinstance(model, Model) else Model.load(model, target)
-    way = _Way(loaded, preparation, Refinement.of(refine), smoothness, runtime)
+    method = _Method(loaded, preparation, Refinement.of(refine), smoothness, runtime)
     check_smoothness(smoothness)
-    check_obeyed(loaded, smoothness, refined=way.refinement is not None)
+    check_obeyed(loaded, smoothness, refined=method.refinement is not None)
     settings: dict[str, Any] = {
         "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
         "protocol": protocol.described(),
         "inputs": inputs_of(pairs),
         "versions": versions(),
-        **way.described(),
+        **method.settings(),
     }
     threads = runtime.threads or torch.get_num_threads()
-    on = {"device": described(target), "threads": threads, "timed": "no"}
-    with alone_in(out):
-        sheet = begin(out, EVALUATE, settings, overwrite=overwrite)
-        record = settings | _so_far(out / EVALUATE, sheet)
+    device_columns = {"device": device_name(target), "threads": threads, "timed": "no"}
+    with lock_folder(out):
+        results = open_results(out, EVALUATE, settings, overwrite=overwrite)
+        record = settings | _earlier_record(out / EVALUATE, results)
         if retry:
-            sheet.forget_failures(way.name, pairs)
-        if not sheet.pairs:
-            write_record(out / EVALUATE, record)  # rows without it would be anybody's
+            results.drop_failures(method.name, pairs)
+        if not results.pairs:
+            # Before the first row: without a record, nobody knows which command wrote the rows.
+            write_record(out / EVALUATE, record)
         warm_up = math.nan
         for couple in couples(pairs):
-            todo = [pair for pair in couple if not sheet.holds(way.name, pair)]
+            todo = [pair for pair in couple if not results.has(method.name, pair)]
             if not todo:
                 continue
-            if math.isnan(warm_up):  # the first run of a network takes longer than the others
-                record["warm_up_s"] = warm_up = way.seconds(todo[0])
-            for pair, row, structures, meter in _scores(couple, todo, protocol, way):
-                took = {"seconds": meter.seconds, "memory_mb": meter.memory_mb}
-                record["stages"]["_to_".join(pair.key)] = took
-                sheet.add(way.name, row | on, structures)
-                write_record(out / EVALUATE, record | {"pairs": sheet.pairs})
+            if math.isnan(warm_up):  # the first run of a network takes longer than later ones
+                record["warm_up_s"] = warm_up = method.warm_up_seconds(todo[0])
+            for pair, row, structures, meter in _scores(couple, todo, protocol, method):
+                stages = {"seconds": meter.seconds, "memory_mb": meter.memory_mb}
+                record["stages"]["_to_".join(pair.key)] = stages
+                results.add(method.name, row | device_columns, structures)
+                write_record(out / EVALUATE, record | {"pairs": results.pairs})
                 if runtime.progress:
-                    runtime.progress(line(sheet.pairs[-1]))
-        return sheet.pairs
+                    runtime.progress(format_row(results.pairs[-1]))
+        return results.pairs
 
 
 @dataclass(frozen=True, eq=False)
-class _Way:
-    """How pairs are registered."""
+class _Method:
+    """A model and the settings with which it registers pairs."""
 
     model: Model
     preparation: Preparation
@@ -123,19 +126,19 @@ class _Way:
 
     @property
     def name(self) -> str:
-        """Of the method, in rows."""
+        """The method's name in rows."""
         return self.model.name + (REFINE if self.refinement else "")
 
-    def described(self) -> dict[str, Any]:
-        """What is not as it is by default, for the record."""
-        knobs: dict[str, Any] = {"refine": asdict(self.refinement)} if self.refinement else {}
-        knobs |= {} if self.smoothness is None else {"smoothness": self.smoothness}
+    def settings(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, for the record."""
+        changed: dict[str, Any] = {"refine": asdict(self.refinement)} if self.refinement else {}
+        changed |= {} if self.smoothness is None else {"smoothness": self.smoothness}
         if self.preparation != DEFAULTS:
-            knobs["preparation"] = asdict(self.preparation)
-        return knobs
+            changed["preparation"] = asdict(self.preparation)
+        return changed
 
-    def registered(self, pair: Pair) -> tuple[Registration | str, Meter]:
-        """The registration, or why there is none, and what its stages took."""
+    def register(self, pair: Pair) -> tuple[Registration | str, Meter]:
+        """The registration, or the reason why it failed; time and memory of its stages."""
         meter = Meter()
         try:
             result = register(
@@ -148,60 +151,60 @@ class _Way:
                 runtime=replace(self.runtime, progress=meter.start),
             )
             return result, meter
-        except Exception as error:  # one pair's trouble is not the others'
+        except Exception as error:  # the other pairs still run
             _log.info("%s -> %s failed", *pair.key, exc_info=True)
             return _reason(error), meter
         finally:
             meter.stop()
 
-    def seconds(self, pair: Pair) -> float:
-        """Of a registration that is thrown away; NaN where it fails."""
-        result, meter = self.registered(pair)
+    def warm_up_seconds(self, pair: Pair) -> float:
+        """Seconds of a registration whose result is not used; NaN if it fails."""
+        result, meter = self.register(pair)
         return sum(meter.seconds.values()) if isinstance(result, Registration) else math.nan
 
 
-def _so_far(path: Path, sheet: Sheet) -> dict[str, Any]:
-    """What a record tells of the rows that are there, and of this machine."""
-    before = read_record(path) if sheet.pairs else {}
+def _earlier_record(path: Path, results: ResultFiles) -> dict[str, Any]:
+    """The parts of the record that belong to the earlier rows, and this machine."""
+    before = read_record(path) if results.pairs else {}
     here = machine()
     return {
         "machine": here,
         **earlier_machines(before, here),
         "warm_up_s": before.get("warm_up_s"),
         "stages": before.get("stages", {}),
-        "pairs": sheet.pairs,
+        "pairs": results.pairs,
     }
 
 
 def _scores(
-    couple: Sequence[Pair], todo: Iterable[Pair], protocol: Protocol, way: _Way
+    couple: Sequence[Pair], todo: Iterable[Pair], protocol: Protocol, method: _Method
 ) -> Iterator[tuple[Pair, Row, list[Row], Meter]]:
-    """Rows of the pairs of a couple, and what their stages took; with the end, all is let go."""
-    done = {pair.key: way.registered(pair) for pair in couple}
+    """Rows of a pair and its reverse; a generator, so that registrations are freed at its end."""
+    registrations = {pair.key: method.register(pair) for pair in couple}
     for pair in todo:
-        result, meter = done[pair.key]
-        other, _ = done.get(pair.swapped_key, (None, None))
-        row, structures = _scored(pair, result, other, protocol)
+        result, meter = registrations[pair.key]
+        reverse, _ = registrations.get(pair.swapped_key, (None, None))
+        row, structures = _score(pair, result, reverse, protocol)
         if isinstance(result, Registration) and row["status"] == "ok":
-            row |= _times(result, meter, way.runtime.cache)
+            row |= _times(result, meter, method.runtime.cache)
         yield pair, row, structures, meter
 
 
-def _scored(
-    pair: Pair, result: Registration | str, other: Registration | str | None, protocol: Protocol
+def _score(
+    pair: Pair, result: Registration | str, reverse: Registration | str | None, protocol: Protocol
 ) -> tuple[Row, list[Row]]:
-    """The numbers of a registration, or why there are none; ``other`` is the other way round."""
+    """The scores of a registration, or the row of a failed one."""
     if isinstance(result, str):
-        return failure(pair, "failed", result, protocol.labels), []
+        return failed_row(pair, "failed", result, protocol.labels), []
     try:
         mask = result.fixed_mask
-        case = read_case(pair, None if mask is None else mask.data != 0)
-        found = ScoredTransform(result.transform, result.warp, result.inverse)
-        swapped = other.transform if isinstance(other, Registration) else None
-        return measure(case, found, protocol, swapped)
-    except Exception as error:  # of labels or landmarks, say
+        loaded = load_pair(pair, None if mask is None else mask.data != 0)
+        scored = ScoredTransform(result.transform, result.warp, result.inverse)
+        back = reverse.transform if isinstance(reverse, Registration) else None
+        return score_registration(loaded, scored, protocol, reverse=back)
+    except Exception as error:  # for example, of labels or landmarks
         _log.info("%s -> %s cannot be scored", *pair.key, exc_info=True)
-        return failure(pair, "failed", _reason(error), protocol.labels), []
+        return failed_row(pair, "failed", _reason(error), protocol.labels), []
 
 
 def _reason(error: Exception) -> str:
@@ -209,14 +212,14 @@ def _reason(error: Exception) -> str:
 
 
 def _times(result: Registration, meter: Meter, cache: bool) -> Row:
-    """Of the stages of ``register``; measuring is no part of what a user waits for."""
-    seconds = {name: took for name, took in meter.seconds.items() if name != "measure"}
+    """The columns of time and memory; a user does not wait for the stage "measure"."""
+    seconds = {stage: value for stage, value in meter.seconds.items() if stage != "measure"}
     sides = [result.metrics["preparation"][side] for side in ("moving", "fixed")]
     affine = sum(sum(side["seconds"].values()) for side in sides)
     return {
         "affine_s": affine,
         "deform_s": sum(seconds.get(stage, 0.0) for stage in _DEFORMABLE),
-        # Of scans that were examined before, perhaps, the whole is not known.
+        # With a cache the scans may have been examined before, which is then missing in the sum.
         "whole_s": math.nan if cache and affine else sum(seconds.values()),
         "memory_mb": max(meter.memory_mb.get(stage, 0.0) for stage in _DEFORMABLE),
     }

@@ -1,4 +1,4 @@
-"""Calculus of tensors on a lattice: sampling and flows, filters, costs, the box of what is there.
+"""Calculus of images and fields as tensors: sampling, flows, filters, losses, bounding boxes.
 
 Everything is in voxels of (B, C, X, Y, Z) tensors. Nothing here knows of millimetres, files, scans
 or networks.

@@ -1,4 +1,4 @@
-"""The part of a lattice that the brains fill, where the work is."""
+"""The box around the brains of a pair: computing in it alone saves time and memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a lattice, which may reach beyond it.
+    """A box of voxels in a volume; it may extend beyond the volume.
 
     Args:
-        first: index of its first voxel along each axis.
-        shape: its voxels.
-        whole: those of the lattice.
+        first: index of its first voxel along each axis, negative before the volume.
+        shape: its number of voxels along each axis.
+        whole: the number of voxels of the volume along each axis.
     """
 
     first: tuple[int, ...]
@@ -24,17 +24,23 @@ class Box:
 
     @classmethod
     def around(cls, *images: Tensor, multiple: int, margin: int = 4) -> "Box":
-        """What is not zero in any of (B, 1, X, Y, Z) images, and ``margin`` voxels on each side.
+        """The box around all voxels that are not zero, with a margin.
 
-        Its sides are multiples of ``multiple``; of images of nothing, it is everything.
+        Args:
+            images: (B, 1, X, Y, Z); the box holds the non-zero voxels of all of them, or the
+                whole volume if there are none.
+            multiple: the sides are multiples of this number of voxels.
+            margin: voxels on each side, within the volume.
         """
-        seen = torch.stack([(x != 0).flatten(0, 1).any(dim=0) for x in images]).any(dim=0)
-        whole = tuple(seen.shape)
+        mask = torch.stack([(x != 0).flatten(0, 1).any(dim=0) for x in images]).any(dim=0)
+        whole = tuple(mask.shape)
         first, shape = [], []
         for axis, n in enumerate(whole):
             others = [a for a in range(3) if a != axis]
-            at = seen.any(dim=others[1]).any(dim=others[0]).nonzero()
-            low, high = (int(at[0]) - margin, int(at[-1]) + margin + 1) if len(at) else (0, n)
+            planes = mask.any(dim=others[1]).any(dim=others[0]).nonzero()
+            low, high = (
+                (int(planes[0]) - margin, int(planes[-1]) + margin + 1) if len(planes) else (0, n)
+            )
             low, high = max(low, 0), min(high, n)
             side = -(-(high - low) // multiple) * multiple
             start = low - (side - (high - low)) // 2
@@ -42,21 +48,21 @@ class Box:
             shape.append(side)
         return cls(tuple(first), tuple(shape), whole)
 
-    def take(self, volume: Tensor, *, border: bool = False) -> Tensor:
-        """The part of (B, C, X, Y, Z); beyond the lattice zeros, or the border's value."""
-        return _reach(volume, self.first, self.shape, "replicate" if border else "constant")
+    def crop(self, volume: Tensor, *, border: bool = False) -> Tensor:
+        """Cut the box out of (B, C, X, Y, Z); beyond the volume zeros, or its border value."""
+        return _cut_and_pad(volume, self.first, self.shape, "replicate" if border else "constant")
 
     def put_back(self, field: Tensor) -> Tensor:
-        """A field of the box on the whole lattice; around the box the border's value."""
-        return _reach(field, [-n for n in self.first], self.whole, "replicate")
+        """Put a field on the box back into the whole volume; around the box its border value."""
+        return _cut_and_pad(field, [-n for n in self.first], self.whole, "replicate")
 
 
-def _reach(volume: Tensor, first: Sequence[int], shape: Sequence[int], mode: str) -> Tensor:
-    """The voxels from ``first`` on, cut out and padded."""
+def _cut_and_pad(volume: Tensor, first: Sequence[int], shape: Sequence[int], mode: str) -> Tensor:
+    """The block of ``shape`` voxels that starts at ``first``, padded where it is outside."""
     pads: list[int] = []
     for axis, (low, side) in enumerate(zip(first, shape, strict=True)):
         n = volume.shape[2 + axis]
         start, stop = max(low, 0), min(low + side, n)
         volume = volume.narrow(2 + axis, start, stop - start)
-        pads = [start - low, low + side - stop, *pads]  # the last axis first
+        pads = [start - low, low + side - stop, *pads]  # F.pad takes the last axis first
     return F.pad(volume, pads, mode=mode) if any(pads) else volume

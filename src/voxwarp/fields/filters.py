@@ -1,7 +1,7 @@
 """Separable filters of volumes: each axis is multiplied by a small matrix.
 
-A matrix product runs at the speed of the processor's multiplications, whatever the filter's
-width, where a sum of shifted volumes is as slow as the memory, once for each tap.
+A matrix product is limited by the speed of multiplications, whatever the width of the filter. A sum
+of shifted volumes is limited by the speed of memory, and reads all of it once per weight.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def gaussian(volume: Tensor, sigma: float) -> Tensor:
-    """The volume, (B, C, X, Y, Z), smoothed by a Gaussian of ``sigma`` voxels.
+    """Smooth a volume (B, C, X, Y, Z) with a Gaussian of ``sigma`` voxels.
 
-    It ends at four sigma, as SciPy's does; outside the lattice is the border's value. Zero
-    changes nothing.
+    The Gaussian is truncated at four sigma, as in SciPy. Outside the volume its border value
+    continues. A sigma of zero changes nothing.
     """
     return volume if sigma <= 0 else _separable(volume, lambda n: _gaussian(n, sigma))
 
@@ -23,13 +23,13 @@ def gaussian(volume: Tensor, sigma: float) -> Tensor:
 def window_mean(volume: Tensor, window: int) -> Tensor:
     """The mean over the ``window``³ voxels around each voxel of (B, C, X, Y, Z).
 
-    Near the border the voxels of the window that are inside.
+    Near the border, it is the mean of those that are inside the volume.
     """
     return _separable(volume, lambda n: _window(n, window))
 
 
 def _separable(volume: Tensor, matrix: Callable[[int], Tensor]) -> Tensor:
-    """Each axis of (B, C, X, Y, Z) multiplied by the matrix of its length."""
+    """Multiply each axis of (B, C, X, Y, Z) by the (n, n) matrix for its length n."""
     x, y, z = volume.shape[2:]
     along_x, along_y, along_z = (matrix(n).to(volume) for n in (x, y, z))
     with torch.autocast(volume.device.type, enabled=False):
@@ -39,7 +39,7 @@ def _separable(volume: Tensor, matrix: Callable[[int], Tensor]) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept may meet a gradient later
+@torch.inference_mode(False)  # a cached inference tensor could not be used with gradients later
 def _gaussian(n: int, sigma: float) -> Tensor:
     reach = int(4 * sigma + 0.5)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -50,7 +50,7 @@ def _gaussian(n: int, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept may meet a gradient later
+@torch.inference_mode(False)  # a cached inference tensor could not be used with gradients later
 def _window(n: int, window: int) -> Tensor:
     i = torch.arange(n)
     inside = ((i[:, None] - i).abs() <= window // 2).double()

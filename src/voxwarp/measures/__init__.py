@@ -1,5 +1,5 @@
-"""Numbers that describe a result: overlap of labels, deformations, similarity of images.
+"""Measures of a result: overlap of labels, properties of deformations, similarity of images.
 
-A measure is a function of arrays, grids and transforms; what they are of (a registration, a
-method that is compared, a scan that is aligned with a template) it does not know.
+Measures are functions of arrays, grids and transforms. They are used for registrations, for other
+methods in a benchmark, and for the alignment of a scan with a template.
 """

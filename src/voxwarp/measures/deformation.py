@@ -1,4 +1,4 @@
-"""What a deformation does: local volumes, folds, errors of its inverse and at landmarks."""
+"""Measures of a deformation: local volumes, folds, errors of its inverse and at landmarks."""
 
 import itertools
 from typing import NamedTuple
@@ -12,16 +12,20 @@ from ..space.grid import Grid
 from ..space.region import bounding_box, start_and_shape
 from ..space.transform import Transform, Warp
 
-_PLANES = 4  # of a field, worked on at a time: what is computed from them stays in the cache
-_LAYERS = 32  # of a field in mm, turned into voxels at a time: whole fields are large
+# Planes of a field that are computed at a time, so that they stay in the cache of the CPU. Set by
+# hand.
+_PLANES = 4
+# Planes of a field in mm that are converted to voxels at a time, because fields are large. Set by
+# hand.
+_LAYERS = 32
 
 
 class NonDiffeomorphic(NamedTuple):
     """The volume that a warp turns inside out.
 
     Args:
-        volume_mm3: in mm³.
-        percent: of the brain's volume.
+        volume_mm3: the volume, mm³.
+        percent: its share of the brain's volume, percent.
     """
 
     volume_mm3: float
@@ -29,17 +33,19 @@ class NonDiffeomorphic(NamedTuple):
 
 
 def jacobian_determinant(warp: Warp, box: tuple[slice, slice, slice]) -> np.ndarray:
-    """Det J in a block of a warp's grid, by central differences: as of the whole grid.
+    """Jacobian determinant in a block of a warp's grid, by central differences.
+
+    The values are those of the whole grid: differences are one-sided only where the grid ends.
 
     Args:
         warp: the deformation.
-        box: voxels of its grid; differences are one-sided only where the grid ends.
+        box: slices of its grid.
 
     Returns:
-        float32 of the block's shape.
+        float32 array of the shape of the block.
     """
     first, last = box[0].start, box[0].stop
-    end, found = warp.grid.shape[0], []
+    end, slabs = warp.grid.shape[0], []
     around = tuple(
         slice(max(0, side.start - 1), min(n, side.stop + 1))
         for side, n in zip(box[1:], warp.grid.shape[1:], strict=True)
@@ -54,22 +60,23 @@ def jacobian_determinant(warp: Warp, box: tuple[slice, slice, slice]) -> np.ndar
             slice(side.start - wider.start, side.stop - wider.start)
             for side, wider in zip((slice(low, high), *box[1:]), (wide, *around), strict=True)
         )
-        found.append(determinant[tuple(inner)])
-    return np.concatenate(found)
+        slabs.append(determinant[tuple(inner)])
+    return np.concatenate(slabs)
 
 
 def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]:
-    """How the volume changes locally, over the voxels of ``brain``.
+    """Statistics of the Jacobian determinant over the voxels of a brain.
 
     Args:
         warp: the deformation.
-        brain: (X, Y, Z) boolean mask on its grid.
+        brain: (X, Y, Z) boolean mask on its grid; if it is empty, all voxels count.
 
     Returns:
-        Minimum, maximum and mean of det J by central differences, the standard deviation of
-        its logarithm (over unfolded voxels), and the folds: how many voxels, and how many
-        percent, have det J ≤ 0; ``folds_any_difference`` counts those where central, forward
-        or backward differences say so.
+        ``minimum``, ``maximum`` and ``mean`` of det J by central differences; ``std_log``, the
+        standard deviation of its logarithm over voxels that are not folded; ``voxels``, the
+        number of voxels; ``folds`` and ``folds_percent``, the voxels with det J ≤ 0; and
+        ``folds_any_difference``, the voxels with det J ≤ 0 by central, forward or backward
+        differences.
     """
     brain = brain if brain.any() else np.ones_like(brain)
     x, y, z = box = bounding_box(brain)
@@ -95,41 +102,41 @@ def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]
 
 
 def nondiffeomorphic_volume(warp: Warp, brain: np.ndarray) -> NonDiffeomorphic:
-    """How much of ``brain`` the warp turns inside out, however small the folds are.
+    """The volume of a brain that a warp turns inside out, including folds within a voxel.
 
     The non-diffeomorphic volume of Liu et al. (doi:10.1007/s11263-024-02047-1). The cells
-    between voxel centres are cut into five tetrahedra in both ways there are, x ↦ x + w(x) is
-    taken as linear on each, and the volumes of those that it turns over are added and halved.
-    A voxel has ten: eight on its three edges (differences + and − along each axis) and one in the
-    middle of the cells above and below it (J1*, J2*). Beyond its grid the field continues with
-    its border value. The numbers are those of the authors' package digital-diffeomorphism 1.1.1,
-    which has voxels for mm³.
+    between voxel centres are cut into five tetrahedra, in both possible ways; x ↦ x + w(x) is
+    linear on each; and the volumes of the tetrahedra that it turns inside out are added and
+    halved. Each voxel has ten tetrahedra: eight on its three edges (differences + and − along
+    each axis) and one in the middle of the cells above and below it (J1*, J2*). Beyond its grid
+    the field continues with its border value. The values are those of the authors' package
+    digital-diffeomorphism 1.1.1, which counts in voxels instead of mm³.
 
     Args:
         warp: the deformation.
-        brain: (X, Y, Z) boolean mask on its grid; if it is empty, everything counts.
+        brain: (X, Y, Z) boolean mask on its grid; if it is empty, all voxels count.
     """
     brain = brain if brain.any() else np.ones_like(brain)
     x, y, z = box = bounding_box(brain)
     displacement = F.pad(warp.in_voxels()[None, :, x, y, z], (1,) * 6, mode="replicate")[0]
     inside = torch.from_numpy(brain[box])
-    turned = 0.0
+    folded_volume = 0.0
     for first in range(0, len(inside), _PLANES):
         slab = displacement[:, first : first + _PLANES + 2]
-        volume = _turned_volume(slab) * inside[first : first + _PLANES]
-        turned += float(volume.sum(dtype=torch.float64))
+        volume = _folded_volume(slab) * inside[first : first + _PLANES]
+        folded_volume += float(volume.sum(dtype=torch.float64))
     voxel = abs(np.linalg.det(warp.grid.affine[:3, :3]))
-    return NonDiffeomorphic(turned * float(voxel), 100 * turned / int(inside.sum()))
+    return NonDiffeomorphic(folded_volume * float(voxel), 100 * folded_volume / int(inside.sum()))
 
 
-def _turned_volume(u: torch.Tensor) -> torch.Tensor:
-    """(X, Y, Z) voxels turned over, of u (3, X+2, Y+2, Z+2), both in voxels."""
+def _folded_volume(u: torch.Tensor) -> torch.Tensor:
+    """The volume turned inside out in each voxel, (X, Y, Z), by u (3, X+2, Y+2, Z+2), in voxels."""
     x, y, z = (n - 2 for n in u.shape[1:])
 
     def edge(i: int, j: int, k: int) -> torch.Tensor:
         """φ(x + (i, j, k)) − φ(x)."""
-        there = u[:, 1 + i : 1 + i + x, 1 + j : 1 + j + y, 1 + k : 1 + k + z]
-        return there - u[:, 1:-1, 1:-1, 1:-1] + u.new_tensor((i, j, k)).view(3, 1, 1, 1)
+        neighbour = u[:, 1 + i : 1 + i + x, 1 + j : 1 + j + y, 1 + k : 1 + k + z]
+        return neighbour - u[:, 1:-1, 1:-1, 1:-1] + u.new_tensor((i, j, k)).view(3, 1, 1, 1)
 
     determinants = [
         i * j * k * _triple(edge(i, 0, 0), edge(0, j, 0), edge(0, 0, k))
@@ -137,7 +144,7 @@ def _turned_volume(u: torch.Tensor) -> torch.Tensor:
     ]
     determinants.append(_triple(edge(-1, -1, 0), edge(-1, 0, -1), edge(0, -1, -1)))
     determinants.append(_triple(edge(1, 1, 0), edge(0, 1, 1), edge(1, 0, 1)))
-    # A sixth of the determinant is the tetrahedron's volume; either way of cutting counts half.
+    # A tetrahedron has a sixth of the determinant as volume; each way of cutting counts half.
     return torch.stack([-d.clamp(max=0) for d in determinants]).sum(0) / 12
 
 
@@ -150,26 +157,26 @@ def _triple(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
 def inverse_error(
     forward: Transform, backward: Transform, grid: Grid, brain: np.ndarray, *, every: int = 2
 ) -> dict[str, float]:
-    """How far x is from backward(forward(x)), mm, over the voxel centres x of ``brain``.
+    """Inverse error: the distance of x from backward(forward(x)) over a brain, mm.
 
     Args:
         forward: a map of points, RAS mm.
-        backward: its inverse, or nearly.
-        grid: where the voxels are, in the space that ``forward`` maps from.
-        brain: (X, Y, Z) boolean mask on ``grid``.
-        every: which of the voxels are looked at: every one, second, third … along each axis.
+        backward: its supposed inverse.
+        grid: a grid in the space from which ``forward`` maps.
+        brain: (X, Y, Z) boolean mask on ``grid``; x are its voxel centres.
+        every: step between the voxels that are used along each axis; 2 is every second voxel.
 
     Returns:
-        ``mean``, 95th percentile ``p95`` and ``max``.
+        ``mean``, 95th percentile ``p95`` and ``max``, mm.
 
     Raises:
-        ValueError: the mask is not on the grid, or has none of these voxels.
+        ValueError: the shapes of mask and grid differ, or none of these voxels is in the mask.
     """
     if brain.shape != grid.shape:
         raise ValueError(f"brain must have the shape of grid, {grid.shape}, got {brain.shape}")
     voxels = every * np.argwhere(brain[::every, ::every, ::every])
     if not len(voxels):
-        raise ValueError(f"brain must have voxels at multiples of {every}, got none")
+        raise ValueError(f"brain must have voxels with indices at multiples of {every}, got none")
     points = grid.to_world(voxels)
     error = np.linalg.norm(backward.map(forward.map(points)) - points, axis=-1)
     return {
@@ -182,15 +189,18 @@ def inverse_error(
 def target_registration_errors(
     transform: Transform, *, moving: np.ndarray, fixed: np.ndarray
 ) -> np.ndarray:
-    """(N,) distances in mm of transform(fixed landmarks) from the moving ones.
+    """Target registration errors: the distances of transform(fixed) from moving landmarks.
 
     Args:
         transform: maps points of the fixed space to the moving space, RAS mm.
-        fixed: (N, 3) landmarks, RAS mm.
-        moving: (N, 3), the same landmarks in the moving space, RAS mm.
+        moving: (N, 3) landmarks in the moving space, RAS mm.
+        fixed: (N, 3), the same landmarks in the fixed space, RAS mm.
+
+    Returns:
+        (N,) distances, mm.
 
     Raises:
-        ValueError: the landmarks are not (N, 3), or not as many in either space.
+        ValueError: the landmarks are not (N, 3), or their numbers differ.
     """
     for name, points in (("fixed", fixed), ("moving", moving)):
         if points.ndim != 2 or points.shape[1] != 3:

@@ -1,4 +1,4 @@
-"""How alike two prepared images are: local and overall correlation."""
+"""Similarity of two prepared images: local and overall correlation."""
 
 import torch
 import torch.nn.functional as F
@@ -7,13 +7,17 @@ from ..fields.losses import local_ncc_map
 
 
 def similarity(*, moved: torch.Tensor, fixed: torch.Tensor) -> dict[str, float]:
-    """How alike two prepared images (X, Y, Z) of 1 mm are in the fixed brain; 1 is perfect.
+    """Similarity of two prepared images in the fixed brain; 1 is perfect.
 
-    Both are averaged down to 2 mm first, which tells as much for an eighth of the time.
+    Both are averaged down to 2 mm first, to take an eighth of the time.
+
+    Args:
+        moved: (X, Y, Z), voxels of 1 mm.
+        fixed: likewise; the brain is where it is positive.
 
     Returns:
         ``local_ncc``: mean squared local correlation in windows of 10 mm; ``correlation``:
-        Pearson's.
+        Pearson's correlation. Both are 0 if the fixed image has no brain.
     """
     f, m = (F.avg_pool3d(image[None, None], 2) for image in (fixed, moved))
     inside = f > 0

@@ -1,4 +1,4 @@
-"""Optimisation of one pair in a network's place: a plan for the descent, and maps of structures."""
+"""A descent as a model: its stages, and the segmentation that may guide it."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -8,36 +8,36 @@ from torch import Tensor, nn
 
 from ..fields.box import Box
 from .deformation import Deformation
-from .descent import Features, Plan, Stage, descend
+from .descent import DescentSettings, Features, Stage, descend
 from .segmentation import StructureMaps
 
-#: Maps of the structures in a pair that were made before, by the part of it and the factor.
-KeptMaps = dict[Hashable, Features]
+#: Maps of the structures in a pair of images, by the box that they cover and the factor.
+MapCache = dict[Hashable, Features]
 
 
-class Pace(NamedTuple):
+class StepSettings(NamedTuple):
     """Length and smoothing of the steps of all stages but the last, see ``descent.Stage``."""
 
-    length: float = 0.3
+    step_length: float = 0.3
     smoothing: float = 0.42
 
 
-STEADY = Pace()
+DEFAULT_STEPS = StepSettings()
 
 
 class PairDescent(nn.Module):
-    """Optimisation of one pair, coarse to fine: see ``descent``.
+    """A model that optimises the deformation of each pair, from coarse to fine, see ``descent``.
 
-    Without a segmentation it has no weights, so it has no opinion of what scans look like. With
-    one, the descent makes both alike: the images by their local correlation, the maps of their
-    structures by their squared difference.
+    Without a segmentation it has no weights, and does not depend on training scans. With one, it
+    makes the images similar by their local correlation, and the maps of their structures by their
+    squared difference.
 
     Args:
-        steps: at most, on the lattices of 1/2^n, ..., 1/4, 1/2 of the resolution.
-        full_steps: at most, at the full resolution, then.
-        pace: of the steps.
+        steps: the largest number of steps on the grids of 1/2^n, ..., 1/4, 1/2 of the resolution.
+        full_steps: the largest number of steps that follow at full resolution.
+        step_settings: length and smoothing of the steps that are not at full resolution.
         segmentation: makes the maps.
-        factor: of the lattice on which the maps are compared: 1/factor of the resolution.
+        factor: the maps are compared at 1/factor of the resolution.
     """
 
     def __init__(
@@ -45,29 +45,30 @@ class PairDescent(nn.Module):
         *,
         steps: Sequence[int] = (16, 20, 20),
         full_steps: int = 0,
-        pace: Pace = STEADY,
+        step_settings: StepSettings = DEFAULT_STEPS,
         segmentation: StructureMaps | None = None,
         factor: int = 2,
     ):
         super().__init__()
         if not steps:
-            raise ValueError("steps: a number for each lattice is wanted")
-        self.steps, self.full_steps, self.pace = tuple(steps), full_steps, pace
+            raise ValueError("steps must hold a number for each resolution, but it is empty")
+        self.steps, self.full_steps, self.step_settings = tuple(steps), full_steps, step_settings
         self.segmentation, self.factor = segmentation, factor
 
     @property
     def multiple(self) -> int:
-        """What the sides of the images are padded to multiples of."""
+        """The sides of the images are padded to multiples of this number of voxels."""
         return max(2 ** len(self.steps), self.factor)
 
     @property
-    def plan(self) -> Plan:
-        """The stages of the descent, from coarse to fine."""
+    def settings(self) -> DescentSettings:
+        """The settings of the descent, with its stages from coarse to fine."""
         factors = [2**k for k in range(len(self.steps), 0, -1)]
-        coarse = zip(factors, self.steps, strict=True)
-        stages = [Stage(f, n, self.pace.smoothing, self.pace.length) for f, n in coarse]
-        stages += [Stage(1, self.full_steps, length=0.5)] if self.full_steps else []
-        return Plan(stages)
+        length, smoothing = self.step_settings
+        stages = [Stage(f, n, smoothing, length) for f, n in zip(factors, self.steps, strict=True)]
+        # At 1 mm, 0.5 was compared with 0.3 (benchmarks/tries.csv): slightly better.
+        stages += [Stage(1, self.full_steps, step_length=0.5)] if self.full_steps else []
+        return DescentSettings(stages)
 
     def forward(
         self,
@@ -75,111 +76,111 @@ class PairDescent(nn.Module):
         moving: Tensor,
         fixed: Tensor,
         smoothness: float = 1.0,
-        kept: KeptMaps | None = None,
+        map_cache: MapCache | None = None,
         weight: Tensor | None = None,
     ) -> Deformation:
-        """The deformation that pulls ``moving`` onto ``fixed`` and its inverse.
+        """The deformation that aligns ``moving`` with ``fixed``, and its inverse.
 
         Args:
             moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
-            smoothness: factor of the widths of the Gaussians that smooth.
-            kept: maps of this pair (B = 1) that were made before; new ones are added. They are
-                of both images together: one alone comes out a little different in bf16, so a
-                result would depend on what was done before.
-            weight: of the forces, see ``descent.descend``.
+            smoothness: factor on the widths of the Gaussians that smooth.
+            map_cache: maps of this pair (B = 1) that were computed before; new ones are added. Both
+                images are always segmented together: alone, they give slightly different maps in
+                bf16, and the result would depend on what was computed before.
+            weight: weights of the forces, see ``descent.descend``.
 
         Raises:
-            ValueError: maps are to be kept of more than one pair.
+            ValueError: ``map_cache`` is given for more than one pair.
         """
-        plan = self.plan.smoother(smoothness)
-        return self.descended(
-            plan, moving=moving, fixed=fixed, factor=self.factor, kept=kept, weight=weight
+        return self.descend(
+            self.settings.smoother(smoothness),
+            moving=moving,
+            fixed=fixed,
+            factor=self.factor,
+            map_cache=map_cache,
+            weight=weight,
         )
 
-    def descended(
+    def descend(
         self,
-        plan: Plan,
+        settings: DescentSettings,
         *,
         moving: Tensor,
         fixed: Tensor,
         start: tuple[Tensor, Tensor] | None = None,
-        until: float | None = None,
+        deadline: float | None = None,
         factor: int = 2,
-        kept: KeptMaps | None = None,
+        map_cache: MapCache | None = None,
         weight: Tensor | None = None,
     ) -> Deformation:
-        """The same by another plan, from another start: see ``descent.descend``.
+        """Like ``forward``, but with other settings or from another start.
 
-        Each pair of a batch gets what it would get alone.
+        Each pair of a batch gets exactly what it would get alone.
 
         Args:
-            moving, fixed, plan, start, until, weight: see there.
-            factor: of the lattice on which the maps are compared.
-            kept: see ``forward``.
+            settings, moving, fixed, start, deadline, weight: see ``descent.descend``.
+            factor: the maps are compared at 1/factor of the resolution.
+            map_cache: see ``forward``.
 
         Raises:
             ValueError: see ``forward``.
         """
-        if kept is not None and len(moving) != 1:
-            raise ValueError(f"kept: maps of a single pair can be kept, got {len(moving)} pairs")
-        pairs = []
+        if map_cache is not None and len(moving) != 1:
+            raise ValueError(f"map_cache holds maps of a single pair, got {len(moving)} pairs")
+        results = []
         for i in range(len(moving)):
-            one = slice(i, i + 1)
-            begin = None if start is None else (start[0][one], start[1][one])
-            pairs.append(
-                self._descended_pair(
-                    plan,
-                    moving=moving[one],
-                    fixed=fixed[one],
-                    start=begin,
-                    until=until,
+            pair = slice(i, i + 1)
+            results.append(
+                self._descend_pair(
+                    settings,
+                    moving=moving[pair],
+                    fixed=fixed[pair],
+                    start=None if start is None else (start[0][pair], start[1][pair]),
+                    deadline=deadline,
                     factor=factor,
-                    kept=kept,
-                    weight=None if weight is None else weight[one],
+                    map_cache=map_cache,
+                    weight=None if weight is None else weight[pair],
                 )
             )
-        displacement, inverse = (torch.cat(ways) for ways in zip(*pairs, strict=True))
+        displacement, inverse = (torch.cat(fields) for fields in zip(*results, strict=True))
         return Deformation(displacement, inverse, displacement)
 
-    def _descended_pair(
+    def _descend_pair(
         self,
-        plan: Plan,
+        settings: DescentSettings,
         *,
         moving: Tensor,
         fixed: Tensor,
         start: tuple[Tensor, Tensor] | None,
-        until: float | None,
+        deadline: float | None,
         factor: int,
-        kept: KeptMaps | None,
+        map_cache: MapCache | None,
         weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """The displacement and its inverse, worked out in the box that both brains fill."""
+        """The displacement and its inverse, computed in the box around both brains."""
         box = Box.around(moving, fixed, multiple=self.multiple)
-        pair = box.crop(moving), box.crop(fixed)
+        moving, fixed = box.crop(moving), box.crop(fixed)
         if start is not None:
             start = box.crop(start[0], border=True), box.crop(start[1], border=True)
-        features = self._features(
-            factor, box, {} if kept is None else kept, moving=pair[0], fixed=pair[1]
-        )
-        weight = None if weight is None else box.crop(weight, border=True)
         displacement, inverse = descend(
-            plan,
-            moving=pair[0],
-            fixed=pair[1],
+            settings,
+            moving=moving,
+            fixed=fixed,
             start=start,
-            features=features,
-            weight=weight,
-            until=until,
+            features=self._features(factor, box, map_cache, moving=moving, fixed=fixed),
+            weight=None if weight is None else box.crop(weight, border=True),
+            deadline=deadline,
         )
         return box.put_back(displacement), box.put_back(inverse)
 
     def _features(
-        self, factor: int, box: Box, kept: KeptMaps, *, moving: Tensor, fixed: Tensor
+        self, factor: int, box: Box, map_cache: MapCache | None, *, moving: Tensor, fixed: Tensor
     ) -> Features | None:
-        """What else than the images is to become alike."""
+        """Maps of the structures, computed or from the cache; None without a segmentation."""
         if self.segmentation is None:
             return None
-        if (box, factor) not in kept:
+        cache = {} if map_cache is None else map_cache
+        if (box, factor) not in cache:
             maps = self.segmentation(torch.cat([moving, fixed]), factor).chunk(2)
-            kept[box, factor] = Features(maps[0], maps[1], self.segmentation.weight)
-        return kept[box, factor]
+            cache[box, factor] = Features(maps[0], maps[1], self.segmentation.weight)
+        return cache[box, factor]

@@ -90,7 +90,7 @@ class Slices:
         return {
             plane: side_by_side(
                 resample(
-                    volume, fine(grid, finer), through, interpolation=interpolation, beyond=beyond
+                    volume, fine(grid, finer), through, interpolation=interpolation, padding=beyond
                 ).data
             )
             for plane, grid in self.grids.items()

@@ -98,8 +98,8 @@ def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransfor
     if not steps:
         raise InputError("transforms: one or more are needed, found none")
     return SavedTransform(
-        transform=Chain([step for one in reversed(steps) for step in one.transform.steps]),
-        inverse=Chain([step for one in steps for step in one.inverse.steps]),
+        transform=Chain([step for one in reversed(steps) for step in one.transform.transforms]),
+        inverse=Chain([step for one in steps for step in one.inverse.transforms]),
         fixed_grid=steps[-1].fixed_grid,
         moving_grid=steps[0].moving_grid,
     )

@@ -1,10 +1,10 @@
-"""The result of a registration: a finished value, written to a folder and read back from it."""
+"""The result of a registration: a value that does not change, and how it is saved."""
 
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
-import numpy as np
 
 from ..errors import InputError
 from ..fields import field as fields
-from ..files import check_writable, publish, side_by_side, staging
+from ..files import check_writable, publish, run_in_parallel, staging
 from ..layout import (
     AFFINE,
     FIXED_MASK,
@@ -37,43 +36,57 @@ from ..pictures.plots import draw
 from ..pictures.report import mosaic
 from ..pictures.report import report as render_report
 from ..pictures.scene import Scene
-from ..preparation.masking import brain_mask
 from ..preparation.scan import Scan
 from ..space import formats
 from ..space.grid import Grid
+from ..space.image_file import nifti
 from ..space.resample import resample
 from ..space.transform import Affine, Chain, Warp
-from ..space.volume import Volume, nifti, read_labels, write_volume
-from .record import original, read_record
+from ..space.volume import Volume, write_volume
+from .outputs import ALL, MissingWarp, files_of
+from .record import is_linear
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
-NO_REPORT = "no report: "
+NO_REPORT = "report.html was not written: "  # how the warning about it begins
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Registration:
-    """The result of ``register``: a deformation of the fixed space and what it does.
+    """The result of ``register``: the transform between two scans, and what it makes of them.
 
     Args:
-        fixed, moving: the scans as they were read, with their labels.
+        fixed, moving: the scans as they were read, with their label maps.
         affine: the linear part A, from the fixed space to the moving space, RAS mm.
-        warp: the deformable part W on the fixed grid; x ↦ A(W(x)) is the registration.
-        inverse_warp: W⁻¹, also on the fixed grid.
-        brain: the fixed brain on the fixed grid: 1 inside, 0 outside.
-        moving_mask, fixed_mask: brains of scans that are heads, on the scans' own grids.
-        metrics: what ``metrics.json`` holds, but for what writing it adds.
+        warp: the deformable part W, on the fixed grid. The whole transform is x ↦ A(W(x)).
+        inverse_warp: W⁻¹, also on the fixed grid; a ``MissingWarp`` if the result was loaded from
+            a folder without it.
+        brain: mask of the fixed brain on the fixed grid, 1 inside and 0 outside; None if the
+            result was loaded from a folder without the mask of a head.
+        moving_mask, fixed_mask: brain masks on the grids of the scans, if these are heads or if
+            masks were given.
+        metrics: the contents of ``metrics.json``, except for what writing adds.
+
+    Example:
+        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
+        >>> result.moved.shape  # a nibabel image
+        (40, 48, 40)
+        >>> result.metrics["jacobian"]["folds"]
+        0
+        >>> files = result.save("out", save="transforms,warped")
+        >>> [file.name for file in files]
+        ['0GenericAffine.mat', '1Warp.nii.gz', 'Warped.nii.gz', 'metrics.json']
     """
 
     fixed: Scan
     moving: Scan
     affine: Affine
     warp: Warp
-    inverse_warp: Warp
-    brain: Volume
+    inverse_warp: Warp | MissingWarp
+    brain: Volume | None
     moving_mask: Volume | None
     fixed_mask: Volume | None
     metrics: Mapping[str, Any]
@@ -90,17 +103,26 @@ class Registration:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it is a rigid or affine map alone: then the warps are zero."""
-        return self.metrics.get("settings", {}).get("transform") in ("rigid", "affine")
+        """Whether the transform is rigid or affine; the warps are zero then."""
+        return is_linear(self.metrics)
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons to look twice at the scans or the result, a sentence each."""
+        """Reasons to check the scans or the result, one sentence each."""
         return list(self.metrics.get("warnings", ()))
 
     @property
     def scene(self) -> Scene:
-        """What pictures show of it."""
+        """What the pictures of the report show.
+
+        Raises:
+            InputError: the mask of the fixed brain is missing.
+        """
+        if self.brain is None:
+            raise InputError(
+                f"result: pictures need the brain of the fixed scan {self.fixed.name}, but "
+                f"{FIXED_MASK} was missing when the result was loaded"
+            )
         return Scene(
             fixed=self.fixed.image,
             moving=self.moving.image,
@@ -114,102 +136,119 @@ class Registration:
 
     @property
     def transform(self) -> Chain:
-        """Points of the fixed scan to points of the moving scan, RAS mm: pulls images."""
+        """The map from points of the fixed scan to points of the moving scan, RAS mm.
+
+        Resampling uses it in this direction: each voxel of the fixed grid takes the value of the
+        moving scan at the mapped point.
+        """
         return Chain([self.warp, self.affine])
 
     @property
     def inverse(self) -> Chain:
-        """Points of the moving scan to points of the fixed scan, RAS mm."""
+        """The map from points of the moving scan to points of the fixed scan, RAS mm."""
         return Chain([self.affine.inverse(), self.inverse_warp])
 
     @cached_property
     def warped(self) -> Volume:
-        """The moving scan on the fixed grid, its own intensities, resampled once."""
+        """The moving scan on the fixed grid: its original intensities, resampled once."""
         return resample(self.moving.image, self.fixed.grid, self.transform)
 
     @cached_property
     def inverse_warped(self) -> Volume:
-        """The fixed scan on the moving grid."""
+        """The fixed scan on the moving grid, resampled once."""
         return resample(self.fixed.image, self.moving.grid, self.inverse)
 
     @cached_property
     def warped_labels(self) -> Volume | None:
         """The moving labels on the fixed grid, by nearest neighbour; None without labels."""
-        return self._carried(self.moving.labels)
+        return self._on_fixed_grid(self.moving.labels)
 
     @cached_property
     def warped_mask(self) -> Volume | None:
-        """The moving brain's mask on the fixed grid; None where the moving scan is a brain."""
-        return self._carried(self.moving_mask)
+        """The moving brain mask on the fixed grid; None if there is no ``moving_mask``."""
+        return self._on_fixed_grid(self.moving_mask)
 
-    def _carried(self, labels: Volume | None) -> Volume | None:
+    def _on_fixed_grid(self, labels: Volume | None) -> Volume | None:
         if labels is None:
             return None
         return resample(labels, self.fixed.grid, self.transform, interpolation="nearest")
 
     @property
     def moved(self) -> nib.Nifti1Image:
-        """The moving scan on the fixed grid, as an image of nibabel's."""
+        """The moving scan on the fixed grid, as a nibabel image."""
         return nifti(self.warped.data, self.warped.grid)
 
     def jacobian_determinant(self) -> nib.Nifti1Image:
-        """Det J of the deformable part W on the fixed grid: below 1 it shrinks, ≤ 0 it folds."""
+        """The Jacobian determinant of the deformable part W on the fixed grid.
+
+        It is the ratio of a volume in the moving scan, apart from the affine part A, to the same
+        volume in the fixed scan; where it is 0 or less, the deformation folds.
+        """
         determinant = fields.jacobian_determinant(self.warp.in_voxels()[None])[0].numpy()
         return nifti(determinant, self.fixed.grid)
 
     def __repr__(self) -> str:
-        measured = self.metrics.get("similarity", {}).get("after", {})
-        told = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
-        return f"<Registration of {self.moving.name} to {self.fixed.name}: {told}>"
+        after = self.metrics.get("similarity", {}).get("after", {})
+        similarity = ", ".join(f"{name} {value:.3f}" for name, value in after.items())
+        return f"<Registration of {self.moving.name} to {self.fixed.name}: {similarity}>"
 
     def plot(self) -> "dict[str, Figure]":
-        """The pictures of the report as figures of matplotlib's, by their panels' names.
+        """Draw the pictures of the report as matplotlib figures, by the names of their panels.
 
-        They are comparison, contours, labels (where both label maps are there), checkerboard,
-        difference, grid, jacobian, moving_brain and, of a head, fixed_brain. In a notebook
-        ``plot()["contours"]`` at the end of a cell shows that one.
+        The panels are comparison, contours, labels (with two label maps), checkerboard,
+        difference, grid, jacobian, moving_brain and, if the fixed scan is a head, fixed_brain.
+        In a notebook, ``plot()["contours"]`` at the end of a cell shows one of them.
 
         Raises:
-            InputError: matplotlib is not installed.
+            InputError: matplotlib is not installed, or the mask of the fixed brain is missing.
         """
         return draw(self.scene)
 
     def _repr_html_(self) -> str:
-        """Fixed and moved for a notebook, one in place of the other under the mouse."""
+        """Show the fixed and the moved scan in a notebook; hovering switches between them."""
         return mosaic(self.scene, self.metrics)
 
     def save(
-        self, folder: str | os.PathLike[str], *, overwrite: bool = False, report: bool = True
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        save: str | Iterable[str] = ALL,
+        overwrite: bool = False,
+        report: bool = True,
     ) -> list[Path]:
-        """Write all outputs, see ``write_registration``.
+        """Write the result to a folder, see ``write_registration``.
 
         Returns:
             The files, in a fixed order.
 
         Raises:
-            InputError: see there.
+            InputError: see ``write_registration``.
         """
-        return write_registration(self, folder, overwrite=overwrite, report=report).files
+        return write_registration(
+            self, folder, save=save, overwrite=overwrite, report=report
+        ).files
 
 
-class Written(NamedTuple):
-    """What was written.
+class WrittenRegistration(NamedTuple):
+    """What ``write_registration`` wrote.
 
     Args:
-        files: in a fixed order.
-        metrics: what ``metrics.json`` holds.
+        files: the files, in a fixed order.
+        metrics: the contents of ``metrics.json``.
     """
 
     files: list[Path]
     metrics: dict[str, Any]
 
 
-def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Make sure, before anything costs time, that the outputs can be written to ``folder``.
+def check_output(folder: Path, *, save: str | Iterable[str] = ALL, overwrite: bool) -> None:
+    """Check that a result can be written to ``folder``, before anything takes time.
 
     Raises:
-        InputError: it is no folder, holds outputs already, or cannot be written.
+        InputError: ``save`` names an unknown output; the folder is a file, holds results
+            already, or is not writable.
     """
+    files_of(save)
     check_writable(folder, REGISTERED, overwrite=overwrite)
     check_other_record(folder, PREPROCESSED)
 
@@ -218,119 +257,87 @@ def write_registration(
     result: Registration,
     folder: str | os.PathLike[str],
     *,
+    save: str | Iterable[str] = ALL,
     overwrite: bool = False,
     report: bool = True,
-) -> Written:
-    """Write all outputs, named as ANTs names them: each whole, ``metrics.json`` last.
+) -> WrittenRegistration:
+    """Write a result to a folder, in files named as ANTs names them.
+
+    Every file is complete when it appears, and ``metrics.json`` comes last. Files of an earlier
+    registration in the folder are replaced, or removed if this one does not write them.
 
     Args:
-        result: stays as it is.
-        folder: where to; made if need be.
+        result: the registration; it does not change.
+        folder: the folder; created if it does not exist.
+        save: which outputs to write: "all", or some of transforms, inverse, warped,
+            inverse-warped, labels, masks and report, as one string with commas or as a list.
+            ``metrics.json`` is always written.
         overwrite: replace what an earlier registration wrote.
-        report: write ``report.html``, too. Where that fails, it is left out, and a warning in
-            the metrics says why.
+        report: write ``report.html``, if it is among the outputs. If it cannot be drawn, it is
+            left out, and a warning in the metrics says why.
 
     Raises:
-        InputError: a file of one of these names is there and ``overwrite`` is false, or
-            the folder cannot be written.
+        InputError: ``save`` names an unknown output; a file exists already and ``overwrite`` is
+            false; the folder cannot be written; the result was loaded from a folder without a
+            file that an output needs.
     """
     folder = Path(folder)
-    check_output(folder, overwrite=overwrite)
-    told = [warning for warning in result.warnings if not warning.startswith(NO_REPORT)]
+    save = save if isinstance(save, str) else list(save)
+    check_output(folder, save=save, overwrite=overwrite)
+    names = files_of(save) - (set() if report else {REPORT})
+    warnings = [warning for warning in result.warnings if not warning.startswith(NO_REPORT)]
     with staging(folder) as stage:
         started = time.perf_counter()
-        jobs: list[Callable[[], object]] = _writers(result, stage)
-        if report:
-            name = folder.absolute().name
-            jobs.insert(0, lambda: told.extend(_write_report(result, stage / REPORT, name)))
-        side_by_side(jobs)
-        metrics = dict(result.metrics) | {"warnings": told}
+        jobs = _writers(result, stage, names)
+        if REPORT in names:
+            title = folder.absolute().name
+            jobs.insert(0, lambda: warnings.extend(_write_report(result, stage / REPORT, title)))
+        run_in_parallel(jobs)
+        metrics = dict(result.metrics) | {"warnings": warnings}
         seconds = {"write": round(time.perf_counter() - started, 3)}
         metrics["seconds"] = {**metrics.get("seconds", {}), **seconds}
         (stage / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
-        return Written(publish(stage, folder, REGISTERED), metrics)
+        return WrittenRegistration(publish(stage, folder, REGISTERED), metrics)
 
 
-def _writers(result: Registration, stage: Path) -> list[Callable[[], object]]:
-    """A job for each file but the record and the report, large ones first."""
-    jobs: list[Callable[[], object]] = []
+def _writers(
+    result: Registration, stage: Path, names: frozenset[str]
+) -> list[Callable[[], object]]:
+    """A job for each file to write except the record and the report, large files first."""
+    jobs: dict[str, Callable[[], object]] = {}
     if not result.is_linear:
-        jobs += [
-            lambda: formats.write_warp(result.warp, stage / WARP),
-            lambda: formats.write_warp(result.inverse_warp, stage / INVERSE_WARP),
-        ]
-    jobs += [
-        lambda: write_volume(result.warped, stage / WARPED),
-        lambda: write_volume(result.inverse_warped, stage / INVERSE_WARPED),
-        lambda: formats.write_affine(result.affine, stage / AFFINE),
-    ]
-    for name, volume in (
-        (WARPED_LABELS, result.warped_labels),
-        (MOVING_MASK, result.moving_mask),
-        (FIXED_MASK, result.fixed_mask),
-        (WARPED_MASK, result.warped_mask),
+        jobs[WARP] = lambda: formats.write_warp(result.warp, stage / WARP)
+        jobs[INVERSE_WARP] = lambda: _write_inverse(result.inverse_warp, stage / INVERSE_WARP)
+    jobs |= {
+        WARPED: lambda: write_volume(result.warped, stage / WARPED),
+        INVERSE_WARPED: lambda: write_volume(result.inverse_warped, stage / INVERSE_WARPED),
+        AFFINE: lambda: formats.write_affine(result.affine, stage / AFFINE),
+    }
+    for name, attribute in (
+        (WARPED_LABELS, "warped_labels"),
+        (MOVING_MASK, "moving_mask"),
+        (FIXED_MASK, "fixed_mask"),
+        (WARPED_MASK, "warped_mask"),
     ):
+        volume = getattr(result, attribute) if name in names else None
         if volume is not None:
-            jobs.append(partial(write_volume, volume, stage / name))
-    return jobs
+            jobs[name] = partial(write_volume, volume, stage / name)
+    return [job for name, job in jobs.items() if name in names]
+
+
+def _write_inverse(warp: Warp | MissingWarp, path: Path) -> None:
+    if isinstance(warp, MissingWarp):
+        raise warp.error()
+    formats.write_warp(warp, path)
 
 
 def _write_report(result: Registration, path: Path, name: str) -> list[str]:
-    """Write it, or tell in a warning why not: the registration itself is good without."""
+    """Write the report; if that fails, return a warning, since the registration is still good."""
     try:
         path.write_text(render_report(result.scene, result.metrics, name=name), encoding="utf-8")
     except Exception as error:
-        log.warning("no report of %s", name, exc_info=True)
+        log.warning("the report of %s cannot be written", name, exc_info=True)
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return [f"{NO_REPORT}{type(error).__name__}: {error}"]
     return []
-
-
-def load(folder: str | os.PathLike[str]) -> Registration:
-    """A registration as it was, from the folder that it was saved to and the scans it names.
-
-    Raises:
-        InputError: files are missing or damaged, or a scan is not at its place any more.
-    """
-    folder = Path(folder)
-    record = read_record(folder)
-    fixed = _scan(record, "fixed", "fixed_labels")
-    moving = _scan(record, "moving", "labels")
-    affine = formats.read_affine(folder / AFFINE)
-    warp, inverse_warp = _warps(folder, record, fixed.grid)
-    if not warp.grid.matches(fixed.grid):
-        raise InputError(f"result {folder}: its deformation is not on the fixed scan's grid")
-    fixed_mask = _mask(folder / FIXED_MASK, fixed)
-    return Registration(
-        fixed=fixed,
-        moving=moving,
-        affine=affine,
-        warp=warp,
-        inverse_warp=inverse_warp,
-        brain=fixed_mask or brain_mask(fixed.image, fixed.grid),
-        moving_mask=_mask(folder / MOVING_MASK, moving),
-        fixed_mask=fixed_mask,
-        metrics=record,
-    )
-
-
-def _warps(folder: Path, record: dict[str, Any], grid: Grid) -> tuple[Warp, Warp]:
-    """The warp and its inverse; zero of a linear registration, which has no files of them."""
-    settings = record.get("settings")
-    kind = settings.get("transform") if isinstance(settings, dict) else None
-    if kind in ("rigid", "affine"):
-        still = Warp(np.zeros((3, *grid.shape), np.float32), grid)
-        return still, still
-    return formats.read_warp(folder / WARP), formats.read_warp(folder / INVERSE_WARP)
-
-
-def _scan(record: dict[str, Any], role: str, labels: str) -> Scan:
-    path = original(record, role)
-    if path is None:
-        raise InputError(f"{role}: the record does not tell which file it was")
-    return Scan.read(path, role=role, labels=original(record, labels))
-
-
-def _mask(path: Path, scan: Scan) -> Volume | None:
-    return read_labels(path, scan.image, "brain mask") if path.is_file() else None

@@ -21,8 +21,9 @@ from ..errors import InputError
 from ..layout import REPORT, WARPED, WARPED_LABELS
 from ..pictures.pages import TEMPLATES, fragment, policy
 from ..pictures.report import SCRIPT, warnings_of
-from ..registration.record import original, read_record
-from ..space.volume import ImageLike, Volume, nifti, read_series, read_volume
+from ..registration.record import input_path, read_record
+from ..space.image_file import nifti
+from ..space.volume import ImageLike, Volume, read_series, read_volume
 
 Kind = Literal["image", "labels"]
 
@@ -87,7 +88,7 @@ def layers(folder: Path, fixed: Path | None = None) -> list[Layer]:
     record = read_record(folder)
     if fixed is None:
         try:
-            fixed = original(record, "fixed")
+            fixed = input_path(record, "fixed")
         except InputError as error:
             raise InputError(f"{error}: give the fixed scan with --fixed") from error
     if fixed is None:
@@ -98,7 +99,7 @@ def layers(folder: Path, fixed: Path | None = None) -> list[Layer]:
     if (folder / WARPED_LABELS).is_file():
         found.append(Layer("moved labels", "labels", folder / WARPED_LABELS))
     with suppress(InputError):  # they are not needed to look at the result
-        if fixed_labels := original(record, "fixed_labels"):
+        if fixed_labels := input_path(record, "fixed_labels"):
             found.append(Layer("fixed labels", "labels", fixed_labels))
     return found
 

@@ -1,5 +1,5 @@
-"""Where things are in the world: grids, volumes, transforms, resampling, and their files.
+"""World space: grids, volumes, transforms, resampling, and their files.
 
-Everything is in RAS millimetres; ITK's LPS stands in ``formats`` and nowhere else. It may know the
-fields it interpolates with, but not what a scan shows, nor who registers it.
+Everything is in RAS millimetres; ITK's LPS exists only in ``formats``. This package uses ``fields``
+to interpolate. It knows nothing of brains or of registration.
 """

@@ -1,7 +1,7 @@
-"""ITK's files and images: the only place where LPS millimetres exist.
+"""ITK files and images: the only place where LPS millimetres exist.
 
-ITK (ANTs, SimpleITK, 3D Slicer) has x to the Left and y to the Posterior; nibabel and all of
-voxwarp have R and A. The change is D = diag(−1, −1, 1), its own inverse.
+In ITK (ANTs, SimpleITK, 3D Slicer) x grows to the Left and y to the Posterior side; in nibabel and
+in all of voxwarp to the Right and the Anterior side. D = diag(−1, −1, 1) converts either way.
 """
 
 import os
@@ -20,20 +20,21 @@ from scipy.io.matlab import MatReadError
 
 from ..errors import InputError
 from ..files import check_readable, write_bytes
+from .image_file import image_grid, load_image, nifti, shape_text, write_nifti
 from .transform import Affine, Warp
-from .volume import Volume, image_grid, load_image, nifti, write_nifti
+from .volume import Volume
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SIGNS = np.array([-1.0, -1.0, 1.0], dtype=np.float32)
 
 
 def lps(points: np.ndarray) -> np.ndarray:
-    """RAS mm (..., 3) to LPS mm, or back: the same change."""
+    """Convert points (..., 3) from RAS mm to LPS mm, or back, which is the same."""
     return points * _SIGNS.astype(np.float64)
 
 
 def write_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
-    """Write ``0GenericAffine.mat``: MATLAB v4, double, zero centre, as ANTs does.
+    """Write an affine as ANTs does (``0GenericAffine.mat``): MATLAB v4, double, zero centre.
 
     Raises:
         InputError: the file cannot be written.
@@ -47,7 +48,7 @@ def write_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
 
 
 def write_elastix_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
-    """Write the map as elastix's ``TransformParameters`` text, to be its initial transform.
+    """Write an affine as an elastix ``TransformParameters`` file, for its initial transform.
 
     Raises:
         InputError: the file cannot be written.
@@ -67,42 +68,51 @@ def write_elastix_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
     write_bytes(path, "\n".join([*lines, ""]).encode())
 
 
-def read_affine(path: str | os.PathLike[str]) -> Affine:
-    """Read a linear transform of ITK's: MATLAB ``.mat``, or text ``.txt`` or ``.tfm``.
+def read_affine(path: str | os.PathLike[str], what: str = "transform") -> Affine:
+    """Read a linear ITK transform: MATLAB ``.mat``, or text ``.txt`` or ``.tfm``.
 
-    Any linear kind (affine, rigid, similarity, scaling, translation), about any centre; in a text
-    also a composite of such.
+    Every linear kind can be read (affine, rigid, similarity, scaling, translation, about any
+    centre), and a text file may hold a composite of them.
+
+    Args:
+        path: the file.
+        what: the role of the file, the first words of messages.
 
     Raises:
-        InputError: the file is missing, or not one linear transform of three dimensions.
+        InputError: the file is missing, or is not one linear 3-D transform.
     """
     path = Path(path)
-    check_readable(path, "transform")
+    check_readable(path, what)
     if path.name.endswith((".nii", ".nii.gz")):
         raise InputError(
-            f"transform {path}: not an ITK affine; of a registration, name the whole folder"
+            f"{what} {path}: this is an image, not an ITK affine; to use the warp of a "
+            f"registration, give the whole result folder"
         )
     try:
         records = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
-        matrices = [_matrix(_made(*record)) for record in records]
+        matrices = [_matrix(_linear_transform(*record)) for record in records]
         return Affine(_FLIP @ reduce(np.matmul, matrices) @ _FLIP)  # the last is applied first
-    except (*_NO_AFFINE, MatReadError) as error:
+    except (*_UNREADABLE, MatReadError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"transform {path}: not an ITK affine transform ({reason})") from error
+        raise InputError(
+            f"{what} {path}: not an ITK affine transform ({reason}); expected one linear 3-D "
+            f"transform in a .mat, .txt or .tfm file"
+        ) from error
 
 
-_NO_AFFINE = (
+# What SciPy, SimpleITK and ``Affine`` raise for files that hold something else.
+_UNREADABLE = (
     *(KeyError, ValueError, TypeError, OSError, IndexError),
     *(NotImplementedError, OverflowError, RuntimeError, MemoryError, UserWarning),
 )
 
-# By their names in files; what the numbers of each mean, SimpleITK knows. It reads such files, too
-# (ReadTransform), but not safely: without a line of fixed parameters it takes the identity, of two
-# transforms the first, both without an error; it prints to stderr, and after some files of kinds
-# that it does not know the process crashes at its end.
+# The linear kinds by their names in files. SimpleITK turns the numbers of each into a matrix, but
+# its ReadTransform is not used, because it is not safe: without a line of fixed parameters it
+# returns the identity, of two transforms it returns the first, both without an error; it prints
+# to stderr; and after some files of unknown kinds, the process crashes when it exits.
 _KINDS: dict[str, Callable[[], sitk.Transform]] = {
     "AffineTransform": lambda: sitk.AffineTransform(3),
-    "MatrixOffsetTransformBase": lambda: sitk.AffineTransform(3),  # of ANTs and c3d
+    "MatrixOffsetTransformBase": lambda: sitk.AffineTransform(3),  # ANTs and c3d
     "ComposeScaleSkewVersor3DTransform": sitk.ComposeScaleSkewVersor3DTransform,
     "Euler3DTransform": sitk.Euler3DTransform,
     "IdentityTransform": lambda: sitk.Transform(3, sitk.sitkIdentity),
@@ -119,7 +129,7 @@ _Record = tuple[str, Sequence[float], Sequence[float]]  # kind, parameters, fixe
 
 def _read_mat(path: Path) -> list[_Record]:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of numbers that may be read wrong
+        warnings.simplefilter("error")  # SciPy warns if numbers may be read wrong
         names = [name for name, *_ in whosmat(path)]
         kinds = [name for name in names if name != "fixed"]
         if len(kinds) != 1 or len(names) != 2:
@@ -127,55 +137,58 @@ def _read_mat(path: Path) -> list[_Record]:
         contents = loadmat(path)
     values = [contents[name].ravel() for name in (kinds[0], "fixed")]
     if any(np.iscomplexobj(v) for v in values):
-        raise ValueError("real numbers are wanted")
+        raise ValueError("its numbers are complex")
     parameters, fixed = (v.astype(np.float64).tolist() for v in values)
     return [(kinds[0], parameters, fixed)]
 
 
 def _read_text(path: Path) -> list[_Record]:
-    """The transforms of a file, those of a composite in their order."""
+    """The transforms of a text file; those of a composite in their order."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ValueError("neither text nor MATLAB's") from None
-    found: list[dict[str, str]] = []
+        raise ValueError("it is neither a text file nor a MATLAB file") from None
+    sections: list[dict[str, str]] = []
     for line in text.splitlines():
         key, colon, value = (part.strip() for part in line.partition(":"))
         if colon and key == "Transform":
-            found.append({key: value})
-        elif colon and found:
-            found[-1][key] = value
-    kinds = [one["Transform"] for one in found]
+            sections.append({key: value})
+        elif colon and sections:
+            sections[-1][key] = value
+    kinds = [section["Transform"] for section in sections]
     if kinds and kinds[0].startswith("CompositeTransform_"):
-        del found[0]
+        del sections[0]
     elif len(kinds) > 1:
-        found = []
-    if not found:
+        sections = []
+    if not sections:
         raise ValueError(f"it holds {', '.join(kinds) or 'no transform'}")
     return [
-        (one["Transform"], _numbers(one, "Parameters"), _numbers(one, "FixedParameters"))
-        for one in found
+        (s["Transform"], _numbers(s, "Parameters"), _numbers(s, "FixedParameters"))
+        for s in sections
     ]
 
 
-def _numbers(record: dict[str, str], key: str) -> list[float]:
-    if key not in record:
+def _numbers(section: dict[str, str], key: str) -> list[float]:
+    if key not in section:
         raise ValueError(f"it has no line {key}")
-    return [float(word) for word in record[key].split()]
+    return [float(word) for word in section[key].split()]
 
 
-def _made(kind: str, parameters: Sequence[float], fixed: Sequence[float]) -> sitk.Transform:
-    """One linear transform from its numbers, by SimpleITK."""
-    named = re.fullmatch(r"(\w+)_(?:double|float)_3_3", kind)
-    if named is None or named[1] not in _KINDS:
+def _linear_transform(
+    kind: str, parameters: Sequence[float], fixed: Sequence[float]
+) -> sitk.Transform:
+    """The SimpleITK transform of one kind with these numbers."""
+    match = re.fullmatch(r"(\w+)_(?:double|float)_3_3", kind)
+    if match is None or match[1] not in _KINDS:
         raise ValueError(f"it holds {kind}")
-    if named[1] == "Euler3DTransform" and len(fixed) == 3:
-        fixed = [*fixed, 0.0]  # files from before the order of the axes could be chosen
-    transform = _KINDS[named[1]]()
-    wanted = len(transform.GetParameters()), len(transform.GetFixedParameters())
-    if wanted != (len(parameters), len(fixed)):
+    if match[1] == "Euler3DTransform" and len(fixed) == 3:
+        fixed = [*fixed, 0.0]  # older files, from before the order of the axes could be chosen
+    transform = _KINDS[match[1]]()
+    expected = len(transform.GetParameters()), len(transform.GetFixedParameters())
+    if expected != (len(parameters), len(fixed)):
         raise ValueError(
-            f"{wanted[0]} + {wanted[1]} numbers are wanted, found {len(parameters)} + {len(fixed)}"
+            f"expected {expected[0]} parameters and {expected[1]} fixed parameters, "
+            f"got {len(parameters)} and {len(fixed)}"
         )
     transform.SetFixedParameters(list(fixed))
     transform.SetParameters(list(parameters))
@@ -183,9 +196,9 @@ def _made(kind: str, parameters: Sequence[float], fixed: Sequence[float]) -> sit
 
 
 def _matrix(transform: Any) -> np.ndarray:
-    """(4, 4) matrix, LPS mm, of a linear transform of SimpleITK's: x ↦ A x + t + c − A c."""
+    """(4, 4) matrix, LPS mm, of a linear SimpleITK transform: x ↦ A x + t + c − A c."""
     matrix = np.eye(4)
-    if not hasattr(transform, "GetMatrix"):  # a translation, or nothing
+    if not hasattr(transform, "GetMatrix"):  # a translation, or the identity
         matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
         return matrix
     matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
@@ -198,14 +211,17 @@ def _matrix(transform: Any) -> np.ndarray:
 def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
     """Write an ITK displacement field: (X, Y, Z, 1, 3) float32, LPS mm, intent 1007 (vector).
 
-    Intent 1006 is avoided: ITK 5.4 takes such files as RAS, older ones do not.
+    Intent 1006 (displacement) is avoided: ITK 5.4 reads such files as RAS, older versions as LPS.
 
     Raises:
-        ValueError: the grid is sheared, which ITK cannot hold.
+        ValueError: the grid is sheared, which ITK files cannot express.
         InputError: the file cannot be written.
     """
     if warp.grid.is_sheared():
-        raise ValueError("an ITK field needs a grid with orthogonal axes; see Grid.unsheared")
+        raise ValueError(
+            "warp must have a grid with orthogonal axes to be written as an ITK file, "
+            "see Grid.unsheared"
+        )
     vectors = np.moveaxis(warp.displacement, 0, -1)[:, :, :, None, :] * _SIGNS
     image = nifti(vectors.astype(np.float32, copy=False), warp.grid)
     image.header.set_intent("vector")
@@ -213,24 +229,27 @@ def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
 
 
 def read_warp(path: str | os.PathLike[str]) -> Warp:
-    """Read an ITK displacement field as ``write_warp``, ANTs or greedy write it.
+    """Read an ITK displacement field as written by ``write_warp``, ANTs or greedy.
 
     Raises:
-        InputError: the file is missing, damaged, or no such field.
+        InputError: the file is missing, damaged, or not a displacement field.
     """
     image, data = load_image(path, "transform")
     if data.ndim != 5 or data.shape[3:] != (1, 3):
         raise InputError(
-            f"transform {path}: a field of shape X×Y×Z×1×3 is wanted, got {data.shape}"
+            f"transform {path}: expected a displacement field of shape X×Y×Z×1×3, "
+            f"got {shape_text(data)}"
         )
     if not np.isfinite(data).all():
-        raise InputError(f"transform {path}: some displacements are NaN or infinite")
+        raise InputError(
+            f"transform {path}: some displacements are NaN or infinite; compute the warp again"
+        )
     vectors = np.moveaxis(data[:, :, :, 0, :], -1, 0) * _SIGNS[:, None, None, None]
     return Warp(np.ascontiguousarray(vectors, np.float32), image_grid(image, path, "transform"))
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
-    """A SimpleITK image of float32 with the same voxels in the same places."""
+    """Convert a 3-D volume to a SimpleITK image of float32, with the same voxels in place."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T, dtype=np.float32))
     image.SetSpacing(volume.grid.spacing)
     image.SetOrigin(lps(volume.grid.affine[:3, 3]).tolist())

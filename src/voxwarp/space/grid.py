@@ -1,4 +1,4 @@
-"""Where voxels are: a shape and an affine to RAS millimetres."""
+"""Grids: where voxels are, as a shape and an affine to RAS millimetres."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True, eq=False, init=False)
 class Grid:
-    """A regular lattice of voxel centres in RAS+ world space.
+    """A regular grid of voxel centres in RAS+ world space.
 
     Args:
         shape: number of voxels along each of the three axes.
-        affine: (4, 4) matrix from voxel indices (i, j, k, 1) to RAS mm, as nibabel has it.
+        affine: (4, 4) matrix from voxel indices (i, j, k, 1) to RAS mm, as in nibabel.
 
     Raises:
         ValueError: the shape is not three positive integers, or the affine is not a finite,
@@ -35,6 +35,8 @@ class Grid:
         if not np.allclose(affine[3], (0, 0, 0, 1)):
             raise ValueError(f"affine must end in the row 0 0 0 1, got {affine[3].tolist()}")
         columns = np.linalg.norm(affine[:3, :3], axis=0)
+        # The volume that the unit vectors of the axes span: 1 at right angles, 0 in one plane,
+        # whatever the size of the voxels. The limit is set by hand.
         if columns.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / columns)) < 1e-6:
             raise ValueError(f"affine must be invertible, got {affine.tolist()}")
         affine.setflags(write=False)
@@ -57,12 +59,12 @@ class Grid:
 
     @property
     def direction(self) -> np.ndarray:
-        """(3, 3) unit vectors of the voxel axes, one a column, in RAS."""
+        """(3, 3) unit vectors of the voxel axes in RAS, one per column."""
         return self.affine[:3, :3] / np.asarray(self.spacing)
 
     @property
     def axes(self) -> str:
-        """The world direction each voxel axis points to, such as ``"LAS"``."""
+        """The world directions in which the voxel axes run, such as ``"LAS"``."""
         columns = canonical_axes(self.affine)
         signs = [self.affine[row, column] > 0 for column, row in enumerate(columns)]
         return "".join(
@@ -70,16 +72,27 @@ class Grid:
         )
 
     def described(self) -> dict[str, list]:
-        """Shape and affine, for records in JSON; ``Grid(**described)`` is the grid again."""
+        """Shape and affine as lists, for JSON; ``Grid(**grid.described())`` is the same grid."""
         return {"shape": list(self.shape), "affine": self.affine.tolist()}
 
     def is_sheared(self, tolerance: float = 1e-4) -> bool:
-        """Whether the axes are not at right angles, which ITK's image model cannot hold."""
+        """Whether the axes are not at right angles, which ITK images cannot express.
+
+        Args:
+            tolerance: largest cosine between two axes that counts as a right angle. Set by hand;
+                with 1e-3, scans passed as orthogonal which ITK places differently.
+        """
         direction = self.direction
         return bool(np.abs(direction.T @ direction - np.eye(3)).max() > tolerance)
 
     def matches(self, other: "Grid", *, tolerance: float = 0.05) -> bool:
-        """Same shape, and every corner within ``tolerance`` of a voxel of the other's."""
+        """Whether both grids have the same shape and, nearly, the same corners.
+
+        Args:
+            other: the grid to compare with.
+            tolerance: largest difference of a coordinate of a corner, in voxels of the smallest
+                spacing. 5 % is set by hand: headers are rounded.
+        """
         if self.shape != other.shape:
             return False
         gap = np.abs(self.to_world(self.corners()) - other.to_world(self.corners())).max()
@@ -100,7 +113,7 @@ class Grid:
         return np.asarray(points) @ inverse[:3, :3].T + inverse[:3, 3]
 
     def nodes(self, first: int = 0, last: int | None = None) -> np.ndarray:
-        """RAS mm of the voxel centres with first <= i < last: (slab, Y, Z, 3), float64."""
+        """RAS mm of the voxel centres with first ≤ i < last, (last − first, Y, Z, 3), float64."""
         last = self.shape[0] if last is None else last
         i, j, k = (np.arange(n, dtype=np.float64) for n in self.shape)
         x, y, z = self.affine[:3, 0], self.affine[:3, 1], self.affine[:3, 2]
@@ -108,26 +121,26 @@ class Grid:
         return i[first:last, None, None, None] * x + plane
 
     def crop(self, start: Sequence[int], shape: Sequence[int]) -> "Grid":
-        """The grid of the block of ``shape`` voxels that begins at voxel ``start``."""
+        """The grid of the block of ``shape`` voxels that starts at voxel ``start``."""
         affine = self.affine.copy()
         affine[:3, 3] = self.to_world(np.asarray(start, dtype=np.float64))
         return Grid(shape, affine)
 
     def resized(self, shape: Sequence[int]) -> "Grid":
-        """The grid of ``shape`` voxels whose corner voxels' centres are this grid's."""
+        """The grid of ``shape`` voxels with the same centres of the corner voxels."""
         ratio = [
             (n - 1) / (m - 1) if m > 1 else 1.0 for n, m in zip(self.shape, shape, strict=True)
         ]
         return Grid(shape, self.affine @ np.diag([*ratio, 1.0]))
 
     def averaged(self, factor: int) -> "Grid":
-        """The grid of the means of blocks of ``factor``³ voxels; a rest at the end is left out."""
+        """The grid of the means of blocks of ``factor``³ voxels; incomplete blocks are left out."""
         affine = self.affine @ np.diag([factor, factor, factor, 1.0])
         affine[:3, 3] = self.to_world(np.full(3, (factor - 1) / 2))
         return Grid([n // factor for n in self.shape], affine)
 
     def unsheared(self) -> "Grid":
-        """The grid with orthogonal axes nearest to this one's that covers all of its voxels."""
+        """The grid with the nearest orthogonal axes that covers all voxels of this one."""
         u, _, vt = np.linalg.svd(self.direction)
         matrix = (u @ vt) * np.asarray(self.spacing)
         reach = self.to_world(self.corners()) @ np.linalg.inv(matrix).T
@@ -138,10 +151,10 @@ class Grid:
 
 
 def canonical_axes(affine: np.ndarray) -> tuple[int, int, int]:
-    """For each voxel axis, the world axis (0 R, 1 A, 2 S) it runs along most nearly.
+    """For each voxel axis, the world axis (0 R, 1 A, 2 S) along which it runs most nearly.
 
-    Each world axis is named once, also for oblique grids: the assignment with the largest
-    sum of direction cosines, so the answer does not depend on the order of the voxel axes.
+    Each world axis occurs once, also for oblique grids: this is the assignment with the largest
+    sum of direction cosines, so it does not depend on the order of the voxel axes.
     """
     cosines = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))  # (world, voxel)
     orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]

@@ -1,4 +1,4 @@
-"""Blocks of an array: the one around a mask, and a block as a grid is cropped by."""
+"""Blocks of an array: the bounding box of a mask, and its start and shape for a grid."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,20 @@ import numpy as np
 
 
 def bounding_box(mask: np.ndarray, margin: int = 1) -> tuple[slice, slice, slice]:
-    """Slices of the smallest block that holds a mask and a margin; everything if it is empty."""
+    """Slices of the smallest block around a mask, with a margin.
+
+    Args:
+        mask: (X, Y, Z) boolean array; the box of an empty mask is the whole array.
+        margin: voxels on each side, within the array.
+    """
     box = []
     for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        low, high = (hit[0], hit[-1] + 1) if hit.size else (0, mask.shape[axis])
+        planes = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (planes[0], planes[-1] + 1) if planes.size else (0, mask.shape[axis])
         box.append(slice(max(0, low - margin), min(mask.shape[axis], high + margin)))
     return box[0], box[1], box[2]
 
 
 def start_and_shape(box: Sequence[slice]) -> tuple[list[int], list[int]]:
-    """First voxel and number of voxels along each axis of a block, as ``Grid.crop`` wants them."""
+    """First voxel and number of voxels of a block along each axis, as for ``Grid.crop``."""
     return [side.start for side in box], [side.stop - side.start for side in box]

@@ -1,4 +1,4 @@
-"""Transforms map points of the fixed space to the moving space, in RAS mm; no images here."""
+"""Transforms: maps from points of the fixed space to points of the moving space, in RAS mm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,30 +10,31 @@ import torch
 from ..fields import field
 from .grid import Grid
 
-SLAB_VOXELS = 1 << 20  # of a grid, worked on at a time: bounds coordinates to about 100 MB
+#: Voxels of a grid whose points are mapped at a time, to keep coordinates within about 100 MB.
+SLAB_VOXELS = 1 << 20
 
 
 class Transform(Protocol):
-    """A map of points in RAS mm."""
+    """Any map of points in RAS mm: ``Affine``, ``Warp`` or ``Chain``."""
 
     def map(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) of the fixed space, RAS mm, to points (..., 3) of the moving space."""
+        """Map points (..., 3) of the fixed space, RAS mm, to the moving space (..., 3)."""
         ...
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
-        """``map`` of the voxel centres with first <= i < last of ``grid``: (slab, Y, Z, 3)."""
+        """Map the voxel centres of ``grid`` with first ≤ i < last: (last − first, Y, Z, 3)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x ↦ A x.
+    """An affine map x ↦ A x.
 
     Args:
-        matrix: (4, 4) matrix, RAS mm to RAS mm.
+        matrix: A, (4, 4), from RAS mm of the fixed space to RAS mm of the moving space.
 
     Raises:
-        ValueError: the matrix is not a finite, invertible homogeneous one.
+        ValueError: the matrix is not finite, not invertible, or its last row is not 0 0 0 1.
     """
 
     matrix: np.ndarray
@@ -43,39 +44,45 @@ class Affine:
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise ValueError(f"matrix must be a finite (4, 4) matrix, got {matrix.tolist()}")
         with np.errstate(over="ignore", invalid="ignore"):
-            size = abs(np.linalg.det(matrix[:3, :3]))
-        if not np.allclose(matrix[3], (0, 0, 0, 1)) or not 1e-9 <= size < np.inf:
-            raise ValueError(f"matrix must be invertible, got {matrix.tolist()}")
+            # The limit is set by hand: no brain is scaled to a thousandth along each axis.
+            volume_factor = abs(np.linalg.det(matrix[:3, :3]))
+        if not np.allclose(matrix[3], (0, 0, 0, 1)) or not 1e-9 <= volume_factor < np.inf:
+            raise ValueError(
+                f"matrix must be invertible and end in the row 0 0 0 1, got {matrix.tolist()}"
+            )
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
     def map(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) of the fixed space, RAS mm, to the moving space."""
+        """Map points (..., 3) of the fixed space, RAS mm, to the moving space."""
         return points @ self.matrix[:3, :3].T + self.matrix[:3, 3]
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
-        """``map`` of the voxel centres with first <= i < last of ``grid``."""
+        """Map the voxel centres of ``grid`` with first ≤ i < last."""
         return self.map(grid.nodes(first, last))
 
     def inverse(self) -> "Affine":
-        """The map from the moving space to the fixed."""
+        """The map from the moving space to the fixed space."""
         return Affine(np.linalg.inv(self.matrix))
 
     def after(self, first: "Affine") -> "Affine":
-        """X ↦ self(first(x))."""
+        """Compose: the map x ↦ self(first(x))."""
         return Affine(self.matrix @ first.matrix)
 
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """x ↦ x + w(x), w given on a grid and interpolated linearly; the identity outside of it.
+    """A displacement on a grid: x ↦ x + w(x), interpolated linearly.
 
-    Outside means more than half a voxel beyond the outer voxel centres; up to there the border's
-    value holds. That is what ITK does, so that other tools agree with us there as well.
+    More than half a voxel beyond the outer voxel centres it is the identity; up to there it has
+    its border value. ITK does the same, so ANTs and SimpleITK agree there too.
 
     Args:
         displacement: w, (3, X, Y, Z) float32, mm, components R, A, S.
-        grid: where its nodes are.
+        grid: the grid of the displacement.
+
+    Raises:
+        ValueError: the shapes of displacement and grid differ.
     """
 
     displacement: np.ndarray
@@ -84,12 +91,13 @@ class Warp:
     def __post_init__(self) -> None:
         if self.displacement.shape != (3, *self.grid.shape):
             raise ValueError(
-                f"displacement must be {(3, *self.grid.shape)}, got {self.displacement.shape}"
+                f"displacement must be of shape {(3, *self.grid.shape)}, "
+                f"got {self.displacement.shape}"
             )
 
     @classmethod
     def from_voxels(cls, displacement: torch.Tensor, grid: Grid) -> "Warp":
-        """From a displacement (3, X, Y, Z) in voxels of ``grid``."""
+        """Make a warp from a displacement (3, X, Y, Z) in voxels of ``grid``."""
         matrix = torch.from_numpy(grid.affine[:3, :3].astype(np.float32))
         return cls(_times(matrix, displacement.cpu()).numpy(), grid)
 
@@ -99,7 +107,7 @@ class Warp:
         return _times(matrix, torch.from_numpy(self.displacement))
 
     def map(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3), RAS mm, displaced."""
+        """Map points (..., 3) of the fixed space, RAS mm."""
         flat = np.asarray(points, dtype=np.float64).reshape(-1, 3)
         voxels = self.grid.to_voxel(flat)
         at = torch.from_numpy(voxels.T.astype(np.float32).reshape(1, 3, -1, 1, 1))
@@ -109,59 +117,64 @@ class Warp:
         return (flat + inside * moved.reshape(3, -1).T.numpy()).reshape(np.shape(points))
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
-        """``map`` of the voxel centres with first <= i < last of ``grid``."""
+        """Map the voxel centres of ``grid`` with first ≤ i < last."""
         if grid == self.grid:  # no interpolation: the nodes are the field's own
             return grid.nodes(first, last) + np.moveaxis(self.displacement[:, first:last], 0, -1)
         return self.map(grid.nodes(first, last))
 
 
-def conjugate(warp: Warp, space: Affine, onto: Grid) -> Warp:
-    """A⁻¹ ∘ warp ∘ A on another grid: the same motion, seen from another space.
+def conjugate(warp: Warp, affine: Affine, grid: Grid) -> Warp:
+    """Express a warp in another space: A⁻¹ ∘ warp ∘ A, on another grid.
 
-    The field is interpolated once and, other than ``Warp.map``, extended beyond its own grid
-    with its border value, so that ``onto`` may reach further.
+    The field is interpolated once. Beyond its own grid it continues with its border value (unlike
+    in ``Warp.map``), because ``grid`` may be larger.
 
     Args:
-        warp: the motion in the space that ``space`` maps to.
-        space: A, from ``onto``'s space to the warp's, RAS mm.
-        onto: grid of the result.
+        warp: the warp in its own space.
+        affine: A, from the new space to the space of the warp, RAS mm.
+        grid: grid of the result, in the new space.
     """
-    voxels = np.linalg.inv(warp.grid.affine) @ space.matrix @ onto.affine
+    voxels = np.linalg.inv(warp.grid.affine) @ affine.matrix @ grid.affine
     matrix, offset = (
         torch.from_numpy(part.astype(np.float32)) for part in (voxels[:3, :3], voxels[:3, 3])
     )
-    back = torch.from_numpy(np.linalg.inv(space.matrix[:3, :3]).astype(np.float32))
-    source = _times(back, torch.from_numpy(warp.displacement))[None]
-    out = torch.empty((3, *onto.shape))
-    rows = max(1, SLAB_VOXELS // (onto.shape[1] * onto.shape[2]))
-    for first in range(0, onto.shape[0], rows):
-        slab = field.identity_grid((min(rows, onto.shape[0] - first), *onto.shape[1:]), source)[0]
+    inverse = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32))
+    source = _times(inverse, torch.from_numpy(warp.displacement))[None]
+    out = torch.empty((3, *grid.shape))
+    rows = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
+    for first in range(0, grid.shape[0], rows):
+        slab = field.identity_grid((min(rows, grid.shape[0] - first), *grid.shape[1:]), source)[0]
         slab[0] += first
         at = (matrix @ slab.flatten(1)).view_as(slab) + offset.view(3, 1, 1, 1)
         out[:, first : first + rows] = field.sample(source, at[None], padding="border")[0]
-    return Warp(out.numpy(), onto)
+    return Warp(out.numpy(), grid)
 
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """x ↦ the last of ``steps`` ∘ … ∘ the first; data are resampled once, at the end."""
+    """Transforms one after the other, the first applied first; data are resampled only once.
 
-    steps: Sequence[Transform]
+    Args:
+        transforms: maps of points, in the order in which points pass through them: [warp, affine]
+            is x ↦ affine(warp(x)). An empty chain is the identity.
+    """
+
+    transforms: Sequence[Transform]
 
     def map(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) of the fixed space, RAS mm, to the moving space."""
-        for step in self.steps:
-            points = step.map(points)
+        """Map points (..., 3) of the fixed space, RAS mm, to the moving space."""
+        for transform in self.transforms:
+            points = transform.map(points)
         return points
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
-        """``map`` of the voxel centres with first <= i < last of ``grid``."""
-        points = (
-            self.steps[0].map_nodes(grid, first, last) if self.steps else grid.nodes(first, last)
-        )
-        return Chain(self.steps[1:]).map(points) if self.steps else points
+        """Map the voxel centres of ``grid`` with first ≤ i < last."""
+        if not self.transforms:
+            return grid.nodes(first, last)
+        points = self.transforms[0].map_nodes(grid, first, last)
+        return Chain(self.transforms[1:]).map(points)
 
 
 def _times(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """A (3, 3) matrix times every vector of a field (3, X, Y, Z)."""
+    """The product of a (3, 3) matrix with every vector of a field (3, X, Y, Z)."""
     return (matrix @ vectors.flatten(1)).view_as(vectors)

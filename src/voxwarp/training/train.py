@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..allocation import give_back
+from ..allocation import release_free_memory
 from ..data.scans import gather
 from ..device import channels_last, torch_device
 from ..errors import InputError
@@ -119,7 +119,7 @@ def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until
                 if among.is_first:
                     learner.checkpoint(out)
                 raise
-            give_back()
+            release_free_memory()
             progress.step = done = step + 1
             progress.seconds = time.monotonic() - began
             monitor.step(progress, values, learning_rate(config, step))

@@ -16,7 +16,7 @@ from ..preparation.recipe import WORKING_GRID, Recipe, alignment_named
 from ..preparation.template import Template, mni152
 from ..space.grid import Grid
 from ..space.region import bounding_box, start_and_shape
-from ..space.volume import image_grid
+from ..space.image_file import image_grid
 from .config import Config
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..job import Run
-from ..weights import model_of
+from ..weights import load_model
 
 if TYPE_CHECKING:
     from ...networks.refine import Refinement
@@ -37,7 +37,7 @@ def refined(run: Run) -> None:
 def _answer(run: Run, refinement: "Refinement | None") -> None:
     import torch
 
-    from ...device import described, torch_device
+    from ...device import device_name, torch_device
     from ...preparation.examination import Examination
     from ...preparation.scan import Scan, prepare_both
     from ...registration.deform import answer_of, on_fixed_grid, without_folds
@@ -48,7 +48,7 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
     torch.set_num_threads(job.threads)
     device = torch_device(job.device)
     with run.meter.stage("read"):
-        model = model_of(str(job.weights))
+        model = load_model(str(job.weights))
         if job.weights_sha256 not in ("", model.sha256):
             raise InputError(f"model {job.weights}: its weights have changed meanwhile")
         model.network.to(device)
@@ -74,5 +74,5 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
             warp, back = without_folds(warp, back, brain)
         return [warp, back]
 
-    run.device = described(device)
+    run.device = device_name(device)
     run.write(*run.deform(stage))
