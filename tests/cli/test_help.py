@@ -52,7 +52,7 @@ def command_of(words: list[str]) -> Any:
 def test_help(help_of, words: list[str]):
     shown = help_of(*words)
     assert "Usage: " in shown
-    assert "<" not in shown  # types such as <bool>
+    assert not re.search(r"<[a-z]+[>\[]", shown)  # types such as <bool>
     assert "None" not in shown
     assert ("Examples:" in shown) == (" ".join(words) not in WITHOUT_EXAMPLES)
     command = command_of(words)
@@ -60,7 +60,7 @@ def test_help(help_of, words: list[str]):
     if words:
         assert one_line(command.help).partition(".")[0] in joined
     for param in command.params:
-        assert (param.help or "").rstrip().endswith((".", "}", ")")), param.name
+        assert (param.help or "").rstrip().endswith("."), param.name
         for name in (*getattr(param, "opts", []), *param.secondary_opts):
             assert name in joined or param.param_type_name == "argument"
         if isinstance(param.show_default, str):

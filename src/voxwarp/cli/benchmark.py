@@ -19,8 +19,8 @@ def benchmark(
         str | None,
         typer.Option(
             help="Methods, separated by commas: affine, ants-syn, ants-syncc, greedy, elastix, "
-            "convexadam; a model; NAME=FOLDER or NAME=FILE.h5 (weights); NAME=MODULE:FUNCTION. "
-            "MODEL+refine refines its results.",
+            "convexadam; names of models; NAME=WEIGHTS (folder of a model, or Keras weights); "
+            "NAME=MODULE:FUNCTION. MODEL+refine refines the results of a model.",
             metavar="LIST",
             show_default="all of these tools but ants-syncc, which takes an hour per pair, and the "
             "model default",
@@ -81,15 +81,15 @@ def benchmark(
 
     Examples:
     voxwarp benchmark pairs.csv -o bench --methods affine,ants-syn,default
-    voxwarp benchmark pairs.csv -o bench --methods vm1-authors=vm1_cc.h5,mine=runs/my
+    voxwarp benchmark pairs.csv -o bench --methods greedy,mine=runs/my,default
     voxwarp figures bench -o figures
     """
-    from ..benchmark.entries import USUAL, entries
     from ..benchmark.run import RunOptions
     from ..benchmark.run import benchmark as run
+    from ..benchmark.selection import DEFAULT_METHODS, select_methods
 
-    names = [name.strip() for name in methods.split(",")] if methods else list(USUAL)
-    available, skipped = entries(names)
+    names = [name.strip() for name in methods.split(",")] if methods else list(DEFAULT_METHODS)
+    available, skipped = select_methods(names)
     warn([f"method {name} is skipped: {reason}" for name, reason in skipped.items()])
     if not available:
         raise InputError("methods: none of them can run here; the warnings say what is missing")

@@ -54,7 +54,8 @@ ScanPattern = Annotated[
     str | None,
     typer.Option(
         "--scan",
-        help="Path of the scans in a table of scans, with its columns in braces: t1/{id}.nii.gz",
+        help="Path of the scans in a table of scans, with its columns in braces, such as "
+        "t1/{id}.nii.gz.",
         metavar="PATTERN",
         rich_help_panel=PAIRS,
     ),
@@ -63,7 +64,7 @@ LabelsPattern = Annotated[
     str | None,
     typer.Option(
         "--labels",
-        help="Path of their label maps, such as labels/{id}.nii.gz",
+        help="Path of their label maps, such as labels/{id}.nii.gz.",
         metavar="PATTERN",
         rich_help_panel=PAIRS,
     ),

@@ -63,7 +63,7 @@ def _write_again(folder: Path, overwrite: bool) -> Path:
     """Draw the report of a result again; a page written by voxwarp may be replaced."""
     from ..pictures.pages import is_ours
     from ..pictures.report import report as render
-    from ..registration.result import load
+    from ..registration.loading import load
 
     page = folder / REPORT
     check_writable(folder, (REPORT,), overwrite=overwrite or is_ours(page))
