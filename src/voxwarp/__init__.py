@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from .preparation.settings import Preparation
     from .preparation.template import Template
     from .registration.apply import SavedTransform, apply_to_image, chain_of, load_transform
+    from .registration.loading import load
     from .registration.points import apply_to_points
     from .registration.register import register
-    from .registration.result import Registration, load
+    from .registration.result import Registration
     from .runtime import Runtime
     from .space.grid import Grid
     from .space.transform import Affine, Chain, Warp
@@ -57,7 +58,7 @@ _HOME = {
     "apply_to_points": "registration.points",
     "chain_of": "registration.apply",
     "evaluate": "evaluation.evaluate",
-    "load": "registration.result",
+    "load": "registration.loading",
     "load_transform": "registration.apply",
     "preprocess": "preparation.preprocess",
     "protocol_of": "evaluation.protocol",

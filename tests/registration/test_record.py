@@ -20,9 +20,9 @@ from voxwarp.networks.model import Model
 from voxwarp.networks.refine import Refinement
 from voxwarp.preparation.settings import Preparation
 from voxwarp.preparation.template import Template, mni152
-from voxwarp.registration.record import LONGEST, original, read_record
+from voxwarp.registration.record import MAX_TEXT, input_path, read_record
 from voxwarp.registration.register import register
-from voxwarp.registration.result import load
+from voxwarp.registration.loading import load
 
 # What it tells
 
@@ -146,7 +146,7 @@ def test_what_no_registration_writes_is_cut(tmp_path):
         deep = {"in": [deep]}
     wild = {
         "inputs": {},
-        "long": "x" * (LONGEST + 5),
+        "long": "x" * (MAX_TEXT + 5),
         "half a character": "a\udcffb",
         "large": [10**400, -1e300, 12.5, True, None],
         "\udcff": 1,
@@ -154,7 +154,7 @@ def test_what_no_registration_writes_is_cut(tmp_path):
     }
     (tmp_path / METRICS).write_text(json.dumps(wild))
     found = read_record(tmp_path)
-    assert found["long"] == "x" * LONGEST
+    assert found["long"] == "x" * MAX_TEXT
     assert found["half a character"] == "a?b"
     assert found["large"] == [None, None, 12.5, True, None]
     assert found["?"] == 1
@@ -177,17 +177,17 @@ def of_file(tmp_path, scans) -> tuple[dict[str, Any], Path]:
 
 def test_the_file_is_found_while_it_is_the_same(of_file):
     record, copy = of_file
-    assert original(record, "moving") == copy
-    assert original(record, "labels") is None
+    assert input_path(record, "moving") == copy
+    assert input_path(record, "labels") is None
     copy.write_bytes(copy.read_bytes() + b"0")
     with pytest.raises(InputError, match=r"moving .*another file than was registered"):
-        original(record, "moving")
+        input_path(record, "moving")
     copy.unlink()
     with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: no such file"):
-        original(record, "moving")
+        input_path(record, "moving")
     copy.mkdir()
     with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: this is no file"):
-        original(record, "moving")
+        input_path(record, "moving")
 
 
 @pytest.mark.parametrize(
@@ -195,18 +195,18 @@ def test_the_file_is_found_while_it_is_the_same(of_file):
 )
 def test_a_record_that_does_not_tell_the_file_is_refused(told):
     with pytest.raises(InputError, match="fixed labels: the record does not tell which file"):
-        original({"inputs": {"fixed_labels": told}}, "fixed_labels")
+        input_path({"inputs": {"fixed_labels": told}}, "fixed_labels")
 
 
 def test_a_name_that_no_system_takes_is_refused():
     record = {"inputs": {"moving": {"path": "a\0b", "sha256": "0"}}}
     with pytest.raises(InputError, match="moving"):
-        original(record, "moving")
+        input_path(record, "moving")
 
 
 def test_mni152_is_found_wherever_it_is_today():
     told = {"template": "MNI152, ICBM 2009a symmetric"}
-    assert original({"inputs": {"fixed": told}}, "fixed") == mni152().path
+    assert input_path({"inputs": {"fixed": told}}, "fixed") == mni152().path
 
 
 def test_a_template_of_a_models_own_is_not_taken_for_mni152(scans, phantoms, tiny_model, tmp_path):

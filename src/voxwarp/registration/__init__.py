@@ -1,5 +1,5 @@
-"""One pair of scans: the verb, its result as a value and as a folder, and what is done with it.
+"""Register a pair of scans, save and load the result, and apply it to images and points.
 
-Knows everything above: scans, models, pictures. Whatever works on many results, or on tables of
-scans, stands below.
+Uses the packages above: scans, models, pictures. Work on many results or on tables of scans is in
+the packages below.
 """

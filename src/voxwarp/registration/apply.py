@@ -1,4 +1,4 @@
-"""Use registrations: carry images, labels and series through one, or through a chain of them."""
+"""Apply registrations: transform images, label maps and series through one or a chain of them."""
 
 import json
 import os
@@ -16,6 +16,8 @@ from ..space.grid import Grid
 from ..space.resample import Interpolation, resample
 from ..space.transform import Chain
 from ..space.volume import ImageLike, Volume, read_series
+from .outputs import MissingWarp
+from .record import is_linear, read_record
 from .result import Registration
 
 _ANTS_INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*1\s*\]")  # antsApplyTransforms -t [PATH,1]
@@ -23,13 +25,15 @@ _ANTS_INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*1\s*\]")  # antsApplyTransforms -t
 
 @dataclass(frozen=True, eq=False)
 class SavedTransform:
-    """A registration read back from its folder.
+    """The transforms of a registration, or of a chain, in both directions, and their grids.
+
+    Made by ``load_transform`` and ``chain_of``.
 
     Args:
-        transform: points of the fixed scan to points of the moving scan, RAS mm.
-        inverse: points of the moving scan to points of the fixed scan, RAS mm.
-        fixed_grid: grid of the fixed scan; None for an affine alone.
-        moving_grid: grid of the moving scan, where it is on record.
+        transform: the map from points of the fixed scan to points of the moving scan, RAS mm.
+        inverse: the map from points of the moving scan to points of the fixed scan, RAS mm.
+        fixed_grid: the grid of the fixed scan; None if it is unknown, as for a single file.
+        moving_grid: the grid of the moving scan; None if it is unknown.
     """
 
     transform: Chain
@@ -38,24 +42,34 @@ class SavedTransform:
     moving_grid: Grid | None
 
     def inverted(self) -> "SavedTransform":
-        """The same the other way: what was fixed is moving."""
+        """Exchange the roles of the fixed and the moving scan."""
         return SavedTransform(self.inverse, self.transform, self.moving_grid, self.fixed_grid)
 
 
-#: What carries images and points: a registration, in memory or read back, or where one is.
+#: A registration in memory, loaded transforms, or the path of either.
 AnyTransform = SavedTransform | Registration | str | os.PathLike[str]
 
 
 def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
-    """Read a folder that ``register`` or ``preprocess`` wrote, or a single ITK transform.
+    """Load the transforms of a folder that ``register`` wrote, or a linear ITK transform file.
 
-    ``[PATH,1]``, as ANTs writes it, is the inverse of what is at PATH.
+    The folder may also come from ``preprocess`` (the scan is the moving side, its aligned brain
+    the fixed side) or from antsRegistration, with any one prefix of the file names.
 
-    The folder may also be one of ANTs' antsRegistration, with any one prefix of the files. Of a
-    preprocessed scan, the scan is the moving side and its aligned brain the fixed.
+    Args:
+        path: the folder or file; ``[PATH,1]``, as ANTs writes it, is the inverse of PATH.
 
     Raises:
-        InputError: the files are missing or not ITK transforms.
+        InputError: a file is missing, or is not an ITK transform.
+
+    Example:
+        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
+        >>> files = result.save("out", save="transforms,inverse")
+        >>> saved = voxwarp.load_transform("out")
+        >>> saved.fixed_grid.shape
+        (40, 48, 40)
+        >>> saved.transform.map(np.zeros((1, 3))).shape
+        (1, 3)
     """
     inverted = _ANTS_INVERSE.fullmatch(os.fspath(path))
     if inverted:
@@ -66,42 +80,62 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
         affine = read_affine(path)
         return SavedTransform(Chain([affine]), Chain([affine.inverse()]), None, None)
     if (path / PREPROCESSED).is_file() and (path / METRICS).is_file():
-        raise InputError(f"transform {path}: results of register and of preprocess lie in it")
+        raise InputError(
+            f"transform {path}: the folder holds results of register and of preprocess; they need "
+            f"separate folders"
+        )
     if (path / PREPROCESSED).is_file():
         return _load_preprocessed(path)
-    affine = read_affine(_only(path, AFFINE))
-    if not any(path.glob("*Warp.nii.gz")):  # a rigid or affine registration
-        grids = (_grid_of(path / METRICS, name) for name in ("fixed", "moving"))
+    affine = read_affine(_find_file(path, AFFINE))
+    if _is_linear(path):
+        grids = (_read_grid(path / METRICS, name) for name in ("fixed", "moving"))
         return SavedTransform(Chain([affine]), Chain([affine.inverse()]), *grids)
-    warp = read_warp(_only(path, WARP))
-    inverse_warp = read_warp(_only(path, INVERSE_WARP))
+    warp = read_warp(_find_file(path, WARP))
+    has_inverse = any(path.glob(f"*{INVERSE_WARP}"))
+    inverse_warp = (
+        read_warp(_find_file(path, INVERSE_WARP))
+        if has_inverse
+        else MissingWarp(path / INVERSE_WARP)
+    )
     return SavedTransform(
         transform=Chain([warp, affine]),
         inverse=Chain([affine.inverse(), inverse_warp]),
         fixed_grid=warp.grid,
-        moving_grid=_grid_of(path / METRICS, "moving"),
+        moving_grid=_read_grid(path / METRICS, "moving"),
     )
 
 
 def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransform:
-    """Several registrations as one, in the order in which an image travels through them.
+    """Chain several registrations into one, in the order in which an image travels.
 
     [a, b] takes an image from the moving space of a to the fixed space of a, which is the moving
-    space of b, and on to the fixed space of b. (ANTs lists its transforms the other way round.)
+    space of b, and then to the fixed space of b. (ANTs lists transforms in the reverse order.)
+
+    Args:
+        transforms: a registration, loaded transforms or a path, or several of these.
 
     Raises:
-        InputError: there is none.
+        InputError: the list is empty, or a path cannot be loaded.
+
+    Example:
+        >>> bold_to_t1 = voxwarp.register("bold.nii.gz", "moving.nii.gz", transform="rigid")
+        >>> t1_to_fixed = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
+        >>> chain = voxwarp.chain_of([bold_to_t1, t1_to_fixed])
+        >>> chain.fixed_grid == t1_to_fixed.fixed_grid
+        True
+        >>> voxwarp.apply_to_image("bold.nii.gz", chain).data.shape
+        (40, 48, 40)
     """
-    alone = isinstance(transforms, SavedTransform | Registration | str | os.PathLike)
-    given = cast(Sequence[AnyTransform], [transforms] if alone else transforms)
-    steps = [load_transform(one) if isinstance(one, str | os.PathLike) else one for one in given]
-    if not steps:
-        raise InputError("transforms: one or more are needed, found none")
+    is_single = isinstance(transforms, SavedTransform | Registration | str | os.PathLike)
+    several = cast(Sequence[AnyTransform], [transforms] if is_single else transforms)
+    parts = [load_transform(x) if isinstance(x, str | os.PathLike) else x for x in several]
+    if not parts:
+        raise InputError("transforms must name at least one transform, got an empty list")
     return SavedTransform(
-        transform=Chain([step for one in reversed(steps) for step in one.transform.transforms]),
-        inverse=Chain([step for one in steps for step in one.inverse.transforms]),
-        fixed_grid=steps[-1].fixed_grid,
-        moving_grid=steps[0].moving_grid,
+        transform=Chain([x for part in reversed(parts) for x in part.transform.transforms]),
+        inverse=Chain([x for part in parts for x in part.inverse.transforms]),
+        fixed_grid=parts[-1].fixed_grid,
+        moving_grid=parts[0].moving_grid,
     )
 
 
@@ -113,56 +147,83 @@ def apply_to_image(
     inverse: bool = False,
     interpolation: Interpolation | None = None,
 ) -> Volume:
-    """Carry an image, a label map or a 4-D series onto the other scan's grid, resampled once.
+    """Transform an image, a label map or a 4-D series, and resample it once.
 
     Args:
-        image: in the moving scan's space (in the fixed scan's with ``inverse``).
+        image: an image in the space of the moving scan (with ``inverse``, of the fixed scan).
         transforms: a registration, or several in the order in which the image travels through
             them, see ``chain_of``.
-        reference: an image whose grid the result gets; by default the (last) fixed scan's (with
-            ``inverse`` the (first) moving scan's).
-        inverse: carry from the fixed space to the moving space.
-        interpolation: see ``interpolation_of``.
+        reference: an image whose grid the result gets; by default the last fixed scan (with
+            ``inverse``, the first moving scan).
+        inverse: go from the fixed space to the moving space.
+        interpolation: "linear", "nearest" or "cubic"; by default see ``interpolation_of``.
 
     Returns:
-        The result in the image's own type.
+        The result, in the data type of the image. ``to_nibabel()`` makes a nibabel image of it.
 
     Raises:
-        InputError: an image cannot be read, or the grid of the result is not known.
+        InputError: an image or transform cannot be read, or the grid of the result is not known.
+
+    Example:
+        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
+        >>> labels = voxwarp.apply_to_image("moving_labels.nii.gz", result)
+        >>> labels.data.shape == result.fixed_grid.shape
+        True
+        >>> labels.to_nibabel().header.get_intent()[0]
+        'label'
     """
-    volume, through = read_series(image), chain_of(transforms)
-    through = through.inverted() if inverse else through
-    grid = through.fixed_grid if reference is None else read_series(reference, "reference").grid
+    volume, chain = read_series(image), chain_of(transforms)
+    chain = chain.inverted() if inverse else chain
+    grid = chain.fixed_grid if reference is None else read_series(reference, "reference").grid
     if grid is None:
-        raise InputError("this transform does not tell the grid of the result: give --reference")
-    chosen = interpolation or interpolation_of(volume)
+        side = "moving" if inverse else "fixed"
+        raise InputError(
+            f"reference is needed, because the grid of the {side} scan is not known: give an image "
+            f"that is on the grid of the result"
+        )
+    method = interpolation or interpolation_of(volume)
     volume = replace(volume, is_label_file=volume.holds_labels())
-    return resample(volume, grid, through.transform, interpolation=chosen)
+    return resample(volume, grid, chain.transform, interpolation=method)
 
 
 def interpolation_of(volume: Volume) -> Interpolation:
-    """Nearest neighbour for labels (see ``Volume.holds_labels``), linear for everything else."""
+    """The default method: nearest neighbour for labels (see ``Volume.holds_labels``), else linear.
+
+    >>> interpolation_of(Volume(np.array([[[0, 1], [0, 1]]]), Grid((1, 2, 2), np.eye(4))))
+    'nearest'
+    """
     return "nearest" if volume.holds_labels() else "linear"
 
 
 def _load_preprocessed(path: Path) -> SavedTransform:
-    """The affine map between a scan and its aligned brain, as a registration to that."""
+    """The affine map between a scan and its aligned brain, as a registration to the brain."""
     affine = read_affine(path / AFFINE)
-    grids = [_grid_of(path / PREPROCESSED, name) for name in ("aligned", "scan")]
+    grids = [_read_grid(path / PREPROCESSED, name) for name in ("aligned", "scan")]
     return SavedTransform(Chain([affine]), Chain([affine.inverse()]), *grids)
 
 
-def _only(folder: Path, name: str) -> Path:
-    """The file of that name, or else the one whose name ends in it."""
-    found = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*{name}"))
-    if len(found) != 1:
-        number = f"{len(found)} files like" if found else "no"
-        raise InputError(f"transform {folder}: the folder has {number} {name}")
-    return found[0]
+def _is_linear(folder: Path) -> bool:
+    """Whether the affine is all of the transform: by the record, or else because no warp exists."""
+    if (folder / METRICS).is_file():
+        return is_linear(read_record(folder))
+    return not any(folder.glob("*Warp.nii.gz"))
 
 
-def _grid_of(record: Path, name: str) -> Grid | None:
-    """One of the grids that a record in JSON tells, if it does."""
+def _find_file(folder: Path, name: str) -> Path:
+    """The file of that name, or else the only one whose name ends in it."""
+    files = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*{name}"))
+    if not files:
+        raise InputError(f"transform {folder}: {name} is missing")
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise InputError(
+            f"transform {folder}: {len(files)} files end in {name} ({names}); keep one of them"
+        )
+    return files[0]
+
+
+def _read_grid(record: Path, name: str) -> Grid | None:
+    """A grid from a JSON record; None if the record or the grid is missing."""
     try:
         return Grid(**json.loads(record.read_text())["grids"][name])
     except (OSError, KeyError, ValueError, TypeError):

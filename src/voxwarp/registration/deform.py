@@ -9,9 +9,9 @@ from ..errors import InputError
 from ..fields import field
 from ..meter import Meter
 from ..networks.deformation import Deformation
-from ..networks.descent import Plan, least_determinant, unfolded
+from ..networks.descent import DescentSettings, remove_folds, smallest_determinant
 from ..networks.model import Model
-from ..networks.pair_descent import KeptMaps
+from ..networks.pair_descent import MapCache
 from ..networks.refine import Refinement
 from ..preparation.scan import Prepared
 from ..space.grid import Grid
@@ -40,7 +40,7 @@ def check_obeyed(model: Model, smoothness: float | None, *, refined: bool) -> No
     Raises:
         InputError: the model decides by itself, and its answer is not refined.
     """
-    if smoothness is not None and not (refined or model.capabilities.obeys_smoothness):
+    if smoothness is not None and not (refined or model.capabilities.has_smoothness):
         raise InputError(
             f"smoothness: model {model.name} decides on it by itself; refine its answer, or take "
             f"another model"
@@ -75,12 +75,17 @@ def answer_of(
     meter = meter or Meter(memory=False)
     meter.start("network")
     images = moving.image.to(device), fixed.image.to(device)
-    kept: KeptMaps = {}
+    map_cache: MapCache = {}
     weight = None if weight is None else weight.to(device)
-    own = smoothness if model.capabilities.obeys_smoothness else None
+    own = smoothness if model.capabilities.has_smoothness else None
     further = _further_inputs(model, moving, fixed, device)
     answer = model.deform(
-        moving=images[0], fixed=images[1], smoothness=own, kept=kept, weight=weight, **further
+        moving=images[0],
+        fixed=images[1],
+        smoothness=own,
+        map_cache=map_cache,
+        weight=weight,
+        **further,
     )
     if answer.inverse is None and invert:
         answer = answer._replace(inverse=field.invert(answer.displacement))
@@ -92,7 +97,7 @@ def answer_of(
             moving=images[0],
             fixed=images[1],
             smoothness=smoothness,
-            kept=kept,
+            map_cache=map_cache,
             weight=weight,
         )
     inverse = None if answer.inverse is None else answer.inverse.cpu()
@@ -138,9 +143,11 @@ def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[
     x, y, z = bounding_box(brain)
     displacement = warp.in_voxels()
     part = displacement[None, :, x, y, z]
-    if not (least_determinant(part)[0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
+    if not (smallest_determinant(part)[0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
         return warp, inverse
-    displacement[:, x, y, z] = unfolded(part, least=Plan.least_volume)[0]
+    displacement[:, x, y, z] = remove_folds(part, min_determinant=DescentSettings.min_determinant)[
+        0
+    ]
     smoothed = _rounded(Warp.from_voxels(displacement, warp.grid))
     if inverse is None:
         return smoothed, None

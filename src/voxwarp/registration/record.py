@@ -1,6 +1,7 @@
-"""The record of a registration, ``metrics.json``, read back, and the files that it names."""
+"""The record of a registration, ``metrics.json``, read back, and the input files that it names."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,46 @@ from ..files import check_readable, sha256_of
 from ..layout import METRICS
 from ..preparation.template import mni152
 
-LONGEST = 10_000  # characters of a text in a record
+# Limits on what is read, because records come from other people's folders, and their texts and
+# numbers are shown on pages. Set by hand, far above what a registration writes.
+MAX_TEXT = 10_000  # characters of a text
+MAX_DEPTH = 12  # of objects and lists within each other
+MAX_NUMBER = 1e15
+
+#: The inputs on record, as messages name them.
+INPUTS = {
+    "moving": "moving scan",
+    "fixed": "fixed scan",
+    "labels": "labels of the moving scan",
+    "fixed_labels": "labels of the fixed scan",
+    "mask": "mask of the moving scan",
+    "fixed_mask": "mask of the fixed scan",
+}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What a folder's ``metrics.json`` holds.
+    """Read the ``metrics.json`` of a folder.
 
     Raises:
-        InputError: it is not there, or not a record.
+        InputError: the file is missing, or is not the record of a registration.
     """
     path = folder / METRICS
     check_readable(folder, "result")
     if not path.exists():
-        raise InputError(f"result {folder}: no {METRICS} in it: a folder of register's is wanted")
+        raise InputError(
+            f"result {folder}: {METRICS} is missing; give a folder that register wrote"
+        )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"result {path}: not a record of a registration ({error})") from error
+        raise InputError(f"result {path}: not the record of a registration ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("inputs"), dict):
-        raise InputError(f"result {path}: not a record of a registration")
+        raise InputError(f"result {path}: not the record of a registration (it has no inputs)")
     return _bounded(record)
 
 
-def _bounded(value: Any, depth: int = 12) -> Any:
-    """A record without what no registration writes, and what reads it need not expect."""
+def _bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """A record within the limits, so that code that shows it need not expect anything else."""
     if isinstance(value, (dict, list)) and not depth:
         return "…"
     if isinstance(value, dict):
@@ -40,44 +57,72 @@ def _bounded(value: Any, depth: int = 12) -> Any:
     if isinstance(value, list):
         return [_bounded(inner, depth - 1) for inner in value]
     if isinstance(value, str):
-        return value[:LONGEST].encode("utf-8", "replace").decode()
+        return value[:MAX_TEXT].encode("utf-8", "replace").decode()
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value if abs(value) < 1e15 else None
+        return value if abs(value) < MAX_NUMBER else None
     return value
 
 
-def original(record: dict[str, Any], role: str) -> Path | None:
-    """The file of an input, if it is still the one that was registered; None: there was none.
+def is_linear(record: Mapping[str, Any]) -> bool:
+    """Whether a registration was rigid or affine; earlier versions had deformable ones alone."""
+    settings = record.get("settings")
+    return isinstance(settings, Mapping) and settings.get("transform") in ("rigid", "affine")
+
+
+def had_mask(record: Mapping[str, Any], role: str) -> bool:
+    """Whether the moving or fixed scan had a brain mask, given or extracted."""
+    preparation = record.get("preparation")
+    scan = preparation.get(role) if isinstance(preparation, Mapping) else None
+    return isinstance(scan, Mapping) and scan.get("brain_mask_ml") is not None
+
+
+def input_path(record: Mapping[str, Any], role: str) -> Path | None:
+    """The file of an input, if it is still the one that was registered.
 
     Args:
-        record: see ``read_record``.
-        role: "moving", "fixed", "labels", "fixed_labels", "mask" or "fixed_mask".
+        record: the contents of ``metrics.json``.
+        role: one of ``INPUTS``.
+
+    Returns:
+        The path; None if the registration had no such input.
 
     Raises:
-        InputError: the input was no file, or that is gone, or another one by now; or it was the
-            template of a model of the user's own.
+        InputError: the input was an image in memory or the template of a model; or its file is
+            missing or has changed.
     """
-    told, what = record["inputs"].get(role), role.replace("_", " ")
-    if told is None:
+    entry, what = record["inputs"].get(role), INPUTS[role]
+    if entry is None:
         return None
-    if not isinstance(told, dict):
-        raise InputError(f"{what}: the record does not tell which file it was")
-    if "template" in told and "path" not in told:
-        if "sha256" in told:  # one that is not MNI152
-            raise InputError(f"{what}: it was a model's own template, {told['template']}")
+    entry = entry if isinstance(entry, dict) else {}
+    if "template" in entry and "path" not in entry:
+        if "sha256" in entry:  # a template other than MNI152
+            raise InputError(
+                f"{what}: this is the template of a model ({entry['template']}), which is not in "
+                f"a file of its own and cannot be read again"
+            )
         return mni152().path
-    path, digest = told.get("path"), told.get("sha256")
+    path, digest = entry.get("path"), entry.get("sha256")
     if not isinstance(path, str) or not isinstance(digest, str):
-        raise InputError(f"{what}: the record does not tell which file it was")
+        raise not_on_record(role)
     try:
         check_readable(Path(path), what)
-        if not Path(path).is_file():  # a pipe or a device has no end
-            raise InputError(f"{what} {path}: this is no file")
-        same = sha256_of(path) == digest
+        if not Path(path).is_file():  # reading a pipe or a device might never end
+            raise InputError(f"{what} {path}: not a regular file")
+        is_same = sha256_of(path) == digest
     except InputError:
         raise
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {path!r}: cannot be read: {error}") from error
-    if not same:
-        raise InputError(f"{what} {path}: it is another file than was registered (by its hash)")
+    if not is_same:
+        raise InputError(
+            f"{what} {path}: the file has changed since the registration (its SHA-256 is not the "
+            f"one in {METRICS})"
+        )
     return Path(path)
+
+
+def not_on_record(role: str) -> InputError:
+    """The error for an input whose file is not on record, such as an image in memory."""
+    return InputError(
+        f"{INPUTS[role]}: {METRICS} does not name its file, so it cannot be read again"
+    )

@@ -76,7 +76,7 @@ def register(
     Raises:
         InputError: an input, the model or the device is not there or not usable.
     """
-    refinement = Refinement.of(refine)
+    refinement = Refinement.from_value(refine)
     check_smoothness(smoothness)
     check_kind(transform, refinement, smoothness)
     start = initial if isinstance(initial, Affine | None) else read_affine(initial)

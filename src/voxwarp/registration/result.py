@@ -224,9 +224,7 @@ class Registration:
         Raises:
             InputError: see ``write_registration``.
         """
-        return write_registration(
-            self, folder, save=save, overwrite=overwrite, report=report
-        ).files
+        return write_registration(self, folder, save=save, overwrite=overwrite, report=report).files
 
 
 class WrittenRegistration(NamedTuple):
