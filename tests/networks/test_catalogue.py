@@ -12,7 +12,7 @@ from small_networks import SMALL, WITH_VELOCITY, built, images
 from torch import Tensor, nn
 
 from voxwarp.fields import field, losses
-from voxwarp.networks.catalogue import ARCHITECTURES, build, with_todays_names
+from voxwarp.networks.catalogue import ARCHITECTURES, build, with_current_names
 from voxwarp.networks.deformation import Deformation
 from voxwarp.networks.diffeomorphic import DiffeomorphicVoxelMorph
 from voxwarp.networks.pair_descent import PairDescent
@@ -220,11 +220,11 @@ def test_a_network_does_what_its_architecture_declares(one: tuple[str, nn.Module
     assert declared.has_velocity == hasattr(network, "velocity")
     assert declared.has_velocity == (answer.regularity.shape == (1, 3, 8, 8, 8))
     assert declared.has_levels == (
-        declared.has_velocity and "finest" in inspect.signature(network.velocity).parameters
+        declared.has_velocity and "skip_finest" in inspect.signature(network.velocity).parameters
     )
     assert declared.is_descent == isinstance(network, PairDescent)
-    assert declared.is_descent == ("kept" in takes)
-    assert declared.obeys_smoothness == ("smoothness" in takes)
+    assert declared.is_descent == ("map_cache" in takes)
+    assert declared.has_smoothness == ("smoothness" in takes)
     assert declared.further_inputs == ()
     learns_from = "images" if list(network.parameters()) else "nothing"
     if getattr(network, "segmentation", None) is not None:
@@ -263,6 +263,6 @@ def test_weights_under_former_names_are_those_of_today(one: tuple[str, nn.Module
     former = with_former_names(today)
     assert (former.keys() != today.keys()) == (one[0] == "anatomy")
     for names in (former, today):
-        renamed = with_todays_names(names)
+        renamed = with_current_names(names)
         assert renamed.keys() == today.keys()
         assert all(renamed[key] is today[key] for key in today)

@@ -16,21 +16,21 @@ from voxwarp.fields import field
 from voxwarp.fields.losses import local_ncc_map
 from voxwarp.networks import descent
 from voxwarp.networks.descent import (
+    DescentSettings,
     Features,
-    Plan,
     Stage,
-    _Correlation,
-    _Difference,
+    _CorrelationForce,
+    _DifferenceForce,
+    bounded_step,
     descend,
-    least_determinant,
-    levelled,
-    on_lattice,
-    unfolded,
+    remove_folds,
+    smallest_determinant,
+    upsampled,
 )
 
 SHAPE = (32, 36, 40)
-PLAN = Plan([Stage(4, 16), Stage(2, 20), Stage(1, 10)])
-ENDLESS = replace(PLAN, tolerance=-1.0)  # a stage takes all of its steps
+SETTINGS = DescentSettings([Stage(4, 16), Stage(2, 20), Stage(1, 10)])
+ENDLESS = replace(SETTINGS, tolerance=-1.0)  # a stage takes all of its steps
 INNER = (..., *(slice(4, -4),) * 3)  # what the deformation does not carry beyond the lattice
 
 
@@ -67,10 +67,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     taken: list[Tensor] = []
 
     def noted(force: Tensor, length: float) -> Tensor:
-        taken.append(levelled(force, length))
+        taken.append(bounded_step(force, length))
         return taken[-1]
 
-    monkeypatch.setattr(descent, "levelled", noted)
+    monkeypatch.setattr(descent, "bounded_step", noted)
     return taken
 
 
@@ -80,7 +80,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_known_deformation_is_found(seed: int) -> None:
     moving, fixed, known = pair(seed)
-    found, _ = descend(PLAN, moving=moving, fixed=fixed)
+    found, _ = descend(SETTINGS, moving=moving, fixed=fixed)
     assert length(known) > 1.5
     assert length(found - known) < 0.2 * length(known)
     assert likeness(fixed, moving) < 0.7
@@ -89,7 +89,7 @@ def test_a_known_deformation_is_found(seed: int) -> None:
 
 def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
     moving, fixed, _ = pair()
-    there, back = descend(PLAN, moving=moving, fixed=fixed)
+    there, back = descend(SETTINGS, moving=moving, fixed=fixed)
     assert length(there) > 1.5
     for one, other in ((there, back), (back, there)):
         left = field.compose(one, other)[INNER].norm(dim=1)
@@ -101,24 +101,24 @@ def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
 
 def test_images_that_are_alike_move_hardly_and_not_for_long(steps: list[Tensor]) -> None:
     image = picture()
-    there, back = descend(PLAN, moving=image, fixed=image)
-    assert len(steps) <= 18 < sum(stage.steps for stage in PLAN.stages)
+    there, back = descend(SETTINGS, moving=image, fixed=image)
+    assert len(steps) <= 18 < sum(stage.steps for stage in SETTINGS.stages)
     assert max(length(there), length(back)) < 0.15
     assert likeness(image, field.warp(image, there)) > 0.99
 
 
 def test_images_of_nothing_do_not_move(steps: list[Tensor]) -> None:
     nothing = torch.zeros(1, 1, *SHAPE)
-    for way in descend(PLAN, moving=nothing, fixed=nothing):
+    for way in descend(SETTINGS, moving=nothing, fixed=nothing):
         assert torch.equal(way, torch.zeros(1, 3, *SHAPE))
     assert len(steps) < 15
 
 
 def test_a_stage_ends_when_the_images_grow_no_more_alike(steps: list[Tensor]) -> None:
     moving, fixed, _ = pair()
-    eager = replace(PLAN, tolerance=0.01)
+    eager = replace(SETTINGS, tolerance=0.01)
     taken = []
-    for plan in (eager, PLAN, ENDLESS):
+    for plan in (eager, SETTINGS, ENDLESS):
         steps.clear()
         descend(plan, moving=moving, fixed=fixed)
         taken.append(len(steps))
@@ -128,7 +128,7 @@ def test_a_stage_ends_when_the_images_grow_no_more_alike(steps: list[Tensor]) ->
 def test_the_start_is_gone_on_from() -> None:
     """A single step from the truth stays near it; from the identity it does not get there."""
     moving, fixed, known = pair()
-    once = Plan([Stage(2, 1)])
+    once = DescentSettings([Stage(2, 1)])
     start = known, field.invert(known)
     near, inverse = descend(once, moving=moving, fixed=fixed, start=start)
     assert length(near - known) < 0.3 * length(known)
@@ -139,16 +139,16 @@ def test_the_start_is_gone_on_from() -> None:
 @pytest.mark.parametrize("factors", [(1,), (2, 1), (4, 2)])
 def test_without_time_the_start_stays_but_for_its_averaging(factors: tuple[int, ...]) -> None:
     moving, fixed, known = pair()
-    plan = Plan([Stage(f, 10) for f in factors])
+    plan = DescentSettings([Stage(f, 10) for f in factors])
     start = known, field.invert(known)
     past = time.monotonic() - 1
-    found, inverse = descend(plan, moving=moving, fixed=fixed, start=start, until=past)
+    found, inverse = descend(plan, moving=moving, fixed=fixed, start=start, deadline=past)
     expected = F.avg_pool3d(known, factors[0]) / factors[0]
-    expected, _ = on_lattice(expected, expected, factors[0], 1)
+    expected, _ = upsampled(expected, expected, factors[0], 1)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert length(field.compose(found, inverse)) < 0.02
     assert torch.equal(
-        descend(plan, moving=moving, fixed=fixed, until=past)[0], torch.zeros_like(found)
+        descend(plan, moving=moving, fixed=fixed, deadline=past)[0], torch.zeros_like(found)
     )
 
 
@@ -159,7 +159,9 @@ def test_no_step_begins_that_would_not_be_done_in_time(
     seconds = iter(np.arange(0, 100, 0.5).tolist())
     monkeypatch.setattr(descent, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     moving, fixed, _ = pair()
-    descend(Plan([Stage(2, 10)], tolerance=-1.0), moving=moving, fixed=fixed, until=2.2)
+    descend(
+        DescentSettings([Stage(2, 10)], tolerance=-1.0), moving=moving, fixed=fixed, deadline=2.2
+    )
     assert len(steps) == 2  # begun at 0 and at 1; the next would go from 2 to 2.5
 
 
@@ -171,12 +173,14 @@ def test_smoother_plans_give_smoother_deformations() -> None:
     )
     assert smooth < 0.8 * plain < 0.8 * rough
     for factor in (0.5, 2.0):
-        other = PLAN.smoother(factor)
-        assert other.force_smoothing == factor * PLAN.force_smoothing
-        assert [s.smoothing / factor for s in other.stages] == [s.smoothing for s in PLAN.stages]
+        other = SETTINGS.smoother(factor)
+        assert other.force_smoothing == factor * SETTINGS.force_smoothing
+        assert [s.smoothing / factor for s in other.stages] == [
+            s.smoothing for s in SETTINGS.stages
+        ]
         widths = {"smoothing": 0.0}
         assert [replace(s, **widths) for s in other.stages] == [
-            replace(s, **widths) for s in PLAN.stages
+            replace(s, **widths) for s in SETTINGS.stages
         ]
 
 
@@ -192,7 +196,7 @@ def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> N
         for number, (moving, fixed) in enumerate(pairs):
             steps.clear()
             options = {name: each[number] for name, each in more.items()}
-            alone.append(descend(PLAN, moving=moving, fixed=fixed, **options))
+            alone.append(descend(SETTINGS, moving=moving, fixed=fixed, **options))
             taken.append(len(steps))
         both = {
             "start": [torch.cat(ways) for ways in zip(*starts, strict=True)],
@@ -200,7 +204,7 @@ def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> N
         }
         moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
         options = {name: both[name] for name in more}
-        together = descend(PLAN, moving=moving, fixed=fixed, **options)
+        together = descend(SETTINGS, moving=moving, fixed=fixed, **options)
         assert taken[0] < 0.8 * taken[1] < taken[1] < 46
         for got, *expected in zip(together, *alone, strict=True):
             assert torch.equal(got, torch.cat(expected))
@@ -220,16 +224,16 @@ def test_nothing_folds_however_absurd_the_plan(
     """Two images that have nothing to do with each other, and no smoothing."""
     shape = (24, 28, 32)
     moving, fixed = picture(1, shape), picture(11, shape)
-    plan = Plan(stages, force_smoothing=force_smoothing, tolerance=-1.0)
-    assert least_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() > 0
-    monkeypatch.setattr(descent, "unfolded", lambda displacement, **_: displacement)
-    assert least_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() < 0
+    plan = DescentSettings(stages, force_smoothing=force_smoothing, tolerance=-1.0)
+    assert smallest_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() > 0
+    monkeypatch.setattr(descent, "remove_folds", lambda displacement, **_: displacement)
+    assert smallest_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() < 0
 
 
 @pytest.mark.parametrize("shape", [(32, 36, 42), (33, 36, 40)])
 def test_sides_that_are_no_multiples_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
-        descend(PLAN, moving=torch.zeros(1, 1, *shape), fixed=torch.zeros(1, 1, *shape))
+        descend(SETTINGS, moving=torch.zeros(1, 1, *shape), fixed=torch.zeros(1, 1, *shape))
 
 
 # ------------------------------------------------------------------------------------ features
@@ -252,8 +256,8 @@ def test_features_of_no_weight_change_nothing() -> None:
     moving, fixed, _ = pair()
     maps = Features(moving.flip(2), fixed.flip(3), weight=0.0)
     for plain, led in zip(
-        descend(PLAN, moving=moving, fixed=fixed),
-        descend(PLAN, moving=moving, fixed=fixed, features=maps),
+        descend(SETTINGS, moving=moving, fixed=fixed),
+        descend(SETTINGS, moving=moving, fixed=fixed, features=maps),
         strict=True,
     ):
         torch.testing.assert_close(led, plain, atol=1e-5, rtol=0)
@@ -267,10 +271,10 @@ def test_the_similarity_is_the_local_correlation_of_the_costs(window: int) -> No
     moving, fixed, known = pair()
     generator = torch.Generator().manual_seed(0)
     moving, fixed = (x + 0.02 * torch.randn(x.shape, generator=generator) for x in (moving, fixed))
-    force = _Correlation(moving, fixed, window)
+    force = _CorrelationForce(moving=moving, fixed=fixed, window=window)
     for displacement in (torch.zeros_like(known), known):
         moved = field.warp(moving, displacement, padding="border")
-        guard = _Correlation.GUARD * window**6  # of sums, where the force has means
+        guard = _CorrelationForce.GUARD * window**6  # of sums, where the force has means
         expected = local_ncc_map(
             moved=moved.double(), fixed=fixed.double(), window=window, eps=guard
         ).mean()
@@ -280,7 +284,7 @@ def test_the_similarity_is_the_local_correlation_of_the_costs(window: int) -> No
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
 def test_a_small_step_along_the_force_makes_the_images_more_alike(share: float) -> None:
     moving, fixed, known = pair()
-    force, at = _Correlation(moving, fixed, 3), share * known
+    force, at = _CorrelationForce(moving=moving, fixed=fixed, window=3), share * known
     pull, before = force(at)
     size = 0.05 / pull.norm(dim=1).max()
     along, against = (force(field.compose(at, way * size * pull))[1] for way in (1, -1))
@@ -295,7 +299,8 @@ def test_the_correlation_pulls_towards_the_shifted_image() -> None:
         shift = torch.zeros(1, 3, *SHAPE)
         shift[:, axis] = 0.5
         fixed = 0.3 + 0.4 * field.warp(moving, shift, padding="border")
-        pull = _Correlation(moving, fixed, 3)(torch.zeros_like(shift))[0][0, :, texture_core(SHAPE)]
+        force = _CorrelationForce(moving=moving, fixed=fixed, window=3)
+        pull = force(torch.zeros_like(shift))[0][0, :, texture_core(SHAPE)]
         mean = pull.mean(dim=1)
         assert mean[axis] > 3 * mean.abs().sum() / 4
 
@@ -317,7 +322,8 @@ def test_the_force_of_maps_is_minus_the_slope_of_their_squared_difference() -> N
     """Of steps after the deformation so far, which is what they are composed with."""
     shape, weight = (12, 14, 16), 0.7
     moving, fixed, known = two_maps(1, shape), two_maps(2, shape), smooth_field(3, shape)
-    pull, likeness = _Difference(moving, fixed, weight, 1)(known)
+    force = _DifferenceForce(moving=moving, fixed=fixed, weight=weight, ratio=1)
+    pull, likeness = force(known)
     moved = field.warp(moving, known, padding="border")
     squared = float((moved - fixed).square().sum(dim=1).mean())
     assert likeness == pytest.approx(-weight / 2 * squared)
@@ -335,7 +341,7 @@ def test_the_force_of_coarser_maps_is_that_of_the_finer_lattice() -> None:
     shape, fine, weight = (24, 28, 32), (48, 56, 64), 0.7
     moving, fixed = two_maps(1, shape), two_maps(2, shape)
     for known in (torch.zeros(1, 3, *fine).double(), smooth_field(3, fine, amplitude=2.0)):
-        pull, _ = _Difference(moving, fixed, weight, 2)(known)
+        pull, _ = _DifferenceForce(moving=moving, fixed=fixed, weight=weight, ratio=2)(known)
         moved = field.warp(moving, F.avg_pool3d(known, 2) / 2, padding="border")
         for seed in (5, 6):
             way = smooth_field(seed, fine, amplitude=1.0)
@@ -348,13 +354,13 @@ def test_the_force_of_coarser_maps_is_that_of_the_finer_lattice() -> None:
             assert float((pull * way).sum()) == pytest.approx(-slope(stepped), rel=0.01)
 
 
-# ------------------------------------------------------------------------------------ levelled
+# ------------------------------------------------------------------------------------ bounded_step
 
 
 def test_steps_are_bounded_and_follow_the_force() -> None:
     force = smooth_field(1, (8, 9, 10), pinned=False)
     force = force * torch.logspace(-3, 3, 10, dtype=torch.float64)  # from weak to strong
-    step = levelled(force, 0.3)
+    step = bounded_step(force, 0.3)
     sizes, lengths = force.norm(dim=1), step.norm(dim=1)
     assert lengths.max() < 0.3
     torch.testing.assert_close(F.cosine_similarity(step, force), torch.ones_like(sizes))
@@ -366,21 +372,21 @@ def test_a_force_of_mean_size_makes_a_quarter_of_the_longest_step_and_a_lone_one
     None
 ):
     force = F.normalize(smooth_field(1, (8, 9, 10), pinned=False), dim=1) * 1e-5
-    lengths = levelled(force, 0.4).norm(dim=1)
+    lengths = bounded_step(force, 0.4).norm(dim=1)
     torch.testing.assert_close(lengths, torch.full_like(lengths, 0.1))
     lone = torch.zeros_like(force)
     lone[0, :, 3, 4, 5] = force[0, :, 3, 4, 5]
-    assert float(levelled(lone, 0.4).norm()) == pytest.approx(0.4 / (1 + 3 / 720))
+    assert float(bounded_step(lone, 0.4).norm()) == pytest.approx(0.4 / (1 + 3 / 720))
 
 
 def test_the_level_is_that_of_each_sample() -> None:
     force = smooth_field(1, (8, 9, 10), pinned=False)
-    one, tenth, none = levelled(torch.cat([force, force / 10, 0 * force]), 0.3)
+    one, tenth, none = bounded_step(torch.cat([force, force / 10, 0 * force]), 0.3)
     torch.testing.assert_close(tenth, one)
     assert (none == 0).all()
 
 
-# ---------------------------------------------------------------------------------- on_lattice
+# ---------------------------------------------------------------------------------- upsampled
 
 
 def test_fields_on_finer_lattices_are_the_same_motion() -> None:
@@ -390,9 +396,9 @@ def test_fields_on_finer_lattices_are_the_same_motion() -> None:
     fine = torch.einsum("ij,bjxyz->bixyz", matrix, x)
     coarse = field.averaged(fine, 4) / 4
     inner = (..., *(slice(4, -4),) * 3)
-    for way in on_lattice(coarse, coarse, 4, 1):
+    for way in upsampled(coarse, coarse, 4, 1):
         torch.testing.assert_close(way[inner], fine[inner])
-    half, _ = on_lattice(coarse, coarse, 4, 2)
+    half, _ = upsampled(coarse, coarse, 4, 2)
     torch.testing.assert_close(half[inner], (field.averaged(fine, 2) / 2)[inner])
 
 
@@ -404,18 +410,20 @@ def test_the_least_determinant_is_that_of_three_kinds_of_differences() -> None:
     kinds = ("central", "forward", "backward")
     each = torch.stack([field.jacobian_determinant(displacement, differences=k) for k in kinds])
     assert set(each.argmin(dim=0).unique().tolist()) == {0, 1, 2}
-    assert torch.equal(least_determinant(displacement), each.amin(dim=0))
+    assert torch.equal(smallest_determinant(displacement), each.amin(dim=0))
 
 
 def test_a_fold_is_undone_and_all_else_stays_bit_by_bit() -> None:
     displacement = smooth_field(2, (48, 50, 52), amplitude=1.0).float()
-    assert torch.equal(unfolded(displacement, least=0.02), displacement)  # there is none
+    assert torch.equal(
+        remove_folds(displacement, min_determinant=0.02), displacement
+    )  # there is none
     bumpy = displacement.clone()
     bumpy[0, :, 24:26, 20, 30] += torch.tensor([3.0, -2.0, 1.0])[:, None]
     before = bumpy.clone()
-    assert least_determinant(bumpy).min() < -1
-    got = unfolded(bumpy, least=0.02)
-    assert least_determinant(got).min() >= 0.02
+    assert smallest_determinant(bumpy).min() < -1
+    got = remove_folds(bumpy, min_determinant=0.02)
+    assert smallest_determinant(got).min() >= 0.02
     x = torch.stack(torch.meshgrid(*map(torch.arange, (48, 50, 52)), indexing="ij"))
     far = (x - torch.tensor([24, 20, 30]).view(3, 1, 1, 1)).abs().amax(dim=0) > 12
     assert torch.equal(got[0, :, far], displacement[0, :, far])
@@ -430,14 +438,14 @@ def test_folds_are_undone_at_the_border_and_across_blocks_too(
     shape: tuple[int, ...], periods: float, amplitude: float, seed: int
 ) -> None:
     waves = smooth_field(seed, shape, amplitude=amplitude, periods=periods, pinned=False).float()
-    assert (least_determinant(waves) < 0).sum() > 100
-    assert least_determinant(unfolded(waves, least=0.02)).min() >= 0.02
+    assert (smallest_determinant(waves) < 0).sum() > 100
+    assert smallest_determinant(remove_folds(waves, min_determinant=0.02)).min() >= 0.02
 
 
 def test_only_the_sample_that_folds_is_changed() -> None:
     still = smooth_field(1, amplitude=1.0).float()
     folding = smooth_field(3, amplitude=5.0, periods=2.0).float()
-    got = unfolded(torch.cat([still, folding]), least=0.02)
+    got = remove_folds(torch.cat([still, folding]), min_determinant=0.02)
     assert torch.equal(got[:1], still)
-    assert torch.equal(got[1:], unfolded(folding, least=0.02))
-    assert least_determinant(folding).min() < 0 < least_determinant(got).min()
+    assert torch.equal(got[1:], remove_folds(folding, min_determinant=0.02))
+    assert smallest_determinant(folding).min() < 0 < smallest_determinant(got).min()

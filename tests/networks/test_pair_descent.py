@@ -12,9 +12,9 @@ from voxwarp.fields import field
 from voxwarp.fields.box import Box
 from voxwarp.networks import descent
 from voxwarp.networks.catalogue import anatomy
-from voxwarp.networks.descent import Features, Plan, Stage
+from voxwarp.networks.descent import DescentSettings, Features, Stage
 from voxwarp.networks.model import Model
-from voxwarp.networks.pair_descent import Pace, PairDescent
+from voxwarp.networks.pair_descent import PairDescent, StepSettings
 from voxwarp.networks.refine import Refinement
 from voxwarp.networks.segmentation import StructureMaps
 
@@ -91,10 +91,13 @@ def test_the_model_none_does_not_move_nothing() -> None:
 
 
 def test_the_plan_goes_from_coarse_to_fine() -> None:
-    coarse = PairDescent(steps=(5, 6, 7), pace=Pace(length=0.4, smoothing=0.35)).plan
-    assert coarse == Plan([Stage(8, 5, 0.35, 0.4), Stage(4, 6, 0.35, 0.4), Stage(2, 7, 0.35, 0.4)])
-    full = PairDescent(steps=(5, 6), full_steps=3).plan
-    assert full == Plan([Stage(4, 5), Stage(2, 6), Stage(1, 3, length=0.5)])
+    steps = StepSettings(step_length=0.4, smoothing=0.35)
+    coarse = PairDescent(steps=(5, 6, 7), step_settings=steps).settings
+    assert coarse == DescentSettings(
+        [Stage(8, 5, 0.35, 0.4), Stage(4, 6, 0.35, 0.4), Stage(2, 7, 0.35, 0.4)]
+    )
+    full = PairDescent(steps=(5, 6), full_steps=3).settings
+    assert full == DescentSettings([Stage(4, 5), Stage(2, 6), Stage(1, 3, step_length=0.5)])
 
 
 def test_steps_for_no_lattice_are_refused() -> None:
@@ -109,13 +112,13 @@ def test_steps_for_no_lattice_are_refused() -> None:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the pairs that the steps are taken for, 1 unless pairs go together."""
     taken: list[int] = []
-    levelled = descent.levelled
+    bounded_step = descent.bounded_step
 
     def noted(force: Tensor, length: float) -> Tensor:
         taken.append(len(force))
-        return levelled(force, length)
+        return bounded_step(force, length)
 
-    monkeypatch.setattr(descent, "levelled", noted)
+    monkeypatch.setattr(descent, "bounded_step", noted)
     return taken
 
 
@@ -153,7 +156,7 @@ def test_a_batch_gives_what_its_pairs_give_alone(name: str, steps: list[int]) ->
         steps.clear()
         moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
         together = network(moving=moving, fixed=fixed)
-    assert taken[0] < 0.8 * taken[1] < taken[1] < sum(s.steps for s in network.plan.stages)
+    assert taken[0] < 0.8 * taken[1] < taken[1] < sum(s.steps for s in network.settings.stages)
     assert steps == [1] * sum(taken)
     for got, *expected in zip(together, *alone, strict=True):
         assert torch.equal(got, torch.cat(expected))
@@ -165,12 +168,12 @@ def test_the_starts_of_a_batch_are_those_of_its_pairs() -> None:
     known = [smooth_field(seed, SIZE, amplitude=2.0).float() for seed in (7, 8)]
     starts = [(way, field.invert(way)) for way in known]
     alone = [
-        network.descended(network.plan, moving=moving, fixed=fixed, start=start)
+        network.descend(network.settings, moving=moving, fixed=fixed, start=start)
         for (moving, fixed), start in zip(pairs, starts, strict=True)
     ]
     moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
     start = tuple(torch.cat(ways) for ways in zip(*starts, strict=True))
-    together = network.descended(network.plan, moving=moving, fixed=fixed, start=start)
+    together = network.descend(network.settings, moving=moving, fixed=fixed, start=start)
     for got, *expected in zip(together, *alone, strict=True):
         assert torch.equal(got, torch.cat(expected))
 
@@ -195,11 +198,11 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_maps_that_were_kept_are_not_made_again(segmented: list[Tensor]) -> None:
     network, (moving, fixed), kept = segmenting(), shifted(), {}
     with torch.inference_mode():
-        first = network(moving=moving, fixed=fixed, kept=kept)
+        first = network(moving=moving, fixed=fixed, map_cache=kept)
         box = Box.around(moving, fixed, multiple=network.multiple)
         for image, of in zip(segmented, (moving, fixed), strict=True):
             assert torch.equal(image, box.crop(of)[0])
-        again = network(moving=moving, fixed=fixed, smoothness=1.0, kept=kept)
+        again = network(moving=moving, fixed=fixed, smoothness=1.0, map_cache=kept)
         assert len(segmented) == 2
         without = network(moving=moving, fixed=fixed)
         assert len(segmented) == 4
@@ -213,11 +216,11 @@ def test_maps_are_kept_for_their_lattice_and_their_part_of_the_images(
 ) -> None:
     network, (moving, fixed), kept = segmenting(), shifted(), {}
     with torch.inference_mode():
-        network(moving=moving, fixed=fixed, kept=kept)
-        network.descended(network.plan, moving=moving, fixed=fixed, factor=4, kept=kept)
+        network(moving=moving, fixed=fixed, map_cache=kept)
+        network.descend(network.settings, moving=moving, fixed=fixed, factor=4, map_cache=kept)
         assert len(segmented) == 4
         moving[:, :, :8] = fixed[:, :, :8] = 0
-        network(moving=moving, fixed=fixed, kept=kept)
+        network(moving=moving, fixed=fixed, map_cache=kept)
         assert len(segmented) == 6
     assert len(kept) == 3
     shapes = {features.fixed.shape[2] for features in kept.values()}
@@ -228,7 +231,7 @@ def test_maps_of_more_pairs_than_one_are_not_kept() -> None:
     """The second would be led by those of the first."""
     moving, fixed = (torch.cat([image, image]) for image in shifted())
     with pytest.raises(ValueError, match=r"single pair .* got 2"):
-        segmenting()(moving=moving, fixed=fixed, kept={})
+        segmenting()(moving=moving, fixed=fixed, map_cache={})
 
 
 def test_what_is_kept_is_what_leads() -> None:
@@ -237,8 +240,8 @@ def test_what_is_kept_is_what_leads() -> None:
     flat = torch.full((1, 1, *SIZE), 0.5)
     maps = [field.averaged(Box.around(flat, multiple=4).crop(x), 2) for x in shifted()]
     kept = {(Box.around(flat, multiple=4), 2): Features(*maps, weight=3.0)}
-    plan = replace(network.plan, tolerance=-1.0)  # all of its steps are taken
-    found = network.descended(plan, moving=flat, fixed=flat, kept=kept).displacement
+    plan = replace(network.settings, tolerance=-1.0)  # all of its steps are taken
+    found = network.descend(plan, moving=flat, fixed=flat, map_cache=kept).displacement
     found = found[0, :, texture_core(SIZE)].mean(dim=1)
     torch.testing.assert_close(found, torch.tensor(SHIFT), atol=0.4, rtol=0)
 
@@ -247,8 +250,8 @@ def test_a_refinement_takes_the_maps_that_were_kept(segmented: list[Tensor]) -> 
     """Each image is segmented once, and the answer is the same as without what was kept."""
     model = Model(segmenting(), {"name": "anatomy"}, Model.load("none").recipe)
     (moving, fixed), kept = shifted(), {}
-    answer = model.deform(moving=moving, fixed=fixed, kept=kept)
-    better = model.refine(answer, Refinement(6), moving=moving, fixed=fixed, kept=kept)
+    answer = model.deform(moving=moving, fixed=fixed, map_cache=kept)
+    better = model.refine(answer, Refinement(6), moving=moving, fixed=fixed, map_cache=kept)
     assert len(segmented) == 2
     without = model.refine(answer, Refinement(6), moving=moving, fixed=fixed)
     assert len(segmented) == 4

@@ -15,7 +15,7 @@ def test_a_pyramid_cut_short_stops_at_the_coarser_velocity(finest: int) -> None:
     """What a level leaves out is the residual: zero finest residuals only resize the velocity."""
     network, moving, fixed = built("pyramid", 24, 16, 32)
     with torch.inference_mode():
-        coarse = network.velocity(moving=moving, fixed=fixed, finest=finest)
+        coarse = network.velocity(moving=moving, fixed=fixed, skip_finest=finest)
         assert coarse.shape[2:] == tuple(n // 2 ** (1 + finest) for n in (24, 16, 32))
         for level in range(finest):
             network.residual[level][-1].weight.zero_()

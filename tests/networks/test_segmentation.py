@@ -91,7 +91,7 @@ def test_the_projection_keeps_distances_and_is_always_the_same() -> None:
 
 def test_the_maps_weigh_in_the_descent_what_was_asked_for() -> None:
     network, kept = anatomy(4, (6, 8), steps=(1,), weight=5), {}
-    network(moving=image(1), fixed=image(2), kept=kept)
+    network(moving=image(1), fixed=image(2), map_cache=kept)
     assert [features.weight for features in kept.values()] == [5]
 
 

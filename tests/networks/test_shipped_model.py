@@ -31,7 +31,7 @@ CAPABILITIES = {
 
 def test_what_each_can_do() -> None:
     assert {folder.name: Model.load(folder).capabilities for folder in SHIPPED} == CAPABILITIES
-    assert {name for name, can in CAPABILITIES.items() if can.obeys_smoothness} == {
+    assert {name for name, can in CAPABILITIES.items() if can.has_smoothness} == {
         *("default", "fast", "none")
     }
 

@@ -1,7 +1,8 @@
-"""The registration functions g_θ, one file a network, and the models that carry their weights.
+"""The networks, one file each, and the models, which hold their weights.
 
-Networks, segmentation and descent work on tensors of prepared images. ``catalogue`` declares what
-each architecture can do, and what it needs beside the two images (``further_inputs``). What pulls
-when a pair is optimised, be it as a model or as a refinement, stands in ``descent``. ``model`` ties
-weights to an architecture and to the recipe of the inputs.
+A network takes tensors of two prepared images, moving and fixed, and returns a ``Deformation``.
+``catalogue`` lists the architectures, with what each can do and which other inputs it needs.
+``descent`` optimises the deformation of a single pair, as a model of its own (``pair_descent``) or
+as a refinement of another model's result (``refine``). ``model`` ties weights to an architecture
+and to the recipe by which the images are prepared.
 """

@@ -1,4 +1,4 @@
-"""What a network answers: a deformation of the images' lattice."""
+"""The result of a network: a deformation on the grid of the images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,10 +10,13 @@ from ..fields import field
 
 
 class Deformation(NamedTuple):
-    """φ = Id + u and its inverse, displacements in voxels, (B, 3, X, Y, Z).
+    """A deformation φ = Id + u and its inverse.
 
-    ``regularity`` is the field whose roughness the training penalises: the velocity where
-    there is one, else the displacement.
+    Args:
+        displacement: u in voxels, (B, 3, X, Y, Z).
+        inverse: the displacement of φ⁻¹; None if the network does not compute it.
+        regularity: the field whose roughness the training penalises: the velocity if there is one,
+            else the displacement.
     """
 
     displacement: Tensor
@@ -21,9 +24,15 @@ class Deformation(NamedTuple):
     regularity: Tensor
 
 
-def integrated(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformation:
-    """exp(±v) on the lattice of ``shape`` that the velocity, at half resolution, is around."""
-    both = field.exponentiate(torch.cat([velocity, -velocity]), steps=steps)
-    full = field.upsample(both)
+def integrate(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformation:
+    """Integrate a velocity at half resolution to exp(v) and exp(−v) on a grid of ``shape`` voxels.
+
+    Args:
+        velocity: (B, 3, X, Y, Z), in voxels of its grid, which is padded around that of the images.
+        shape: of the images.
+        steps: squarings of the exponential.
+    """
+    half = field.exponentiate(torch.cat([velocity, -velocity]), steps=steps)
+    full = field.upsample(half)
     displacement, inverse = full[field.crop(shape, full.shape[2:])].chunk(2)
     return Deformation(displacement, inverse, velocity)

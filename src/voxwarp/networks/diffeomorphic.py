@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from ..fields import field
-from .deformation import Deformation, integrated
+from .deformation import Deformation, integrate
 from .unet import UNet
 
 
 class DiffeomorphicVoxelMorph(nn.Module):
     """A U-Net that predicts a stationary velocity v at half resolution; φ = exp(v).
 
-    The velocity is made antisymmetric, v(m, f) = (g(m, f) − g(f, m)) / 2. Hence exchanging the
-    images exchanges φ and its inverse exp(−v), and an image registered to itself does not move.
+    The velocity is antisymmetric, v(m, f) = (g(m, f) − g(f, m)) / 2. If the images are exchanged,
+    φ becomes its inverse exp(−v); and an image that is registered to itself does not move.
 
     Args:
-        encoder, decoder: channels, as in ``UNet``.
+        encoder, decoder: numbers of channels, see ``UNet``.
         steps: squarings of the exponential.
     """
 
@@ -33,11 +33,11 @@ class DiffeomorphicVoxelMorph(nn.Module):
         self.steps = steps
 
     def velocity(self, *, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The velocity v of the padded pair, at half resolution and in voxels of that."""
+        """The velocity of the padded pair, at half resolution and in voxels of that grid."""
         pair, _ = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
-        there, back = self.unet(torch.cat([pair, pair.flip(1)])).float().chunk(2)
-        return (there - back) / 2
+        forward, backward = self.unet(torch.cat([pair, pair.flip(1)])).float().chunk(2)
+        return (forward - backward) / 2
 
     def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
-        """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
-        return integrated(self.velocity(moving=moving, fixed=fixed), moving.shape[2:], self.steps)
+        """The deformation that aligns ``moving`` with ``fixed``, its inverse and its velocity."""
+        return integrate(self.velocity(moving=moving, fixed=fixed), moving.shape[2:], self.steps)

@@ -1,4 +1,4 @@
-"""Read VoxelMorph weights that Keras saved, as the authors of CVPR 2018 published them."""
+"""Read the VoxelMorph weights that the authors of CVPR 2018 published as Keras files."""
 
 import os
 from pathlib import Path
@@ -17,19 +17,20 @@ _DECODERS = {10: [32, 32, 32, 32, 8, 8], 11: [32, 32, 32, 32, 32, 16, 16]}
 
 
 def import_keras(path: str | os.PathLike[str]) -> Model:
-    """The VoxelMorph-1 or -2 whose weights a Keras HDF5 file holds.
+    """Import VoxelMorph-1 or -2 from a Keras HDF5 file.
 
-    Keras stores kernels as (x, y, z, in, out) and PyTorch as (out, in, x, y, z). The authors'
-    flow has its first two components exchanged ('xy' order); the last layer is put right here.
+    Keras stores kernels as (x, y, z, in, out), PyTorch as (out, in, x, y, z). The authors' flow has
+    its first two components exchanged ('xy' order); this is corrected in the last layer.
 
     Raises:
-        InputError: the file is missing, no HDF5, or its layers are not VoxelMorph's.
+        InputError: the file does not exist, is no HDF5 file, or has other layers than VoxelMorph.
     """
     layers = _layers(Path(path))
     decoder = _DECODERS.get(len(layers) - 1)
     if decoder is None:
         raise InputError(
-            f"weights {path}: VoxelMorph has 10 or 11 convolutions and a flow, found {len(layers)}"
+            f"weights {path}: VoxelMorph has 11 or 12 convolution layers (with the flow), but this "
+            f"file has {len(layers)}"
         )
     architecture = {"name": "voxelmorph", "encoder": _ENCODER, "decoder": decoder}
     network = VoxelMorph(_ENCODER, decoder)
@@ -38,24 +39,28 @@ def import_keras(path: str | os.PathLike[str]) -> Model:
         weight = torch.from_numpy(np.moveaxis(kernel, (-1, -2), (0, 1)).copy())
         if weight.shape != layer.weight.shape or bias.shape != (layer.out_channels,):
             raise InputError(
-                f"weights {path}: a convolution has the shape {tuple(weight.shape)}, "
-                f"VoxelMorph has {tuple(layer.weight.shape)} there"
+                f"weights {path}: a convolution has a kernel of shape {tuple(weight.shape)}, where "
+                f"VoxelMorph has {tuple(layer.weight.shape)}; only VoxelMorph-1 and -2 of the "
+                f"paper can be imported"
             )
         layer.load_state_dict({"weight": weight, "bias": torch.from_numpy(bias)})
     swapped = {key: value[[1, 0, 2]] for key, value in unet.flow.state_dict().items()}
     unet.flow.load_state_dict(swapped)
-    card = {"origin": f"imported from {Path(path).name}", "licence": "see the weights' origin"}
+    card = {
+        "origin": f"imported from {Path(path).name}",
+        "licence": "that of the file's authors",
+    }
     return Model(network, architecture, Recipe(), card, name=Path(path).stem)
 
 
 def _layers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Kernel and bias of the convolutions in the order they run, the flow last."""
+    """Kernel and bias of each convolution, in the order in which they run; the flow is last."""
     check_readable(path, "weights")
     try:
         import h5py
     except ModuleNotFoundError as error:
         raise InputError(
-            "reading Keras weights needs h5py: pip install 'voxwarp[keras]'"
+            "Keras weights need h5py, which is not installed: pip install 'voxwarp[keras]'"
         ) from error
     try:
         with h5py.File(path) as file:
@@ -65,4 +70,6 @@ def _layers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
             groups = [weights[name][name] for name in [*names, "flow"]]
             return [(np.asarray(g["kernel:0"]), np.asarray(g["bias:0"])) for g in groups]
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"weights {path}: no Keras file of VoxelMorph ({error})") from error
+        raise InputError(
+            f"weights {path}: not a Keras file of VoxelMorph, or damaged ({error})"
+        ) from error

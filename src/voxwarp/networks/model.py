@@ -1,4 +1,4 @@
-"""A model: a network, its weights, and the preparation its inputs had; safetensors and JSON."""
+"""A model: a network, its weights, and the recipe for its inputs; safetensors and JSON files."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ from ..files import write_bytes
 from ..folders import models_folder
 from ..preparation.recipe import TEMPLATE_FILE, Recipe
 from ..space.volume import write_volume
-from .catalogue import ARCHITECTURES, Capabilities, build, with_todays_names
+from .catalogue import ARCHITECTURES, Capabilities, build, with_current_names
 from .deformation import Deformation
-from .pair_descent import KeptMaps, PairDescent
-from .refine import Refinement, refined
+from .pair_descent import MapCache, PairDescent
+from .refine import Refinement, refine
 
 FORMAT = "voxwarp-model-1"
 
@@ -31,13 +31,15 @@ _DAMAGED = (OSError, LookupError, TypeError, ValueError, AttributeError, Runtime
 
 @dataclass
 class Model:
-    """A network with what is needed to use it.
+    """A network with everything that is needed to use it.
 
     Args:
-        network: maps (moving, fixed) to a ``Deformation``.
-        architecture: name in ``catalogue.ARCHITECTURES`` and keyword arguments that rebuild it.
-        recipe: preparation of the inputs.
-        card: data, training recipe, scores, licence; free JSON, shown by ``voxwarp models show``.
+        network: takes the images ``moving`` and ``fixed``, and returns a ``Deformation``.
+        architecture: name in ``catalogue.ARCHITECTURES``, and the arguments that rebuild it.
+        recipe: how the scans are prepared.
+        card: data, training, scores, licence; free JSON, printed by ``voxwarp models show``.
+        name: of the model's folder.
+        sha256: hash of the file of weights; empty if the model was not loaded.
     """
 
     network: nn.Module
@@ -49,10 +51,12 @@ class Model:
 
     @classmethod
     def build(cls, architecture: dict[str, Any], recipe: Recipe, **more: Any) -> "Model":
-        """A model with fresh weights.
+        """Build a model with random weights.
 
         Args:
-            architecture: ``{"name": "diffeomorphic", "encoder": [...], ...}``.
+            architecture: such as ``{"name": "diffeomorphic", "encoder": [16, 32], ...}``.
+            recipe: how the scans are prepared.
+            more: further fields of the model.
         """
         return cls(build(architecture), architecture, recipe, **more)
 
@@ -67,27 +71,29 @@ class Model:
         moving: Tensor,
         fixed: Tensor,
         smoothness: float | None = None,
-        kept: KeptMaps | None = None,
+        map_cache: MapCache | None = None,
         weight: Tensor | None = None,
-        **further: Tensor,
+        **further_inputs: Tensor,
     ) -> Deformation:
-        """Run the network for use, not for training.
+        """Run the network in evaluation mode, without gradients.
+
+        Convolutions run in bf16 if the processor has instructions for it, everything else runs in
+        float32.
 
         Args:
-            moving, fixed: (B, 1, X, Y, Z) prepared images on the network's device.
-            smoothness: of the deformation, for a network that obeys it; 1 is its own.
-            kept: what a descent made of these images before, see ``PairDescent.forward``.
-            weight: of a descent's forces, (B, 1, X, Y, Z), see ``PairDescent.forward``.
-            further: the inputs that the network's capabilities name beside the images.
+            moving, fixed: prepared images, (B, 1, X, Y, Z), on the device of the network.
+            smoothness: factor on the smoothness, for networks whose smoothness can be chosen.
+            map_cache: segmentations of this pair, for a descent, see ``PairDescent.forward``.
+            weight: weights of the forces of a descent, (B, 1, X, Y, Z), see ``descent.descend``.
+            further_inputs: the inputs that ``capabilities.further_inputs`` names.
 
         Returns:
-            Displacements in voxels, float32. Convolutions run in bf16 where the processor has
-            instructions for it, everything else in float32.
+            The deformation, in voxels, float32.
         """
         self.network.eval()
-        options: dict[str, Any] = dict(further)
+        options: dict[str, Any] = dict(further_inputs)
         if self.capabilities.is_descent:
-            options |= {"kept": kept, "weight": weight}
+            options |= {"map_cache": map_cache, "weight": weight}
         if smoothness is not None:
             options["smoothness"] = smoothness
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
@@ -95,31 +101,31 @@ class Model:
 
     def refine(
         self,
-        answer: Deformation,
+        deformation: Deformation,
         refinement: Refinement,
         *,
         moving: Tensor,
         fixed: Tensor,
         smoothness: float | None = None,
-        kept: KeptMaps | None = None,
+        map_cache: MapCache | None = None,
         weight: Tensor | None = None,
     ) -> Deformation:
-        """Make an answer better by optimisation of the very pair; see ``refine.refined``."""
+        """Continue from a deformation by optimising this pair, see ``refine.refine``."""
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
-            return refined(
-                answer,
+            return refine(
+                deformation,
                 refinement,
                 moving=moving,
                 fixed=fixed,
                 descent=self.descent,
                 smoothness=1.0 if smoothness is None else smoothness,
-                kept=kept,
+                map_cache=map_cache,
                 weight=weight,
             )
 
     @property
     def descent(self) -> PairDescent:
-        """The descent that goes on from its answers: its own, or one on the images alone."""
+        """The descent that refines its deformations: its own, or one on the images alone."""
         return cast(PairDescent, self.network) if self.capabilities.is_descent else PairDescent()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -137,44 +143,51 @@ class Model:
         if "template" in description["preparation"]:
             assert self.recipe.template is not None
             write_volume(self.recipe.template.image, Path(folder) / TEMPLATE_FILE)
-        # The weights first: a model.json that is there names weights that are there.
+        # The weights come first, so that a complete model.json never lacks its weights.
         write_bytes(Path(folder) / "weights.safetensors", weights)
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         write_bytes(Path(folder) / "model.json", text.encode())
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Model":
-        """Load a model by the name of one that is installed, or from its folder.
+        """Load an installed model by its name, or a model from its folder.
+
+        Args:
+            model: name or folder.
+            device: where the network will run.
 
         Raises:
-            InputError: no such model, or its files are not whole or do not belong together.
+            InputError: there is no such model, or its files are damaged or do not belong together.
         """
         folder = find(model)
         try:
             description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if description.get("format") != FORMAT:
                 raise InputError(
-                    f"model {folder}: format {description.get('format')!r}, wanted {FORMAT!r}"
+                    f"model {folder}: the format in model.json must be {FORMAT}, got "
+                    f"{description.get('format')!r}; a newer version of voxwarp may have written it"
                 )
             recipe = Recipe.from_record(description["preparation"], folder)
-            built = cls.build(
+            loaded = cls.build(
                 description["architecture"], recipe, card=description["card"], name=folder.name
             )
             payload = (folder / "weights.safetensors").read_bytes()
-            built.network.load_state_dict(with_todays_names(load(payload)))
+            loaded.network.load_state_dict(with_current_names(load(payload)))
         except InputError:
             raise
         except (*_DAMAGED, SafetensorError) as error:
             raise InputError(
-                f"model {folder}: the files are damaged or incomplete ({_one_line(error)})"
+                f"model {folder}: its files are damaged or incomplete ({_one_line(error)}); copy "
+                f"the whole folder again"
             ) from error
-        built.sha256 = hashlib.sha256(payload).hexdigest()
-        if built.sha256 != description.get("weights_sha256"):
+        loaded.sha256 = hashlib.sha256(payload).hexdigest()
+        if loaded.sha256 != description.get("weights_sha256"):
             raise InputError(
-                f"model {folder}: weights.safetensors is not the file model.json names"
+                f"model {folder}: weights.safetensors and model.json do not belong together (the "
+                f"SHA-256 differs); copy the whole folder again"
             )
-        channels_last(built.network.to(device)).requires_grad_(False)
-        return built
+        channels_last(loaded.network.to(device)).requires_grad_(False)
+        return loaded
 
 
 def _one_line(error: BaseException) -> str:
@@ -182,29 +195,32 @@ def _one_line(error: BaseException) -> str:
 
 
 def installed() -> dict[str, Path]:
-    """Name and folder of every model in the package and in the user's folder; the user's win."""
-    shelves = [Path(str(resources.files("voxwarp") / "models")), models_folder()]
+    """Names and folders of all installed models.
+
+    Of two models with the same name, the one in the user's folder counts, not the shipped one.
+    """
+    places = [Path(str(resources.files("voxwarp") / "models")), models_folder()]
     return {
         folder.name: folder
-        for shelf in shelves
-        if shelf.is_dir()
-        for folder in sorted(shelf.iterdir())
+        for place in places
+        if place.is_dir()
+        for folder in sorted(place.iterdir())
         if (folder / "model.json").is_file()
     }
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """The folder of a model given by name or by path.
+    """The folder of a model, from its name or its path.
 
     Raises:
-        InputError: there is none; the message lists the names there are.
+        InputError: there is no such model; the message lists the installed ones.
     """
-    shelf = installed()
-    if str(model) in shelf:
-        return shelf[str(model)]
+    models = installed()
+    if str(model) in models:
+        return models[str(model)]
     if (Path(model) / "model.json").is_file():
         return Path(model)
     raise InputError(
-        f"unknown model {str(model)!r}: neither a folder with a model.json nor one of: "
-        f"{', '.join(shelf) or 'none installed'}"
+        f"unknown model {str(model)!r}: give a folder that holds a model.json, or the name of an "
+        f"installed model: {', '.join(models) or 'none is installed'}"
     )

@@ -7,27 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..fields import field
-from .deformation import Deformation, integrated
+from .deformation import Deformation, integrate
 from .layers import activation, convolution, local_correlation, near_zero
 
 
 class VelocityPyramid(nn.Module):
-    """A coarse-to-fine network with one stream an image; v at half resolution, φ = exp(v).
+    """A coarse-to-fine network with one encoder for both images; φ = exp(v), v at half resolution.
 
-    Both images pass one encoder. From the coarsest level up, the features of both are pulled
-    to the middle of the deformation so far, a = m∘exp(v/2) and b = f∘exp(−v/2), compared by
-    local correlation, and a residual g is added: v ← v + (g(a, b) − g(b, a)) / 2. The velocity
-    is antisymmetric as that of ``DiffeomorphicVoxelMorph`` is, with the same consequences.
+    From the coarsest level to the finest, the features of both images are warped to the middle of
+    the deformation so far, a = m∘exp(v/2) and b = f∘exp(−v/2), and compared by local correlation.
+    A residual g is added to the velocity: v ← v + (g(a, b) − g(b, a)) / 2. So the velocity is
+    antisymmetric like that of ``DiffeomorphicVoxelMorph``, with the same consequences.
 
-    Between the levels the velocity is resized from end voxel to end voxel, although averaging and
-    strides put their voxels elsewhere, by up to one; the residuals have learnt to make up for it
-    on the lattice that they were trained on.
+    Between the levels the velocity is resized so that the end voxels keep their centres, although
+    averaging and strides shift them by up to a voxel. The residuals learn to compensate for this
+    on the working grid of the training.
 
-    Warping and correlation at every level after PWC-Net (doi:10.1109/CVPR.2018.00931), residual
-    velocities after LapIRN (doi:10.1007/978-3-030-59716-0_21).
+    Warping and correlation at every level follow PWC-Net (doi:10.1109/CVPR.2018.00931), residual
+    velocities follow LapIRN (doi:10.1007/978-3-030-59716-0_21).
 
     Args:
-        channels: of the encoder's levels at 1/2, 1/4, ... of the resolution.
+        channels: numbers of channels of the encoder at 1/2, 1/4, ... of the resolution.
         steps: squarings of the exponential.
     """
 
@@ -37,53 +37,54 @@ class VelocityPyramid(nn.Module):
         self.encoder = nn.ModuleList()
         for before, width in zip((1, *channels), channels, strict=False):
             first = convolution(before, width, stride=1 if before == 1 else 2)
-            # One channel a group is instance norm, by the kernel that keeps channels last.
+            # Groups of one channel are an instance norm, with a kernel for channels-last memory.
             norm = nn.GroupNorm(width, width)
             self.encoder.append(
                 nn.Sequential(first, activation(), convolution(width, width), norm, activation())
             )
         self.residual = nn.ModuleList()
         for level, width in enumerate(channels):
-            seen, hidden = 2 * width + (27 if level else 0), max(16, width)
-            both = (
-                convolution(seen, hidden),
+            inputs, hidden = 2 * width + (27 if level else 0), max(16, width)
+            layers = (
+                convolution(inputs, hidden),
                 activation(),
                 convolution(hidden, hidden),
                 activation(),
             )
-            self.residual.append(nn.Sequential(*both, near_zero(hidden, std=1e-4)))
+            self.residual.append(nn.Sequential(*layers, near_zero(hidden, std=1e-4)))
 
-    def velocity(self, *, moving: Tensor, fixed: Tensor, finest: int = 0) -> Tensor:
-        """The velocity v of the padded pair, at half resolution and in voxels of that.
+    def velocity(self, *, moving: Tensor, fixed: Tensor, skip_finest: int = 0) -> Tensor:
+        """The velocity of the padded pair, at half resolution and in voxels of that grid.
 
-        ``finest`` leaves out as many of the finest levels, for a first phase of training.
+        ``skip_finest`` is the number of finest levels that are left out, in the first phase of a
+        training; the velocity then has the resolution of the finest level that is left.
         """
         images, _ = field.padded(torch.cat([moving, fixed]), 2 ** len(self.encoder))
         x = F.avg_pool3d(images, 2).contiguous(memory_format=torch.channels_last_3d)
         features = [x := block(x) for block in self.encoder]
         velocity = self._residual(len(features) - 1, features[-1])
-        for level in reversed(range(finest, len(features) - 1)):
+        for level in reversed(range(skip_finest, len(features) - 1)):
             shape = features[level].shape[2:]
             middle = field.exponentiate(
                 torch.cat([velocity, -velocity]) / 2, steps=max(self.steps - 2, 1)
             )
-            pulled = field.warp(
+            warped = field.warp(
                 features[level].float(), field.resize(middle, shape), padding="border"
             )
-            residual = self._residual(level, pulled.to(features[level].dtype))
+            residual = self._residual(level, warped.to(features[level].dtype))
             velocity = field.resize(velocity, shape) + residual
         return velocity
 
     def _residual(self, level: int, features: Tensor) -> Tensor:
         """(g(a, b) − g(b, a)) / 2 for features (a, b) stacked as a batch."""
         features = features.contiguous(memory_format=torch.channels_last_3d)
-        other = features.roll(len(features) // 2, dims=0)  # b beside a, a beside b
-        seen = [features, other]
+        other = features.roll(len(features) // 2, dims=0)  # (b, a)
+        inputs = [features, other]
         if level:
-            seen.append(local_correlation(features, other))
-        there, back = self.residual[level](torch.cat(seen, dim=1)).float().chunk(2)
-        return (there - back) / 2
+            inputs.append(local_correlation(features, other))
+        forward, backward = self.residual[level](torch.cat(inputs, dim=1)).float().chunk(2)
+        return (forward - backward) / 2
 
     def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
-        """The deformation that pulls ``moving`` onto ``fixed``, its inverse and its velocity."""
-        return integrated(self.velocity(moving=moving, fixed=fixed), moving.shape[2:], self.steps)
+        """The deformation that aligns ``moving`` with ``fixed``, its inverse and its velocity."""
+        return integrate(self.velocity(moving=moving, fixed=fixed), moving.shape[2:], self.steps)

@@ -1,4 +1,4 @@
-"""Refinement: the answer of a network made better for the very pair, its weights untouched."""
+"""Refinement: improve a model's result by optimising the one pair; its weights do not change."""
 
 import math
 import time
@@ -9,24 +9,24 @@ from torch import Tensor
 from ..errors import InputError
 from ..fields import field
 from .deformation import Deformation
-from .descent import Plan, Stage
-from .pair_descent import KeptMaps, PairDescent
+from .descent import DescentSettings, Stage
+from .pair_descent import MapCache, PairDescent
 
-STEPS, MOST_STEPS = 16, 1000
+STEPS, MOST_STEPS = 16, 1000  # set by hand: by default 16 steps; more than 1000 are refused
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """How much of it.
+    """How far a result is refined.
 
     Args:
-        steps: at most. Where the answer has been at the full resolution, all of them are there;
-            of others two of three are at half of it first.
-        seconds: after which no further step begins that would not be done by then; no limit
-            without.
+        steps: at most this many steps. If the result comes from a descent that ended at full
+            resolution, all of them are there; else two of three are at half resolution first.
+        seconds: no step begins that would not be done after this time; by default there is no
+            limit.
 
     Raises:
-        InputError: the steps are not 1 to 1000, or the time is none.
+        InputError: the number of steps is not between 1 and 1000, or the time is not above 0.
     """
 
     steps: int = STEPS
@@ -34,57 +34,69 @@ class Refinement:
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MOST_STEPS:
-            raise InputError(f"refine {self.steps}: 1 to {MOST_STEPS} steps are wanted")
+            raise InputError(f"refine_steps must be between 1 and {MOST_STEPS}, got {self.steps}")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise InputError(f"refine_seconds {self.seconds}: a time above 0 is wanted")
+            raise InputError(f"refine_seconds must be above 0 and finite, got {self.seconds}")
 
     @classmethod
-    def of(cls, wanted: "bool | Refinement | None") -> "Refinement | None":
-        """What a yes, a no or a refinement stands for; None: none.
+    def from_value(cls, value: "bool | Refinement | None") -> "Refinement | None":
+        """The refinement that a value of ``refine`` stands for; None means no refinement.
 
         Raises:
-            InputError: it is none of these, such as a number of steps.
+            InputError: the value is something else, such as a number of steps.
         """
-        if isinstance(wanted, Refinement):
-            return wanted
-        if wanted is not None and not isinstance(wanted, bool):
-            raise InputError(f"refine {wanted!r}: True, False or a Refinement is wanted")
-        return cls() if wanted else None
+        if isinstance(value, Refinement):
+            return value
+        if value is not None and not isinstance(value, bool):
+            raise InputError(
+                f"refine must be True, False or a Refinement, got {value!r}; for a number of "
+                f"steps, give Refinement(steps)"
+            )
+        return cls() if value else None
 
-    def plan(self, *, from_full: bool) -> Plan:
-        """The stages of the descent."""
+    def settings(self, *, from_full: bool) -> DescentSettings:
+        """The settings of the descent.
+
+        Args:
+            from_full: the result comes from a descent that ended at full resolution.
+        """
         fine = self.steps if from_full else max(self.steps // 3, 1)
+        # Less smoothing than at 2 mm (0.42); 0.35 and the shares of the steps were set by hand.
         stages = [Stage(2, self.steps - fine), Stage(1, fine, smoothing=0.35)]
-        return Plan([stage for stage in stages if stage.steps])
+        return DescentSettings([stage for stage in stages if stage.steps])
 
 
-def refined(
-    answer: Deformation,
+def refine(
+    deformation: Deformation,
     refinement: Refinement,
     *,
     moving: Tensor,
     fixed: Tensor,
     descent: PairDescent,
     smoothness: float = 1.0,
-    kept: KeptMaps | None = None,
+    map_cache: MapCache | None = None,
     weight: Tensor | None = None,
 ) -> Deformation:
-    """A deformation that makes ``moving`` more like ``fixed`` than a network's does.
+    """Continue from a deformation, and make ``moving`` more similar to ``fixed``.
 
     Args:
+        deformation: the result of a model, where the descent starts.
+        refinement: number of steps and time.
         moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
-        answer: of the network, to start from.
-        refinement: how much.
-        descent: that goes on from there; one that segments compares the structures, too.
-        smoothness: factor of the widths of the Gaussians that smooth.
-        kept, weight: see ``PairDescent.forward``.
+        descent: takes the steps; if it has a segmentation, it compares structures too.
+        smoothness: factor on the widths of the Gaussians that smooth.
+        map_cache, weight: see ``PairDescent.forward``.
     """
-    until = None if refinement.seconds is None else time.monotonic() + refinement.seconds
-    inverse = answer.inverse
+    deadline = None if refinement.seconds is None else time.monotonic() + refinement.seconds
+    inverse = deformation.inverse
     if inverse is None:
-        inverse = field.invert(answer.displacement)
-    plan = refinement.plan(from_full=descent.full_steps > 0).smoother(smoothness)
-    start = answer.displacement, inverse
-    return descent.descended(
-        plan, moving=moving, fixed=fixed, start=start, until=until, kept=kept, weight=weight
+        inverse = field.invert(deformation.displacement)
+    return descent.descend(
+        refinement.settings(from_full=descent.full_steps > 0).smoother(smoothness),
+        moving=moving,
+        fixed=fixed,
+        start=(deformation.displacement, inverse),
+        deadline=deadline,
+        map_cache=map_cache,
+        weight=weight,
     )

@@ -1,4 +1,4 @@
-"""Segmentation: which structure each voxel is part of, and maps of that for the descent."""
+"""Segmentation: which structure each voxel belongs to, and maps of that for the descent."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,14 +12,16 @@ from .layers import activation, convolution
 
 
 class SegmentationNetwork(nn.Module):
-    """A U-Net that embeds each voxel at half resolution, and classes in that space.
+    """A U-Net that computes an embedding of each voxel at half resolution, and classifies it.
 
-    Embeddings have length one; the log-odds of a class are their scaled cosine to a vector of the
-    class. The eight voxels of the image behind one at half resolution are eight channels.
+    Embeddings have length one. The log-odds of a class are the scaled cosine between the embedding
+    and a learned vector of the class. The eight image voxels in each voxel at half resolution are
+    eight input channels.
 
     Args:
-        channels: of the levels at 1/2, 1/4, ... of the resolution; the embedding has the first.
-        classes: the background is number 0.
+        channels: numbers of channels at 1/2, 1/4, ... of the resolution; the embedding has the
+            first number.
+        classes: number of classes with the background, which is class 0.
     """
 
     def __init__(self, channels: Sequence[int], classes: int):
@@ -37,40 +39,40 @@ class SegmentationNetwork(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.5))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z), even sides, to (B, C, X / 2, Y / 2, Z / 2) in float32."""
+        """Embed (B, 1, X, Y, Z) with even sides, to (B, C, X / 2, Y / 2, Z / 2) in float32."""
         x = field.blocks(images[:, 0], 2).movedim(-1, 1)
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        seen = [x := block(x) for block in self.down]
+        features = [x := block(x) for block in self.down]
         for level in reversed(range(len(self.up))):
-            x = F.interpolate(x, size=seen[level].shape[2:], mode="nearest")
-            x = self.up[level](torch.cat([x, seen[level]], dim=1))
+            x = F.interpolate(x, size=features[level].shape[2:], mode="nearest")
+            x = self.up[level](torch.cat([x, features[level]], dim=1))
         return F.normalize(self.embed(x).float(), dim=1)
 
     def classify(self, embedded: Tensor) -> Tensor:
-        """(N, C) embeddings to (N, classes) log-odds."""
+        """Log-odds (N, classes) of embeddings (N, C)."""
         with torch.autocast(embedded.device.type, enabled=False):
             directions = F.normalize(self.classes.weight.float(), dim=1)
             return self.log_scale.exp() * (embedded @ directions.T) + self.classes.bias
 
 
-def _norm(width: int, wanted: bool) -> list[nn.Module]:
-    """Instance norm, or none: at the finest level it costs as much as the convolutions."""
-    return [nn.GroupNorm(width, width)] if wanted else []
+def _norm(width: int, has_norm: bool) -> list[nn.Module]:
+    """Instance norm; the finest level has none, because it would take as long as a convolution."""
+    return [nn.GroupNorm(width, width)] if has_norm else []
 
 
 class StructureMaps(nn.Module):
-    """Maps that are alike where two images show the same structures: what a descent compares.
+    """Maps that are similar where two images show the same structures, for a descent to compare.
 
-    The network tells of every voxel at half resolution which structures it may be part of. It has
-    learnt that from label maps, scan by scan. A random projection of the probabilities, which
-    keeps their distances (Johnson & Lindenstrauss), stands for them.
+    The network estimates, for every voxel at half resolution, the probabilities of the structures;
+    it learns this from single scans with label maps. A random projection reduces the probabilities
+    to a few maps and approximately preserves their distances (Johnson & Lindenstrauss, 1984).
 
     Args:
-        structures: how many the network tells apart, beside the background.
-        channels: of the U-Net's levels at 1/2, 1/4, ... of the resolution.
-        maps: numbers that stand for the probabilities.
-        weight: of half the squared difference of the maps, where the squared local correlation
-            of the images weighs 1.
+        structures: number of structures without the background.
+        channels: numbers of channels of the U-Net at 1/2, 1/4, ... of the resolution.
+        maps: number of maps.
+        weight: of half the squared difference of the maps; the squared local correlation of the
+            images has weight 1.
     """
 
     projection: Tensor
@@ -84,17 +86,18 @@ class StructureMaps(nn.Module):
         self.register_buffer("projection", projection)
 
     def forward(self, images: Tensor, factor: int) -> Tensor:
-        """(B, 1, X, Y, Z) to (B, maps, X / factor, ...); the factor is 2 or larger.
+        """Maps (B, maps, X / factor, ...) of images (B, 1, X, Y, Z).
 
-        On a coarser lattice than its own the network tells what there is from the mean of what it
-        saw: that is nearly as good, for an eighth of the time.
+        If the factor is above 2, the embeddings are averaged before they are classified: that is
+        nearly as good as averaging the maps, in an eighth of the time.
         """
         embedded = field.averaged(self.network(images), factor // 2)
         inside = F.max_pool3d(images, factor) > 0
-        return torch.stack([self._of(*one) for one in zip(embedded, inside[:, 0], strict=True)])
+        samples = zip(embedded, inside[:, 0], strict=True)
+        return torch.stack([self._project(*sample) for sample in samples])
 
-    def _of(self, embedded: Tensor, inside: Tensor) -> Tensor:
-        """(C, X, Y, Z) to (maps, X, Y, Z); where there is no image, there is the background."""
+    def _project(self, embedded: Tensor, inside: Tensor) -> Tensor:
+        """Maps (maps, X, Y, Z) of embeddings (C, X, Y, Z); outside the brain, the background's."""
         with torch.autocast(embedded.device.type, enabled=False):
             maps = self.projection[0].expand(*inside.shape, -1).clone()
             voxels = embedded[:, inside].T

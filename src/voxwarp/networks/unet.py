@@ -1,4 +1,4 @@
-"""The paper's U-Net, as the authors' Keras code has it."""
+"""The U-Net of VoxelMorph (CVPR 2018), as in the authors' Keras code."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,18 @@ from .layers import Convolution, near_zero
 
 
 class UNet(nn.Module):
-    """The paper's U-Net: stride-2 encoder, decoder with skips, LeakyReLU 0.2, near-zero last layer.
+    """A U-Net: stride-2 encoder, decoder with skips, LeakyReLU 0.2, near-zero last layer.
+
+    The layers are those of the authors' Keras code, so that their weights fit: upsampling is by
+    nearest neighbour, the skip is appended after it, and stride-2 convolutions are padded by
+    (0, 1).
 
     Args:
-        encoder: channels of the stride-2 convolutions, one a level.
-        decoder: channels of the decoder's convolutions. The first len(encoder) run at 1/2^L,
-            ..., 1/2 of the resolution, further ones at 1/2; with ``full_resolution`` those from
-            number len(encoder) + 1 on run at the input's.
-        full_resolution: go up once more, next to the input pair.
-
-    The layers lie as in the authors' Keras code, so that their weights fit: up-sampling is by
-    nearest neighbour, the skip is appended to it, and stride-2 convolutions see (0, 1) padding.
+        encoder: numbers of channels of the stride-2 convolutions, one for each level.
+        decoder: numbers of channels of the decoder's convolutions. The first L = len(encoder) run
+            at 1/2^L, ..., 1/2 of the resolution. Further ones run at 1/2, or, with
+            ``full_resolution``, from number L + 1 on at the resolution of the input.
+        full_resolution: upsample once more at the end, with the input as a skip.
     """
 
     def __init__(self, encoder: Sequence[int], decoder: Sequence[int], *, full_resolution: bool):
@@ -40,27 +41,28 @@ class UNet(nn.Module):
         self.flow = near_zero(width, std=1e-5)
 
     def _skip_width(self, number: int, channels: Sequence[int]) -> int:
-        """Channels of the skip that joins before decoder convolution ``number``."""
+        """Number of channels of the skip before decoder convolution ``number``."""
         level = self._skip_level(number)
         return 0 if level is None else channels[level]
 
     def _skip_level(self, number: int) -> int | None:
+        """The encoder's level whose features are the skip before decoder convolution ``number``."""
         if 0 < number < self.levels:
             return self.levels - number
         return 0 if self.full_resolution and number == self.levels + 1 else None
 
     def forward(self, pair: Tensor) -> Tensor:
-        """(B, 2, X, Y, Z), sides multiples of 2^levels, to (B, 3, X, Y, Z) or half of that."""
+        """Map (B, 2, X, Y, Z), with sides that are multiples of 2^L, to (B, 3, X, Y, Z) or half."""
         pair = pair.contiguous(memory_format=torch.channels_last_3d)
-        seen = [pair]
+        features = [pair]
         for convolution in self.down:
-            seen.append(F.leaky_relu(convolution(F.pad(seen[-1], (0, 1) * 3)), 0.2))
-        x = seen[-1]
+            features.append(F.leaky_relu(convolution(F.pad(features[-1], (0, 1) * 3)), 0.2))
+        x = features[-1]
         for number, convolution in enumerate(self.up):
             level = self._skip_level(number)
             if level is not None:
                 x = torch.cat(
-                    [F.interpolate(x, scale_factor=2, mode="nearest"), seen[level]], dim=1
+                    [F.interpolate(x, scale_factor=2, mode="nearest"), features[level]], dim=1
                 )
             x = F.leaky_relu(convolution(x), 0.2)
         return self.flow(x)

@@ -1,4 +1,4 @@
-"""VoxelMorph-1 and -2 of Balakrishnan et al., CVPR 2018, Figure 3: a U-Net predicts u."""
+"""VoxelMorph-1 and -2 (Balakrishnan et al., CVPR 2018, Figure 3): a U-Net predicts u."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,12 @@ from .unet import UNet
 
 
 class VoxelMorph(nn.Module):
-    """VoxelMorph of CVPR 2018: the U-Net's output is the displacement u, in voxels.
+    """VoxelMorph of CVPR 2018: the output of the U-Net is the displacement u, in voxels.
 
     VoxelMorph-1 has the decoder 32-32-32-32-8-8, VoxelMorph-2 has 32-32-32-32-32-16-16.
+
+    Args:
+        encoder, decoder: numbers of channels, see ``UNet``.
     """
 
     def __init__(
@@ -25,7 +28,7 @@ class VoxelMorph(nn.Module):
         self.unet = UNet(encoder, decoder, full_resolution=True)
 
     def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
-        """The deformation that pulls ``moving`` onto ``fixed``; no inverse is known."""
+        """The deformation that aligns ``moving`` with ``fixed``, without its inverse."""
         pair, crop = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
         displacement = self.unet(pair).float()[crop]
         return Deformation(displacement, None, displacement)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..files import write_bytes
-from ..networks.catalogue import with_todays_names
+from ..networks.catalogue import with_current_names
 
 NAME = "checkpoint.safetensors"
 FORMAT = "voxwarp-checkpoint-1"
@@ -82,7 +82,7 @@ def load_checkpoint(
             progress = TrainingState(**_about(stored)["progress"])
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         for name, network in networks.items():
-            network.load_state_dict(with_todays_names(_inside(tensors, name)))
+            network.load_state_dict(with_current_names(_inside(tensors, name)))
         _restore(optimizer, tensors)
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())

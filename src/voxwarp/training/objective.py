@@ -66,7 +66,7 @@ class Objective:
         )
         with convolutions(config.precision, moving.device):
             if config.compare_at == "velocity":
-                rest = {"finest": phase.leave_out} if phase.leave_out else {}
+                rest = {"skip_finest": phase.leave_out} if phase.leave_out else {}
                 velocity = network.velocity(moving=moving, fixed=fixed, **rest)
             elif not self.capabilities.has_velocity and self._both_ways:
                 # There is no inverse: the network is asked for the way back, too.
