@@ -1,4 +1,4 @@
-"""The table of thresholds in the docs has the values of the code, and misses none of those named."""
+"""The tables of thresholds in the docs have the values of the code."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""What README and docs say is there: commands parse, code compiles, names and files exist."""
+"""What README and docs name exists: commands, options, functions, files, links."""
 
 import ast
 import inspect
@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import pytest
 import typer
+from pages import PAGES, ROOT, blocks
 
 import voxwarp
 from voxwarp.cli.main import app
@@ -24,29 +25,13 @@ from voxwarp.preparation.scan import Prepared, prepare
 from voxwarp.registration.result import Registration
 from voxwarp.space.volume import Volume
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {
-    path: path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-}
-
-
-def blocks(text: str) -> list[tuple[str, str]]:
-    """Language and text of the blocks of code of a page."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-
-
-PYTHON = [text for language, text in blocks(README) if language == "python"]
-
-
-def shell_commands() -> Iterator[str]:
-    for language, text in (block for page in PAGES.values() for block in blocks(page)):
-        if language in ("bash", "sh", "console"):
-            yield from (line.strip() for line in text.replace("\\\n", " ").splitlines())
-
-
-VOXWARP = sorted({line for line in shell_commands() if line.startswith("voxwarp")})
+README, PREPARATION = PAGES["README.md"], PAGES["docs/preparation.md"]
+REGISTER, TRAINING = PAGES["docs/register.md"], PAGES["docs/training.md"]
+PYTHON = [
+    block.text for text in PAGES.values() for block in blocks(text) if block.language == "python"
+]
+LINES = {line for text in PAGES.values() for block in blocks(text) for line in block.commands()}
+VOXWARP = sorted(line for line in LINES if line.startswith("voxwarp"))
 
 
 def parse(words: list[str]) -> None:
@@ -68,7 +53,7 @@ def parse(words: list[str]) -> None:
 def test_there_is_something_to_check() -> None:
     words = {line.split()[1] for line in VOXWARP}
     assert words >= {"register", "preprocess", "apply", "points", "cache", "models"}
-    assert len(PYTHON) >= 3
+    assert len(PYTHON) >= 10
 
 
 @pytest.mark.parametrize("line", VOXWARP)
@@ -152,55 +137,86 @@ def test_many_scans_are_registered_to_one(
         grid = make_grid(spacing=5 + number / 4)
         nib.save(phantoms.image(grid, poses.moving), Path("study") / f"{name}.nii.gz")
     nib.save(phantoms.image(make_grid(spacing=6), poses.fixed), "fixed.nii.gz")
-    exec(compile(code.replace('"default"', repr(str(tiny_model))), "README.md", "exec"), {})
+    exec(compile(code.replace('"default"', repr(str(tiny_model))), "python.md", "exec"), {})
     assert sorted(path.name for path in Path("registered").iterdir()) == names
     assert all((Path("registered") / name / METRICS).is_file() for name in names)
     assert sorted(prepared) == ["fixed.nii.gz", *(f"{name}.nii.gz" for name in names)]
 
 
 @pytest.mark.parametrize(
-    ("heading", "outputs"),
-    [
-        ("What `register` writes", REGISTERED),
-        ("`voxwarp preprocess`", OUTPUTS),
-    ],
+    ("page", "heading", "outputs"),
+    [(REGISTER, "Files", REGISTERED), (PREPARATION, "`voxwarp preprocess`", OUTPUTS)],
+    ids=["register", "preprocess"],
 )
-def test_output_table_is_what_the_command_writes(heading: str, outputs: tuple[str, ...]) -> None:
-    assert first_column(heading) == outputs
+def test_output_table_is_what_the_command_writes(
+    page: str, heading: str, outputs: tuple[str, ...]
+) -> None:
+    assert first_column(page, heading) == outputs
 
 
-def first_column(heading: str) -> tuple[str, ...]:
+def first_column(page: str, heading: str) -> tuple[str, ...]:
     """What stands in code at the beginning of the rows of a section's table."""
-    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    section = page.split(f"## {heading}\n")[1].split("\n## ")[0]
     cells = re.findall(r"^\| (`[^|]+`) \|", section, flags=re.MULTILINE)
     return tuple(cell.strip("`") for cell in cells)
 
 
+def options_of(name: str) -> set[str]:
+    return set(option_names(next(command for command in commands() if command.name == name)))
+
+
 def test_options_of_the_preparation_are_those_of_register() -> None:
-    register = next(command for command in commands() if command.name == "register")
-    named = re.findall(r"--[\w-]+", " ".join(first_column("Preparation")))
-    assert set(named) <= set(option_names(register))
+    named = re.findall(r"--[\w-]+", " ".join(first_column(PREPARATION, "Options")))
+    assert set(named) <= options_of("register")
     assert len(named) == len(set(named)) == 9
 
 
+def test_every_option_of_register_is_on_its_page() -> None:
+    named = set(re.findall(r"--[\w-]+", " ".join(first_column(REGISTER, "Options"))))
+    positive = {name for name in options_of("register") if not name.startswith("--no-")}
+    assert {name for name in named if not name.startswith("--no-")} == positive - {"--out", "-o"}
+
+
 def test_limits_and_names_in_the_text_are_those_of_the_code() -> None:
-    assert f"`$VOXWARP_CACHE_SIZE` MB ({LIMIT / 1e6:.0f} by default)" in README
-    assert all(f"`{name}`" in README for name in EXTRACTORS)
+    assert f"`$VOXWARP_CACHE_SIZE` MB ({LIMIT / 1e6:.0f} by default)" in PREPARATION
+    assert all(f"`{name}`" in PREPARATION for name in EXTRACTORS)
 
 
-def test_the_guide_to_training_ends_with_all_the_knobs(cli) -> None:
-    guide = (ROOT / "docs/training.md").read_text(encoding="utf-8")
-    assert guide.rpartition("```text\n")[2] == cli("train", "--knobs").out + "```\n"
+def test_the_guide_to_training_ends_with_all_settings(cli) -> None:
+    assert TRAINING.rpartition("```text\n")[2] == cli("train", "--show-settings").out + "```\n"
 
 
-@pytest.mark.parametrize(
-    ("page", "target"),
-    [
-        (page, target)
-        for page, text in PAGES.items()
-        for target in sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", text)))
-    ],
-    ids=lambda value: value.name if isinstance(value, Path) else value,
-)
-def test_link_leads_somewhere(page: Path, target: str) -> None:
-    assert (page.parent / target).exists()
+def test_readme_is_a_screen_and_a_half() -> None:
+    assert len(README.splitlines()) < 170
+
+
+LINKS = [
+    (name, target)
+    for name in (*PAGES, "CONTRIBUTING.md", "benchmarks/README.md")
+    for target in sorted(
+        set(re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / name).read_text(encoding="utf-8")))
+    )
+]
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS)
+def test_link_leads_somewhere(page: str, target: str) -> None:
+    name, _, anchor = target.partition("#")
+    path = ((ROOT / page).parent / name) if name else ROOT / page
+    assert path.exists()
+    assert not anchor or anchor in anchors(path.read_text(encoding="utf-8"))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_index_and_within_reach_of_the_readme() -> None:
+    index = PAGES["docs/README.md"]
+    for name in PAGES:
+        if name.startswith("docs/") and name != "docs/README.md":
+            assert f"]({name.removeprefix('docs/')})" in index
+            assert f"]({name}" in README

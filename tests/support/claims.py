@@ -1,0 +1,370 @@
+"""Sentences and table rows of README and docs, their numbers put in from the committed rows."""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+from voxwarp.networks.refine import STEPS
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+Row = Mapping[str, str]
+
+
+@cache
+def read(name: str) -> list[Row]:
+    with open(BENCHMARKS / name, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def rows(name: str, **values: object) -> list[Row]:
+    """The rows of a file with these values in their columns."""
+    wanted = {column: str(value) for column, value in values.items()}
+    found = [row for row in read(name) if all(row[c] == value for c, value in wanted.items())]
+    assert found, (name, values)
+    return found
+
+
+def mean(column: str, among: Iterable[Row]) -> float:
+    return fmean(float(row[column]) for row in among)
+
+
+def pairs(split: str, method: str, kind: str = "inter") -> list[Row]:
+    """Those that were done, of the test or val subjects."""
+    folder = {"test": "oasis-malf", "val": "oasis-malf-val"}[split]
+    return rows(f"{folder}/pairs.csv", method=method, kind=kind, status="ok")
+
+
+def table(name: str, method: str) -> dict[str, float]:
+    """A row of a table of benchmarks/figures, which another test compares with the pairs."""
+    (row,) = rows(f"figures/{name}.csv", method=method)
+    return {column: float(row[column] or "nan") for column in row if column not in WORDS}
+
+
+WORDS = {"method", "remarks", "reference", "device"}
+
+
+def three(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def two(value: float) -> str:
+    """Of a number as the rows have it, with three digits: halves go up."""
+    return str(Decimal(str(value)).quantize(Decimal("0.01"), ROUND_HALF_UP))
+
+
+def digits(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
+# README.md and docs/register.md
+
+METHODS = {
+    "affine alone": "affine",
+    "elastix, B-spline": "elastix",
+    "VoxelMorph-1, the authors' weights": "vm1-authors",
+    "ANTs SyN, mutual information": "ants-syn",
+    "VoxelMorph-2, the authors' weights": "vm2-authors",
+    "voxwarp `pyramid`": "pyramid",
+    "greedy": "greedy",
+    "voxwarp `default`": "default",
+    "voxwarp `default --refine`": "default+refine",
+}
+
+
+def of_readme() -> list[str]:
+    claims = []
+    for title, method in METHODS.items():
+        inter, again = table("table1", method), table("retest", method)
+        assert (inter["pairs"], again["pairs"], inter["cpu_timed"]) == (24, 6, 2)
+        deform = f"{digits(inter['cpu_deform_s'])} s" if method != "affine" else ""
+        cells = [title, three(inter["dice"]), three(again["dice"]), f"{inter['folds']:.0f}"]
+        cells += [deform, f"{digits(inter['cpu_whole_s'])} s"]
+        claims.append("| " + " | ".join(cells).replace("|  |", "| |") + " |")
+    assert table("retest", "greedy")["dice"] > table("retest", "default")["dice"]
+    greedy, default = (landmarks(x)["mean_mm"] for x in ("greedy", "voxwarp, default"))
+    claims.append(f"greedy misses by {two(greedy)} mm and `default` by {two(default)} mm")
+    return claims
+
+
+def of_register() -> list[str]:
+    each = [table("table1", method) for method in ("default", "fast", "default+refine")]
+    whole = [f"{row['cpu_whole_s']:.0f} s" for row in each]
+    memory = [f"{row['memory_mb'] / 1000:.1f}" for row in each]
+    longer = each[2]["cpu_whole_s"] - each[0]["cpu_whole_s"]
+    assert round(each[1]["cpu_deform_s"] / each[0]["cpu_deform_s"], 2) == 0.66
+    return [
+        f"took {longer:.0f} s longer in our [benchmark]",
+        f"{whole[0]} (`default`), {whole[1]} (`fast`) and {whole[2]} (`default --refine`)",
+        f"{memory[0]}, {memory[1]} and {memory[2]} GB of memory",
+    ]
+
+
+# docs/models.md and the models' cards
+
+SCORED = {
+    "val": ("affine", "pyramid", "none", "fast", "default", "default+refine"),
+    "test": ("affine", "pyramid", "fast", "none", "greedy", "default", "default+refine"),
+}
+SPLITS = {"val": ("val, 2 subjects", 2), "test": ("test, 3 subjects (6 scans)", 24)}
+
+
+def of_models() -> list[str]:
+    claims = []
+    for split, methods in SCORED.items():
+        for number, method in enumerate(methods):
+            done, (title, count) = pairs(split, method), SPLITS[split]
+            assert len(done) == count
+            start = f"| {title} | {count} |" if number == 0 else "| | |"
+            scores = [three(mean(column, done)) for column in ("dice", "dice_regions")]
+            name = method.replace("+refine", " --refine")
+            name = name if method in ("affine", "greedy") else f"`{name}`"
+            folds = f"{mean('folds', done):.0f}"
+            claims.append(" | ".join([f"{start} {name}", *scores, folds]) + " |")
+    return claims
+
+
+def of_card(name: str, text: str) -> list[tuple[list[str], list[str]]]:
+    """The numbers in each row of a card's table, and those that the rows give."""
+    claims: list[tuple[list[str], list[str]]] = []
+    split = ""
+    kinds = {
+        "val": ("val", "inter"),
+        "test": ("test", "inter"),
+        "test, two scans": ("test", "retest"),
+    }
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or cells[0] == "split" or set(line) <= set("|- "):
+            continue
+        split = cells[0] or split
+        key = next(key for key in sorted(kinds, key=len, reverse=True) if split.startswith(key))
+        of_split, kind = kinds[key]
+        old = len(cells) == 6 and not cells[2].startswith(("`", "affine"))
+        method = name if old else cells[2].strip("`").replace(" --refine", "+refine")
+        done = pairs(of_split, method, kind)
+        assert cells[1] in ("", str(len(done)))
+        scores = [three(mean("dice", pairs(of_split, "affine", kind)))] if old else []
+        scores += [three(mean(column, done)) for column in ("dice", "dice_regions")]
+        column = "folds_any" if "by any differences" in text else "folds"
+        scores.append(f"{mean(column, done):.0f}")
+        claims.append((cells[2:] if old else cells[3:], scores))
+    return claims
+
+
+# docs/preparation.md, docs/training.md, docs/benchmarks.md
+
+
+def landmarks(method: str) -> dict[str, float]:
+    """The last row of a method, for one was measured twice."""
+    row = rows("landmarks.csv", method=method)[-1]
+    return {column: float(value or "nan") for column, value in row.items() if column != "method"}
+
+
+def affine_pairs(method: str) -> tuple[float, float, float]:
+    done = rows("affine_pairs.csv", method=method)
+    assert len(done) == 12
+    columns = "dice_30", "dice_regions", "seconds"
+    return tuple(mean(column, done) for column in columns)  # type: ignore[return-value]
+
+
+def aligned(method: str) -> tuple[int, int, int]:
+    """Poses that were tried; that came to lie on the template; with no point 10 mm off."""
+    done = rows("robustness.csv", method=method)
+    good = sum(float(row["dice"]) > 0.9 for row in done)
+    return len(done), good, sum(float(row["farthest_mm"]) <= 10 for row in done)
+
+
+def of_preparation() -> list[str]:
+    tried, good, _ = aligned("voxwarp")
+    others = aligned("ants"), aligned("greedy")
+    assert (tried, others[1][0]) == (60, 60)
+    angles, shifts = (
+        max(float(row[c]) for row in read("robustness.csv")) for c in ("degrees", "shift_mm")
+    )
+    assert 85 < angles <= 90
+    assert 95 < shifts <= 100
+    ours, theirs = affine_pairs("voxwarp, both to MNI152"), affine_pairs("ants")
+    methods = (
+        *("voxwarp, affine", "antspyx, affine", "greedy, affine"),
+        *("voxwarp, default", "antspyx, SyN", "greedy"),
+    )
+    tre = [f"{two(landmarks(name)['mean_mm'])} mm" for name in methods]
+    linear, deformed = " | ".join(tre[:3]), " | ".join(tre[3:])
+    return [
+        f"aligned | {good} | {others[0][1]} of the {others[0][0]} tried | {others[1][1]} |",
+        f"{three(ours[0])}, {ours[2]:.1f} s | {three(theirs[0])}, {theirs[2]:.0f} s | |",
+        f"mean error of the affine map | {linear} |",
+        f"(`default`, SyN, greedy) | {deformed} |",
+        "up to 90° and shifted by up to 100 mm",
+    ]
+
+
+def hippocampus(method: str) -> list[str]:
+    done = rows("hippocampus.csv", method=method)
+    assert len(done) == 30
+    return [three(mean(part, done)) for part in ("anterior", "posterior")]
+
+
+def of_training() -> list[str]:
+    before, ours, greedy = (
+        " and ".join(hippocampus(x)) for x in ("none", "voxwarp", "greedy, deformable")
+    )
+    assert mean("folds", rows("hippocampus.csv", method="voxwarp")) == 0
+    return [
+        f"posterior part is {ours}, without a fold; before registration it is {before}, and with "
+        f"greedy {greedy}"
+    ]
+
+
+def of_method() -> list[str]:
+    return [f"| 1 mm | {STEPS} | 0.3 | 0.35 |", f"for {STEPS} more steps"]
+
+
+# benchmarks/README.md
+
+
+def of_rows() -> list[str]:
+    return [*_affine(), *_robustness(), *_landmarks(), *_hippocampus(), *_step(), *_learning()]
+
+
+def _affine() -> list[str]:
+    texts = {
+        "voxwarp": "directly {:.3f} / {:.3f} (Dice-30 / Dice-regions) in {:.1f} s",
+        "voxwarp, both to MNI152": "as `register` does it, {:.3f} / {:.3f} in {:.1f} s",
+        "ants": "antspyx {:.3f} / {:.3f} in {:.1f} s",
+    }
+    shipped = float(rows("smoothness.csv", smoothness="1.0")[0]["dice"])
+    (tried,) = (row for row in read("tries.csv") if "what is shipped" in row["note"])
+    kept = [float(row["kept"]) for row in read("extraction.csv")]
+    assert {row["auto"] for row in read("extraction.csv")} == {"brain"}
+    return [text.format(*affine_pairs(method)) for method, text in texts.items()] + [
+        f"costs about {shipped - float(tried['dice_30']):.3f} of Dice",
+        f"{100 * min(kept):.1f} % of the labelled voxels are kept in the worst of {len(kept)}",
+    ]
+
+
+def _robustness() -> list[str]:
+    ours, ants, greedy = (aligned(method) for method in ("voxwarp", "ants", "greedy"))
+    least = min(float(row["dice"]) for row in rows("robustness.csv", method="voxwarp"))
+    return [
+        f"{ours[1]} of {ours[0]} (least Dice {least:.3f})",
+        f"random search: {greedy[1]} of {greedy[0]}; antspyx: {ants[1]} of {ants[0]}",
+        f"{ours[2]}, {greedy[2]} and {ants[2]}",
+        "the Dice of the brain masks is over 0.9",
+        "more than 10 mm off",
+    ]
+
+
+def _landmarks() -> list[str]:
+    def tre(name: str, column: str = "mean_mm") -> str:
+        return two(landmarks(name)[column])
+
+    def free(name: str) -> str:
+        return tre(f"voxwarp, {name}", "without_offset_mm")
+
+    def ours(name: str) -> str:
+        return tre(f"voxwarp, {name}")
+
+    twice = sorted(float(row["mean_mm"]) for row in rows("landmarks.csv", method="antspyx, affine"))
+    models = "pyramid", "default", "default --refine", "none", "none --refine", "fast", "vm1", "vm2"
+    below = [landmarks(f"voxwarp, {name}")["offset_z_mm"] for name in models]
+    return [
+        f"affine {ours('affine')} mm; antspyx {two(twice[0])} and {two(twice[1])} in two runs; "
+        f"greedy {tre('greedy, affine')}.",
+        f"greedy {tre('greedy')}, `vm1` {ours('vm1')}, `pyramid` {ours('pyramid')}, `fast` "
+        f"{ours('fast')}, `none` {ours('none')} (with `--refine` {ours('none --refine')}), `vm2` "
+        f"{ours('vm2')}, antspyx SyN {tre('antspyx, SyN')} (it samples at random), `default` "
+        f"{ours('default')} (with `--refine` {ours('default --refine')})",
+        f"by {min(below):.1f} to {max(below):.1f} mm on average",
+        f"affine {free('affine')}, `vm1` {free('vm1')}, `default` {free('default')} (with "
+        f"`--refine` {free('default --refine')}), `fast` {free('fast')}, `vm2` {free('vm2')}, "
+        f"`none` {free('none')} (with `--refine` {free('none --refine')}), `pyramid` "
+        f"{free('pyramid')};",
+    ]
+
+
+def _hippocampus() -> list[str]:
+    texts = {
+        "none": "no registration {} / {}",
+        "voxwarp": "few minutes, {} / {} and no fold",
+        "greedy, deformable": "greedy {} / {} with 1 folded voxel per pair",
+        "greedy, affine and deformable": "affine stage of its own {} / {}",
+    }
+    assert round(mean("folds", rows("hippocampus.csv", method="greedy, deformable"))) == 1
+    return [text.format(*hippocampus(method)) for method, text in texts.items()]
+
+
+def _step() -> list[str]:
+    def of(tool: str, velocity: str, precision: str, shape: str) -> tuple[float, float]:
+        about = {"velocity": velocity, "precision": precision, "shape": shape}
+        (row,) = rows("training_step.csv", tool=tool, **about)
+        return float(row["seconds"]), float(row["peak_mb"]) / 1000
+
+    shapes = "80x96x112", "160x192x224"
+    (t1, m1), (t2, m2) = (of("voxelmorph", "full", "float32", shape) for shape in shapes)
+
+    def faster(velocity: str, precision: str) -> list[str]:
+        each = (of("voxwarp", velocity, precision, shape)[0] for shape in shapes)
+        return [f"{theirs / ours:.1f}" for theirs, ours in zip((t1, t2), each, strict=True)]
+
+    (s1, g1), (s2, g2) = (of("voxwarp", "half", "bfloat16", shape) for shape in shapes)
+    bf16, single = faster("half", "bfloat16"), faster("half", "float32")
+    full, slow = faster("full", "bfloat16"), faster("full", "float32")
+    return [
+        f"takes {t1:.2f} s and {m1:.1f} GB at 80×96×112, and {t2:.1f} s and {m2:.1f} GB at",
+        f"takes {s1:.2f} s and {g1:.2f} GB ({bf16[0]} times faster), and {s2:.1f} s and "
+        f"{g2:.1f} GB ({bf16[1]} times); in float32 it is {single[0]} and {single[1]} times",
+        f"it is {full[0]} and {full[1]} times faster (bf16), and {slow[0]} and {slow[1]} times",
+    ]
+
+
+def _learning() -> list[str]:
+    def at(step: int, network: str = "vm1", experiment: str = "networks", **more: object) -> Row:
+        about = {"experiment": experiment, "network": network, "step": step}
+        return rows("learning.csv", **about, **more)[0]
+
+    def score(row: Row, places: int = 1) -> str:
+        folds = float(row["val_folds_percent"])
+        return f"{float(row['val_dice']):.3f} / {folds:.{places}f} %"
+
+    def dice(row: Row) -> str:
+        return three(float(row["val_dice"]))
+
+    minutes = {s: float(at(s, "vm1")["seconds"]) / 60 for s in (700, 1000)}
+    lost = (float(at(1000, n)["val_dice"]) - float(at(1050, n)["val_dice"]) for n in ("vm1", "vm2"))
+    assert all(abs(one - 0.015) < 0.001 for one in lost)
+    sweep = {
+        x: at(850, experiment="lambda", smoothness=x) for x in ("0.1", "0.3", "1.0", "3.0", "10.0")
+    }
+    some = {n: at(850, experiment="subjects", subjects=n) for n in (5, 10, 20)}
+    first = sweep["0.1"]
+    return [
+        f"VoxelMorph-1 has {dice(at(700))} and VoxelMorph-2 {dice(at(700, 'vm2'))} "
+        f"({minutes[700]:.0f} minutes)",
+        f"{score(at(1000))} and {score(at(1000, 'vm2'))} ({minutes[1000]:.0f} minutes)",
+        f"VoxelMorph-1 {dice(at(1050))} after 50 steps, {score(at(1100))} after 100; "
+        f"VoxelMorph-2 {score(at(1060, 'vm2'))} after 60",
+        "costs both about 0.015 at first",
+        f"0.1: {dice(first)} with {float(first['val_folds_percent']):.1f} % folds; 0.3: "
+        f"{score(sweep['0.3'])}; **1: {score(sweep['1.0'])}**; 3: {score(sweep['3.0'], 2)}; 10: "
+        f"{score(sweep['10.0'], 0)}.",
+        f"5 subjects {dice(some[5])}, 10 {dice(some[10])}, 20 {dice(some[20])}, all 44 "
+        f"{dice(sweep['1.0'])}.",
+    ]
+
+
+CLAIMS: dict[str, Callable[[], list[str]]] = {
+    "README.md": of_readme,
+    "docs/register.md": of_register,
+    "docs/models.md": of_models,
+    "docs/preparation.md": of_preparation,
+    "docs/training.md": of_training,
+    "docs/method.md": of_method,
+    "benchmarks/README.md": of_rows,
+}

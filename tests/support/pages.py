@@ -1,0 +1,129 @@
+"""README and docs as pages with blocks of code, and a desk with the files that these name."""
+
+import glob
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from brains import OTHER, UPRIGHT, Phantoms, make_grid
+
+from voxwarp.registration.result import Registration
+
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+_BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    flags=re.MULTILINE | re.DOTALL,
+)
+
+
+class Block(NamedTuple):
+    """A block of code: its language, its text, and why it is not run, if it is not."""
+
+    language: str
+    text: str
+    reason: str = ""
+
+    def commands(self) -> Iterator[str]:
+        """The command lines of a block of a shell's, each on one line."""
+        if self.language in ("bash", "sh", "console"):
+            lines = (line.strip() for line in self.text.replace("\\\n", " ").splitlines())
+            yield from (line for line in lines if line)
+
+
+def blocks(text: str) -> list[Block]:
+    """The blocks of code of a page."""
+    found = _BLOCK.finditer(text)
+    return [Block(one["language"], one["text"], one["reason"] or "") for one in found]
+
+
+def arguments(line: str) -> list[str]:
+    """The words of a command line behind the program's name, patterns of files expanded."""
+    words = shlex.split(line, comments=True)[1:]
+    return [name for word in words for name in sorted(glob.glob(word)) or [word]]
+
+
+class Desk:
+    """A folder with what the examples read: scans, labels, masks, points, tables, results.
+
+    Args:
+        folder: made here.
+        phantoms: that the scans show.
+        register: makes the results.
+    """
+
+    def __init__(self, folder: Path, phantoms: Phantoms, register: Callable[..., Registration]):
+        self.folder = folder
+        folder.mkdir()
+        self._write_scans(phantoms)
+        self._write_tables()
+        self._write_results(register)
+
+    def copied_to(self, folder: Path, text: str) -> None:
+        """All but the results that the page makes itself."""
+        own = set(re.findall(r"-o (\S+)", text)) | set(re.findall(r"save\(\"([^\"]+)\"\)", text))
+        for path in self.folder.iterdir():
+            if path.name in own and path.is_dir():
+                continue
+            copy = shutil.copytree if path.is_dir() else shutil.copy
+            copy(path, folder / path.name)
+
+    def _write_scans(self, phantoms: Phantoms) -> None:
+        moving, fixed = make_grid(spacing=7), make_grid(spacing=8)
+        bold = make_grid(spacing=9)
+        scans = {
+            moving: ("moving", "sub-01_T1w", "sub-03_T1w", "head", "brain", "contrast"),
+            fixed: ("fixed", "sub-02_T1w", "head2"),
+            bold: ("bold_mean",),
+        }
+        poses = {moving: OTHER, fixed: UPRIGHT, bold: OTHER}
+        labels = {moving: ("moving_labels", "sub-03_seg"), bold: ()}
+        labels[fixed] = ("fixed_labels", "atlas_labels", "seg_in_aligned_space")
+        masks = {moving: ("brain_mask",), fixed: ("brain_mask2",), bold: ("bold_mask",)}
+        for grid, names in scans.items():
+            image = phantoms.image(grid, poses[grid])
+            for name in (*names, *(f"contrast{n}" for n in (1, 2) if grid is moving)):
+                self._save(image, name)
+            for name in labels[grid]:
+                self._save(phantoms.labels(grid, poses[grid]), name)
+            for name in masks[grid]:
+                inside = (np.asarray(image.dataobj) > 0).astype(np.uint8)
+                self._save(nib.Nifti1Image(inside, image.affine), name)
+        self._save(phantoms.image(make_grid(spacing=10)), "grid_3mm")
+        frames = np.stack([np.asarray(phantoms.image(bold, OTHER).dataobj)] * 2, axis=-1)
+        self._save(nib.Nifti1Image(frames, bold.affine), "bold")
+        (self.folder / "study").mkdir()
+        for number in range(2):
+            image = phantoms.image(make_grid(spacing=7 + number / 4), OTHER)
+            self._save(image, f"study/subject{number}")
+
+    def _save(self, image: nib.Nifti1Image, name: str) -> None:
+        nib.save(image, self.folder / f"{name}.nii.gz")
+
+    def _write_tables(self) -> None:
+        for name in ("electrodes", "mni_peaks"):
+            (self.folder / f"{name}.csv").write_text("name,x,y,z\na,0,-18,4\nb,20,-30,10\n")
+        columns = "moving,fixed,moving_labels,fixed_labels\n"
+        row = "moving.nii.gz,fixed.nii.gz,moving_labels.nii.gz,fixed_labels.nii.gz\n"
+        (self.folder / "pairs.csv").write_text(columns + row)
+        (self.folder / "structures.csv").write_text("value,structure\n2,one\n7,other\n")
+        module = "def my_function(head):\n    return head.data > 0\n"
+        (self.folder / "my_module.py").write_text(module)
+
+    def _write_results(self, register: Callable[..., Registration]) -> None:
+        def path(name: str) -> Path:
+            return self.folder / f"{name}.nii.gz"
+
+        pair = register(path("moving"), path("fixed"))
+        for name in ("out", "pair", "results/a", "results/b", "study/sub-01", "study/sub-02"):
+            pair.save(self.folder / name)
+        rigid = register(path("bold_mean"), path("sub-01_T1w"), transform="rigid")
+        rigid.save(self.folder / "bold_to_t1")

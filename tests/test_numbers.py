@@ -1,0 +1,79 @@
+"""Every result in README, docs and model cards is that of the committed rows; none is unlisted."""
+
+import re
+
+import pytest
+from claims import CLAIMS, ROOT, of_card
+
+CARDS = ROOT / "src" / "voxwarp" / "models"
+
+
+def words(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_numbers_are_those_of_the_rows(name: str) -> None:
+    missing = [claim for claim in CLAIMS[name]() if words(claim) not in words(page(name))]
+    assert not missing
+
+
+# A result: a score, or a measured time, distance, memory, share or factor.
+RESULT = re.compile(
+    r"(?<![\w.])0\.\d{3}\b"
+    r"|(?<![\w.^×])\d+(?:\.\d+)? (?:s|mm|GB|MB|minutes|seconds|%|times|points)(?!\w)"
+)
+# What looks so and is none: settings, sizes and definitions.
+SETTINGS = {
+    "README.md": {"2 mm"},
+    "docs/register.md": set(),
+    "docs/look.md": set(),
+    "docs/transforms.md": set(),
+    "docs/preparation.md": {"1 mm", "255 mm", "6 mm", "2 mm", "1074 MB", "(1074 by default)"},
+    "docs/python.md": set(),
+    "docs/evaluation.md": set(),
+    "docs/models.md": {"2 mm"},
+    "docs/method.md": {"1 mm", "2 mm", "4 mm"},
+    "docs/conventions.md": {"0.1 µm", "1 mm", "2 mm", "6 mm", "8 mm", "10 mm", "12 mm"}
+    | {"13 mm", "97 %", "2 %", "5 %"},
+    "docs/training.md": set(),
+    "benchmarks/README.md": {"1 mm", "2 mm", "4 mm"},
+}
+
+
+def unlisted(name: str, text: str) -> set[str]:
+    """Results on a page that no claim has."""
+    for fence in ("```[^`]*?```", r"<!--.*?-->"):
+        text = re.sub(fence, " ", text, flags=re.DOTALL)
+    text = words(text)
+    for claim in CLAIMS.get(name, list)():
+        text = text.replace(words(claim), " ")
+    return set(RESULT.findall(text)) - SETTINGS[name]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_other_result_is_on_the_page(name: str) -> None:
+    assert not unlisted(name, page(name))
+
+
+def test_a_result_without_a_row_is_found() -> None:
+    more = page("README.md") + "\nIt reaches 0.999 in 3 s, or 2.5 mm.\n"
+    assert unlisted("README.md", more) == {"0.999", "3 s", "2.5 mm"}
+
+
+def test_every_page_is_checked() -> None:
+    names = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    # Tables that another test makes, thresholds, and an index.
+    others = {"docs/benchmarks.md", "docs/thresholds.md", "docs/README.md"}
+    assert names - others == {name for name in SETTINGS if name.startswith("docs/")}
+
+
+@pytest.mark.parametrize("name", [path.parent.name for path in sorted(CARDS.glob("*/README.md"))])
+def test_scores_of_a_card_are_those_of_the_rows(name: str) -> None:
+    claims = of_card(name, (CARDS / name / "README.md").read_text(encoding="utf-8"))
+    assert claims
+    assert [shown for shown, _ in claims] == [computed for _, computed in claims]
