@@ -77,7 +77,7 @@ def evaluate(
     """
     target, out = runtime.torch_device(), Path(out)
     loaded = model if isinstance(model, Model) else Model.load(model, target)
-    method = _Method(loaded, preparation, Refinement.of(refine), smoothness, runtime)
+    method = _Method(loaded, preparation, Refinement.from_value(refine), smoothness, runtime)
     check_smoothness(smoothness)
     check_obeyed(loaded, smoothness, refined=method.refinement is not None)
     settings: dict[str, Any] = {
