@@ -220,3 +220,13 @@ def test_every_page_is_in_the_index_and_within_reach_of_the_readme() -> None:
         if name.startswith("docs/") and name != "docs/README.md":
             assert f"]({name.removeprefix('docs/')})" in index
             assert f"]({name}" in README
+
+
+def test_the_map_names_modules_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:\w+/)*[a-z_]+(?:\.py|\.md|/))`", text)) | {"tests/support/"}
+    bases = ROOT, ROOT / "src" / "voxwarp"
+    assert len(paths) > 20
+    assert not [path for path in paths if not any((base / path).exists() for base in bases)]
+    packages = re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
+    assert {path.parent.name for path in bases[1].glob("*/__init__.py")} == set(packages)
