@@ -1,4 +1,4 @@
-"""Freed memory is kept while it is wanted, by the system's counts, and given back afterwards."""
+"""Freed memory is kept during the statement, by the system's counts, and returned afterwards."""
 
 import os
 import platform
@@ -14,9 +14,9 @@ from voxwarp import allocation
 from voxwarp.allocation import keep_freed_memory, release_free_memory
 
 pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="only the GNU C library is told to keep memory"
+    platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be set to keep memory"
 )
-SIZE = 50_000_000  # of float32: 200 MB, more than the library keeps by itself
+SIZE = 50_000_000  # of float32: 200 MB, more than the library keeps by default
 PAGE = 4096
 
 
@@ -90,14 +90,14 @@ ADJUSTED = {**INITIAL, TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25}
 
 
 class Recorder:
-    """In place of the C library: what it was last told."""
+    """A stand-in for the C library that records the last values."""
 
     def __init__(self) -> None:
-        self.told: dict[int, int] = {}
+        self.values: dict[int, int] = {}
         self.trims = 0
 
     def mallopt(self, parameter: int, value: int) -> None:
-        self.told[parameter] = value
+        self.values[parameter] = value
 
     def malloc_trim(self, pad: int) -> None:
         self.trims += 1
@@ -117,9 +117,9 @@ def test_where_the_environment_says_nothing_it_is_what_the_library_arrives_at(
     library: Recorder,
 ) -> None:
     with keep_freed_memory():
-        assert library.told == {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 2**26}
+        assert library.values == {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 2**26}
         assert library.trims == 0
-    assert library.told == ADJUSTED
+    assert library.values == ADJUSTED
     assert library.trims == 1
 
 
@@ -157,8 +157,8 @@ def test_what_the_environment_says_is_restored(
     for variable, value in said.items():
         monkeypatch.setenv(variable, value)
     with keep_freed_memory():
-        assert library.told[MMAP_MAX] == 0
-    assert library.told == {**INITIAL, **expected}
+        assert library.values[MMAP_MAX] == 0
+    assert library.values == {**INITIAL, **expected}
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_what_says_nothing_of_it_changes_nothing(
         monkeypatch.setenv(variable, value)
     with keep_freed_memory():
         pass
-    assert library.told == ADJUSTED
+    assert library.values == ADJUSTED
 
 
 def test_within_another_nothing_is_restored(library: Recorder) -> None:
     with keep_freed_memory():
         with keep_freed_memory():
             pass
-        assert library.told[MMAP_MAX] == 0
+        assert library.values[MMAP_MAX] == 0
         assert library.trims == 0
 
 

@@ -1,4 +1,4 @@
-"""Files that are there are whole, and what is done with those of an earlier run."""
+"""Files are complete or absent; those of an earlier run are replaced or removed."""
 
 import hashlib
 import os

@@ -100,16 +100,16 @@ def test_seconds_are_those_of_the_wall():
 
 def test_stages_are_announced_as_they_begin(clock):
     """Before their work, whichever way they are begun; what ends them says nothing."""
-    told = []
-    meter = Meter(announce=lambda stage: told.append((stage, clock.now)))
+    announced = []
+    meter = Meter(announce=lambda stage: announced.append((stage, clock.now)))
     with meter.stage("a"):
         clock.run(1)
-        assert told == [("a", 1000)]
+        assert announced == [("a", 1000)]
     clock.run(1)
     meter.start("b")
     meter.start("a")
     meter.stop()
-    assert told == [("a", 1000), ("b", 1002), ("a", 1002)]
+    assert announced == [("a", 1000), ("b", 1002), ("a", 1002)]
 
 
 def test_a_stage_whose_announcement_fails_is_ended(clock):
@@ -129,7 +129,7 @@ def test_a_stage_whose_announcement_fails_is_ended(clock):
 
 
 def test_memory_is_left_alone(monkeypatch):
-    """Without ``memory`` nobody's peak is forgotten, and none is read."""
+    """Without ``memory`` no peak is reset, and none is read."""
     for name in ("peak_mb", "forget_peak"):
         monkeypatch.setattr(meters, name, lambda name=name: pytest.fail(f"{name} was called"))
     with (meter := Meter(memory=False)).stage("a"):

@@ -32,7 +32,7 @@ def test_the_function_behind_a_name(name: str, found: object) -> None:
 @pytest.mark.parametrize(
     "name", ["", "mse2", "json", "json:", ":dumps", ":", "not a module:f", "a..b:f"]
 )
-def test_what_is_no_such_name_is_told_what_is(name: str) -> None:
+def test_the_message_names_what_would_be_valid(name: str) -> None:
     with pytest.raises(InputError) as error:
         function_named(name, "loss", ["mse", "ncc"])
     assert str(error.value) == f"loss must be mse, ncc or module:function, got {name!r}"
@@ -46,7 +46,7 @@ def test_what_is_no_such_name_is_told_what_is(name: str) -> None:
         ("json:two words", "ValueError"),
     ],
 )
-def test_what_is_not_there_is_told(name: str, said: str) -> None:
+def test_the_message_says_what_is_missing(name: str, said: str) -> None:
     with pytest.raises(InputError, match="it cannot be imported") as error:
         function_named(name, "loss", [])
     assert said in str(error.value)
@@ -62,6 +62,6 @@ def test_whatever_a_module_does_when_imported_is_one_sentence(module: Path, text
     assert "\n" not in str(error.value)
 
 
-def test_what_cannot_be_called_is_no_function() -> None:
+def test_an_object_that_is_not_callable_is_refused() -> None:
     with pytest.raises(InputError, match="extractor 'math:pi': this is not a function but a float"):
         function_named("math:pi", "extractor", [])

@@ -8,15 +8,15 @@ from voxwarp.runtime import Runtime
 
 
 @pytest.mark.parametrize("before", [1, 2])
-@pytest.mark.parametrize("wanted", [None, 1, 3])
-def test_threads_are_restored(before: int, wanted: int | None) -> None:
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_threads_are_restored(before: int, threads: int | None) -> None:
     usual = torch.get_num_threads()
     torch.set_num_threads(before)
     try:
-        with Runtime(threads=wanted).with_threads():
-            assert torch.get_num_threads() == (wanted or before)
+        with Runtime(threads=threads).with_threads():
+            assert torch.get_num_threads() == (threads or before)
         assert torch.get_num_threads() == before
-        with pytest.raises(KeyError), Runtime(threads=wanted).with_threads():
+        with pytest.raises(KeyError), Runtime(threads=threads).with_threads():
             raise KeyError
         assert torch.get_num_threads() == before
     finally:
@@ -40,6 +40,6 @@ def test_the_device_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> N
         ({"threads": -2}, "got -2"),
     ],
 )
-def test_what_is_no_runtime_is_refused(asked: dict, said: str) -> None:
+def test_invalid_settings_are_refused(asked: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         Runtime(**asked)

@@ -46,7 +46,7 @@ def test_the_box_holds_what_is_not_zero_in_any_image_and_the_margin_in_the_latti
         assert len(inside) % multiple == 0
         assert len(inside) < high - low + multiple
         if len(inside) <= WHOLE[axis]:
-            assert inside <= set(range(WHOLE[axis])), "there is room for it in the lattice"
+            assert inside <= set(range(WHOLE[axis])), "the box fits into the volume"
 
 
 def test_the_box_holds_every_sample_of_a_batch() -> None:
@@ -68,7 +68,7 @@ def test_of_images_of_nothing_the_box_is_the_lattice() -> None:
     assert all(set(range(n)) <= i for n, i in zip(WHOLE, axes(wider), strict=True))
 
 
-# Inside of the lattice; beyond it on all sides; beyond some of them.
+# Inside the volume; beyond it on all sides; beyond it on some sides.
 BOXES = [((3, 4, 5), (8, 16, 24)), ((-1, -3, -6), (32, 48, 64)), ((-2, 30, 10), (16, 16, 42))]
 
 

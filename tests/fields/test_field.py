@@ -16,7 +16,7 @@ SHAPE = (5, 6, 7)
 
 
 def random_points(shape: tuple[int, ...], count: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """(3, *count) coordinates up to 2.5 voxels outside of the lattice."""
+    """(3, *count) coordinates up to 2.5 voxels outside the volume."""
     low, high = np.full(3, -2.5), np.asarray(shape) + 1.5
     return np.random.default_rng(seed).uniform(low, high, (*count, 3)).transpose(3, 0, 1, 2)
 
@@ -123,20 +123,20 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])
-@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("needed", [(True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("count", [(5, 6, 7), (1, 1, 5), (9, 1, 1)])  # 5 points for 11 threads
 def test_sampling_has_the_gradients_of_grid_sample_with_any_number_of_threads(
-    threads: int, padding: str, wanted: tuple[bool, bool], count: tuple[int, int, int]
+    threads: int, padding: str, needed: tuple[bool, bool], count: tuple[int, int, int]
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     volume = torch.randn(2, 3, *SHAPE, generator=generator, dtype=torch.float64)
     points = np.stack([random_points(SHAPE, count, seed) for seed in (2, 3)])
-    inputs = volume.requires_grad_(wanted[0]), torch.tensor(points).requires_grad_(wanted[1])
+    inputs = volume.requires_grad_(needed[0]), torch.tensor(points).requires_grad_(needed[1])
     weights = torch.randn(2, 3, *count, generator=generator, dtype=torch.float64)
-    asked = [x for x, w in zip(inputs, wanted, strict=True) if w]
+    differentiated = [x for x, w in zip(inputs, needed, strict=True) if w]
     answers = []
     for sampled in (field.sample(*inputs, padding=padding), plain_sample(*inputs, padding)):
-        answers.append((sampled, *torch.autograd.grad((weights * sampled).sum(), asked)))
+        answers.append((sampled, *torch.autograd.grad((weights * sampled).sum(), differentiated)))
     for got, expected in zip(*answers, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-12)
 
@@ -257,7 +257,7 @@ GENERATOR = np.array([[0.10, -0.25, 0.05], [0.20, -0.05, 0.15], [-0.10, -0.20, 0
 
 
 def centre(values: np.ndarray, radius: int = 3) -> np.ndarray:
-    """The middle block of (3, X, Y, Z), which the flow does not carry beyond the lattice."""
+    """The middle block of (3, X, Y, Z), which the flow keeps within the grid."""
     middle = [n // 2 for n in values.shape[1:]]
     return values[(slice(None), *(slice(m - radius, m + radius + 1) for m in middle))]
 
@@ -358,7 +358,7 @@ def test_the_flow_backwards_undoes_the_flow() -> None:
 
 
 def test_what_the_flow_backwards_leaves_falls_with_the_square_of_the_voxel() -> None:
-    """The same motion on a lattice twice as fine: linear interpolation is of second order."""
+    """The same motion on a grid twice as fine: linear interpolation is of second order."""
 
     def residual(scale: int) -> float:
         shape = tuple(scale * (n - 1) + 1 for n in (16, 17, 18))
@@ -477,7 +477,7 @@ def test_resizing_a_linear_field_is_exact(target: tuple[int, ...]) -> None:
 def test_resizing_keeps_where_a_displacement_leads_in_the_field_of_view() -> None:
     """As fractions of the field of view, points go to the same places at any size."""
     displacement = smooth_field(2, (9, 10, 11), pinned=False)
-    target = (17, 28, 21)  # every node of the small lattice is one of the large: ×2, ×3, ×2
+    target = (17, 28, 21)  # every node of the small grid is one of the large grid: ×2, ×3, ×2
     large = field.resize(displacement, target)[:, :, ::2, ::3, ::2]
     small_last, large_last = (torch.tensor(s).double() - 1 for s in ((9, 10, 11), target))
     torch.testing.assert_close(
@@ -489,7 +489,7 @@ def test_resizing_keeps_where_a_displacement_leads_in_the_field_of_view() -> Non
 
 
 def test_upsampling_puts_values_where_averaging_took_them() -> None:
-    """Voxel j of the small lattice is at 2j + ½ of the large; beyond its ends it goes on."""
+    """Voxel j of the small grid is at 2j + ½ of the large one; beyond its ends it continues."""
     small = smooth_field(2, SHAPE, pinned=False)
     full = tuple(2 * n for n in SHAPE)
     at = np.moveaxis((indices(full) - 0.5) / 2, -1, 0)

@@ -22,7 +22,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
-@pytest.mark.parametrize("sigma", [0.1, 0.42, 1.0, 1.3, 4.0])  # 4: wider than the lattice
+@pytest.mark.parametrize("sigma", [0.1, 0.42, 1.0, 1.3, 4.0])  # 4: wider than the volume
 def test_the_gaussian_is_scipys(sigma: float, dtype: torch.dtype, tolerance: float) -> None:
     x = noise(1, 1, *SHAPE)
     got = gaussian(x.to(dtype), sigma)
@@ -36,7 +36,7 @@ def test_a_gaussian_of_no_width_changes_nothing() -> None:
     assert torch.equal(gaussian(x, 0), x)
 
 
-@pytest.mark.parametrize("window", [1, 3, 5, 11])  # 11: wider than the lattice
+@pytest.mark.parametrize("window", [1, 3, 5, 11])  # 11: wider than the volume
 def test_the_mean_over_a_window_is_that_of_its_voxels_inside(window: int) -> None:
     x = noise(1, 1, *SHAPE)
     got = window_mean(x, window)[0, 0]

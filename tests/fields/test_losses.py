@@ -158,22 +158,22 @@ def plain_ncc_map(f: Tensor, m: Tensor, window: int = 9, eps: float = 1e-5) -> T
 
 @pytest.mark.parametrize("window", [3, 5, 7, 9])
 @pytest.mark.parametrize("shape", [(35, 7, 6), (16, 10, 11), (3, 4, 12), (17, 2, 1)])
-@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("needed", [(True, False), (False, True), (True, True)])
 def test_local_ncc_has_the_gradient_of_its_definition(
-    window: int, shape: tuple[int, ...], wanted: tuple[bool, bool]
+    window: int, shape: tuple[int, ...], needed: tuple[bool, bool]
 ) -> None:
     """Also across the slabs it is worked out in, and where slabs are thinner than windows."""
     images = [torch.cat([texture(s, shape), texture(s + 1, shape)], dim=1) for s in (1, 3, 5, 7)]
-    fixed = torch.cat(images[:2]).requires_grad_(wanted[0])
-    moved = (0.6 * fixed.detach() + 0.4 * torch.cat(images[2:])).requires_grad_(wanted[1])
-    asked = [x for x, w in zip((fixed, moved), wanted, strict=True) if w]
+    fixed = torch.cat(images[:2]).requires_grad_(needed[0])
+    moved = (0.6 * fixed.detach() + 0.4 * torch.cat(images[2:])).requires_grad_(needed[1])
+    inputs = [x for x, w in zip((fixed, moved), needed, strict=True) if w]
     weights = torch.randn(fixed.shape, generator=torch.Generator().manual_seed(0)).double()
     answers = []
     for cc in (
         losses.local_ncc_map(moved=moved, fixed=fixed, window=window),
         plain_ncc_map(fixed, moved, window),
     ):
-        answers.append((cc, *torch.autograd.grad((weights * cc).sum(), asked)))
+        answers.append((cc, *torch.autograd.grad((weights * cc).sum(), inputs)))
     for got, expected in zip(*answers, strict=True):
         scale = expected.abs().max()
         torch.testing.assert_close(got / scale, expected / scale, atol=1e-10, rtol=0)
@@ -232,7 +232,7 @@ def test_the_gradient_of_a_training_step_is_that_of_its_definition() -> None:
     shape = (20, 18, 22)
     moving, fixed = (torch.from_numpy(blobs(s, shape))[None, None].double() for s in (1, 2))
     velocity = smooth_field(3, [n // 2 for n in shape], pinned=False).requires_grad_()
-    answers = [(cost := f(velocity), *torch.autograd.grad(cost, velocity)) for f in (ours, plain)]
+    answers = [(loss := f(velocity), *torch.autograd.grad(loss, velocity)) for f in (ours, plain)]
     for got, expected in zip(*answers, strict=True):
         scale = expected.abs().max()
         torch.testing.assert_close(got / scale, expected / scale, atol=1e-9, rtol=0)
@@ -263,9 +263,9 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_samples_and_so_is_the_gradient(l
     whole = LOSSES[loss](left, right)
     halves = [LOSSES[loss](left[i : i + 1], right[i : i + 1]) for i in (0, 1)]
     torch.testing.assert_close(whole, (halves[0] + halves[1]) / 2, atol=1e-13, rtol=1e-13)
-    asked = [left] if loss in ("diffusion", "bending") else [left, right]
-    together = torch.autograd.grad(whole, asked)
-    apart = torch.autograd.grad((halves[0] + halves[1]) / 2, asked)
+    inputs = [left] if loss in ("diffusion", "bending") else [left, right]
+    together = torch.autograd.grad(whole, inputs)
+    apart = torch.autograd.grad((halves[0] + halves[1]) / 2, inputs)
     for got, expected in zip(together, apart, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-13, rtol=1e-13)
 
@@ -342,13 +342,13 @@ def test_diffusion_is_the_mean_over_neighbours_along_each_axis() -> None:
     assert float(losses.diffusion(u)) == pytest.approx(np.mean(per_axis), rel=1e-10)
 
 
-@pytest.mark.parametrize("cost", [losses.diffusion, losses.bending])
+@pytest.mark.parametrize("loss", [losses.diffusion, losses.bending])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (6, 3, 3)])
 def test_roughness_has_the_derivatives_of_differences(
-    cost: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+    loss: Callable[[Tensor], Tensor], shape: tuple[int, ...]
 ) -> None:
     velocity = torch.cat([smooth_field(s, shape, pinned=False) for s in (1, 2)])
-    assert torch.autograd.gradcheck(lambda u: 3 * cost(u), velocity.requires_grad_())
+    assert torch.autograd.gradcheck(lambda u: 3 * loss(u), velocity.requires_grad_())
 
 
 # ------------------------------------------------------------------------------------- bending

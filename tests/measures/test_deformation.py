@@ -111,7 +111,7 @@ def test_folds_are_counted(positions: tuple[float, ...], central: int, anywhere:
     assert jacobian_statistics(warp_of(u, grid), brain)["folds"] == 5 * central
 
 
-# ----------------------------------------------------------------- volume that is turned over
+# ----------------------------------------------------------------- volume that is turned inside out
 
 
 def voxels(shape: tuple[int, int, int] = SHAPE) -> Grid:
@@ -119,7 +119,7 @@ def voxels(shape: tuple[int, int, int] = SHAPE) -> Grid:
 
 
 def turned_cells(u: np.ndarray) -> float:
-    """Voxels turned over, of u (3, X, Y, Z) that is zero on the border: cell by cell.
+    """Volume in voxels turned inside out by u (3, X, Y, Z), zero on the border, cell by cell.
 
     Every cell is cut into five tetrahedra, one of four corners that share no edge and four
     around it, in both ways.
@@ -143,7 +143,7 @@ def turned_cells(u: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_volume_that_is_turned_over_is_that_of_tetrahedra(seed: int) -> None:
+def test_the_volume_that_is_turned_inside_out_is_that_of_tetrahedra(seed: int) -> None:
     u = smooth_field(seed, SHAPE, amplitude=5, periods=2)
     u[:, :, 1:-1, 1:-1, 1:-1] += torch.from_numpy(
         np.random.default_rng(seed).normal(scale=0.2, size=(1, 3, 10, 11, 12))
@@ -156,7 +156,7 @@ def test_the_volume_that_is_turned_over_is_that_of_tetrahedra(seed: int) -> None
     assert got.percent == pytest.approx(100 * expected / np.prod(SHAPE), rel=1e-4)
 
 
-def test_a_linear_warp_turns_over_all_or_nothing() -> None:
+def test_a_linear_warp_folds_everything_or_nothing() -> None:
     grid, brain = oblique_grid(1, SHAPE), np.zeros(SHAPE, bool)
     brain[2:-2, 3:-3, 4:-4] = True
     matrix = np.array([[-0.8, 0.1, 0], [0.1, 0.7, 0.2], [0, -0.3, 1.2]])
@@ -203,7 +203,7 @@ def ellipsoid() -> np.ndarray:
         (2.5, (2230.6973, 285.98682), (5365.3213, 245.66489)),
     ],
 )
-def test_the_volume_that_is_turned_over_is_what_its_authors_found(
+def test_the_volume_that_is_turned_inside_out_equals_numbers_of_its_authors(
     amplitude: float, in_brain: tuple[float, float], everywhere: tuple[float, float]
 ) -> None:
     """Numbers of ``ndv`` in digital-diffeomorphism 1.1.1."""
@@ -215,7 +215,9 @@ def test_the_volume_that_is_turned_over_is_what_its_authors_found(
 
 @pytest.mark.parametrize("scale", [0.3, 1, 3])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_volume_that_is_turned_over_is_that_of_its_authors(seed: int, scale: float) -> None:
+def test_the_volume_that_is_turned_inside_out_equals_that_of_its_authors(
+    seed: int, scale: float
+) -> None:
     theirs = pytest.importorskip("digital_diffeomorphism")
     rng = np.random.default_rng(seed)
     u = rng.normal(scale=scale, size=(3, *SHAPE)).astype(np.float32)
@@ -234,7 +236,7 @@ def shift(*mm: float) -> Affine:
     return Affine(homogeneous(np.eye(3), mm))
 
 
-def test_the_inverse_of_a_translation_is_off_by_what_it_is_off_by() -> None:
+def test_the_inverse_error_of_a_translation_is_its_length() -> None:
     grid = oblique_grid(1, SHAPE)
     got = inverse_error(shift(3, -4, 5), shift(-3, 4.3, -5.4), grid, np.ones(SHAPE, bool))
     assert got == pytest.approx(dict.fromkeys(("mean", "p95", "max"), 0.5))
@@ -270,7 +272,7 @@ def test_the_inverse_error_is_of_backward_after_forward() -> None:
     assert got["max"] == pytest.approx(0.5)
 
 
-def test_the_inverse_error_wants_a_brain_on_the_grid() -> None:
+def test_the_inverse_error_needs_a_brain_on_the_grid() -> None:
     grid, same = oblique_grid(1, SHAPE), Chain([])
     with pytest.raises(ValueError, match=r"brain must have the shape of grid, \(12, 13, 14\)"):
         inverse_error(same, same, grid, np.ones((12, 13, 15), bool))

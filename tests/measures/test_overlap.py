@@ -159,7 +159,9 @@ def test_concentric_balls_are_off_by_the_difference_of_their_radii(
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("seed", range(2))
-def test_surface_distances_are_the_librarys(seed: int, spacing: tuple[float, ...]) -> None:
+def test_surface_distances_equal_the_package_of_the_authors(
+    seed: int, spacing: tuple[float, ...]
+) -> None:
     import surface_distance as library
 
     a, b = moved_labels(seed)
@@ -216,7 +218,7 @@ def test_surface_distances_are_near_those_of_monai(
         assert -1e-6 < robust - ours.hausdorff_95 < max(spacing)
 
 
-def test_surface_distances_are_symmetric_and_nothing_between_equal_maps() -> None:
+def test_surface_distances_are_symmetric_and_zero_between_equal_maps() -> None:
     a, b = moved_labels(1)
     numbers = (4, 10, 11, 49)
     there, back = (
@@ -251,6 +253,6 @@ def test_structures_of_one_map_have_no_distance_and_of_neither_are_left_out() ->
     assert surface_distances(SPACINGS[0], [4], moved=nothing, fixed=nothing) == {}
 
 
-def test_surface_distances_want_maps_of_one_shape() -> None:
+def test_surface_distances_need_maps_of_one_shape() -> None:
     with pytest.raises(ValueError, match=r"moved must have the shape of fixed, \(4, 4, 4\), got"):
         surface_distances((1, 1, 1), [1], moved=np.ones((4, 4, 5)), fixed=np.ones((4, 4, 4)))

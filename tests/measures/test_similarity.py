@@ -20,7 +20,7 @@ def image(seed: int, shape: tuple[int, int, int] = (30, 32, 34)) -> torch.Tensor
     return torch.from_numpy((texture * ((x**2).sum(-1) < 100)).astype(np.float32))
 
 
-def test_identical_images_are_alike_by_one() -> None:
+def test_the_similarity_of_identical_images_is_one() -> None:
     got = similarity(moved=image(1), fixed=image(1))
     assert got == {"local_ncc": pytest.approx(1, abs=1e-3), "correlation": pytest.approx(1)}
 
@@ -43,7 +43,7 @@ def test_similarity_is_that_of_2_mm_blocks_of_the_brain() -> None:
     assert got["correlation"] == pytest.approx(np.corrcoef(f[brain], m[brain])[0, 1], abs=1e-4)
 
 
-def test_a_negative_is_alike_locally_and_not_overall() -> None:
+def test_a_negative_is_similar_locally_and_not_overall() -> None:
     fixed = image(1)
     got = similarity(moved=torch.where(fixed > 0, 1 - fixed, fixed.new_zeros(())), fixed=fixed)
     assert got["correlation"] < 0.5
@@ -62,7 +62,7 @@ def test_the_background_does_not_count() -> None:
     assert got == pytest.approx(similarity(moved=moved, fixed=fixed), abs=1e-4)
 
 
-def test_nothing_is_alike_where_there_is_no_brain_or_no_contrast() -> None:
+def test_the_similarity_is_zero_without_a_brain_or_contrast() -> None:
     none = {"local_ncc": 0.0, "correlation": 0.0}
     assert similarity(moved=torch.rand(16, 16, 16), fixed=torch.zeros(16, 16, 16)) == none
     assert similarity(moved=torch.zeros(30, 32, 34), fixed=image(1)) == pytest.approx(

@@ -1,4 +1,4 @@
-"""ITK's files, read and written: SimpleITK, ANTs, SciPy and nitransforms are the oracles."""
+"""ITK files, read and written: SimpleITK, ANTs, SciPy and nitransforms are the oracles."""
 
 import re
 from pathlib import Path
@@ -61,7 +61,7 @@ def warp(request: pytest.FixtureRequest, make_grid) -> Warp:
 
 
 def mapped(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
-    """RAS points through a transform of ITK's, one at a time, by the definition of LPS."""
+    """RAS points mapped by an ITK transform, one at a time, by the definition of LPS."""
     return np.array([transform.TransformPoint((p * FLIP).tolist()) for p in points]) * FLIP
 
 
@@ -126,7 +126,7 @@ def test_affine_file_is_matlab_4_of_doubles_about_the_origin(affine: Affine, tmp
 
 
 def elastix_parameters(path: Path) -> dict[str, str]:
-    """The entries of a parameter file of elastix, (Key value ...) one a line."""
+    """The entries of an elastix parameter file, one (Key value ...) per line."""
     lines = path.read_text().splitlines()
     found = [re.fullmatch(r"\((\w+) (.+)\)", line) for line in lines]
     assert all(found)
@@ -136,9 +136,9 @@ def elastix_parameters(path: Path) -> dict[str, str]:
 def test_affine_for_elastix_maps_the_same_points(affine: Affine, tmp_path: Path):
     """By elastix's manual: T(x) = A (x - c) + t + c, LPS, A row by row, then t."""
     write_elastix_affine(affine, tmp_path / "affine.txt")
-    told = elastix_parameters(tmp_path / "affine.txt")
-    numbers = [float(word) for word in told["TransformParameters"].split()]
-    center = [float(word) for word in told["CenterOfRotationPoint"].split()]
+    entries = elastix_parameters(tmp_path / "affine.txt")
+    numbers = [float(word) for word in entries["TransformParameters"].split()]
+    center = [float(word) for word in entries["CenterOfRotationPoint"].split()]
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(numbers[:9])
     transform.SetTranslation(numbers[9:])
@@ -146,10 +146,10 @@ def test_affine_for_elastix_maps_the_same_points(affine: Affine, tmp_path: Path)
     np.testing.assert_allclose(mapped(transform, POINTS), affine.map(POINTS), atol=1e-9)
     a, t = np.reshape(numbers[:9], (3, 3)), np.array(numbers[9:])
     np.testing.assert_allclose((POINTS * FLIP) @ a.T + t, affine.map(POINTS) * FLIP, atol=1e-9)
-    assert told["Transform"] == '"AffineTransform"'
-    assert told["NumberOfParameters"] == "12" == str(len(numbers))
-    assert told["FixedImageDimension"] == told["MovingImageDimension"] == "3"
-    assert told["InitialTransformParametersFileName"] == '"NoInitialTransform"'
+    assert entries["Transform"] == '"AffineTransform"'
+    assert entries["NumberOfParameters"] == "12" == str(len(numbers))
+    assert entries["FixedImageDimension"] == entries["MovingImageDimension"] == "3"
+    assert entries["InitialTransformParametersFileName"] == '"NoInitialTransform"'
 
 
 def test_affine_round_trips_exactly(affine: Affine, tmp_path: Path):
@@ -159,7 +159,7 @@ def test_affine_round_trips_exactly(affine: Affine, tmp_path: Path):
 
 
 def placed(kind: str, seed: int) -> sitk.Transform:
-    """A linear transform of ITK's with random parameters, about a random point."""
+    """A linear ITK transform with random parameters, about a random point."""
     rng = np.random.default_rng(seed)
     of_any_dimension = kind in ("AffineTransform", "TranslationTransform", "ScaleTransform")
     transform = getattr(sitk, kind)(*[3] * of_any_dimension)
@@ -309,7 +309,7 @@ def _cut(path: Path) -> None:
 
 
 def _two(ending: str):
-    """Two transforms that are no composite: to take one of them for the whole would be wrong."""
+    """Two transforms that are not a composite: to read only one of them would be wrong."""
 
     def write(path: Path) -> None:
         _itk(sitk.AffineTransform(3))(path)
@@ -328,7 +328,7 @@ def _without_center(path: Path) -> None:
 
 
 def _vax(path: Path) -> None:
-    """The first number of a header tells, in its thousands, how numbers are stored."""
+    """The thousands of the first number in a header say how numbers are stored."""
     write_affine(Affine(np.eye(4)), path)
     path.write_bytes((3000).to_bytes(4, "little") + path.read_bytes()[4:])
 
@@ -404,7 +404,7 @@ def test_wrong_affine_is_an_input_error(
         ("composite.h5", "neither a text file nor a MATLAB file"),
     ],
 )
-def test_what_it_is_instead_is_told(name: str, said: str, tmp_path: Path):
+def test_the_message_says_what_the_file_holds(name: str, said: str, tmp_path: Path):
     WRONG_AFFINES[name](tmp_path / name)
     with pytest.raises(InputError, match=said):
         read_affine(tmp_path / name)
@@ -418,7 +418,7 @@ def test_missing_affine_is_an_input_error(tmp_path: Path):
 # Displacement fields
 
 
-def test_warp_file_is_what_itk_wants(warp: Warp, tmp_path: Path):
+def test_warp_file_follows_the_convention_of_itk(warp: Warp, tmp_path: Path):
     write_warp(warp, tmp_path / "1Warp.nii.gz")
     image = nib.load(tmp_path / "1Warp.nii.gz")
     header = image.header
@@ -444,7 +444,7 @@ def test_warp_read_by_simpleitk_maps_the_same_points(warp: Warp, tmp_path: Path)
 
 
 def test_warp_outside_its_grid_is_that_of_itk(warp: Warp, tmp_path: Path):
-    """Between the end nodes and half a voxel beyond ITK holds the border's value, then nothing."""
+    """Up to half a voxel beyond the end nodes, ITK has the border value, then zero."""
     write_warp(warp, tmp_path / "1Warp.nii.gz")
     rng = np.random.default_rng(6)
     last = np.asarray(warp.grid.shape) - 1
@@ -508,8 +508,10 @@ def test_warp_on_a_sheared_grid_is_refused(make_grid, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_warp_on_a_grid_that_passes_as_orthogonal_is_read_alike(make_grid, tmp_path: Path):
-    """What ``is_sheared`` lets through, ITK must be able to read, and to the same places."""
+def test_warp_on_a_grid_that_passes_as_orthogonal_is_read_the_same_by_itk(
+    make_grid, tmp_path: Path
+):
+    """If ``is_sheared`` accepts a grid, ITK must place its voxels in the same places."""
     grid = make_grid(spacing=22, turn=(10, 5, -7), shear=8e-5)
     assert not grid.is_sheared()
     rng = np.random.default_rng(4)
@@ -540,7 +542,7 @@ def test_wrong_warps_are_input_errors(make_grid, tmp_path: Path):
 
 
 def test_warp_with_holes_is_an_input_error(tmp_path: Path):
-    """NaN in a field would spread over the results without a word."""
+    """NaN in a field would spread over the results silently."""
     vectors = np.zeros((5, 6, 7, 1, 3), np.float32)
     vectors[2, 3, 4] = np.nan
     nib.save(nib.Nifti1Image(vectors, np.eye(4)), tmp_path / "holes.nii.gz")

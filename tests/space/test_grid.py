@@ -77,7 +77,7 @@ def test_axes_name_each_world_axis_once_at_45_degrees() -> None:
 @pytest.mark.parametrize(
     ("shear", "sheared"), [(0.0, False), (5e-5, False), (5e-4, True), (0.01, True)]
 )
-def test_shear_is_what_takes_the_axes_from_right_angles(shear: float, sheared: bool) -> None:
+def test_a_grid_is_sheared_if_its_axes_are_not_at_right_angles(shear: float, sheared: bool) -> None:
     matrix = np.array([[1, shear, 0], [0, 1, 0], [0, 0, 1]])
     turned = rotation(10, 20, 30) @ matrix @ np.diag([0.5, 1.0, 3.0])
     assert Grid((4, 4, 4), homogeneous(turned)).is_sheared() is sheared
@@ -98,7 +98,7 @@ def test_unsheared_is_orthonormal_and_covers_every_voxel(seed: int) -> None:
     last = np.asarray(straight.shape) - 1
     assert reach.min() >= -1e-6
     assert (reach <= last + 1e-6).all()
-    # As small as it can be: one voxel less a side would not do.
+    # As small as possible: one voxel less on a side would not be enough.
     assert (reach.max(axis=0) > last - 1).all()
 
 
@@ -135,7 +135,7 @@ def test_equality_and_hash_go_by_value() -> None:
     assert one != "grid"
 
 
-def test_a_grid_is_not_changed_through_the_array_it_was_made_of() -> None:
+def test_a_grid_does_not_change_with_the_array_it_was_made_from() -> None:
     affine = np.eye(4)
     grid = Grid((4, 5, 6), affine)
     affine[0, 3] = 99
@@ -165,7 +165,7 @@ THREE, FINITE = "shape must be three positive integers", r"affine must be a fini
         pytest.param((4, 5, 6), np.diag([1.0, 1, 1, 2]), "the row 0 0 0 1", id="last row"),
     ],
 )
-def test_what_is_no_grid_is_refused(shape: tuple[int, ...], affine: np.ndarray, said: str) -> None:
+def test_invalid_grids_are_refused(shape: tuple[int, ...], affine: np.ndarray, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Grid(shape, affine)
 

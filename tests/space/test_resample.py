@@ -67,7 +67,7 @@ def inside(voxels: np.ndarray, margin: float = 0.0) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 5e-3), (np.float64, 1e-9)])
-def test_linear_is_scipys_with_zero_around(seed: int, dtype: type, tolerance: float) -> None:
+def test_linear_equals_scipy_with_zero_outside(seed: int, dtype: type, tolerance: float) -> None:
     moving, fixed, through, voxels = setting(seed)
     data = noise(dtype)
     got = resample(Volume(data, moving), fixed, through)
@@ -81,7 +81,7 @@ def test_linear_is_scipys_with_zero_around(seed: int, dtype: type, tolerance: fl
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_cubic_is_scipys_inside_and_zero_outside(seed: int, dtype: type) -> None:
+def test_cubic_equals_scipy_inside_and_is_zero_outside(seed: int, dtype: type) -> None:
     moving, fixed, through, voxels = setting(seed)
     data = noise(dtype)
     got = resample(Volume(data, moving), fixed, through, interpolation="cubic")
@@ -125,7 +125,7 @@ def test_nearest_copies_values_exactly(seed: int, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64])
-def test_labels_stay_the_labels_they_were(dtype: type) -> None:
+def test_labels_keep_their_values(dtype: type) -> None:
     moving, fixed, through, _ = setting(1)
     values = (1, 17, 300, np.iinfo(dtype).max)
     labels = label_map(1, SHAPE, (4, 5, 6, 7)).astype(dtype)
@@ -220,7 +220,7 @@ def test_a_chain_resamples_once_at_the_composed_points() -> None:
     )
     expected = map_coordinates(data, np.moveaxis(at, -1, 0), order=1, mode="grid-constant")
     np.testing.assert_allclose(got, expected, atol=1e-9)
-    # Two interpolations, one after the other, blur: they are not what is wanted here.
+    # Two interpolations, one after the other, would blur.
     twice = resample(resample(Volume(data, moving), fixed, through), fixed, warp).data
     assert np.abs(twice - expected).max() > 10
 
@@ -274,7 +274,7 @@ def test_the_result_does_not_depend_on_how_the_array_lies_in_memory(
 
 
 def test_a_mask_of_booleans_keeps_its_size() -> None:
-    """Interpolated, a half is where it ends; counting every touched voxel would dilate it."""
+    """Its border is where the interpolated value is one half; otherwise it would dilate."""
     grid = Grid((16, 16, 16), np.eye(4))
     mask = blobs(1, grid.shape) > 0.3
     shifted = Grid(grid.shape, homogeneous(np.eye(3), (0.3, 0.3, 0.3)))
@@ -287,7 +287,7 @@ def test_a_mask_of_booleans_keeps_its_size() -> None:
     np.testing.assert_array_equal(got.data[clear], (smooth > 0.5)[clear])
 
 
-def test_the_volume_is_left_as_it_was() -> None:
+def test_the_input_volume_does_not_change() -> None:
     moving, fixed, through, _ = setting(0)
     for interpolation in ("linear", "nearest", "cubic"):
         for dtype in (np.int16, np.float32, np.float64):
@@ -296,7 +296,7 @@ def test_the_volume_is_left_as_it_was() -> None:
             np.testing.assert_array_equal(data, noise(dtype))
 
 
-def test_nothing_reached_is_zero() -> None:
+def test_voxels_outside_the_volume_are_zero() -> None:
     far = Grid((4, 4, 4), homogeneous(np.eye(3), (500, 500, 500)))
     for interpolation in ("linear", "nearest", "cubic"):
         volume = Volume(noise(np.int16), oblique_grid(0, SHAPE))
@@ -304,7 +304,7 @@ def test_nothing_reached_is_zero() -> None:
 
 
 def test_sub_voxel_shift_of_a_ramp_is_exact() -> None:
-    """No half voxel is lost anywhere: a ramp of the world's x is the world's x on any grid."""
+    """No half voxel is lost: an image of world x is world x on any grid."""
     grid = oblique_grid(7, (12, 12, 12))
     ramp = Volume(grid.nodes()[..., 0].copy(), grid)
     middle = grid.to_world(np.full(3, 5.5))
@@ -322,7 +322,7 @@ VALUES = np.array([0, 3, 17, 1 << 20, (1 << 20) + 1])
 
 
 def patches(dtype: type, seed: int = 0) -> np.ndarray:
-    """Labels in patches of a voxel or two, up to the border: all ways eight corners can differ."""
+    """Labels in patches of one or two voxels: the corners of cells differ in all ways."""
     values = VALUES if np.dtype(dtype).itemsize > 2 else VALUES[:3]
     codes = np.random.default_rng(seed).integers(0, len(values), (5, 5, 6))
     return values[codes.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:9, :, :11]].astype(dtype)
@@ -367,7 +367,7 @@ def test_linear_labels_are_those_of_the_largest_indicator(seed: int, dtype: type
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_linear_labels_are_scipys_label_by_label(seed: int) -> None:
+def test_linear_labels_equal_scipy_label_by_label(seed: int) -> None:
     moving, fixed, through, voxels = setting(seed)
     labels = patches(np.int32, seed)
     got = resample_labels(Volume(labels, moving), fixed, through, interpolation="linear")
@@ -382,7 +382,7 @@ def test_linear_labels_are_scipys_label_by_label(seed: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(sitk, "sitkLabelLinear"), reason="SimpleITK before 2.4")
-def test_linear_labels_are_those_of_itk_inside() -> None:
+def test_linear_labels_equal_itk_inside() -> None:
     labels = patches(np.int32)
     step = np.array([0.83, 0.91, 0.87])
     fixed = Grid((9, 9, 10), homogeneous(np.diag(step), (0.21, 0.13, 0.17)))
@@ -407,7 +407,7 @@ def test_labels_on_their_own_grid_are_the_labels(dtype: type, interpolation: str
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_labels_are_copied_from_the_nearest_voxel_unless_told_otherwise(seed: int) -> None:
+def test_labels_are_copied_from_the_nearest_voxel_by_default(seed: int) -> None:
     moving, fixed, through, _ = setting(seed)
     labels = Volume(patches(np.int32, seed), moving)
     expected = resample(labels, fixed, through, interpolation="nearest").data

@@ -80,7 +80,7 @@ def test_after_applies_the_argument_first() -> None:
         pytest.param(np.diag([1.0, 1, 1, 2]), "invertible", id="last row"),
     ],
 )
-def test_what_is_no_affine_is_refused(matrix: np.ndarray, said: str) -> None:
+def test_invalid_affines_are_refused(matrix: np.ndarray, said: str) -> None:
     with pytest.raises(ValueError, match=f"matrix must be {said}.*, got"):
         Affine(matrix)
 
@@ -169,9 +169,7 @@ def test_an_empty_chain_leaves_points_where_they_are() -> None:
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("kind", ["affine", "warp", "chain", "chain from a warp"])
 @pytest.mark.parametrize(("first", "last"), [(0, 9), (2, 5), (8, 9)])
-def test_mapping_nodes_is_mapping_the_points_where_they_are(
-    own: bool, kind: str, first: int, last: int
-) -> None:
+def test_mapping_nodes_is_mapping_their_points(own: bool, kind: str, first: int, last: int) -> None:
     warp, affine = random_warp(1), Affine(near_identity(2))
     through = {
         "affine": affine,
@@ -186,7 +184,7 @@ def test_mapping_nodes_is_mapping_the_points_where_they_are(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_carry_is_the_same_motion_seen_from_another_space(seed: int) -> None:
+def test_conjugate_is_the_same_motion_in_another_space(seed: int) -> None:
     """A⁻¹ ∘ φ ∘ A at every node, with w held at its border beyond its grid."""
     warp = random_warp(seed, size=3.0)
     turn = homogeneous(rotation(8, -12, 15) @ np.diag([1.1, 0.9, 1.05]), (3, -2, 1))
@@ -208,13 +206,13 @@ def test_carry_is_the_same_motion_seen_from_another_space(seed: int) -> None:
     np.testing.assert_allclose(conjugated.map_nodes(onto, 0, 12), expected, atol=2e-4)
 
 
-def test_carry_through_the_identity_onto_the_same_grid_changes_nothing() -> None:
+def test_conjugate_with_the_identity_on_the_same_grid_changes_nothing() -> None:
     warp = random_warp(3)
     conjugated = conjugate(warp, Affine(np.eye(4)), warp.grid)
     np.testing.assert_allclose(conjugated.displacement, warp.displacement, atol=1e-4)
 
 
-def test_carry_does_not_depend_on_the_slabs_it_works_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conjugate_does_not_depend_on_its_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     warp, space = random_warp(3), Affine(near_identity(1))
     onto = oblique_grid(3, (11, 8, 9))
     whole = conjugate(warp, space, onto).displacement
