@@ -22,7 +22,7 @@ from voxwarp.measures.deformation import jacobian_statistics
 from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model
 from voxwarp.preparation.scan import Prepared, Scan
-from voxwarp.registration.deform import answer_of, on_fixed_grid
+from voxwarp.registration.deform import compute_deformation, on_fixed_grid
 from voxwarp.space.resample import resample
 from voxwarp.space.transform import Chain
 from voxwarp.space.volume import Volume
@@ -83,7 +83,7 @@ def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
     """Rows of the affine alone and of the model."""
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
-    answer = answer_of(model, moving=moving[2], fixed=f, device=torch.device("cpu"), invert=False)
+    answer = compute_deformation(model, moving=moving[2], fixed=f, device=torch.device("cpu"), invert=False)
     (warp,) = on_fixed_grid([answer.displacement], model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
     regions = large_regions(moving[1].data, labels.data)

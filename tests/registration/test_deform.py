@@ -21,8 +21,8 @@ from voxwarp.preparation.recipe import Recipe
 from voxwarp.preparation.scan import Prepared
 from voxwarp.registration import register as verb
 from voxwarp.registration.deform import (
-    answer_of,
-    check_obeyed,
+    compute_deformation,
+    check_smoothness_applies,
     check_smoothness,
     on_fixed_grid,
     without_folds,
@@ -195,7 +195,7 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_network_and_refinement_segment_each_image_once(segmented: list[Tensor]) -> None:
     model = of_model("anatomy", structures=4, channels=[6, 8], steps=[3, 3], full_steps=1)
     pair = [prepared(image) for image in PAIR]
-    answer = answer_of(model, moving=pair[0], fixed=pair[1], device=CPU, refinement=Refinement(3))
+    answer = compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU, refinement=Refinement(3))
     assert len(segmented) == 2
     apart = model.refine(
         model.deform(moving=PAIR[0], fixed=PAIR[1]), Refinement(3), moving=PAIR[0], fixed=PAIR[1]
@@ -210,12 +210,12 @@ def test_an_inverse_is_found_where_the_network_knows_none() -> None:
     with torch.no_grad():
         model.network.unet.flow.bias.copy_(torch.tensor([1.0, -0.5, 0.25]))
     pair = [prepared(image) for image in PAIR]
-    answer = answer_of(model, moving=pair[0], fixed=pair[1], device=CPU)
+    answer = compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU)
     for way, sign in ((answer.displacement, 1), (answer.inverse, -1)):
         mean = way[..., 8:-8, 8:-8, 8:-8].mean(dim=(0, 2, 3, 4))
         torch.testing.assert_close(mean, sign * torch.tensor([1.0, -0.5, 0.25]), atol=0.01, rtol=0)
-    assert answer_of(model, moving=pair[0], fixed=pair[1], device=CPU, invert=False).inverse is None
-    refined = answer_of(
+    assert compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU, invert=False).inverse is None
+    refined = compute_deformation(
         model, moving=pair[0], fixed=pair[1], device=CPU, invert=False, refinement=Refinement(2)
     )
     assert refined.inverse is not None
@@ -226,7 +226,7 @@ def test_the_meter_takes_the_stages_that_there_are() -> None:
     for refinement, stages in ((None, ["network"]), (Refinement(1), ["network", "refine"])):
         told: list[str] = []
         meter = Meter(memory=False, announce=told.append)
-        answer_of(
+        compute_deformation(
             model, moving=pair[0], fixed=pair[1], device=CPU, refinement=refinement, meter=meter
         )
         assert told == stages
@@ -237,13 +237,13 @@ def test_smoothness_goes_to_whatever_obeys_it() -> None:
     pair = [prepared(image) for image in PAIR]
     stubborn = of_model("diffeomorphic", encoder=[4, 8], decoder=[8, 8, 8])
     plain, asked = (
-        answer_of(stubborn, moving=pair[0], fixed=pair[1], device=CPU, smoothness=s)
+        compute_deformation(stubborn, moving=pair[0], fixed=pair[1], device=CPU, smoothness=s)
         for s in (None, 4.0)
     )
     assert torch.equal(plain.displacement, asked.displacement)
     for model, refinement in ((stubborn, Refinement(8)), (of_model("descent", steps=[6, 6]), None)):
         rough, smooth = (
-            answer_of(
+            compute_deformation(
                 model,
                 moving=pair[0],
                 fixed=pair[1],
@@ -289,7 +289,7 @@ def test_a_smoothness_that_nothing_would_follow_is_refused(
     name: str, smoothness: float | None, refined: bool, said: str | None
 ) -> None:
     if said is None:
-        check_obeyed(of_model(name), smoothness, refined=refined)
+        check_smoothness_applies(of_model(name), smoothness, refined=refined)
         return
     with pytest.raises(InputError, match=said):
-        check_obeyed(of_model(name), smoothness, refined=refined)
+        check_smoothness_applies(of_model(name), smoothness, refined=refined)

@@ -98,6 +98,15 @@ def register(
     bias: options.Bias = None,
     affine: options.Affine = True,
     out: options.OutFolder,
+    save: Annotated[
+        str,
+        typer.Option(
+            help="Write only these outputs, separated by commas: transforms, inverse, warped, "
+            "inverse-warped, labels, masks, report. metrics.json is always written.",
+            metavar="NAMES",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "all",
     report: Annotated[
         bool,
         typer.Option(
@@ -137,7 +146,7 @@ def register(
     from ..registration.register import register as run
     from ..registration.result import check_output, write_registration
 
-    check_output(out, overwrite=overwrite)
+    check_output(out, save=save, overwrite=overwrite)
     with stages() as progress:
         result = run(
             moving,
@@ -155,7 +164,7 @@ def register(
             runtime=runtime_of(device=device, cache=cache, threads=threads, progress=progress),
         )
         progress("write")
-        written = write_registration(result, out, overwrite=overwrite, report=report)
+        written = write_registration(result, out, save=save, overwrite=overwrite, report=report)
     for file in written.files:
         typer.echo(file)
     examined = written.metrics["preparation"]

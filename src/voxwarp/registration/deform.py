@@ -1,4 +1,4 @@
-"""From two prepared scans to warps on the fixed grid: the answer, refined, without folds."""
+"""From two prepared scans to warps on the fixed grid: run the model, refine, remove folds."""
 
 from collections.abc import Iterable
 
@@ -18,36 +18,44 @@ from ..space.grid import Grid
 from ..space.region import bounding_box
 from ..space.transform import Warp, conjugate
 
+# Set by hand. benchmarks/smoothness.csv covers 0.5 to 4, and its Dice falls towards both ends.
 LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
+# Newton steps that correct the inverse after folds were removed. Set by hand: two leave errors of
+# about 0.01 voxels almost everywhere.
+CORRECTIONS = 2
+# Displacements are rounded to 1/8192 mm (2⁻¹³ mm, 0.1 µm), far below the accuracy of any
+# registration: the files become 30 % smaller and are written in three quarters of the time.
+STEPS_PER_MM = 8192
 
 
 def check_smoothness(smoothness: float | None) -> None:
-    """Refuse factors that no lattice can follow.
+    """Check that a smoothness is within the limits.
 
     Raises:
-        InputError: it is not between 0.5 and 8.
+        InputError: it is not.
     """
     if smoothness is not None and not LEAST_SMOOTHNESS <= smoothness <= MOST_SMOOTHNESS:
         raise InputError(
-            f"smoothness {smoothness}: a factor from {LEAST_SMOOTHNESS} to {MOST_SMOOTHNESS:.0f} "
-            f"is wanted"
+            f"smoothness must be between {LEAST_SMOOTHNESS} and {MOST_SMOOTHNESS:.0f}, got "
+            f"{smoothness}"
         )
 
 
-def check_obeyed(model: Model, smoothness: float | None, *, refined: bool) -> None:
-    """Refuse a smoothness that nothing would follow.
+def check_smoothness_applies(model: Model, smoothness: float | None, *, refined: bool) -> None:
+    """Check that a smoothness affects the result.
 
     Raises:
-        InputError: the model decides by itself, and its answer is not refined.
+        InputError: it does not, because the model learned its smoothness in training and its
+            result is not refined.
     """
     if smoothness is not None and not (refined or model.capabilities.has_smoothness):
         raise InputError(
-            f"smoothness: model {model.name} decides on it by itself; refine its answer, or take "
-            f"another model"
+            f"smoothness has no effect on model {model.name}, which learned its smoothness in "
+            f"training; refine the result with `refine`, or use another model"
         )
 
 
-def answer_of(
+def compute_deformation(
     model: Model,
     *,
     moving: Prepared,
@@ -59,40 +67,43 @@ def answer_of(
     meter: Meter | None = None,
     invert: bool = True,
 ) -> Deformation:
-    """What a model makes of a pair on the working grid, on the processor.
+    """Compute the deformation between two scans on the working grid.
 
     Args:
-        model: on the device.
-        moving, fixed: on the model's working grid.
+        model: the model, on ``device``.
+        moving, fixed: the scans on the working grid of the model.
         device: where the network runs.
-        refinement: how much the answer is refined; None: not at all.
-        smoothness: factor, of refined answers and of models that obey it.
-        weight: of a descent's forces on the working grid, (1, 1, X, Y, Z): 0 where nothing shall
-            pull; 1 everywhere without.
-        meter: takes the time of the stages "network" and "refine".
-        invert: also the answers of networks that know no inverse.
+        refinement: how the result of the model is refined; None: not at all.
+        smoothness: factor for the refinement, and for models that have a smoothness.
+        weight: weights of the forces of a descent, on the working grid, (1, 1, X, Y, Z); where it
+            is 0, the images do not attract each other. None: 1 everywhere.
+        meter: measures the time of the stages "network" and "refine".
+        invert: compute the inverse, if the network does not.
+
+    Returns:
+        The deformation, in voxels of the working grid, on the CPU.
     """
     meter = meter or Meter(memory=False)
     meter.start("network")
     images = moving.image.to(device), fixed.image.to(device)
     map_cache: MapCache = {}
     weight = None if weight is None else weight.to(device)
-    own = smoothness if model.capabilities.has_smoothness else None
+    models_smoothness = smoothness if model.capabilities.has_smoothness else None
     further = _further_inputs(model, moving, fixed, device)
-    answer = model.deform(
+    deformation = model.deform(
         moving=images[0],
         fixed=images[1],
-        smoothness=own,
+        smoothness=models_smoothness,
         map_cache=map_cache,
         weight=weight,
         **further,
     )
-    if answer.inverse is None and invert:
-        answer = answer._replace(inverse=field.invert(answer.displacement))
+    if deformation.inverse is None and invert:
+        deformation = deformation._replace(inverse=field.invert(deformation.displacement))
     if refinement:
         meter.start("refine")
-        answer = model.refine(
-            answer,
+        deformation = model.refine(
+            deformation,
             refinement,
             moving=images[0],
             fixed=images[1],
@@ -100,45 +111,47 @@ def answer_of(
             map_cache=map_cache,
             weight=weight,
         )
-    inverse = None if answer.inverse is None else answer.inverse.cpu()
-    return Deformation(answer.displacement.cpu(), inverse, answer.regularity.cpu())
+    inverse = None if deformation.inverse is None else deformation.inverse.cpu()
+    return Deformation(deformation.displacement.cpu(), inverse, deformation.regularity.cpu())
 
 
 def _further_inputs(
     model: Model, moving: Prepared, fixed: Prepared, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """What the network declares to want beside the images, such as "fixed_mask"."""
+    """The inputs that the network needs beside the images, such as "fixed_mask"."""
     sides = {"moving": moving, "fixed": fixed}
     names = (name.partition("_") for name in model.capabilities.further_inputs)
-    return {f"{side}_{what}": sides[side].further(what).to(device) for side, _, what in names}
+    return {f"{side}_{kind}": sides[side].further(kind).to(device) for side, _, kind in names}
 
 
 def on_fixed_grid(
     displacements: Iterable[torch.Tensor], model: Model, fixed: Prepared, grid: Grid
 ) -> list[Warp]:
-    """Displacements of the working grid as warps of the fixed scan's space, on its grid.
+    """Express displacements on the working grid as warps on the fixed grid.
 
     Args:
         displacements: (1, 3, X, Y, Z) each, voxels of the working grid.
-        model: whose working grid it is.
-        fixed: the fixed scan on it.
-        grid: of the fixed scan.
+        model: the model, for its working grid.
+        fixed: the fixed scan on the working grid.
+        grid: the grid of the fixed scan.
     """
     space = fixed.template_to_scan.inverse()
     warps = (Warp.from_voxels(one[0], model.recipe.grid) for one in displacements)
     return [_rounded(conjugate(warp, space, grid)) for warp in warps]
 
 
-CORRECTIONS = 2  # of an inverse, by Newton's method: 0.01 voxels are left almost everywhere
-
-
 def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[Warp, Warp | None]:
-    """The warp, smoothed around the voxels of ``brain`` where it folds by any differences.
+    """Smooth a warp where it folds inside the brain, and correct its inverse.
+
+    Folds are counted by central, forward and backward differences.
 
     Args:
-        warp: W on the fixed grid.
-        inverse: W⁻¹ on the same grid, if it is known; that of the smoothed warp is returned.
-        brain: (X, Y, Z) boolean mask on the grid.
+        warp: W, on the fixed grid.
+        inverse: W⁻¹ on the same grid, or None.
+        brain: mask of the brain on that grid, (X, Y, Z), boolean.
+
+    Returns:
+        The warp without folds, and its inverse (None if ``inverse`` is None).
     """
     x, y, z = bounding_box(brain)
     displacement = warp.in_voxels()
@@ -158,11 +171,11 @@ def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[
 
 
 def _rounded(warp: Warp) -> Warp:
-    """Displacements to 2⁻¹³ mm (0.1 µm): files 30 % smaller, written in a quarter less time.
+    """Round the displacements in place, before anything is computed from them.
 
-    Everything is computed from the rounded field, so that the files say exactly what was done.
+    So the files hold exactly what the images were resampled with.
     """
-    np.multiply(warp.displacement, 8192, out=warp.displacement)
+    np.multiply(warp.displacement, STEPS_PER_MM, out=warp.displacement)
     np.rint(warp.displacement, out=warp.displacement)
-    np.divide(warp.displacement, 8192, out=warp.displacement)
+    np.divide(warp.displacement, STEPS_PER_MM, out=warp.displacement)
     return warp

@@ -1,4 +1,4 @@
-"""What a registration is measured by, and what in that is worth a warning."""
+"""Measure a registration: similarity, Dice and folds, and the warnings that follow from them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +17,13 @@ from ..space.volume import Volume
 
 @dataclass(frozen=True)
 class Measures:
-    """How well two scans lie on each other, and what the deformation does to get there.
+    """The measurements of a registration.
 
     Args:
-        before, after: similarity of the prepared scans, before and after the deformation; see
+        before, after: similarity of the prepared scans before and after the deformation, see
             ``measures.similarity``.
-        dice: by label value, where both scans have labels.
-        jacobian: see ``measures.deformation.jacobian_statistics``.
+        dice: Dice overlap by label value; None unless both scans have label maps.
+        jacobian: statistics of det J, see ``measures.deformation.jacobian_statistics``.
     """
 
     before: dict[str, float]
@@ -32,7 +32,7 @@ class Measures:
     jacobian: dict[str, float | int]
 
     def described(self) -> dict[str, Any]:
-        """For records in JSON."""
+        """The entries of ``metrics.json``."""
         scores = (
             None
             if self.dice is None
@@ -49,29 +49,39 @@ class Measures:
         }
 
     def warnings(self) -> list[str]:
-        """Reasons to look twice at the result, a sentence each."""
-        told = list[str]()
+        """Reasons to check the result, one sentence each.
+
+        All limits are set by hand; docs/thresholds.md lists them.
+        """
+        warnings = list[str]()
         before, after = self.before["local_ncc"], self.after["local_ncc"]
-        if before == 0:
-            told.append("the scans do not overlap: they are not aligned in world space")
-        elif after < before - 0.005:
-            told.append(
-                f"the scans are less alike after the registration: local NCC {before:.3f} → "
-                f"{after:.3f}"
+        if before == 0:  # not one voxel in common
+            warnings.append(
+                "the scans do not overlap in world space; check the origins in their headers"
+            )
+        elif after < before - 0.005:  # scans that are aligned already vary by less
+            warnings.append(
+                f"the scans are less similar after the registration than before (local NCC "
+                f"{before:.3f} → {after:.3f}); check the result by eye"
             )
         elif after < 0.15:
-            told.append(f"the scans are hardly alike after the registration: local NCC {after:.3f}")
+            warnings.append(
+                f"the scans are not very similar after the registration (local NCC {after:.3f}); "
+                f"check the result by eye"
+            )
         correlation = self.after["correlation"]
+        # A local NCC that is not low shows that the edges match. If the intensities do not
+        # correlate nevertheless, the contrasts differ, and ``default`` is inaccurate then.
         if before and correlation < 0.5 and after >= 0.15:
-            told.append(
-                f"the scans are not much alike after the registration (correlation "
-                f"{correlation:.2f}): are they of one contrast?"
+            warnings.append(
+                f"the intensities of the scans do not match after the registration (correlation "
+                f"{correlation:.2f}); do both scans have the same contrast?"
             )
-        if self.jacobian["folds"]:
-            told.append(
-                f"the deformation folds in {self.jacobian['folds']} voxels of the fixed brain"
+        if folds := self.jacobian["folds"]:
+            warnings.append(
+                f"the deformation folds in {folds} voxels of the fixed brain (det J ≤ 0)"
             )
-        return told
+        return warnings
 
 
 def measure(
@@ -87,10 +97,10 @@ def measure(
 
     Args:
         moving, fixed: the scans on the working grid.
-        displacement: of the answer there, (1, 3, X, Y, Z), voxels.
-        warp: the deformation on the fixed scan's grid.
-        brain: (X, Y, Z) boolean mask on that.
-        labels: the moved label map and the fixed one, if there are both.
+        displacement: the displacement on the working grid, (1, 3, X, Y, Z), voxels.
+        warp: the deformation on the fixed grid.
+        brain: mask of the fixed brain on the fixed grid, (X, Y, Z), boolean.
+        labels: the moved and the fixed label map, if both scans have one.
     """
     moved = field.warp(moving.image, displacement)
     return Measures(

@@ -1,4 +1,4 @@
-"""Carry points through a registration, as arrays and as tables."""
+"""Transform points by a registration, as arrays and as CSV files."""
 
 import csv
 import io
@@ -20,15 +20,31 @@ def apply_to_points(
     *,
     inverse: bool = False,
 ) -> np.ndarray:
-    """Carry points of the moving scan to the fixed scan, or back with ``inverse``.
+    """Transform points of the moving scan to the fixed scan, or back with ``inverse``.
 
-    Points move with the image they are drawn on, as ``apply_to_image`` moves it. (Resampling
-    an image takes the map the other way round; that is looked after here.)
+    A point moves with the image it is drawn on: the same arguments take an image
+    (``apply_to_image``) and its points to the same place. (An image is resampled by the map in the
+    opposite direction; this function takes care of that.)
 
     Args:
         points: (N, 3), RAS mm.
-        transforms: as in ``apply_to_image``.
-        inverse: carry points of the fixed scan to the moving scan.
+        transforms: see ``apply_to_image``.
+        inverse: transform points of the fixed scan to the moving scan.
+
+    Returns:
+        The points in the other space, (N, 3), RAS mm.
+
+    Raises:
+        InputError: a transform cannot be read.
+
+    Example:
+        >>> shift = np.eye(4)
+        >>> shift[0, 3] = 10.0  # from the fixed to the moving space
+        >>> write_affine(Affine(shift), "0GenericAffine.mat")
+        >>> voxwarp.apply_to_points(np.zeros((1, 3)), "0GenericAffine.mat")
+        array([[-10.,   0.,   0.]])
+        >>> voxwarp.apply_to_points(np.zeros((1, 3)), "0GenericAffine.mat", inverse=True)
+        array([[10.,  0.,  0.]])
     """
     chain = chain_of(transforms)
     return (chain.transform if inverse else chain.inverse).map(points)
@@ -42,32 +58,33 @@ def apply_to_csv(
     inverse: bool = False,
     is_lps: bool = False,
 ) -> int:
-    """Carry the points of a CSV file with columns x, y, z; other columns are kept as they are.
+    """Transform the points of a CSV file with columns x, y and z; other columns stay as they are.
 
     Args:
-        source, target: files to read and to write.
-        transforms: as in ``apply_to_image``.
-        inverse: as ``apply_to_points``.
-        is_lps: the coordinates are in LPS mm, as ANTs has them, in both files; else RAS.
+        source, target: the files to read and to write.
+        transforms, inverse: see ``apply_to_points``.
+        is_lps: coordinates are in LPS mm in both files, as in ANTs; otherwise in RAS mm.
 
     Returns:
         The number of points.
 
     Raises:
-        InputError: the file is missing, has no such columns, or a value is not a number.
+        InputError: the file is missing, lacks a column, or a coordinate is not a finite number.
     """
     columns, lines = _read_csv(Path(source))
-    named = [column.strip().lower() for column in columns]
+    names = [column.strip().lower() for column in columns]
     for axis in "xyz":
-        if named.count(axis) != 1:
-            found = ", ".join(columns) or "an empty file"
-            raise InputError(f"points {source}: one column {axis!r} is wanted, found {found}")
-    axes = [named.index(axis) for axis in "xyz"]
+        if names.count(axis) != 1:
+            header = ", ".join(columns) or "none, because the file is empty"
+            raise InputError(
+                f"points {source}: must have one column {axis!r}, but its columns are: {header}"
+            )
+    axes = [names.index(axis) for axis in "xyz"]
     rows = [row for _, row in lines]
     numbers = [_numbers(row, axes, f"points {source}: line {n}") for n, row in lines]
     points = np.array(numbers).reshape(-1, 3)
-    carried = apply_to_points(lps(points) if is_lps else points, transforms, inverse=inverse)
-    for row, point in zip(rows, lps(carried) if is_lps else carried, strict=True):
+    moved = apply_to_points(lps(points) if is_lps else points, transforms, inverse=inverse)
+    for row, point in zip(rows, lps(moved) if is_lps else moved, strict=True):
         for column, value in zip(axes, point, strict=True):
             row[column] = f"{value:.6f}"
     out = io.StringIO()
@@ -77,7 +94,7 @@ def apply_to_csv(
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows, each with its line number; blank lines are left out."""
+    """The header, and the rows with their line numbers; blank lines are left out."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True)
@@ -86,20 +103,22 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except FileNotFoundError as error:
         raise InputError(f"points {path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"points {path}: not a CSV file that can be read ({error})") from error
-    uneven = [number for number, row in lines if len(row) != len(columns)]
-    if uneven:
-        raise InputError(
-            f"points {path}: line {uneven[0]} has not the {len(columns)} columns of line 1"
-        )
+        raise InputError(f"points {path}: cannot be read as a CSV file ({error})") from error
+    for number, row in lines:
+        if len(row) != len(columns):
+            raise InputError(
+                f"points {path}: line {number} has {len(row)} columns, but line 1 has "
+                f"{len(columns)}"
+            )
     return columns, lines
 
 
 def _numbers(row: list[str], axes: list[int], where: str) -> list[float]:
+    texts = [row[axis] for axis in axes]
     try:
-        values = [float(row[axis]) for axis in axes]
+        values = [float(text) for text in texts]
     except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: coordinates must be numbers, got {texts}") from error
     if not np.isfinite(values).all():
-        raise InputError(f"{where}: coordinates must be finite, got {values}")
+        raise InputError(f"{where}: coordinates must be finite numbers, got {texts}")
     return values

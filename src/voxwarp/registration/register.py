@@ -1,4 +1,4 @@
-"""Register two brain scans: prepare, run the model, refine, compose, resample once, measure."""
+"""Register two scans: prepare, run the model, refine, compose, resample once, measure."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +17,20 @@ from ..networks.refine import Refinement
 from ..preparation.affine import refined_affine
 from ..preparation.examination import placed_at
 from ..preparation.rigid import register_rigid
-from ..preparation.scan import Prepared, Scan, prepare, prepare_both
+from ..preparation.scan import Prepared, Scan, prepare, prepare_scans
 from ..preparation.settings import DEFAULTS, Preparation
 from ..provenance import versions
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.formats import read_affine
 from ..space.transform import Affine, Warp
 from ..space.volume import ImageLike, Volume
-from .deform import answer_of, check_obeyed, check_smoothness, on_fixed_grid, without_folds
+from .deform import (
+    check_smoothness,
+    check_smoothness_applies,
+    compute_deformation,
+    on_fixed_grid,
+    without_folds,
+)
 from .measure import Measures, measure
 from .result import Registration
 
@@ -48,68 +54,81 @@ def register(
     smoothness: float | None = None,
     runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Registration:
-    """Find the deformation that aligns the moving scan with the fixed one.
+    """Find the transform that aligns the moving scan with the fixed scan.
 
-    What is doubtful about the scans or the result stands in the result's ``warnings``. A scan
-    that is registered more than once is prepared once if it is handed over as a ``Scan``, and a
-    model is loaded once if it is handed over as a ``Model``.
+    If the scans or the result look wrong, ``warnings`` of the result says why. To register many
+    scans, pass a ``Scan`` and a ``Model`` that you loaded once: each is then prepared once.
 
     Args:
-        moving, fixed: heads or brain-extracted scans of any size, spacing and orientation:
-            paths, images of nibabel's, or scans that were read. ``fixed`` defaults to the
-            model's template.
-        model: name of an installed model, a model's folder, or a model, which is moved to the
-            runtime's device.
-        labels: label map on the moving scan's grid; it is carried along.
-        fixed_labels: label map on the fixed scan's grid, for Dice.
-        mask, fixed_mask: brain masks on the scans' grids; other than 0 is brain.
-        preparation: which steps are taken before the model runs.
-        transform: "rigid" or "affine": a linear map between the two scans, and no model runs;
-            "deformable".
-        initial: linear map from the fixed to the moving space to start from, as an ``Affine`` or
-            the path of ITK's; no other start is tried then.
-        refine: go on from the model's answer by optimisation of this pair.
-        smoothness: factor of how smooth refined deformations are, and those of models that are
-            made by optimisation; 1 without.
-        runtime: device, cache, threads, progress.
+        moving, fixed: heads or skull-stripped brains of any size, spacing and orientation: paths,
+            nibabel images, volumes or scans. ``fixed`` is the template of the model by default.
+        model: name of an installed model, folder of a model, or a model (which is moved to the
+            device of the runtime).
+        labels: label map on the grid of the moving scan; it is transformed, too.
+        fixed_labels: label map on the grid of the fixed scan; with ``labels``, Dice is measured.
+        mask, fixed_mask: brain masks on the grids of the scans; every value but 0 is brain.
+        preparation: how the scans are prepared for the model.
+        transform: "deformable"; or "rigid" or "affine", a linear map, for which no model runs.
+        initial: linear map from the fixed to the moving space to start from, an ``Affine`` or the
+            path of an ITK file; no other start is tried.
+        refine: continue from the result of the model by optimising this pair; True, or a
+            ``Refinement``.
+        smoothness: factor by which the deformation is smoother, 0.5 to 8; for refined results and
+            for models that optimise each pair.
+        runtime: device, threads, cache and progress.
+
+    Returns:
+        The result, in memory; ``save`` writes it.
 
     Raises:
-        InputError: an input, the model or the device is not there or not usable.
+        InputError: an input, the model or the device is missing or cannot be used.
+
+    Example:
+        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
+        >>> result.moved.shape
+        (40, 48, 40)
+        >>> rigid = voxwarp.register("moving.nii.gz", "fixed.nii.gz", transform="rigid")
+        >>> rigid.affine.matrix.shape
+        (4, 4)
     """
     refinement = Refinement.from_value(refine)
     check_smoothness(smoothness)
-    check_kind(transform, refinement, smoothness)
+    check_transform_kind(transform, refinement, smoothness)
     start = initial if isinstance(initial, Affine | None) else read_affine(initial)
     device = runtime.torch_device()
     meter = Meter(memory=False, announce=runtime.progress)
     with runtime.with_threads():
         meter.start("read")
         if fixed is None and fixed_mask is not None:
-            raise InputError("a mask of the fixed scan is given, but no fixed scan")
+            raise InputError("fixed_mask needs a fixed scan, but none was given")
         moving_scan = _scan(moving, "moving", labels, mask)
-        # The template's grid is that of the labels, so the model has to be known for it.
+        # Without a fixed scan, it is the template of the model, which is loaded first.
         fixed_scan = None if fixed is None else _scan(fixed, "fixed", fixed_labels, fixed_mask)
         loaded = model if isinstance(model, Model) else Model.load(model, device)
         if isinstance(model, Model):
             loaded.network.to(device)
         fixed_scan = fixed_scan or _template(loaded, fixed_labels)
-        check_obeyed(loaded, smoothness, refined=refinement is not None)
-        pair = RegistrationTask(
+        check_smoothness_applies(loaded, smoothness, refined=refinement is not None)
+        task = RegistrationTask(
             moving_scan, fixed_scan, loaded, preparation, refinement, smoothness, transform, start
         )
-        return pair.registered(device, runtime.cache, meter)
+        return task.run(device, runtime.cache, meter)
 
 
-def check_kind(kind: str, refinement: Refinement | None, smoothness: float | None) -> None:
-    """Refuse a kind of transform that is none, and what a linear one has no use for.
+def check_transform_kind(
+    kind: str, refinement: Refinement | None, smoothness: float | None
+) -> None:
+    """Check the kind of transform, and that nothing else contradicts it.
 
     Raises:
-        InputError: it is so.
+        InputError: the kind is unknown, or a linear transform is to be refined or smoothed.
     """
     if kind not in get_args(TransformKind):
-        raise InputError(f"transform {kind!r}: rigid, affine or deformable is needed")
-    if kind != "deformable" and (refinement or smoothness is not None):
-        raise InputError(f"transform {kind}: only a deformable one can be refined or smoothed")
+        raise InputError(f"transform must be rigid, affine or deformable, got {kind!r}")
+    if kind != "deformable":
+        for name, value in (("refine", refinement), ("smoothness", smoothness)):
+            if value is not None:
+                raise InputError(f"{name} needs a deformable transform, got transform {kind!r}")
 
 
 def _scan(
@@ -119,34 +138,34 @@ def _scan(
         return Scan.read(scan, labels=labels, mask=mask, role=role)
     if labels is not None or mask is not None:
         raise InputError(
-            f"{role} scan {scan.name}: it was read already: give its labels and its mask to "
-            f"Scan.read"
+            f"{role} scan {scan.name}: this Scan was read before; give its labels and mask to "
+            f"Scan.read instead"
         )
     return scan
 
 
 def _template(model: Model, labels: ImageLike | None) -> Scan:
-    """The fixed scan where none is given.
+    """The template of the model as the fixed scan.
 
     Raises:
-        InputError: the model's scans are not aligned with a template.
+        InputError: the model has no template.
     """
     if model.recipe.template is None:
         raise InputError(
-            f"model {model.name}: its scans are not in MNI152 space: give a fixed scan"
+            f"model {model.name}: has no template to register to; give a fixed scan with `fixed`"
         )
     return Scan.of_template(model.recipe.template, labels)
 
 
 @dataclass(frozen=True, eq=False)
 class RegistrationTask:
-    """What is to be registered, and how.
+    """A pair of scans, and how to register it.
 
     Args:
         moving, fixed: the scans.
-        model: that registers them.
+        model: the model that registers them.
         preparation, refinement, smoothness, initial: see ``register``.
-        kind: its ``transform``.
+        kind: the kind of transform, see ``transform`` of ``register``.
     """
 
     moving: Scan
@@ -158,13 +177,13 @@ class RegistrationTask:
     kind: TransformKind = "deformable"
     initial: Affine | None = None
 
-    def registered(self, device: torch.device, cache: bool, meter: Meter) -> Registration:
-        """The result; the meter takes the time of the stages."""
+    def run(self, device: torch.device, cache: bool, meter: Meter) -> Registration:
+        """Register the pair; the meter measures the time of the stages."""
         meter.start("prepare")
         moving, fixed = self._prepared(cache)
         if self.kind != "deformable":
             return self._linear(moving, fixed, device, meter)
-        answer = answer_of(
+        deformation = compute_deformation(
             self.model,
             moving=moving,
             fixed=fixed,
@@ -174,50 +193,52 @@ class RegistrationTask:
             meter=meter,
         )
         meter.start("compose")
-        ways = answer.displacement, cast(torch.Tensor, answer.inverse)
-        warp, inverse = on_fixed_grid(ways, self.model, fixed, self.fixed.grid)
+        displacements = deformation.displacement, cast(torch.Tensor, deformation.inverse)
+        warp, inverse = on_fixed_grid(displacements, self.model, fixed, self.fixed.grid)
         affine = moving.template_to_scan.after(fixed.template_to_scan.inverse())
         result = self._result(moving, fixed, affine, warp, inverse, meter)
         meter.start("measure")
-        measures = _measured(result, moving, fixed, answer.displacement)
-        if measures.jacobian["folds_any_difference"] and self._is_free_of_folds:
-            # Made without folds on the working grid; resampling onto this one has brought some.
-            warp, back = without_folds(warp, inverse, result.brain.data != 0)
-            result = replace(result, warp=warp, inverse_warp=cast(Any, back))
-            measures = _measured(result, moving, fixed, answer.displacement)
+        measures = _measure(result, moving, fixed, deformation.displacement)
+        if measures.jacobian["folds_any_difference"] and self._has_no_folds:
+            # Resampling from the working grid to the fixed grid has introduced these.
+            warp, new_inverse = without_folds(warp, inverse, _brain_of(result))
+            result = replace(result, warp=warp, inverse_warp=cast(Warp, new_inverse))
+            measures = _measure(result, moving, fixed, deformation.displacement)
         meter.stop()
         return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
 
     def _linear(
         self, moving: Prepared, fixed: Prepared, device: torch.device, meter: Meter
     ) -> Registration:
-        """The result where the map between the two scans is to be rigid or affine."""
+        """Register the pair by a rigid or affine transform alone."""
         meter.start(self.kind)
         start = moving.template_to_scan.after(fixed.template_to_scan.inverse())
         brains = {
-            "moving": self.moving.brain(moving.found),
-            "fixed": self.fixed.brain(fixed.found),
+            "moving": self.moving.brain(moving.examination),
+            "fixed": self.fixed.brain(fixed.examination),
         }
         if self.kind == "affine":
             affine = refined_affine(start=start, **brains)
-        else:  # scans of one session lie on each other by their headers
-            by_headers = [] if self.initial is not None else [Affine(np.eye(4))]
-            affine = register_rigid(start, *by_headers, **brains)
-        still = Warp(np.zeros((3, *self.fixed.grid.shape), np.float32), self.fixed.grid)
-        result = self._result(moving, fixed, affine, still, still, meter)
+        else:  # scans of one session are often aligned by their headers: another start
+            more_starts = [] if self.initial is not None else [Affine(np.eye(4))]
+            affine = register_rigid(start, *more_starts, **brains)
+        zero_warp = Warp(np.zeros((3, *self.fixed.grid.shape), np.float32), self.fixed.grid)
+        result = self._result(moving, fixed, affine, zero_warp, zero_warp, meter)
         meter.start("measure")
         by_header, moved = (
             prepare(
                 self.moving.image,
                 self.model.recipe,
-                replace(moving.found, template_to_scan=one.after(fixed.template_to_scan)),
+                replace(
+                    moving.examination, template_to_scan=to_moving.after(fixed.template_to_scan)
+                ),
             )
-            for one in (Affine(np.eye(4)), affine)
+            for to_moving in (Affine(np.eye(4)), affine)
         )
-        nowhere = torch.zeros(1, 3, *fixed.image.shape[2:])
-        measures = _measured(result, moved, fixed, nowhere)
-        unmoved = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
-        measures = replace(measures, before=unmoved)
+        no_displacement = torch.zeros(1, 3, *fixed.image.shape[2:])
+        measures = _measure(result, moved, fixed, no_displacement)
+        before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
+        measures = replace(measures, before=before)
         meter.stop()
         return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
 
@@ -230,8 +251,11 @@ class RegistrationTask:
         inverse: Warp,
         meter: Meter,
     ) -> Registration:
-        """The result but for its record; everything that is written is resampled once."""
-        brain = self.fixed.brain_mask(fixed.found)
+        """The result without its record; each image is resampled once, from the original scan."""
+        brain = self.fixed.brain_mask(fixed.examination)
+        moving_mask = (
+            self.moving.brain_mask(moving.examination) if moving.examination.mask else None
+        )
         result = Registration(
             fixed=self.fixed,
             moving=self.moving,
@@ -239,8 +263,8 @@ class RegistrationTask:
             warp=warp,
             inverse_warp=inverse,
             brain=brain,
-            moving_mask=self.moving.brain_mask(moving.found) if moving.found.mask else None,
-            fixed_mask=brain if fixed.found.mask else None,
+            moving_mask=moving_mask,
+            fixed_mask=brain if fixed.examination.mask else None,
             metrics={"settings": {"transform": self.kind}},
         )
         meter.start("resample")
@@ -248,27 +272,28 @@ class RegistrationTask:
         return result
 
     @property
-    def _is_free_of_folds(self) -> bool:
+    def _has_no_folds(self) -> bool:
+        """Whether the deformation has no folds on the working grid, as that of a descent."""
         return self.refinement is not None or self.model.capabilities.is_descent
 
     def _prepared(self, cache: bool) -> list[Prepared]:
-        """Moving and fixed on the working grid."""
-        recipe, wanted = self.model.recipe, self.preparation
-        with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK let go of the interpreter
-            steps = wanted if self.initial is None else replace(wanted, affine=False)
+        """The moving and the fixed scan on the working grid."""
+        recipe, settings = self.model.recipe, self.preparation
+        with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK release the interpreter lock
+            steps = settings if self.initial is None else replace(settings, affine=False)
             job = pool.submit(self.moving.examined, recipe, steps, cache=cache)
-            fixed = self.fixed.examined(recipe, replace(wanted, affine=True), cache=cache)
+            fixed = self.fixed.examined(recipe, replace(settings, affine=True), cache=cache)
             moving = job.result()
         if self.initial is not None:
-            there = self.initial.after(fixed.template_to_scan)
+            template_to_moving = self.initial.after(fixed.template_to_scan)
             if recipe.template is None:
-                moving = replace(moving, template_to_scan=there)
+                moving = replace(moving, template_to_scan=template_to_moving)
             else:
-                moving = placed_at(moving, self.moving.image, there)
-        elif not wanted.affine and recipe.template is not None:
-            # The two share their world: what leads to one leads to the other.
+                moving = placed_at(moving, self.moving.image, template_to_moving)
+        elif not settings.affine and recipe.template is not None:
+            # The two scans share their world space, so one map leads to both.
             moving = placed_at(moving, self.moving.image, fixed.template_to_scan)
-        return prepare_both(recipe, (self.moving, moving), (self.fixed, fixed))
+        return prepare_scans(recipe, (self.moving, moving), (self.fixed, fixed))
 
     def _record(
         self,
@@ -278,7 +303,7 @@ class RegistrationTask:
         measures: Measures,
         meter: Meter,
     ) -> dict[str, Any]:
-        """What ``metrics.json`` holds."""
+        """The contents of ``metrics.json``."""
         return {
             "versions": versions(),
             "inputs": self._inputs(),
@@ -300,8 +325,8 @@ class RegistrationTask:
                 "threads": torch.get_num_threads(),
             },
             "preparation": {
-                "fixed": fixed.found.described(),
-                "moving": moving.found.described(),
+                "fixed": fixed.examination.described(),
+                "moving": moving.examination.described(),
             },
             "grids": {
                 "fixed": self.fixed.grid.described(),
@@ -310,15 +335,15 @@ class RegistrationTask:
             "seconds": meter.rounded(),
             **measures.described(),
             "warnings": [
-                *self.moving.warnings(moving.found, "moving"),
-                *self.fixed.warnings(fixed.found, "fixed"),
-                *self._without_effect(),
+                *self.moving.warnings(moving.examination, "moving"),
+                *self.fixed.warnings(fixed.examination, "fixed"),
+                *self._ignored_settings(),
                 *measures.warnings(),
             ],
         }
 
     def _inputs(self) -> dict[str, Any]:
-        """Path and SHA-256 of every input; the template stands in for a fixed image not given."""
+        """Path and SHA-256 of every input; of a template its name."""
         moving, fixed = self.moving.origins, self.fixed.origins
         return {
             "moving": moving.get("image"),
@@ -329,41 +354,42 @@ class RegistrationTask:
             "fixed_mask": fixed.get("mask"),
         }
 
-    def _without_effect(self) -> list[str]:
-        """What was asked for and did nothing, a sentence each."""
-        told = list[str]()
-        if self.fixed.labels is not None and self.moving.labels is None:
-            told.append("fixed labels need labels of the moving scan for Dice")
-        asked = {
-            "--no-affine": not self.preparation.affine,
-            "--bias": self.preparation.bias is True,
-            "--brain-extract yes": self.preparation.brain_extract == "yes",
-        }
-        named = [option for option, given in asked.items() if given]
+    def _ignored_settings(self) -> list[str]:
+        """Warnings about settings that had no effect, one sentence each."""
+        warnings = list[str]()
         recipe = self.model.recipe
-        if named and recipe.template is None:
-            told.insert(
-                0,
-                f"{', '.join(named)} had no effect: model {self.model.name} places scans by their "
-                f"{recipe.alignment_name} and takes them as they are",
-            )
-        return told
+        if recipe.template is None:
+            unused = {
+                "`affine=False`": not self.preparation.affine,
+                "`bias=True`": self.preparation.bias is True,
+                "`brain_extract=yes`": self.preparation.brain_extract == "yes",
+            }
+            names = [name for name, is_set in unused.items() if is_set]
+            if names:
+                warnings.append(
+                    f"{' and '.join(names)} had no effect, because model {self.model.name} aligns "
+                    f"scans by their {recipe.alignment_name} and does not prepare them"
+                )
+        if self.fixed.labels is not None and self.moving.labels is None:
+            warnings.append("Dice was not measured: give `labels`, too, not only `fixed_labels`")
+        return warnings
 
 
-def _measured(
+def _measure(
     result: Registration, moving: Prepared, fixed: Prepared, displacement: torch.Tensor
 ) -> Measures:
+    moved_labels, fixed_labels = result.warped_labels, result.fixed.labels
     return measure(
         moving=moving,
         fixed=fixed,
         displacement=displacement,
         warp=result.warp,
-        brain=result.brain.data != 0,
-        labels=_label_maps(result),
+        brain=_brain_of(result),
+        labels=(moved_labels, fixed_labels) if moved_labels and fixed_labels else None,
     )
 
 
-def _label_maps(result: Registration) -> tuple[Volume, Volume] | None:
-    """The moved label map and the fixed one, if there are both."""
-    moved, fixed = result.warped_labels, result.fixed.labels
-    return None if moved is None or fixed is None else (moved, fixed)
+def _brain_of(result: Registration) -> np.ndarray:
+    """The mask of the fixed brain, (X, Y, Z), boolean."""
+    assert result.brain is not None  # a result that was not loaded has it
+    return result.brain.data != 0
