@@ -1,4 +1,4 @@
-"""What all networks keep to, whatever they are made of; and what they declare that they can do."""
+"""What all networks have in common, and what they declare that they can do."""
 
 import inspect
 from collections.abc import Callable
@@ -94,13 +94,13 @@ def test_the_deformation_is_float32_under_autocast(name: str) -> None:
             cast = network(moving=moving, fixed=fixed)
     assert cast.displacement.dtype == torch.float32
     assert (cast.displacement - plain.displacement).abs().max() < 0.1
-    # Values of more than bfloat16's eight bits are there: it was integrated in float32.
+    # The values have more than the eight bits of bfloat16: it was integrated in float32.
     if name in WITH_VELOCITY:
         assert (cast.displacement.bfloat16().float() != cast.displacement).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_fresh_network_moves_next_to_nothing(name: str) -> None:
+def test_a_network_with_random_weights_moves_almost_nothing(name: str) -> None:
     torch.manual_seed(0)
     moving, fixed = images(32, 32, 32)
     with torch.inference_mode():
@@ -108,8 +108,8 @@ def test_a_fresh_network_moves_next_to_nothing(name: str) -> None:
     assert 0 < displacement.abs().max() < 0.02
 
 
-# Biases that no output depends on: antisymmetry takes out the last layer's, and a
-# normalisation that of the convolution before it.
+# Biases on which no output depends: antisymmetry cancels that of the last layer, and a
+# normalisation cancels that of the convolution before it.
 CANCELLED = {
     "voxelmorph": (),
     "diffeomorphic": ("unet.flow.bias",),
@@ -136,7 +136,7 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_gradients_are_those_of_differences(name: str) -> None:
-    """Along a random direction in the space of weights: nothing on the way is cut off."""
+    """Along a random direction in the space of weights."""
     network, moving, fixed = built(name, 16, 16, 16)
     network, moving, fixed = network.double(), moving.double(), fixed.double()
     parameters = list(network.parameters())
@@ -169,7 +169,7 @@ def test_gradients_are_those_of_differences(name: str) -> None:
     [("voxelmorph", 3e-3), ("diffeomorphic", 3e-3), ("pyramid", 3e-3)],
 )
 def test_a_network_learns_one_pair(name: str, rate: float) -> None:
-    """A ball is pulled onto an ellipsoid beside it, in fifty steps."""
+    """A ball is registered to an ellipsoid beside it, in fifty training steps."""
     torch.manual_seed(0)
     shape = (24, 24, 24)
     moving = torch.from_numpy(ball(shape, (11, 12, 11.5), 6))[None, None]
@@ -188,7 +188,7 @@ def test_a_network_learns_one_pair(name: str, rate: float) -> None:
         deformation = network.eval()(moving=moving, fixed=fixed)
         moved = field.warp(moving, deformation.displacement)
         assert float(losses.mse(moved=moved, fixed=fixed)) < 0.25 * before
-        if deformation.inverse is not None:  # the way back was not trained: it comes for free
+        if deformation.inverse is not None:  # it was not trained
             returned = field.warp(fixed, deformation.inverse)
             assert float(losses.mse(moved=returned, fixed=moving)) < 0.3 * before
 
@@ -232,7 +232,7 @@ def test_a_network_does_what_its_architecture_declares(one: tuple[str, nn.Module
     assert declared.learns_from == learns_from
 
 
-def test_the_arguments_are_those_of_what_is_built(one: tuple[str, nn.Module]) -> None:
+def test_unknown_arguments_are_refused(one: tuple[str, nn.Module]) -> None:
     known = ARCHITECTURES[one[0]].parameters
     assert TINY[one[0]].keys() <= known.keys()
     assert all(value.default is not inspect.Parameter.empty for value in known.values())
@@ -240,7 +240,7 @@ def test_the_arguments_are_those_of_what_is_built(one: tuple[str, nn.Module]) ->
         build({"name": one[0], "depth": 3})
 
 
-def test_a_name_that_is_none_is_refused() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(KeyError, match="resnet"):
         build({"name": "resnet"})
 
@@ -249,7 +249,7 @@ def test_a_name_that_is_none_is_refused() -> None:
 
 
 def with_former_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As versions wrote them in which the segmentation was the descent's own."""
+    """Names as earlier versions wrote them."""
     former = {}
     for name, value in weights.items():
         if name.startswith("segmentation."):
@@ -258,11 +258,11 @@ def with_former_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return former
 
 
-def test_weights_under_former_names_are_those_of_today(one: tuple[str, nn.Module]) -> None:
-    today = one[1].state_dict()
-    former = with_former_names(today)
-    assert (former.keys() != today.keys()) == (one[0] == "anatomy")
-    for names in (former, today):
-        renamed = with_current_names(names)
-        assert renamed.keys() == today.keys()
-        assert all(renamed[key] is today[key] for key in today)
+def test_weights_get_their_current_names(one: tuple[str, nn.Module]) -> None:
+    current = one[1].state_dict()
+    former = with_former_names(current)
+    assert (former.keys() != current.keys()) == (one[0] == "anatomy")
+    for weights in (former, current):
+        renamed = with_current_names(weights)
+        assert renamed.keys() == current.keys()
+        assert all(renamed[key] is current[key] for key in current)

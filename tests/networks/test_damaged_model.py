@@ -1,4 +1,4 @@
-"""Models whose files are not whole are refused in a sentence, and pickles are never loaded."""
+"""Damaged models are refused in one line, and pickles are never loaded."""
 
 import pickle
 import shutil
@@ -78,7 +78,7 @@ def _weights_of_another(folder: Path) -> None:
 
 
 def _with_template(folder: Path) -> Path:
-    """The file of a template of the model's own."""
+    """The file of a template that belongs to the model."""
     of_template(ours(folder)).save(folder)
     return folder / "template.nii.gz"
 
@@ -121,13 +121,13 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "alignment unknown": _set("talairach", "preparation", "alignment"),
     "alignment a file elsewhere": _set("/etc/hostname", "preparation", "alignment"),
     "alignment a list": _set([1, 2], "preparation", "alignment"),
-    "no word of the template": _set("template", "preparation", "alignment"),
+    "template not described": _set("template", "preparation", "alignment"),
     "template gone": lambda folder: _with_template(folder).unlink(),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_model_is_refused_in_one_sentence(saved: Path, damage: str) -> None:
+def test_a_damaged_model_is_refused_in_one_line(saved: Path, damage: str) -> None:
     DAMAGES[damage](saved)
     with pytest.raises(InputError) as error:
         Model.load(saved)
@@ -135,18 +135,18 @@ def test_a_damaged_model_is_refused_in_one_sentence(saved: Path, damage: str) ->
     assert "\n" not in str(error.value)
 
 
-def test_editing_the_card_is_no_damage(saved: Path) -> None:
+def test_the_card_may_be_edited(saved: Path) -> None:
     edited(saved, lambda d: d.update(card={"note": "mine"}))
     assert Model.load(saved).card == {"note": "mine"}
 
 
 def test_the_wrong_format_is_named(saved: Path) -> None:
     edited(saved, lambda d: d.update(format="voxwarp-model-9"))
-    with pytest.raises(InputError, match=r"voxwarp-model-9.*voxwarp-model-1"):
+    with pytest.raises(InputError, match="must be voxwarp-model-1, got 'voxwarp-model-9'"):
         Model.load(saved)
 
 
-def test_a_damaged_template_is_named_when_it_is_wanted(tmp_path: Path) -> None:
+def test_a_damaged_template_is_named_when_it_is_read(tmp_path: Path) -> None:
     of_template(ours(tmp_path)).save(tmp_path / "mine")
     (tmp_path / "mine" / "template.nii.gz").write_bytes(b"no image")
     template = Model.load(tmp_path / "mine").recipe.template
@@ -155,7 +155,7 @@ def test_a_damaged_template_is_named_when_it_is_wanted(tmp_path: Path) -> None:
 
 
 class Exploit:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -175,7 +175,7 @@ def test_a_pickle_is_never_loaded(
     with open(tmp_path / "check.pkl", "wb") as stream:
         pickle.dump(Exploit(mark), stream)
     pickle.loads((tmp_path / "check.pkl").read_bytes())
-    assert mark.exists()  # it would work
+    assert mark.exists()  # the exploit works
     mark.unlink()
 
     with open(saved / file, "wb") as stream:
@@ -185,7 +185,7 @@ def test_a_pickle_is_never_loaded(
     if file in ("weights.safetensors", "model.json"):
         with pytest.raises(InputError):
             Model.load(saved)
-    else:  # beside whole files it is not looked at, and without them it is no model
+    else:  # ignored beside complete files; without them it is no model
         Model.load(saved)
         (saved / "weights.safetensors").unlink()
         with pytest.raises(InputError):

@@ -1,4 +1,4 @@
-"""Networks with a velocity: its flow is the answer, its sign turned round the way back."""
+"""Networks with a velocity: it integrates to the deformation, its negative to the inverse."""
 
 import pytest
 import torch
@@ -10,14 +10,15 @@ from voxwarp.fields import field
 
 @pytest.mark.parametrize("name", WITH_VELOCITY)
 @pytest.mark.parametrize("shape", [(24, 16, 32), (19, 23, 17)])
-def test_exchanging_the_images_turns_the_velocity_round(name: str, shape: tuple[int, ...]) -> None:
+def test_exchanging_the_images_negates_the_velocity(name: str, shape: tuple[int, ...]) -> None:
     network, moving, fixed = built(name, *shape)
     with torch.inference_mode():
-        there, back = network(moving=moving, fixed=fixed), network(moving=fixed, fixed=moving)
-    assert there.regularity.abs().max() > 0.5
-    torch.testing.assert_close(there.regularity, -back.regularity, atol=1e-5, rtol=0)
-    torch.testing.assert_close(there.displacement, back.inverse, atol=1e-5, rtol=0)
-    torch.testing.assert_close(there.inverse, back.displacement, atol=1e-5, rtol=0)
+        one = network(moving=moving, fixed=fixed)
+        exchanged = network(moving=fixed, fixed=moving)
+    assert one.regularity.abs().max() > 0.5
+    torch.testing.assert_close(one.regularity, -exchanged.regularity, atol=1e-5, rtol=0)
+    torch.testing.assert_close(one.displacement, exchanged.inverse, atol=1e-5, rtol=0)
+    torch.testing.assert_close(one.inverse, exchanged.displacement, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", WITH_VELOCITY)
@@ -35,25 +36,25 @@ def test_displacement_and_inverse_undo_each_other(name: str) -> None:
     network, moving, fixed = built(name, 24, 32, 32, size=0.8)
     with torch.inference_mode():
         deformation = network(moving=moving, fixed=fixed)
-    there, back = deformation[:2]
+    displacement, inverse = deformation[:2]
 
     def left(outer: Tensor, inner: Tensor) -> Tensor:
-        """What the one leaves of the other, three voxels from the border."""
+        """The composition of two fields, without three voxels at the border."""
         return field.compose(outer, inner)[(..., *(slice(3, -3),) * 3)]
 
-    assert there.abs().max() > 1
-    for outer, inner in ((there, back), (back, there)):
+    assert displacement.abs().max() > 1
+    for outer, inner in ((displacement, inverse), (inverse, displacement)):
         remainder, size = left(outer, inner), inner.square().mean().sqrt()
         assert remainder.abs().max() < 0.15 * inner.abs().max()
         assert remainder.square().mean().sqrt() < 0.06 * size
-        # The displacement with its sign turned would not do.
+        # The negative displacement is a much worse inverse.
         negated = left(-inner, inner).square().mean().sqrt()
         assert remainder.square().mean().sqrt() < 0.35 * negated
     assert field.jacobian_determinant(deformation.displacement).min() > 0
 
 
 @pytest.mark.parametrize("name", WITH_VELOCITY)
-def test_the_displacement_is_the_flow_of_the_velocity_at_half_resolution(name: str) -> None:
+def test_the_velocity_is_integrated_at_half_resolution(name: str) -> None:
     network, moving, fixed = built(name, 24, 16, 32)
     with torch.inference_mode():
         deformation = network(moving=moving, fixed=fixed)

@@ -1,4 +1,4 @@
-"""Descent: it finds known deformations, its forces are derivatives, and nothing folds."""
+"""Descent: known deformations are found, forces are derivatives, and nothing folds."""
 
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from voxwarp.networks.descent import (
 SHAPE = (32, 36, 40)
 SETTINGS = DescentSettings([Stage(4, 16), Stage(2, 20), Stage(1, 10)])
 ENDLESS = replace(SETTINGS, tolerance=-1.0)  # a stage takes all of its steps
-INNER = (..., *(slice(4, -4),) * 3)  # what the deformation does not carry beyond the lattice
+INNER = (..., *(slice(4, -4),) * 3)  # what the deformation does not move out of the grid
 
 
 def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE, *, grain: float = 2.0) -> Tensor:
@@ -39,7 +39,7 @@ def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE, *, grain: float = 2.0
 
 
 def pair(seed: int = 3, *, grain: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
-    """A moving image, the fixed one that a smooth displacement makes of it, and that."""
+    """A moving image, the fixed image that a smooth displacement makes of it, and that."""
     known = smooth_field(seed, SHAPE, amplitude=3.0).float()
     moving = picture(seed, grain=grain)
     return moving, field.warp(moving, known), known
@@ -50,7 +50,7 @@ def length(displacement: Tensor) -> float:
     return float(displacement.norm(dim=1)[:, texture_core(SHAPE)].mean())
 
 
-def likeness(fixed: Tensor, moved: Tensor) -> float:
+def similarity(fixed: Tensor, moved: Tensor) -> float:
     """Mean squared local correlation in the textured part."""
     cc = local_ncc_map(moved=moved, fixed=fixed, window=3)
     return float(cc[0, 0, texture_core(fixed.shape[2:])].mean())
@@ -63,7 +63,7 @@ def roughness(displacement: Tensor) -> float:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The steps that are taken."""
+    """The steps that a descent takes."""
     taken: list[Tensor] = []
 
     def noted(force: Tensor, length: float) -> Tensor:
@@ -83,8 +83,8 @@ def test_a_known_deformation_is_found(seed: int) -> None:
     found, _ = descend(SETTINGS, moving=moving, fixed=fixed)
     assert length(known) > 1.5
     assert length(found - known) < 0.2 * length(known)
-    assert likeness(fixed, moving) < 0.7
-    assert likeness(fixed, field.warp(moving, found)) > 0.95
+    assert similarity(fixed, moving) < 0.7
+    assert similarity(fixed, field.warp(moving, found)) > 0.95
 
 
 def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
@@ -99,33 +99,33 @@ def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
     assert field.compose(there, -there)[INNER].norm(dim=1).mean() > 0.2
 
 
-def test_images_that_are_alike_move_hardly_and_not_for_long(steps: list[Tensor]) -> None:
+def test_equal_images_move_little_and_soon_stop(steps: list[Tensor]) -> None:
     image = picture()
     there, back = descend(SETTINGS, moving=image, fixed=image)
     assert len(steps) <= 18 < sum(stage.steps for stage in SETTINGS.stages)
     assert max(length(there), length(back)) < 0.15
-    assert likeness(image, field.warp(image, there)) > 0.99
+    assert similarity(image, field.warp(image, there)) > 0.99
 
 
-def test_images_of_nothing_do_not_move(steps: list[Tensor]) -> None:
+def test_empty_images_do_not_move(steps: list[Tensor]) -> None:
     nothing = torch.zeros(1, 1, *SHAPE)
     for way in descend(SETTINGS, moving=nothing, fixed=nothing):
         assert torch.equal(way, torch.zeros(1, 3, *SHAPE))
     assert len(steps) < 15
 
 
-def test_a_stage_ends_when_the_images_grow_no_more_alike(steps: list[Tensor]) -> None:
+def test_a_stage_ends_when_the_similarity_stops_growing(steps: list[Tensor]) -> None:
     moving, fixed, _ = pair()
     eager = replace(SETTINGS, tolerance=0.01)
     taken = []
-    for plan in (eager, SETTINGS, ENDLESS):
+    for settings in (eager, SETTINGS, ENDLESS):
         steps.clear()
-        descend(plan, moving=moving, fixed=fixed)
+        descend(settings, moving=moving, fixed=fixed)
         taken.append(len(steps))
     assert taken[0] < taken[1] < taken[2] == 46
 
 
-def test_the_start_is_gone_on_from() -> None:
+def test_a_descent_continues_from_its_start() -> None:
     """A single step from the truth stays near it; from the identity it does not get there."""
     moving, fixed, known = pair()
     once = DescentSettings([Stage(2, 1)])
@@ -137,35 +137,34 @@ def test_the_start_is_gone_on_from() -> None:
 
 
 @pytest.mark.parametrize("factors", [(1,), (2, 1), (4, 2)])
-def test_without_time_the_start_stays_but_for_its_averaging(factors: tuple[int, ...]) -> None:
+def test_without_time_the_start_is_only_averaged(factors: tuple[int, ...]) -> None:
     moving, fixed, known = pair()
-    plan = DescentSettings([Stage(f, 10) for f in factors])
+    settings = DescentSettings([Stage(f, 10) for f in factors])
     start = known, field.invert(known)
     past = time.monotonic() - 1
-    found, inverse = descend(plan, moving=moving, fixed=fixed, start=start, deadline=past)
+    found, inverse = descend(settings, moving=moving, fixed=fixed, start=start, deadline=past)
     expected = F.avg_pool3d(known, factors[0]) / factors[0]
     expected, _ = upsampled(expected, expected, factors[0], 1)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert length(field.compose(found, inverse)) < 0.02
     assert torch.equal(
-        descend(plan, moving=moving, fixed=fixed, deadline=past)[0], torch.zeros_like(found)
+        descend(settings, moving=moving, fixed=fixed, deadline=past)[0], torch.zeros_like(found)
     )
 
 
 def test_no_step_begins_that_would_not_be_done_in_time(
     steps: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a second passes between two looks at the clock: in a step, and before the next one."""
+    """The clock advances half a second each time it is read: in a step, and before the next."""
     seconds = iter(np.arange(0, 100, 0.5).tolist())
     monkeypatch.setattr(descent, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     moving, fixed, _ = pair()
-    descend(
-        DescentSettings([Stage(2, 10)], tolerance=-1.0), moving=moving, fixed=fixed, deadline=2.2
-    )
+    settings = DescentSettings([Stage(2, 10)], tolerance=-1.0)
+    descend(settings, moving=moving, fixed=fixed, deadline=2.2)
     assert len(steps) == 2  # begun at 0 and at 1; the next would go from 2 to 2.5
 
 
-def test_smoother_plans_give_smoother_deformations() -> None:
+def test_smoother_settings_give_smoother_deformations() -> None:
     moving, fixed, _ = pair()
     rough, plain, smooth = (
         roughness(descend(ENDLESS.smoother(factor), moving=moving, fixed=fixed)[0])
@@ -175,17 +174,13 @@ def test_smoother_plans_give_smoother_deformations() -> None:
     for factor in (0.5, 2.0):
         other = SETTINGS.smoother(factor)
         assert other.force_smoothing == factor * SETTINGS.force_smoothing
-        assert [s.smoothing / factor for s in other.stages] == [
-            s.smoothing for s in SETTINGS.stages
-        ]
-        widths = {"smoothing": 0.0}
-        assert [replace(s, **widths) for s in other.stages] == [
-            replace(s, **widths) for s in SETTINGS.stages
-        ]
+        for stage, smoother in zip(SETTINGS.stages, other.stages, strict=True):
+            assert smoother == replace(stage, smoothing=smoother.smoothing)
+            assert smoother.smoothing / factor == stage.smoothing
 
 
 def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> None:
-    """To the byte: each stops by itself, the first long before the second, features and all."""
+    """To the byte, also with features; the first pair stops long before the second."""
     moving = picture(1)
     fixed = field.warp(moving, smooth_field(1, SHAPE, amplitude=0.3).float())
     pairs = [(moving, fixed), pair(2)[:2]]
@@ -218,16 +213,16 @@ def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> N
         ([Stage(1, 20, 0.2, 1.0)], 1.3),
     ],
 )
-def test_nothing_folds_however_absurd_the_plan(
+def test_nothing_folds_however_absurd_the_settings(
     stages: list[Stage], force_smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two images that have nothing to do with each other, and no smoothing."""
+    """Two unrelated images, and no smoothing."""
     shape = (24, 28, 32)
     moving, fixed = picture(1, shape), picture(11, shape)
-    plan = DescentSettings(stages, force_smoothing=force_smoothing, tolerance=-1.0)
-    assert smallest_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() > 0
+    settings = DescentSettings(stages, force_smoothing=force_smoothing, tolerance=-1.0)
+    assert smallest_determinant(descend(settings, moving=moving, fixed=fixed)[0]).min() > 0
     monkeypatch.setattr(descent, "remove_folds", lambda displacement, **_: displacement)
-    assert smallest_determinant(descend(plan, moving=moving, fixed=fixed)[0]).min() < 0
+    assert smallest_determinant(descend(settings, moving=moving, fixed=fixed)[0]).min() < 0
 
 
 @pytest.mark.parametrize("shape", [(32, 36, 42), (33, 36, 40)])
@@ -240,8 +235,8 @@ def test_sides_that_are_no_multiples_are_refused(shape: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize(("coarse", "grain"), [(1, 2.0), (2, 3.0)])
-def test_features_lead_where_intensities_say_nothing(coarse: int, grain: float) -> None:
-    """On coarser and on finer lattices than theirs; two maps, one of them the other's square."""
+def test_features_guide_where_intensities_are_flat(coarse: int, grain: float) -> None:
+    """On coarser and finer grids than that of the maps; one map is the square of the other."""
     moving, fixed, known = pair(grain=grain)
     flat = torch.full_like(moving, 0.5)
     maps = [F.avg_pool3d(torch.cat([x, x.square()], dim=1), coarse) for x in (moving, fixed)]
@@ -267,14 +262,14 @@ def test_features_of_no_weight_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("window", [3, 5])
-def test_the_similarity_is_the_local_correlation_of_the_costs(window: int) -> None:
+def test_the_similarity_is_that_of_the_loss(window: int) -> None:
     moving, fixed, known = pair()
     generator = torch.Generator().manual_seed(0)
     moving, fixed = (x + 0.02 * torch.randn(x.shape, generator=generator) for x in (moving, fixed))
     force = _CorrelationForce(moving=moving, fixed=fixed, window=window)
     for displacement in (torch.zeros_like(known), known):
         moved = field.warp(moving, displacement, padding="border")
-        guard = _CorrelationForce.GUARD * window**6  # of sums, where the force has means
+        guard = _CorrelationForce.GUARD * window**6  # the loss has sums where the force has means
         expected = local_ncc_map(
             moved=moved.double(), fixed=fixed.double(), window=window, eps=guard
         ).mean()
@@ -282,7 +277,7 @@ def test_the_similarity_is_the_local_correlation_of_the_costs(window: int) -> No
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_a_small_step_along_the_force_makes_the_images_more_alike(share: float) -> None:
+def test_a_small_step_along_the_force_increases_the_similarity(share: float) -> None:
     moving, fixed, known = pair()
     force, at = _CorrelationForce(moving=moving, fixed=fixed, window=3), share * known
     pull, before = force(at)
@@ -293,7 +288,7 @@ def test_a_small_step_along_the_force_makes_the_images_more_alike(share: float) 
 
 
 def test_the_correlation_pulls_towards_the_shifted_image() -> None:
-    """fixed(x) = moving(x + ½ e): the force is along +e, and sees no change of contrast."""
+    """fixed(x) = moving(x + ½ e): the force points along +e, and does not depend on contrast."""
     moving = picture()
     for axis in range(3):
         shift = torch.zeros(1, 3, *SHAPE)
@@ -319,14 +314,14 @@ def two_maps(seed: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def test_the_force_of_maps_is_minus_the_slope_of_their_squared_difference() -> None:
-    """Of steps after the deformation so far, which is what they are composed with."""
+    """The slope is that of steps composed with the deformation so far."""
     shape, weight = (12, 14, 16), 0.7
     moving, fixed, known = two_maps(1, shape), two_maps(2, shape), smooth_field(3, shape)
     force = _DifferenceForce(moving=moving, fixed=fixed, weight=weight, ratio=1)
-    pull, likeness = force(known)
+    pull, value = force(known)
     moved = field.warp(moving, known, padding="border")
     squared = float((moved - fixed).square().sum(dim=1).mean())
-    assert likeness == pytest.approx(-weight / 2 * squared)
+    assert value == pytest.approx(-weight / 2 * squared)
     for seed in (4, 5):
         way = smooth_field(seed, shape, amplitude=1.0)  # pinned: nothing moves at the border
 
@@ -336,7 +331,7 @@ def test_the_force_of_maps_is_minus_the_slope_of_their_squared_difference() -> N
         assert float((pull * way).sum()) == pytest.approx(-slope(stepped), rel=1e-5)
 
 
-def test_the_force_of_coarser_maps_is_that_of_the_finer_lattice() -> None:
+def test_the_force_of_coarser_maps_is_that_of_the_finer_grid() -> None:
     """A voxel of the maps stands for 2³ of the stage; displacements are of half as many voxels."""
     shape, fine, weight = (24, 28, 32), (48, 56, 64), 0.7
     moving, fixed = two_maps(1, shape), two_maps(2, shape)
@@ -350,7 +345,7 @@ def test_the_force_of_coarser_maps_is_that_of_the_finer_lattice() -> None:
             def stepped(by: float, moved: Tensor = moved, step: Tensor = step) -> float:
                 return 8 * energy(field.warp(moved, by * step, padding="border"), fixed, weight)
 
-            # Interpolation takes the place of what is opposite to averaging.
+            # Interpolation approximates the adjoint of averaging.
             assert float((pull * way).sum()) == pytest.approx(-slope(stepped), rel=0.01)
 
 
@@ -379,7 +374,7 @@ def test_a_force_of_mean_size_makes_a_quarter_of_the_longest_step_and_a_lone_one
     assert float(bounded_step(lone, 0.4).norm()) == pytest.approx(0.4 / (1 + 3 / 720))
 
 
-def test_the_level_is_that_of_each_sample() -> None:
+def test_each_sample_has_its_own_mean_force() -> None:
     force = smooth_field(1, (8, 9, 10), pinned=False)
     one, tenth, none = bounded_step(torch.cat([force, force / 10, 0 * force]), 0.3)
     torch.testing.assert_close(tenth, one)
@@ -389,8 +384,8 @@ def test_the_level_is_that_of_each_sample() -> None:
 # ---------------------------------------------------------------------------------- upsampled
 
 
-def test_fields_on_finer_lattices_are_the_same_motion() -> None:
-    """A linear displacement of voxels of 4³ is four times as many voxels, and still linear."""
+def test_fields_on_finer_grids_are_the_same_motion() -> None:
+    """On voxels a quarter as wide, a linear displacement is four times as long, and linear."""
     matrix = torch.from_numpy(np.random.default_rng(0).uniform(-0.2, 0.2, (3, 3)))
     x = field.identity_grid((24, 28, 32), torch.zeros(1, dtype=torch.float64))
     fine = torch.einsum("ij,bjxyz->bixyz", matrix, x)
@@ -405,7 +400,7 @@ def test_fields_on_finer_lattices_are_the_same_motion() -> None:
 # -------------------------------------------------------------------------------------- folding
 
 
-def test_the_least_determinant_is_that_of_three_kinds_of_differences() -> None:
+def test_the_smallest_determinant_is_that_of_three_kinds_of_differences() -> None:
     displacement = smooth_field(1, periods=3.0, amplitude=2.0, pinned=False)
     kinds = ("central", "forward", "backward")
     each = torch.stack([field.jacobian_determinant(displacement, differences=k) for k in kinds])
@@ -413,11 +408,10 @@ def test_the_least_determinant_is_that_of_three_kinds_of_differences() -> None:
     assert torch.equal(smallest_determinant(displacement), each.amin(dim=0))
 
 
-def test_a_fold_is_undone_and_all_else_stays_bit_by_bit() -> None:
+def test_a_fold_is_removed_and_the_rest_stays_to_the_bit() -> None:
     displacement = smooth_field(2, (48, 50, 52), amplitude=1.0).float()
-    assert torch.equal(
-        remove_folds(displacement, min_determinant=0.02), displacement
-    )  # there is none
+    unchanged = remove_folds(displacement, min_determinant=0.02)  # it has no folds
+    assert torch.equal(unchanged, displacement)
     bumpy = displacement.clone()
     bumpy[0, :, 24:26, 20, 30] += torch.tensor([3.0, -2.0, 1.0])[:, None]
     before = bumpy.clone()
@@ -434,7 +428,7 @@ def test_a_fold_is_undone_and_all_else_stays_bit_by_bit() -> None:
 @pytest.mark.parametrize(
     ("shape", "periods", "amplitude"), [((20, 22, 24), 2.0, 8.0), ((40, 36, 34), 4.0, 6.0)]
 )
-def test_folds_are_undone_at_the_border_and_across_blocks_too(
+def test_folds_are_removed_at_the_border_and_across_blocks(
     shape: tuple[int, ...], periods: float, amplitude: float, seed: int
 ) -> None:
     waves = smooth_field(seed, shape, amplitude=amplitude, periods=periods, pinned=False).float()
@@ -442,7 +436,7 @@ def test_folds_are_undone_at_the_border_and_across_blocks_too(
     assert smallest_determinant(remove_folds(waves, min_determinant=0.02)).min() >= 0.02
 
 
-def test_only_the_sample_that_folds_is_changed() -> None:
+def test_only_the_sample_with_folds_changes() -> None:
     still = smooth_field(1, amplitude=1.0).float()
     folding = smooth_field(3, amplitude=5.0, periods=2.0).float()
     got = remove_folds(torch.cat([still, folding]), min_determinant=0.02)

@@ -1,4 +1,4 @@
-"""Layers: convolutions in bf16 where that is right, and the correlation at 27 shifts."""
+"""Layers: convolutions in bf16 where that is correct, and the correlation at 27 shifts."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_local_correlation_is_the_mean_product_at_27_shifts() -> None:
 
 
 def gradients(layer: nn.Module, x: Tensor, *, bf16: bool) -> list[Tensor]:
-    """Of a sum that weighs each voxel of the output, for the input and all weights."""
+    """Gradients of a weighted sum of the output, for the input and all weights."""
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         out = layer(x)
@@ -35,7 +35,7 @@ def gradients(layer: nn.Module, x: Tensor, *, bf16: bool) -> list[Tensor]:
     [(32, 32, 1, 1), (91, 32, 1, 1), (32, 3, 1, 1), (16, 32, 2, 1), (2, 16, 1, 1)],
 )
 def test_small_inputs_are_convolved_in_float32(before, after, stride, padding, side) -> None:
-    """bf16 kernels read memory there that nobody wrote, so it is made to hold NaN."""
+    """bf16 kernels would read uninitialised memory, which is filled with NaN here."""
     torch.manual_seed(0)
     ours = Convolution(before, after, 3, stride=stride, padding=padding)
     plain = nn.Conv3d(before, after, 3, stride=stride, padding=padding)
@@ -52,7 +52,7 @@ def test_small_inputs_are_convolved_in_float32(before, after, stride, padding, s
                     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_small_inputs_that_come_in_bf16_are_taken_as_they_are() -> None:
+def test_small_bf16_inputs_are_accepted() -> None:
     torch.manual_seed(0)
     layer, x = Convolution(8, 8, 3, padding=1), torch.randn(1, 8, 2, 2, 2).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -72,8 +72,8 @@ def test_larger_inputs_are_convolved_in_bf16() -> None:
 @pytest.mark.parametrize("side", range(3, 9))
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_what_is_left_to_bf16_is_right_there(side, stride, padding) -> None:
-    """As far as eight bits are; no memory is read that nobody wrote."""
+def test_bf16_convolutions_are_correct(side, stride, padding) -> None:
+    """To eight bits, and without reading uninitialised memory."""
     torch.manual_seed(0)
     layer = Convolution(32, 32, 3, stride=stride, padding=padding)
     x = torch.randn(2, 32, side, side, side).contiguous(memory_format=torch.channels_last_3d)
@@ -86,7 +86,7 @@ def test_what_is_left_to_bf16_is_right_there(side, stride, padding) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_names_of_the_weights_are_those_of_plain_convolutions(name: str) -> None:
-    """Files of weights do not know which class a layer is of."""
+    """So that files of weights do not depend on the class of a layer."""
     network = SMALL[name]()
     layers = {key: m for key, m in network.named_modules() if isinstance(m, nn.Conv3d)}
     assert layers

@@ -1,4 +1,4 @@
-"""Models: what is saved is what is loaded, by whatever version, and found by its name."""
+"""Models: they are loaded as they were saved, by any version, and found by name."""
 
 import hashlib
 import os
@@ -43,7 +43,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_a_saved_model_gives_the_same_answer(tmp_path: Path, name: str) -> None:
+def test_a_saved_model_gives_the_same_result(tmp_path: Path, name: str) -> None:
     model, (moving, fixed) = fresh(name), pair()
     model.save(tmp_path / "mine")
     loaded = Model.load(tmp_path / "mine")
@@ -141,19 +141,19 @@ def test_deform_is_the_network_in_evaluation() -> None:
 
 @pytest.mark.parametrize("smoothness", [None, 2.0])
 @pytest.mark.parametrize("name", [name for name in BUILT if name != "anatomy"])
-def test_an_answer_of_any_network_is_refined(name: str, smoothness: float | None) -> None:
+def test_the_result_of_any_network_can_be_refined(name: str, smoothness: float | None) -> None:
     model, (moving, fixed) = fresh(name), pair()
     options = {"moving": moving, "fixed": fixed, "smoothness": smoothness}
-    answer = model.deform(moving=moving, fixed=fixed)
-    refined = model.refine(answer, Refinement(6), **options)
+    deformation = model.deform(moving=moving, fixed=fixed)
+    refined = model.refine(deformation, Refinement(6), **options)
     before, after = (
-        losses.local_ncc(moved=field.warp(moving, way.displacement), fixed=fixed, window=3)
-        for way in (answer, refined)
+        losses.local_ncc(moved=field.warp(moving, one.displacement), fixed=fixed, window=3)
+        for one in (deformation, refined)
     )
     assert after < before - 0.01
 
 
-def test_the_descent_that_goes_on_is_the_networks_own_if_it_is_one() -> None:
+def test_a_descent_refines_its_own_results() -> None:
     for name in BUILT:
         model = fresh(name)
         assert (model.descent is model.network) == model.capabilities.is_descent
@@ -164,7 +164,7 @@ def test_the_descent_that_goes_on_is_the_networks_own_if_it_is_one() -> None:
 
 
 def with_former_names(folder: Path) -> Path:
-    """The files as versions wrote them in which the segmentation was the descent's own."""
+    """The files as earlier versions wrote them."""
     weights = {}
     for name, value in load_file(folder / "weights.safetensors").items():
         name = name.replace("segmentation.network.", "recogniser.")
@@ -173,7 +173,7 @@ def with_former_names(folder: Path) -> Path:
     return with_its_hash(folder)
 
 
-def test_weights_under_former_names_load_and_are_saved_under_todays(tmp_path: Path) -> None:
+def test_weights_under_former_names_load_and_are_saved_under_current_ones(tmp_path: Path) -> None:
     for name in ("today", "former"):
         fresh("anatomy").save(tmp_path / name)
     with_former_names(tmp_path / "former")
@@ -192,11 +192,9 @@ def test_weights_under_former_names_load_and_are_saved_under_todays(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [("recogniser.more", r"segmentation\.network\.more"), ("projection", "twice")],
+    [("recogniser.more", r"segmentation\.network\.more"), ("projection", "twice, once under")],
 )
-def test_a_weight_that_is_unknown_or_there_under_both_names_is_refused(
-    tmp_path: Path, more: str, said: str
-) -> None:
+def test_unknown_and_repeated_weights_are_refused(tmp_path: Path, more: str, said: str) -> None:
     fresh("anatomy").save(tmp_path / "m")
     weights = load_file(tmp_path / "m" / "weights.safetensors")
     save_file(weights | {more: torch.zeros(3)}, tmp_path / "m" / "weights.safetensors")
@@ -208,7 +206,7 @@ def test_a_weight_that_is_unknown_or_there_under_both_names_is_refused(
 # ------------------------------------------------------------------------ a template of its own
 
 
-def test_a_template_of_its_own_goes_with_the_model(tmp_path: Path) -> None:
+def test_a_model_is_saved_with_its_own_template(tmp_path: Path) -> None:
     template = ours(tmp_path)
     of_template(template).save(tmp_path / "mine")
     template.path.unlink()
@@ -216,11 +214,11 @@ def test_a_template_of_its_own_goes_with_the_model(tmp_path: Path) -> None:
     found = Model.load(tmp_path / "elsewhere").recipe.template
     np.testing.assert_array_equal(found.image.data, blobs(5, (16, 20, 24)))
     np.testing.assert_allclose(found.grid.affine, oblique_affine(1), atol=1e-5)
-    told = found.name, found.title, found.space_code, found.short_name, found.thresholds
-    assert told == ("Ours", "Our 30 children", 2, "Ours", template.thresholds)
+    values = found.name, found.title, found.space_code, found.short_name, found.thresholds
+    assert values == ("Ours", "Our 30 children", 2, "Ours", template.thresholds)
 
 
-def test_models_of_mni152_carry_no_copy_of_it(saved: Path) -> None:
+def test_models_for_mni152_have_no_copy_of_it(saved: Path) -> None:
     assert {path.name for path in saved.iterdir()} == {"model.json", "weights.safetensors"}
     assert Model.load(saved).recipe.template is mni152()
 
@@ -228,7 +226,7 @@ def test_models_of_mni152_carry_no_copy_of_it(saved: Path) -> None:
 # --------------------------------------------------------------------------------------- names
 
 
-def test_models_on_the_shelf_are_found_by_name(shelf: Path) -> None:
+def test_installed_models_are_found_by_name(shelf: Path) -> None:
     fresh("pyramid").save(shelf / "ours")
     fresh("voxelmorph").save(shelf / "theirs")
     (shelf / "empty").mkdir()
@@ -241,11 +239,11 @@ def test_models_on_the_shelf_are_found_by_name(shelf: Path) -> None:
     assert Model.load("theirs").architecture["name"] == "voxelmorph"
 
 
-def test_an_unknown_name_lists_the_names_there_are(shelf: Path) -> None:
+def test_the_error_for_an_unknown_name_lists_the_installed_models(shelf: Path) -> None:
     fresh("pyramid").save(shelf / "ours")
     fresh("voxelmorph").save(shelf / "theirs")
-    with pytest.raises(InputError, match=r"'nobodys'.*ours.*theirs") as error:
-        Model.load("nobodys")
+    with pytest.raises(InputError, match=r"unknown model 'other'.*ours.*theirs") as error:
+        Model.load("other")
     assert "\n" not in str(error.value)
 
 
@@ -255,7 +253,7 @@ def test_a_folder_without_a_model_is_refused_by_its_path(tmp_path: Path) -> None
     assert str(tmp_path) in str(error.value)
 
 
-def test_the_users_folder_is_where_the_environment_says(
+def test_the_environment_names_the_users_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VOXWARP_MODELS")

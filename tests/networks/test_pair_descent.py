@@ -1,4 +1,4 @@
-"""A descent in a network's place: shifts are found, each pair stops by itself, maps are kept."""
+"""A descent as a model: shifts are found, each pair stops on its own, maps are cached."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +19,7 @@ from voxwarp.networks.refine import Refinement
 from voxwarp.networks.segmentation import StructureMaps
 
 SHIFT = (2.0, -1.5, 1.0)
-SIZE = (31, 36, 41)  # no multiples of what the coarsest lattice wants
+SIZE = (31, 36, 41)  # no multiples of the coarsest factor
 
 
 def picture(seed: int, shape: tuple[int, ...] = SIZE, *, grain: float = 2.5) -> Tensor:
@@ -36,7 +36,7 @@ def shifted() -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------------------ the model "none"
 
 
-def test_the_model_none_finds_a_shift_and_the_way_back() -> None:
+def test_the_model_none_finds_a_shift_and_its_inverse() -> None:
     moving, fixed = shifted()
     found, core = Model.load("none").deform(moving=moving, fixed=fixed), texture_core(SIZE)
     for way, sign in ((found.displacement, 1), (found.inverse, -1)):
@@ -49,7 +49,7 @@ def test_the_model_none_finds_a_shift_and_the_way_back() -> None:
 def test_the_model_none_is_as_precise_where_convolutions_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It has no convolutions, and differences of bf16 numbers are no derivatives."""
+    """It has no convolutions, and differences of bf16 numbers would be too coarse."""
     model, (moving, fixed) = Model.load("none"), shifted()
     found, asked = [], []
 
@@ -68,7 +68,7 @@ def test_the_model_none_is_as_precise_where_convolutions_are_not(
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
-def test_smoothness_is_a_knob_of_the_model_none() -> None:
+def test_the_smoothness_of_the_model_none_can_be_chosen() -> None:
     model, (moving, fixed) = Model.load("none"), shifted()
     factors = None, 0.5, 1.0, 2.0, 4.0
     ways = [
@@ -81,27 +81,26 @@ def test_smoothness_is_a_knob_of_the_model_none() -> None:
     assert rough[0] > 1.5 * rough[-1]
 
 
-def test_the_model_none_does_not_move_nothing() -> None:
+def test_the_model_none_does_not_move_empty_images() -> None:
     nothing = torch.zeros(1, 1, *SIZE)
     for way in Model.load("none").deform(moving=nothing, fixed=nothing):
         assert torch.equal(way, torch.zeros(1, 3, *SIZE))
 
 
-# -------------------------------------------------------------------------------------- the plan
+# ------------------------------------------------------------------------------------ settings
 
 
-def test_the_plan_goes_from_coarse_to_fine() -> None:
+def test_the_stages_go_from_coarse_to_fine() -> None:
     steps = StepSettings(step_length=0.4, smoothing=0.35)
     coarse = PairDescent(steps=(5, 6, 7), step_settings=steps).settings
-    assert coarse == DescentSettings(
-        [Stage(8, 5, 0.35, 0.4), Stage(4, 6, 0.35, 0.4), Stage(2, 7, 0.35, 0.4)]
-    )
+    stages = [Stage(f, n, 0.35, 0.4) for f, n in ((8, 5), (4, 6), (2, 7))]
+    assert coarse == DescentSettings(stages)
     full = PairDescent(steps=(5, 6), full_steps=3).settings
     assert full == DescentSettings([Stage(4, 5), Stage(2, 6), Stage(1, 3, step_length=0.5)])
 
 
-def test_steps_for_no_lattice_are_refused() -> None:
-    with pytest.raises(ValueError, match="steps"):
+def test_no_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="steps must hold a number"):
         PairDescent(steps=())
 
 
@@ -110,20 +109,20 @@ def test_steps_for_no_lattice_are_refused() -> None:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of the pairs that the steps are taken for, 1 unless pairs go together."""
+    """The number of pairs in each step: 1, because each pair is registered on its own."""
     taken: list[int] = []
-    bounded_step = descent.bounded_step
+    original = descent.bounded_step
 
     def noted(force: Tensor, length: float) -> Tensor:
         taken.append(len(force))
-        return bounded_step(force, length)
+        return original(force, length)
 
     monkeypatch.setattr(descent, "bounded_step", noted)
     return taken
 
 
 def two_pairs() -> Iterator[tuple[Tensor, Tensor]]:
-    """One that is nearly alike from the beginning, one that has a way to go; of different sizes."""
+    """One that is nearly aligned at the start, and one that is not; the brains differ in size."""
     for seed, amplitude, grain in ((4, 0.3, 3.0), (5, 3.0, 2.0)):
         moving = picture(seed, grain=grain)
         moving[..., : 12 * (seed - 4)] = 0
@@ -178,12 +177,12 @@ def test_the_starts_of_a_batch_are_those_of_its_pairs() -> None:
         assert torch.equal(got, torch.cat(expected))
 
 
-# --------------------------------------------------------------------------------- maps are kept
+# --------------------------------------------------------------------------- the cache of maps
 
 
 @pytest.fixture
 def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The images that are segmented, one by one."""
+    """The images that are segmented."""
     seen: list[Tensor] = []
     forward = StructureMaps.forward
 
@@ -195,14 +194,14 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
-def test_maps_that_were_kept_are_not_made_again(segmented: list[Tensor]) -> None:
-    network, (moving, fixed), kept = segmenting(), shifted(), {}
+def test_cached_maps_are_not_computed_again(segmented: list[Tensor]) -> None:
+    network, (moving, fixed), cache = segmenting(), shifted(), {}
     with torch.inference_mode():
-        first = network(moving=moving, fixed=fixed, map_cache=kept)
+        first = network(moving=moving, fixed=fixed, map_cache=cache)
         box = Box.around(moving, fixed, multiple=network.multiple)
         for image, of in zip(segmented, (moving, fixed), strict=True):
             assert torch.equal(image, box.crop(of)[0])
-        again = network(moving=moving, fixed=fixed, smoothness=1.0, map_cache=kept)
+        again = network(moving=moving, fixed=fixed, smoothness=1.0, map_cache=cache)
         assert len(segmented) == 2
         without = network(moving=moving, fixed=fixed)
         assert len(segmented) == 4
@@ -211,47 +210,47 @@ def test_maps_that_were_kept_are_not_made_again(segmented: list[Tensor]) -> None
         assert torch.equal(one, three)
 
 
-def test_maps_are_kept_for_their_lattice_and_their_part_of_the_images(
+def test_maps_are_cached_for_their_factor_and_their_box(
     segmented: list[Tensor],
 ) -> None:
-    network, (moving, fixed), kept = segmenting(), shifted(), {}
+    network, (moving, fixed), cache = segmenting(), shifted(), {}
     with torch.inference_mode():
-        network(moving=moving, fixed=fixed, map_cache=kept)
-        network.descend(network.settings, moving=moving, fixed=fixed, factor=4, map_cache=kept)
+        network(moving=moving, fixed=fixed, map_cache=cache)
+        network.descend(network.settings, moving=moving, fixed=fixed, factor=4, map_cache=cache)
         assert len(segmented) == 4
         moving[:, :, :8] = fixed[:, :, :8] = 0
-        network(moving=moving, fixed=fixed, map_cache=kept)
+        network(moving=moving, fixed=fixed, map_cache=cache)
         assert len(segmented) == 6
-    assert len(kept) == 3
-    shapes = {features.fixed.shape[2] for features in kept.values()}
+    assert len(cache) == 3
+    shapes = {features.fixed.shape[2] for features in cache.values()}
     assert len(shapes) == 3
 
 
-def test_maps_of_more_pairs_than_one_are_not_kept() -> None:
-    """The second would be led by those of the first."""
+def test_maps_of_more_than_one_pair_are_not_cached() -> None:
+    """The second pair would be guided by the maps of the first."""
     moving, fixed = (torch.cat([image, image]) for image in shifted())
-    with pytest.raises(ValueError, match=r"single pair .* got 2"):
+    with pytest.raises(ValueError, match=r"single pair, got 2"):
         segmenting()(moving=moving, fixed=fixed, map_cache={})
 
 
-def test_what_is_kept_is_what_leads() -> None:
-    """Maps of a shift in the place of the segmentation's: flat images follow them."""
+def test_cached_maps_guide_the_descent() -> None:
+    """With maps of a shift in the cache, flat images follow them."""
     network = segmenting()
     flat = torch.full((1, 1, *SIZE), 0.5)
     maps = [field.averaged(Box.around(flat, multiple=4).crop(x), 2) for x in shifted()]
-    kept = {(Box.around(flat, multiple=4), 2): Features(*maps, weight=3.0)}
-    plan = replace(network.settings, tolerance=-1.0)  # all of its steps are taken
-    found = network.descend(plan, moving=flat, fixed=flat, map_cache=kept).displacement
+    cache = {(Box.around(flat, multiple=4), 2): Features(*maps, weight=3.0)}
+    settings = replace(network.settings, tolerance=-1.0)  # all steps are taken
+    found = network.descend(settings, moving=flat, fixed=flat, map_cache=cache).displacement
     found = found[0, :, texture_core(SIZE)].mean(dim=1)
     torch.testing.assert_close(found, torch.tensor(SHIFT), atol=0.4, rtol=0)
 
 
-def test_a_refinement_takes_the_maps_that_were_kept(segmented: list[Tensor]) -> None:
-    """Each image is segmented once, and the answer is the same as without what was kept."""
+def test_a_refinement_takes_cached_maps(segmented: list[Tensor]) -> None:
+    """Each image is segmented once, and the result is the same as without the cache."""
     model = Model(segmenting(), {"name": "anatomy"}, Model.load("none").recipe)
-    (moving, fixed), kept = shifted(), {}
-    answer = model.deform(moving=moving, fixed=fixed, map_cache=kept)
-    better = model.refine(answer, Refinement(6), moving=moving, fixed=fixed, map_cache=kept)
+    (moving, fixed), cache = shifted(), {}
+    answer = model.deform(moving=moving, fixed=fixed, map_cache=cache)
+    better = model.refine(answer, Refinement(6), moving=moving, fixed=fixed, map_cache=cache)
     assert len(segmented) == 2
     without = model.refine(answer, Refinement(6), moving=moving, fixed=fixed)
     assert len(segmented) == 4
@@ -275,13 +274,13 @@ def test_a_weight_of_one_changes_nothing_and_of_zero_moves_nothing() -> None:
     assert not refined.displacement.any()
 
 
-def test_what_weighs_nothing_does_not_pull() -> None:
-    """A lesion in the moving scan: with the mask the shift is found right through it."""
+def test_no_force_acts_where_the_weight_is_zero() -> None:
+    """A lesion in the moving scan: with the mask, the shift is found across it."""
     moving, fixed = shifted()
     lesion = (slice(None), slice(None), slice(12, 20), slice(14, 22), slice(16, 24))
     hurt, weight = moving.clone(), torch.ones(1, 1, *SIZE)
     hurt[lesion] = 1.0
-    # On the fixed lattice, where the forces are, it lies elsewhere by the shift: some room for it.
+    # The forces are on the fixed grid, where the lesion is shifted: the mask leaves room for that.
     weight[:, :, 7:23, 10:26, 12:28] = 0
     model, true = Model.load("none"), torch.tensor(SHIFT).view(3, 1, 1, 1)
 

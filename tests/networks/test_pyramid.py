@@ -1,4 +1,4 @@
-"""The pyramid: levels that are left out, and levels that are hardly larger than a voxel."""
+"""The pyramid: levels that are left out, and levels of one or two voxels."""
 
 import pytest
 import torch
@@ -10,19 +10,19 @@ from voxwarp.fields import field
 from voxwarp.networks.pyramid import VelocityPyramid
 
 
-@pytest.mark.parametrize("finest", [1, 2])
-def test_a_pyramid_cut_short_stops_at_the_coarser_velocity(finest: int) -> None:
-    """What a level leaves out is the residual: zero finest residuals only resize the velocity."""
+@pytest.mark.parametrize("skipped", [1, 2])
+def test_without_its_finest_levels_a_pyramid_gives_the_coarser_velocity(skipped: int) -> None:
+    """If the residuals of these levels are zero, they only resize the velocity."""
     network, moving, fixed = built("pyramid", 24, 16, 32)
     with torch.inference_mode():
-        coarse = network.velocity(moving=moving, fixed=fixed, skip_finest=finest)
-        assert coarse.shape[2:] == tuple(n // 2 ** (1 + finest) for n in (24, 16, 32))
-        for level in range(finest):
+        coarse = network.velocity(moving=moving, fixed=fixed, skip_finest=skipped)
+        assert coarse.shape[2:] == tuple(n // 2 ** (1 + skipped) for n in (24, 16, 32))
+        for level in range(skipped):
             network.residual[level][-1].weight.zero_()
             network.residual[level][-1].bias.zero_()
         whole = network.velocity(moving=moving, fixed=fixed)
     resized = coarse
-    for level in reversed(range(finest)):
+    for level in reversed(range(skipped)):
         resized = field.resize(resized, [n // 2 ** (1 + level) for n in (24, 16, 32)])
     assert coarse.abs().max() > 0.02
     torch.testing.assert_close(whole, resized, atol=1e-6, rtol=0)
@@ -30,7 +30,7 @@ def test_a_pyramid_cut_short_stops_at_the_coarser_velocity(finest: int) -> None:
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (48, 64, 48)])
 def test_a_pyramid_deeper_than_its_images_has_the_same_gradients_each_time(shape) -> None:
-    """Its last level has sides of one or two voxels."""
+    """Its coarsest level has sides of one or two voxels."""
     torch.manual_seed(0)
     network = lively(VelocityPyramid((4, 8, 8, 16, 16)), *images(*shape))
     moving, fixed = images(*shape)
@@ -48,4 +48,4 @@ def test_a_pyramid_deeper_than_its_images_has_the_same_gradients_each_time(shape
     for first, second in zip(*found, strict=True):
         assert first.isfinite().all()
         assert torch.equal(first, second)
-        assert first.norm() < 2 * largest  # as large as in float32, about
+        assert first.norm() < 2 * largest  # about as large as in float32

@@ -1,4 +1,4 @@
-"""Segmentation: what the network sees, and maps that are its probabilities, projected."""
+"""Segmentation: embeddings, log-odds, and maps that are projected probabilities."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_embeddings_have_length_one_and_do_not_depend_on_the_batch() -> None:
 
 
 def test_the_finest_voxels_reach_the_network() -> None:
-    """The average of each block is the same, and yet the answer is another."""
+    """Images whose blocks have the same averages, but whose embeddings differ."""
     network = SegmentationNetwork((6, 8, 8), 5)
     checkers = (torch.arange(16).view(-1, 1, 1) + torch.arange(24).view(-1, 1)) % 2 * 0.2 - 0.1
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def test_log_odds_are_scaled_cosines() -> None:
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_maps_are_the_projected_probabilities(factor: int) -> None:
-    """On a coarser lattice, those of the mean of what was seen."""
+    """At a larger factor, those of averaged embeddings."""
     maps, images = maps_of(), torch.cat([image(s) for s in (1, 51)])
     with torch.inference_mode():
         found, embedded = maps(images, factor), maps.network(images)
@@ -71,48 +71,47 @@ def test_maps_are_the_projected_probabilities(factor: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_where_there_is_no_image_there_is_the_background(factor: int) -> None:
+def test_outside_the_brain_is_the_background(factor: int) -> None:
     maps, cut = maps_of(), image(1)
-    cut[:, :, :7] = 0  # the last voxel of a block of 8 shows something
+    cut[:, :, :7] = 0  # the last voxel of the first 8 is still inside
     with torch.inference_mode():
         found = maps(cut, factor)[0]
-    nothing = found[:, : 8 // factor - 1].flatten(1)
-    torch.testing.assert_close(nothing, maps.projection[0][:, None].expand_as(nothing))
+    outside = found[:, : 8 // factor - 1].flatten(1)
+    torch.testing.assert_close(outside, maps.projection[0][:, None].expand_as(outside))
     assert (found[:, 8 // factor - 1].flatten(1) - maps.projection[0][:, None]).abs().min() > 0
 
 
 def test_the_projection_keeps_distances_and_is_always_the_same() -> None:
     a, b = (maps_of(144, maps=12).projection for _ in range(2))
     assert a.equal(b)
-    distances = torch.cdist(a, a)[~torch.eye(145, dtype=torch.bool)]  # of sure classes: √2
+    distances = torch.cdist(a, a)[~torch.eye(145, dtype=torch.bool)]  # √2 between certain classes
     assert float(distances.mean()) == pytest.approx(2**0.5, rel=0.05)
     assert float(distances.min()) > 0.3
 
 
-def test_the_maps_weigh_in_the_descent_what_was_asked_for() -> None:
-    network, kept = anatomy(4, (6, 8), steps=(1,), weight=5), {}
-    network(moving=image(1), fixed=image(2), map_cache=kept)
-    assert [features.weight for features in kept.values()] == [5]
+def test_the_maps_have_the_weight_of_the_architecture() -> None:
+    network, cache = anatomy(4, (6, 8), steps=(1,), weight=5), {}
+    network(moving=image(1), fixed=image(2), map_cache=cache)
+    assert [features.weight for features in cache.values()] == [5]
 
 
-class Knowing(StructureMaps):
-    """Sees a structure in what is hardly brighter than the rest."""
+class Oracle(StructureMaps):
+    """Segments a structure that is barely brighter than the rest."""
 
     def forward(self, images: Tensor, factor: int) -> Tensor:
         return averaged((images > 0.505).float(), factor)
 
 
 def test_structures_align_what_intensities_cannot() -> None:
-    """Two flat images, in which a network would know a structure, 3 voxels apart."""
+    """Two flat images with a structure, 3 voxels apart, that only the segmentation shows."""
     moving, fixed = torch.zeros(2, 1, 1, 48, 48, 48)
     moving[..., 4:-4, 4:-4, 4:-4] = fixed[..., 4:-4, 4:-4, 4:-4] = 0.5
     moving[..., 18:30, 18:30, 18:30], fixed[..., 21:33, 18:30, 18:30] = 0.51, 0.51
     inside = fixed[0, 0] > 0.505
-    knowing = Knowing(4, (6, 8), maps=6, weight=3)
-    answer = PairDescent(steps=(20, 20), segmentation=knowing)(
-        moving=moving, fixed=fixed
-    ).displacement
-    assert float(answer[0, 0][inside].mean()) == pytest.approx(-3, abs=0.8)
-    assert float(answer[0, 1:, inside].mean()) == pytest.approx(0, abs=0.2)
+    oracle = Oracle(4, (6, 8), maps=6, weight=3)
+    guided = PairDescent(steps=(20, 20), segmentation=oracle)
+    displacement = guided(moving=moving, fixed=fixed).displacement
+    assert float(displacement[0, 0][inside].mean()) == pytest.approx(-3, abs=0.8)
+    assert float(displacement[0, 1:, inside].mean()) == pytest.approx(0, abs=0.2)
     alone = PairDescent(steps=(20, 20))(moving=moving, fixed=fixed).displacement
     assert abs(float(alone[0, 0][inside].mean())) < 1.5

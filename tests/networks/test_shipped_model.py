@@ -1,4 +1,4 @@
-"""The models in the package: their cards say what they must, and their weights load."""
+"""The models in the package: their cards are complete, and their weights load."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from voxwarp.preparation.template import mni152
 SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
 
 
-def test_the_promised_ones_are_there() -> None:
+def test_the_documented_models_are_shipped() -> None:
     assert {"default", "fast", "none", "vm1", "vm2"} <= {folder.name for folder in SHIPPED}
     assert all((folder / "README.md").is_file() for folder in SHIPPED)
 
@@ -38,7 +38,7 @@ def test_what_each_can_do() -> None:
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_weights_are_those_of_the_file(folder: Path) -> None:
-    """Under the names of today, whatever those of the file."""
+    """Under their current names, whatever those of the file are."""
     model, file = Model.load(folder), load_file(folder / "weights.safetensors")
     weights = model.network.state_dict()
     assert len(weights) == len(file)
@@ -53,7 +53,7 @@ def test_weights_are_those_of_the_file(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["default", "fast"])
 def test_names_of_an_earlier_version_are_in_the_file(name: str) -> None:
-    """So the test above is one of their new names."""
+    """So the test above covers the renaming."""
     folder = next(folder for folder in SHIPPED if folder.name == name)
     names = load_file(folder / "weights.safetensors")
     assert {name.partition(".")[0] for name in names} == {"recogniser", "projection"}
@@ -65,8 +65,8 @@ def test_card_is_filled_in(folder: Path) -> None:
     card = model.card
     trained = any(True for _ in model.network.parameters())
     assert bool(card["data"]) == trained
-    learnt = ("data", "scores", "credit") if trained else ()  # of scans, which want their credit
-    for key in ("task", "recipe", "licence", "limits", *learnt):
+    trained_keys = ("data", "scores", "credit") if trained else ()  # with credit for the scans
+    for key in ("task", "recipe", "licence", "limits", *trained_keys):
         assert card.get(key), f"the card of {folder.name} has no {key}"
     if any("BY-NC" in source for source in card["data"]):
         assert card["licence"] == "CC BY-NC 4.0"
@@ -76,7 +76,7 @@ def test_card_is_filled_in(folder: Path) -> None:
 
 
 def test_default_moves_a_blob_onto_a_shifted_one() -> None:
-    """Trained weights, not drawn ones: a blob 6 mm away is pulled most of the way."""
+    """With trained weights, a blob that is 6 mm away is moved most of the way."""
     x = torch.stack(torch.meshgrid(*(torch.arange(n).float() for n in (96, 96, 96)), indexing="ij"))
 
     def brain(center: float) -> torch.Tensor:

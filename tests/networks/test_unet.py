@@ -1,4 +1,4 @@
-"""The U-Net computes what the paper draws, with the layers of the authors' code."""
+"""The U-Net computes what Figure 3 of the paper shows, with the layers of the authors' code."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def doubled(x: Tensor) -> Tensor:
 def papers_unet(pair: Tensor, layers: list[tuple[Tensor, Tensor]], after: int) -> Tensor:
     """Figure 3 of the paper: four down, four up with skips, ``after`` more at half resolution.
 
-    Then, where layers are left for it, up to the full resolution and the input's skip.
+    If layers are left, they run at full resolution, with the input as a skip.
     """
     *layers, flow = layers
     layer = iter(layers)
@@ -58,7 +58,7 @@ def papers_unet(pair: Tensor, layers: list[tuple[Tensor, Tensor]], after: int) -
         pytest.param([32] * 5, False, id="half resolution"),
     ],
 )
-def test_the_unet_computes_what_the_paper_draws(decoder: list[int], full: bool) -> None:
+def test_the_unet_computes_what_the_paper_shows(decoder: list[int], full: bool) -> None:
     torch.manual_seed(0)
     unet = UNet([16, 32, 32, 32], decoder, full_resolution=full).double()
     nn.init.normal_(unet.flow.weight)
@@ -77,7 +77,7 @@ def test_the_unet_computes_what_the_paper_draws(decoder: list[int], full: bool) 
 
 @pytest.mark.parametrize(("decoder", "full"), [(VM1, True), ([32] * 5, False)])
 def test_the_last_layer_is_drawn_from_the_papers_normal(decoder: list[int], full: bool) -> None:
-    """N(0, 10⁻⁵) as its standard deviation, in the authors' code."""
+    """N(0, 10⁻⁵); in the authors' code this is the standard deviation."""
     torch.manual_seed(0)
     last = UNet([16, 32, 32, 32], decoder, full_resolution=full).flow
     assert float(last.weight.detach().std()) == pytest.approx(1e-5, rel=0.15)

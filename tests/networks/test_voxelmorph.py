@@ -1,4 +1,4 @@
-"""VoxelMorph has the layers of the authors' weights, and takes its images in their order."""
+"""VoxelMorph has the layers of the authors' weights, and takes the images in their order."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ VM2 = [32, 32, 32, 32, 32, 16, 16]
 
 
 # Kernels in the authors' Keras files vm1_cc.h5 and vm2_cc.h5, (input, output) channels, in the
-# order the layers run, the flow last. Every kernel is 3 × 3 × 3.
+# order in which the layers run, the flow last. Every kernel is 3 × 3 × 3.
 PUBLISHED = {
     "VoxelMorph-1": [
         (2, 16), (16, 32), (32, 32), (32, 32), (32, 32),
@@ -32,13 +32,13 @@ def test_the_layers_are_those_of_the_authors_weights(decoder: list[int], name: s
     assert parameters == expected
 
 
-def test_voxelmorph_one_is_what_its_name_builds() -> None:
+def test_the_default_voxelmorph_is_number_one() -> None:
     shapes = [p.shape for p in build({"name": "voxelmorph"}).parameters()]
     assert shapes == [p.shape for p in VoxelMorph(decoder=VM1).parameters()]
 
 
 def test_voxelmorphs_displacement_is_the_unets_of_moving_and_fixed() -> None:
-    """In this order: exchanged, the authors' weights would register the other way."""
+    """In this order: otherwise the authors' weights would register in the other direction."""
     network, moving, fixed = built("voxelmorph", 16, 20, 24)
     with torch.inference_mode():
         expected = network.unet(torch.cat([moving, fixed], dim=1))
