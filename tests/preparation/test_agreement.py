@@ -1,4 +1,4 @@
-"""How well two brains lie on each other, and when that is well enough."""
+"""The agreement of two brains, and its thresholds."""
 
 import itertools
 from dataclasses import fields, replace
@@ -34,15 +34,15 @@ def test_overlap_is_the_dice_of_two_brains(phantoms, make_grid):
     one[5:25, 10:40, 8:30] = 100
     other[8:25, 12:44, 8:33] = 70
     shifted = Affine(homogeneous(np.eye(3), (4 * 2, -4 * 3, 4)))
-    there = ndimage.shift(other, (-2, 3, -1), order=0) > 0
-    for through, b in ((Affine(np.eye(4)), other > 0), (shifted, there)):
-        found = agreement(through, moving=Volume(other, grid), fixed=Volume(one, grid))
+    moved = ndimage.shift(other, (-2, 3, -1), order=0) > 0
+    for transform, b in ((Affine(np.eye(4)), other > 0), (shifted, moved)):
+        found = agreement(transform, moving=Volume(other, grid), fixed=Volume(one, grid))
         a = one > 0
         assert found.overlap == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-6)
 
 
-def test_outside_is_what_the_field_of_view_cuts_away(phantoms):
-    """And the overlap is that of what it leaves."""
+def test_outside_is_the_part_of_the_brain_beyond_the_field_of_view(phantoms):
+    """The overlap is that of the rest."""
     whole = phantoms.template
     for kept in (20, 30):
         cut = Volume(
@@ -84,7 +84,7 @@ def test_brains_that_do_not_meet_agree_in_nothing(phantoms):
         {"smallest_scale": 2.0, "largest_scale": 2.2},
     ],
 )
-def test_one_number_that_is_wrong_makes_it_doubtful(wrong):
+def test_one_bad_number_is_enough_for_a_bad_fit(wrong):
     """No head is half or twice the size of another; brains that hardly meet are none."""
     found = replace(GOOD, **wrong)
     assert (FIT.is_certain(GOOD), FIT.is_good(GOOD), FIT.is_hopeless(GOOD)) == (True, True, False)
@@ -92,7 +92,7 @@ def test_one_number_that_is_wrong_makes_it_doubtful(wrong):
 
 
 @pytest.mark.parametrize("wrong", [{"overlap": 0.7}, {"local_ncc": 0.1}, {"smallest_scale": 0.25}])
-def test_what_cannot_be_a_brain_is_hopeless(wrong):
+def test_a_very_bad_fit_is_hopeless(wrong):
     assert FIT.is_hopeless(replace(GOOD, **wrong))
 
 
@@ -121,12 +121,12 @@ def test_the_usual_thresholds_are_the_former_ones():
         *((0.29, 0.35), (0.3, 0.35), (0.42, 0.5), (0.43, 0.5), (0.9, 1.1)),
         *((1.0, 1.4), (1.0, 1.39), (1.5, 2.0), (1.5, 1.99)),
     )
-    seen = set()
+    answers = set()
     for overlap, local_ncc, (least, largest) in itertools.product(overlaps, correlations, scales):
         fit = Agreement(overlap, local_ncc, 0.0, largest, least)
         assert verdicts(FIT, fit) == former(fit), fit
-        seen |= {item for item in former(fit).items() if item[0] != "score"}
-    assert len(seen) == 8, "each verdict is given both ways"
+        answers |= {item for item in former(fit).items() if item[0] != "score"}
+    assert len(answers) == 8, "each verdict is given both ways"
 
 
 SIZE = {"is_good", "is_certain", "is_plausible", "score"}

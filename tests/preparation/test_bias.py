@@ -23,7 +23,7 @@ def quadratic(grid: Grid, inside: np.ndarray) -> np.ndarray:
 
 
 def on(grid: Grid, field: Volume) -> np.ndarray:
-    """The field at the voxels of a grid, by SciPy; outside of its lattice as at the border."""
+    """The field at the voxels of a grid, by SciPy; outside its grid the border value."""
     at = np.moveaxis(field.grid.to_voxel(grid.nodes()), -1, 0)
     return ndimage.map_coordinates(field.data, at, order=1, mode="nearest")
 
@@ -50,7 +50,7 @@ def test_a_known_field_is_found_and_removed(phantoms, make_grid, what):
     assert variation(clean[brain]) == pytest.approx(after, rel=0.03)
     assert before > after
 
-    # The lattice has steps of about 8 mm.
+    # The grid of the field has voxels of about 8 mm.
     np.testing.assert_allclose(field.grid.spacing, 8, atol=0.5)
     assert field.data.dtype == np.float32
 
@@ -92,6 +92,6 @@ def test_the_same_twice_to_the_last_bit(phantoms):
 def test_a_scan_too_thin_for_a_field_is_refused_in_a_sentence(phantoms, axis):
     data = np.take(phantoms.template.data, [20, 21], axis)
     thin = Volume(data, Grid(data.shape, phantoms.template.grid.affine), "thin.nii")
-    with pytest.raises(InputError, match=r"^thin\.nii: no bias field can be fitted") as refusal:
+    with pytest.raises(InputError, match=r"^thin\.nii: N4 cannot fit a bias field") as refusal:
         bias.estimate(thin)
     assert "\n" not in str(refusal.value)

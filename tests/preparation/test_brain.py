@@ -1,4 +1,4 @@
-"""Telling heads from brains, and what becomes of an extractor's answer."""
+"""Heads and skull-stripped brains, and the checks of the masks that extractors return."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_millilitres_of_a_mask_on_an_oblique_grid(make_grid):
 # ---------------------------------------------------------------------------------- Extractors
 
 
-def test_an_unknown_extractor_is_refused_with_those_there_are():
+def test_an_unknown_extractor_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match=r"'nope': wanted one of deepbet, or module:function"):
         brain.extractor("nope")
 
@@ -125,7 +125,7 @@ def test_an_extractor_may_be_any_function(tmp_path, monkeypatch, head):
     ("name", "reason"),
     [("no_such_module_here:f", "no_such_module_here"), ("json:no_such_function", "no_such_func")],
 )
-def test_an_extractor_that_is_not_there_is_refused_by_its_name(name, reason):
+def test_a_missing_extractor_is_refused_by_its_name(name, reason):
     with pytest.raises(InputError, match=rf"extractor '{name}'.*{reason}"):
         brain.extractor(name)
 
@@ -140,17 +140,17 @@ def test_a_name_that_means_no_function_is_refused(name):
 
 def test_a_mask_of_another_shape_is_refused(monkeypatch, head):
     monkeypatch.setitem(brain.EXTRACTORS, "odd", lambda head: np.ones((3, 4, 5)))
-    with pytest.raises(InputError, match=r"'odd'.*is wanted, got \(3, 4, 5\)"):
+    with pytest.raises(InputError, match=r"'odd' must return a mask .*, got \(3, 4, 5\)"):
         brain.extract(head, "odd")
 
 
 @pytest.mark.parametrize(
-    ("size", "found"), [(0, "nothing was found"), (144, "144 mL"), (2608, "2608 mL")]
+    ("size", "problem"), [(0, "is empty"), (144, "has 144 mL"), (2608, "has 2608 mL")]
 )
-def test_a_mask_that_no_brain_has_is_refused(monkeypatch, size, found):
+def test_a_mask_of_the_wrong_size_is_refused(monkeypatch, size, problem):
     mask, volume = block(size)
     monkeypatch.setitem(brain.EXTRACTORS, "stub", lambda _: mask)
-    with pytest.raises(InputError, match=rf"^head\.nii: no brain in it, {found}"):
+    with pytest.raises(InputError, match=rf"^no brain found in head\.nii: .* {problem}, a brain"):
         brain.extract(volume, "stub")
 
 
@@ -185,11 +185,11 @@ def test_deepbet_finds_nothing_where_there_is_nothing():
     assert not brain.deepbet(Volume(void, Grid(void.shape, np.diag([5.0, 5, 5, 1])))).any()
 
 
-def test_error_in_an_extractor_of_ones_own_is_told_in_a_sentence(tmp_path, monkeypatch):
+def test_an_error_in_the_users_extractor_is_reported_in_a_sentence(tmp_path, monkeypatch):
     code = "def find(head):\n    head.data[:] = 0\n    raise OSError('no weights')\n"
     (tmp_path / "voxwarp_test_failing.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     head = Volume(np.ones((4, 4, 4), np.float32), Grid((4, 4, 4), np.diag([40.0, 40, 40, 1])))
-    with pytest.raises(InputError, match=r"'voxwarp_test_failing:find': OSError: no weights"):
+    with pytest.raises(InputError, match=r"failing:find' failed on .*: OSError: no weights"):
         brain.extract(head, "voxwarp_test_failing:find")
     assert head.data.all()

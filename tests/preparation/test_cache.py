@@ -58,7 +58,7 @@ def findings(seed: int) -> Examination:
     grid, lattice = Grid(SHAPE, AFFINE), Grid((3, 2, 4), oblique_affine(seed))
     return Examination(
         kind="head",
-        window=Grid((9, 8, 7), oblique_affine(seed + 1)),
+        conformed_grid=Grid((9, 8, 7), oblique_affine(seed + 1)),
         template_to_scan=Affine(near_identity(seed)),
         mask=Volume(rng.random(SHAPE) > 0.5, grid),
         log_bias=Volume(rng.normal(size=(3, 2, 4)).astype(np.float32), lattice),
@@ -75,7 +75,7 @@ def scan(seed: int = 0, dtype: type = np.int16, name: str = "scan.nii") -> Volum
 def assert_same(one: Examination, other: Examination) -> None:
     """To the last bit."""
     assert (one.kind, one.agreement, one.seconds) == (other.kind, other.agreement, other.seconds)
-    assert one.window == other.window
+    assert one.conformed_grid == other.conformed_grid
     matrices = (found.template_to_scan.matrix.tobytes() for found in (one, other))
     assert len(set(matrices)) == 1
     for a, b in ((one.mask, other.mask), (one.log_bias, other.log_bias)):
@@ -143,7 +143,7 @@ def test_without_use_nothing_is_read_or_written(folder, looks):
 def test_what_cannot_be_examined_leaves_no_entry(folder, monkeypatch):
     monkeypatch.setitem(brain.EXTRACTORS, "nothing", extractors.nothing)
     large = replace(scan(), grid=Grid(SHAPE, AFFINE @ np.diag([20.0, 20, 20, 1])))
-    with pytest.raises(InputError, match="no brain in it"):
+    with pytest.raises(InputError, match=r"^no brain found in scan\.nii"):
         examined(large, Preparation(extractor="nothing", bias=False, conform=False))
     assert not folder.exists()
 
@@ -384,7 +384,7 @@ def test_the_size_is_given_in_megabytes(folder, looks, monkeypatch, given, size)
 def test_a_size_that_is_no_number_is_refused(folder, looks, monkeypatch, given):
     monkeypatch.setenv("VOXWARP_CACHE_SIZE", given)
     for ask in (cache.limit, lambda: examined(scan())):
-        with pytest.raises(InputError, match=r"VOXWARP_CACHE_SIZE .*: a number of MB is wanted"):
+        with pytest.raises(InputError, match=r"VOXWARP_CACHE_SIZE must be a number of megabytes"):
             ask()
     assert not looks
     assert not examined(scan(), use=False)[1]

@@ -1,4 +1,4 @@
-"""Volumes averaged down are where they say, once for all who ask."""
+"""Volumes averaged down: their values, their grids, and how long they are kept."""
 
 import gc
 import weakref
@@ -62,16 +62,16 @@ def test_centre_and_volume_are_those_of_the_voxels_that_are_not_zero():
     assert volume == pytest.approx(np.count_nonzero(data) * np.prod(grid.spacing))
 
 
-def test_a_lattice_in_another_image_is_the_affine_map_in_its_voxels():
-    here, there = oblique_grid(1, (7, 8, 9)), oblique_grid(2, (9, 6, 8))
-    one, other = (Coarse(torch.zeros(1, 1, *grid.shape), grid) for grid in (here, there))
-    through = Affine(near_identity(5))
-    expected = there.to_voxel(through.map(here.nodes()))
-    got = one.lattice_in(other, through)[0]
+def test_nodes_in_another_image_are_mapped_to_its_voxels():
+    grids = oblique_grid(1, (7, 8, 9)), oblique_grid(2, (9, 6, 8))
+    one, other = (Coarse(torch.zeros(1, 1, *grid.shape), grid) for grid in grids)
+    transform = Affine(near_identity(5))
+    expected = other.grid.to_voxel(transform.map(one.grid.nodes()))
+    got = one.nodes_in(other, transform)[0]
     np.testing.assert_allclose(np.moveaxis(got.numpy(), 0, -1), expected, atol=1e-3)
 
 
-def test_what_an_image_reaches_is_half_a_voxel_more_than_its_centres():
+def test_an_image_reaches_half_a_voxel_beyond_its_outer_centres():
     grid = fine_grid((4, 5, 6), (1.0, 1.0, 1.0))
     coarse = Coarse(torch.zeros(1, 1, *grid.shape), grid)
     at = torch.tensor([[-0.6, 2, 2], [-0.5, 2, 2], [3.5, 4.5, 5.5], [3.6, 2, 2], [2, 2, 5.6]])
@@ -79,7 +79,7 @@ def test_what_an_image_reaches_is_half_a_voxel_more_than_its_centres():
     assert reached.flatten().tolist() == [False, True, True, False, False]
 
 
-def test_a_volume_is_averaged_once_and_let_go():
+def test_averages_are_kept_as_long_as_their_volume():
     grid = fine_grid((16, 16, 16), (1.0, 1.0, 1.0))
     volume = Volume(blobs(3, grid.shape), grid)
     first, other = Coarse.of(volume, 4.0), Coarse.of(volume, 8.0)

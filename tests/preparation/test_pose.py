@@ -1,4 +1,4 @@
-"""The search for the way a brain lies: the coarse images, the lattice of rotations, the score."""
+"""The search for the pose of a brain: the rotations that are tried, and their score."""
 
 import numpy as np
 import pytest
@@ -20,9 +20,6 @@ def turned(rotation: Rotation, about: np.ndarray, shift: np.ndarray, zoom: float
     """A turn about a point, which is then shifted."""
     matrix = zoom * rotation.as_matrix()
     return Affine(homogeneous(matrix, about + shift - matrix @ about))
-
-
-# ------------------------------------------------------------------------------------- Coarse
 
 
 # ---------------------------------------------------------------------------------- Rotations
@@ -81,10 +78,12 @@ def test_the_score_is_the_correlation_ratio(phantoms):
     image = fixed.image[0, 0].numpy().ravel()
     edges = np.quantile(image[image > 0], np.linspace(0, 1, 9))[1:-1]
     classes = np.where(image > 0, 1 + np.searchsorted(edges, image), 0)
-    (here, size), (there, other) = fixed.centre_and_volume, moving.centre_and_volume
+    (fixed_centre, fixed_volume), (moving_centre, moving_volume) = (
+        coarse.centre_and_volume for coarse in (fixed, moving)
+    )
     for score, rotation in zip(scores, rotations, strict=True):
-        matrix = (other / size) ** (1 / 3) * rotation.as_matrix()
-        at = moving.grid.to_voxel((fixed.grid.nodes() - here) @ matrix.T + there)
+        matrix = (moving_volume / fixed_volume) ** (1 / 3) * rotation.as_matrix()
+        at = moving.grid.to_voxel((fixed.grid.nodes() - fixed_centre) @ matrix.T + moving_centre)
         values = ndimage.map_coordinates(
             np.pad(moving.image[0, 0].numpy(), 1), np.moveaxis(at, -1, 0) + 1, order=1
         ).ravel()

@@ -1,4 +1,4 @@
-"""``voxwarp preprocess``: what its files hold by other tools' account, and what it refuses."""
+"""``voxwarp preprocess``: its files as other tools read them, and the inputs that it refuses."""
 
 import errno
 import hashlib
@@ -73,7 +73,7 @@ def settings(**more: object) -> Preparation:
 
 @pytest.fixture(scope="module")
 def whole(scans) -> Preprocessed:
-    """All steps, as a user would have them."""
+    """All steps, as by default."""
     return preprocess(scans.head, labels=scans.labels, preparation=Preparation(extractor="knowing"))
 
 
@@ -121,7 +121,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 # The files
 
 
-def test_all_files_are_there_under_their_names(saved, whole, scans, tmp_path):
+def test_all_files_exist_under_their_names(saved, whole, scans, tmp_path):
     assert sorted(path.name for path in saved.iterdir()) == sorted(OUTPUTS)
     without = preprocess(scans.head, mask=scans.mask, preparation=settings())
     names = [path.name for path in without.save(tmp_path / "out")]
@@ -139,7 +139,7 @@ def test_conformed_is_the_scan_at_1_mm_over_its_bias_field(saved, whole, scans):
     voxels = some_voxels(image.shape)
     points = apply_affine(image.affine, voxels)
     points, voxels = (x[inside_by(affine, data.shape, points)] for x in (points, voxels))
-    field = whole.found.log_bias
+    field = whole.examination.log_bias
     log = sampled(field.data, field.grid.affine, points, mode="nearest")
     expected = sampled(data, affine, points) / np.exp(log)
     found = np.asarray(image.dataobj)[tuple(voxels.T)]
@@ -161,7 +161,7 @@ def test_masks_are_the_brain(saved, phantoms, poses, scans):
     assert dice(conformed[::3, ::3, ::3] > 0, phantoms.values(third, poses.moving) > 0) > 0.97
 
 
-def test_aligned_is_scan_times_mask_over_bias_taken_through_the_written_affine(saved, whole, scans):
+def test_aligned_is_scan_times_mask_over_bias_through_the_written_affine(saved, whole, scans):
     aligned, affine = load(saved / "Aligned.nii.gz")
     assert aligned.shape == (160, 192, 224)
     np.testing.assert_array_equal(affine, WORKING_GRID.affine)
@@ -169,7 +169,7 @@ def test_aligned_is_scan_times_mask_over_bias_taken_through_the_written_affine(s
     data, scan_affine = load(scans.head)
     voxels = some_voxels(aligned.shape)
     there = apply_affine(ras_matrix(saved / "0GenericAffine.mat"), apply_affine(affine, voxels))
-    field, mask = whole.found.log_bias, whole.found.mask
+    field, mask = whole.examination.log_bias, whole.examination.mask
     bias = np.exp(sampled(field.data, field.grid.affine, there, mode="nearest"))
     soft = sampled(mask.data, mask.grid.affine, there)
     brain = np.where(soft >= 0.5, sampled(data, scan_affine, there) / bias, 0)
@@ -213,7 +213,7 @@ def test_apply_brings_aligned_labels_back(cli, saved, scans, label_values, tmp_p
         assert dice(back == value, native == value) > 0.95
 
 
-def test_record_tells_what_was_done(saved, scans):
+def test_record_of_inputs_outputs_and_results(saved, scans):
     record = json.loads((saved / "preprocess.json").read_text())
     for name, path in (("scan", scans.head), ("labels", scans.labels)):
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -285,7 +285,7 @@ def test_no_normalise_keeps_the_intensities(scans, small):
     np.testing.assert_allclose(one.aligned.data, expected, atol=1e-6)
 
 
-def test_no_affine_takes_the_scan_to_be_aligned(scans, small, tmp_path):
+def test_no_affine_assumes_that_the_scan_is_aligned(scans, small, tmp_path):
     result = preprocess(
         scans.head, mask=scans.mask, preparation=settings(affine=False), normalise=False
     )
@@ -339,8 +339,8 @@ def test_a_brain_is_not_extracted_again(scans, small, tmp_path):
     np.testing.assert_array_equal(mask > 0, load(scans.brain)[0] > 0)
 
 
-def test_background_of_a_brain_is_no_brain_whatever_its_value(scans, small):
-    """Shifted so that the background is -1000: it is seen as a brain, and so is its mask."""
+def test_the_background_of_a_brain_may_have_any_value(scans, small):
+    """Shifted so that the background is -1000: the scan counts as a brain, with the same mask."""
     data, affine = load(scans.brain)
     shifted = nib.Nifti1Image((data - 1000).astype(np.int16), affine)
     result = preprocess(shifted, preparation=settings(extractor="never"))
@@ -378,7 +378,7 @@ def module(tmp_path, monkeypatch) -> Callable[[str, str], str]:
     return write
 
 
-def test_extractor_of_ones_own_is_called_with_the_head(cli, scans, small, module, tmp_path):
+def test_the_users_extractor_gets_the_head(cli, scans, small, module, tmp_path):
     find = module(
         "voxwarp_test_known",
         "import nibabel, numpy\n"
@@ -413,13 +413,13 @@ def test_wrong_extractor(refuses, scans, module, tmp_path, name):
     assert "deepbet" in refuses(*words, "--extractor", "no-such-name")
 
 
-def test_extractor_that_has_changed_is_asked_again(scans, small, monkeypatch):
-    """The cache must not answer for another function of the same name."""
+def test_an_extractor_that_has_changed_is_called_again(scans, small, monkeypatch):
+    """The cache must not return the results of another function of the same name."""
     monkeypatch.setattr(extractors, "find", EXTRACTORS["knowing"], raising=False)
     asked = settings(extractor="extractors:find")
     assert preprocess(scans.head, preparation=asked).record["found"]["seen_as"] == "head"
     monkeypatch.setattr(extractors, "find", EXTRACTORS["nothing"])
-    with pytest.raises(voxwarp.InputError, match="nothing was found"):
+    with pytest.raises(voxwarp.InputError, match="the extracted mask is empty"):
         preprocess(scans.head, preparation=asked)
 
 
@@ -431,8 +431,8 @@ def bad_masks(scans: types.SimpleNamespace) -> dict[str, tuple[bytes, str]]:
     speck[20:24, 20:24, 20:24] = 1
     return {
         "empty": (nib.Nifti1Image(data * 0, affine).to_bytes(), "empty"),
-        "speck": (nib.Nifti1Image(speck, affine).to_bytes(), "no brain in it, 5 mL"),
-        "everything": (nib.Nifti1Image(data * 0 + 1, affine).to_bytes(), "no brain in it"),
+        "speck": (nib.Nifti1Image(speck, affine).to_bytes(), "it has 5 mL, a brain has"),
+        "everything": (nib.Nifti1Image(data * 0 + 1, affine).to_bytes(), " mL, a brain has"),
         "other shape": (nib.Nifti1Image(data[1:], affine).to_bytes(), "grid"),
         "other place": (nib.Nifti1Image(data, away).to_bytes(), "grid"),
         "text": (b"no image", "not an image"),
@@ -455,7 +455,7 @@ def test_bad_mask(refuses, scans, tiny_model, tmp_path, kind: str, command: str)
     assert str(path) in line
 
 
-# Scans that are no heads
+# Scans that are not heads
 
 
 def no_heads(scans: types.SimpleNamespace) -> dict[str, np.ndarray]:
@@ -480,7 +480,7 @@ def test_scan_of_something_else(refuses, scans, tmp_path, kind):
     path = written(no_heads(scans)[kind], tmp_path / "scan.nii")
     line = refuses("preprocess", path, "--no-bias", "--no-conform", "-o", tmp_path / "out")
     assert str(path) in line
-    assert ("3-D" if kind == "one slice" else "no brain in it") in line
+    assert ("3-D" if kind == "one slice" else f"no brain found in {path}: ") in line
 
 
 def test_one_slice_cannot_be_registered(refuses, scans, tiny_model, tmp_path):
@@ -491,7 +491,7 @@ def test_one_slice_cannot_be_registered(refuses, scans, tiny_model, tmp_path):
         assert "3-D" in line
 
 
-def test_something_else_that_is_taken_for_a_brain_is_refused(
+def test_an_extracted_object_that_is_not_a_brain_is_refused(
     refuses, scans, small, monkeypatch, tmp_path
 ):
     """An extractor that finds an egg of a brain's size everywhere."""
@@ -504,16 +504,16 @@ def test_something_else_that_is_taken_for_a_brain_is_refused(
     path = written(no_heads(scans)["limb"], tmp_path / "scan.nii")
     words = "preprocess", path, "--extractor", "egg", "--no-bias", "--no-conform", "--strict"
     line = refuses(*words, "-o", tmp_path / "out")
-    assert f"{path}: no brain in it" in line
+    assert f"no brain found in {path}: " in line
     assert "does not fit the MNI152 template" in line
 
 
 @pytest.mark.parametrize("command", ["preprocess", "register"])
-def test_head_in_which_nothing_is_found(refuses, scans, tiny_model, tmp_path, command):
+def test_a_head_in_which_no_brain_is_found(refuses, scans, tiny_model, tmp_path, command):
     words = [command, scans.other, "--extractor", "nothing", "--no-bias", "-o", tmp_path / "out"]
     line = refuses(*words, *(["--model", tiny_model] if command == "register" else []))
-    assert f"{scans.other}: no brain in it, nothing was found" in line
-    assert "mask" in line
+    assert f"no brain found in {scans.other}: the extracted mask is empty" in line
+    assert "give a brain mask with --mask" in line
 
 
 # Several scans, and the output folder
@@ -524,9 +524,7 @@ def quick_words(small) -> list[object]:
     return ["--extractor", "knowing", "--no-conform", "--no-bias"]
 
 
-def test_bad_scan_among_good_ones_is_told_and_the_others_are_done(
-    cli, scans, quick_words, tmp_path
-):
+def test_a_bad_scan_is_reported_and_the_others_are_prepared(cli, scans, quick_words, tmp_path):
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"no image")
     out = tmp_path / "out"
@@ -563,7 +561,7 @@ def test_labels_and_masks_go_with_their_scans(cli, scans, quick_words, phantoms,
     assert values == [set(np.unique(load(scans.labels)[0])), {0, 1}]
 
 
-def test_requests_that_do_not_add_up(refuses, scans, tmp_path):
+def test_contradictory_requests_are_refused(refuses, scans, tmp_path):
     (tmp_path / "a").mkdir()
     copy = tmp_path / "a" / "moving-head.mgz"
     copy.write_bytes(b"")
@@ -606,7 +604,7 @@ def test_disk_that_fills_up(refuses, scans, quick_words, monkeypatch, tmp_path, 
 # Warnings
 
 
-def of_two_minds(source: Path, target: Path) -> Path:
+def with_two_affines(source: Path, target: Path) -> Path:
     """The scan with a qform that contradicts its sform."""
     image = nib.load(source)
     shifted = image.affine.copy()
@@ -618,7 +616,7 @@ def of_two_minds(source: Path, target: Path) -> Path:
 
 
 def test_strict_is_exit_code_3_and_all_is_written(cli, scans, quick_words, tmp_path):
-    scan = of_two_minds(scans.head, tmp_path / "moving-doubtful.nii.gz")
+    scan = with_two_affines(scans.head, tmp_path / "moving-doubtful.nii.gz")
     for out, strict, code in (("a", [], 0), ("b", ["--strict"], 3)):
         outcome = cli("preprocess", scan, "-o", tmp_path / out, *quick_words, *strict)
         assert outcome.code == code
@@ -634,12 +632,12 @@ def test_strict_is_exit_code_3_and_all_is_written(cli, scans, quick_words, tmp_p
     assert (cli(*words).code, cli(*words, "--overwrite").err) == (0, "")
 
 
-def test_warnings_of_every_scan_are_told(cli, scans, quick_words, tmp_path):
+def test_warnings_of_every_scan_are_printed(cli, scans, quick_words, tmp_path):
     """Also after a scan that had warnings itself or could not be used."""
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"no image")
     doubtful = [
-        of_two_minds(scans.head, tmp_path / f"moving-{name}.nii.gz") for name in ("one", "two")
+        with_two_affines(scans.head, tmp_path / f"moving-{name}.nii.gz") for name in ("one", "two")
     ]
     outcome = cli("preprocess", bad, *doubtful, "-o", tmp_path / "out", *quick_words)
     assert outcome.code == 2

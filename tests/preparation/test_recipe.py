@@ -1,4 +1,4 @@
-"""Recipes: what is written is read, and nothing else is."""
+"""Recipes: records are read as they were written, and nothing else is read."""
 
 import json
 from dataclasses import replace
@@ -28,16 +28,18 @@ def brain() -> Volume:
 
 @pytest.fixture
 def own() -> Template:
-    """Nothing of it is as it is by default."""
+    """No value is a default."""
     return Template("Mine", brain(), title="mine, of mice", space_code=3, thresholds=THRESHOLDS)
 
 
-def test_words_name_alignments(tmp_path):
+def test_alignments_by_name(tmp_path):
     assert [alignment_named(word) for word in ("centre", "header")] == ["centre", "header"]
     assert alignment_named("mni152") is mni152()
     write_volume(brain(), tmp_path / "mice.nii.gz")
     assert alignment_named(str(tmp_path / "mice.nii.gz")).path == tmp_path / "mice.nii.gz"
-    with pytest.raises(ValueError, match="alignment 'talairach'"):
+    with pytest.raises(
+        ValueError, match=r"^alignment must be centre, header, mni152 or .*talairach"
+    ):
         alignment_named("talairach")
 
 
@@ -50,26 +52,26 @@ def test_recipes_come_back_from_their_record(tmp_path, alignment):
     assert recipe.template is (mni152() if alignment == "mni152" else None)
 
 
-def test_records_from_before_there_was_a_choice_are_of_mni152(tmp_path):
+def test_records_without_an_alignment_are_of_mni152(tmp_path):
     record = Recipe(GRID).described()
     del record["alignment"]
     assert Recipe.from_record(record, tmp_path) == Recipe(GRID)
 
 
-def test_a_template_of_ones_own_comes_back_from_its_record_and_its_folder(tmp_path, own):
+def test_a_template_of_its_own_is_read_from_record_and_folder(tmp_path, own):
     write_volume(own.image, tmp_path / "template.nii.gz")
     record = json.loads(json.dumps(Recipe(GRID, 98.0, own).described()))
     found = Recipe.from_record(record, tmp_path)
     assert (found.grid, found.percentile, found.alignment_name) == (GRID, 98.0, "template")
     assert found.described() == record
-    told = found.template
-    assert (told.name, told.title, told.space_code) == ("Mine", "mine, of mice", 3)
-    assert told.thresholds == THRESHOLDS
-    np.testing.assert_array_equal(told.image.data, own.image.data)
-    assert told.grid == GRID
+    template = found.template
+    assert (template.name, template.title, template.space_code) == ("Mine", "mine, of mice", 3)
+    assert template.thresholds == THRESHOLDS
+    np.testing.assert_array_equal(template.image.data, own.image.data)
+    assert template.grid == GRID
 
 
-def test_thresholds_are_the_usual_ones_where_a_record_tells_none(tmp_path, own):
+def test_thresholds_are_the_usual_ones_if_a_record_has_none(tmp_path, own):
     write_volume(own.image, tmp_path / "template.nii.gz")
     record = Recipe(GRID, alignment=own).described()
     del record["template"]["thresholds"]
@@ -77,7 +79,7 @@ def test_thresholds_are_the_usual_ones_where_a_record_tells_none(tmp_path, own):
 
 
 @pytest.mark.parametrize("wrong", [{"good_overlap": "much"}, {"best": 1.0}, [1], "usual", None])
-def test_thresholds_that_are_none_are_refused(tmp_path, own, wrong):
+def test_invalid_thresholds_are_refused(tmp_path, own, wrong):
     write_volume(own.image, tmp_path / "template.nii.gz")
     record = Recipe(GRID, alignment=own).described()
     record["template"]["thresholds"] = wrong
@@ -86,7 +88,7 @@ def test_thresholds_that_are_none_are_refused(tmp_path, own, wrong):
 
 
 def test_a_model_keeps_the_template_of_its_own(tmp_path, own):
-    """Of a head with a mask it is the brain that goes with the model."""
+    """If the template is a head with a mask, the model gets the skull-stripped brain."""
     write_volume(replace(brain(), data=brain().data + 3), tmp_path / "head.nii.gz")
     write_volume(Volume((brain().data > 0).astype(np.uint8), GRID), tmp_path / "mask.nii.gz")
     masked = replace(own, source=tmp_path / "head.nii.gz", mask=tmp_path / "mask.nii.gz")
@@ -101,13 +103,13 @@ def test_a_model_keeps_the_template_of_its_own(tmp_path, own):
         assert (back.grid, back.percentile) == (GRID, 99.0)
     assert (masked.image.data == 0).sum() == 6**3 - 4**3
     (tmp_path / "memory" / "template.nii.gz").unlink()
-    with pytest.raises(InputError, match=r"its template, template\.nii\.gz, is not there"):
+    with pytest.raises(InputError, match=r"its template template\.nii\.gz is missing"):
         Model.load(tmp_path / "memory")
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../own.nii.gz", "own.nii.gz", "{folder}"])
-def test_a_record_names_no_other_file(tmp_path, path):
-    """Though an image, which a configuration might name so, is there."""
+def test_a_record_cannot_point_to_another_file(tmp_path, path):
+    """Even if the image exists; a configuration could name it."""
     folder = tmp_path / "model"
     folder.mkdir()
     for place in (tmp_path, folder):
@@ -126,7 +128,7 @@ def test_the_file_of_a_template_is_always_that_in_the_folder(tmp_path, own, path
         write_volume(brain(), place / "own.nii.gz")
     record = Recipe(GRID, alignment=own).described()
     record["template"]["file"] = path
-    with pytest.raises(InputError, match=r"template\.nii\.gz, is not there"):
+    with pytest.raises(InputError, match=r"template\.nii\.gz is missing"):
         Recipe.from_record(record, folder)
     write_volume(brain(), folder / "template.nii.gz")
     assert Recipe.from_record(record, folder).template.path == folder / "template.nii.gz"
@@ -139,8 +141,8 @@ def test_a_model_that_was_read_registers_to_the_template_in_its_folder(
     grid = Grid(phantoms.template.grid.shape, shifted(phantoms.template.grid.affine))
     template = Template("Ours", Volume(phantoms.template.data, grid), title="Our 30 children")
     model = Model.load(tiny_model)
-    lattice = Grid(model.recipe.grid.shape, shifted(model.recipe.grid.affine))
-    replace(model, recipe=Recipe(lattice, alignment=template)).save(tmp_path / "mine")
+    working_grid = Grid(model.recipe.grid.shape, shifted(model.recipe.grid.affine))
+    replace(model, recipe=Recipe(working_grid, alignment=template)).save(tmp_path / "mine")
     found = register(phantoms.image(make_grid(), poses.moving), model=tmp_path / "mine")
     (path, name) = (tmp_path / "mine" / "template.nii.gz", "Our 30 children")
     assert found.metrics["inputs"]["fixed"]["template"] == name

@@ -1,4 +1,4 @@
-"""A scan is read whole, and what is found in it is found once, whoever asks."""
+"""Scans are read with labels and masks, examined once and prepared once."""
 
 import gc
 import weakref
@@ -16,7 +16,7 @@ from voxwarp.preparation import cache
 from voxwarp.preparation import scan as module
 from voxwarp.preparation.examination import Examination, placed_at
 from voxwarp.preparation.recipe import Recipe
-from voxwarp.preparation.scan import Scan, prepare, prepare_both
+from voxwarp.preparation.scan import Scan, prepare, prepare_scans
 from voxwarp.preparation.settings import Preparation
 from voxwarp.preparation.template import Template, mni152
 from voxwarp.space.grid import Grid
@@ -62,7 +62,7 @@ def calls(monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["labels", "mask"])
-def test_what_lies_on_another_grid_is_refused(files, what):
+def test_labels_and_masks_on_another_grid_are_refused(files, what):
     with pytest.raises(InputError, match=r"elsewhere\.nii\.gz: its grid"):
         Scan.read(files / "brain.nii.gz", **{what: files / "elsewhere.nii.gz"})
 
@@ -74,7 +74,7 @@ def test_messages_name_its_role(files):
         Scan.read(files / "nowhere.nii.gz", role="fixed")
 
 
-def test_it_is_read_as_it_is_stored(files):
+def test_a_scan_is_read_as_it_is_stored(files):
     scan = Scan.read(files / "brain.nii.gz", labels=files / "labels.nii.gz")
     for volume, name in ((scan.image, "brain"), (scan.labels, "labels")):
         stored = nib.load(files / f"{name}.nii.gz")
@@ -84,19 +84,19 @@ def test_it_is_read_as_it_is_stored(files):
     assert scan.mask is None
 
 
-def test_it_knows_where_it_comes_from(files):
+def test_a_scan_has_its_origins(files):
     scan = Scan.read(files / "brain.nii.gz", labels=files / "labels.nii.gz")
     assert scan.origins["image"]["path"] == str(files / "brain.nii.gz")
     assert len(scan.origins["labels"]["sha256"]) == 64
     assert scan.origins["mask"] is None
 
 
-def test_sheared_axes_are_set_straight_for_all_that_belongs_to_it(phantoms, make_grid):
+def test_sheared_axes_are_straightened_with_labels_and_mask(phantoms, make_grid):
     grid = make_grid(spacing=5, shear=0.1)
     image, labels = phantoms.image(grid), phantoms.labels(grid)
     mask = nib.Nifti1Image((phantoms.values(grid) > 0).astype(np.uint8), grid.affine)
     for header in (image, labels):
-        header.set_qform(None, code=0)  # a qform cannot say it
+        header.set_qform(None, code=0)  # a qform cannot store shear
     scan = Scan.read(image, labels=labels, mask=mask)
     assert not scan.grid.is_sheared()
     assert scan.labels.grid == scan.mask.grid == scan.grid
@@ -129,16 +129,16 @@ def test_a_template_as_a_scan(phantoms, files):
         Scan.of_template(own, files / "elsewhere.nii.gz")
 
 
-def test_a_template_as_a_scan_is_where_it_is_and_prepared_once(phantoms, small, calls):
+def test_a_template_as_a_scan_is_not_moved_and_prepared_once(phantoms, small, calls):
     recipe = Recipe(small.grid, alignment=Template("Ours", phantoms.template))
     scan = Scan.of_template(recipe.template)
-    seen = [scan.prepared(recipe, scan.examined(recipe, QUICK)) for _ in range(2)]
+    images = [scan.prepared(recipe, scan.examined(recipe, QUICK)) for _ in range(2)]
     assert calls == {"examine": 0, "prepare": 1}
-    assert seen[0] is seen[1]
-    np.testing.assert_array_equal(seen[0].template_to_scan.matrix, np.eye(4))
+    assert images[0] is images[1]
+    np.testing.assert_array_equal(images[0].template_to_scan.matrix, np.eye(4))
 
 
-def test_as_a_scan_for_models_of_another_template_it_is_a_brain_like_others(
+def test_for_models_of_another_template_it_is_a_scan_like_others(
     phantoms, small, quick_affine, calls
 ):
     scan = Scan.of_template(Template("Ours", replace(phantoms.template, name="ours")))
@@ -147,15 +147,15 @@ def test_as_a_scan_for_models_of_another_template_it_is_a_brain_like_others(
     assert (found.kind, found.template) == ("brain", mni152())
 
 
-# ---------------------------------------------------------------------------- Once, for all
+# --------------------------------------------------------------------------------- Only once
 
 
-def test_it_is_prepared_once_for_all_who_ask(quick_affine, files, small, calls):
+def test_a_scan_is_prepared_once(quick_affine, files, small, calls):
     scan = Scan.read(files / "brain.nii.gz")
-    seen = [scan.prepared(small, scan.examined(small, QUICK, cache=False)) for _ in range(3)]
-    (both,) = prepare_both(small, (scan, scan.examined(small, QUICK, cache=False)))
+    images = [scan.prepared(small, scan.examined(small, QUICK, cache=False)) for _ in range(3)]
+    (together,) = prepare_scans(small, (scan, scan.examined(small, QUICK, cache=False)))
     assert calls == {"examine": 1, "prepare": 1}
-    assert seen[0] is seen[1] is seen[2] is both
+    assert images[0] is images[1] is images[2] is together
     finer = Recipe(small.grid.resized((44, 52, 60)))
     scan.prepared(finer, scan.examined(finer, QUICK, cache=False))
     assert calls == {"examine": 1, "prepare": 2}, "another grid, the same template"
@@ -164,30 +164,30 @@ def test_it_is_prepared_once_for_all_who_ask(quick_affine, files, small, calls):
     assert calls == {"examine": 1, "prepare": 3}, "another scale of intensities"
     other = scan.examined(small, replace(QUICK, affine=False), cache=False)
     assert calls == {"examine": 2, "prepare": 3}, "other steps"
-    assert scan.prepared(small, other).found is other
+    assert scan.prepared(small, other).examination is other
     assert calls == {"examine": 2, "prepare": 4}
 
 
-def test_what_is_prepared_is_what_was_asked_for(quick_affine, files, small):
-    """Each answer is that of a scan that nobody asked before, to the last bit."""
+def test_what_is_kept_equals_what_a_fresh_scan_gives(quick_affine, files, small):
+    """To the last bit."""
     scan = Scan.read(files / "brain.nii.gz")
-    ways = [
+    choices = [
         (recipe, steps)
         for recipe in (small, replace(small, percentile=90.0), replace(small, alignment="centre"))
         for steps in (QUICK, replace(QUICK, affine=False))
     ]
     images = []
-    for recipe, steps in ways:
+    for recipe, steps in choices:
         got = scan.prepared(recipe, scan.examined(recipe, steps, cache=False)).image
         fresh = Scan.read(files / "brain.nii.gz")
         expected = fresh.prepared(recipe, fresh.examined(recipe, steps, cache=False)).image
         np.testing.assert_array_equal(got, expected)
         images.append(got.numpy().tobytes())
-    assert len(set(images)) == 5, "where there is no template, its map is not sought"
+    assert len(set(images)) == 5, "without a template, affine makes no difference"
 
 
-def test_what_nobody_holds_any_more_is_let_go(quick_affine, files, small):
-    """What was found elsewhere is the caller's; what the scan found goes with the scan."""
+def test_memory_is_released(quick_affine, files, small):
+    """Examinations from elsewhere go with their owner, those of the scan go with the scan."""
     scan = Scan.read(files / "brain.nii.gz")
     own = scan.examined(small, QUICK, cache=False)
     found = placed_at(own, scan.image, Affine(np.eye(4)))
@@ -213,37 +213,35 @@ def test_another_template_is_another_examination(phantoms, quick_affine, files, 
     np.testing.assert_array_equal(first.template_to_scan.matrix, other.template_to_scan.matrix)
 
 
-def test_the_cache_does_not_answer_for_another_template(
-    phantoms, files, small, calls, monkeypatch, tmp_path
-):
-    """Two templates of one name, the second 30 mm to the right; scans are read anew each time."""
+def test_the_cache_distinguishes_templates(phantoms, files, small, calls, monkeypatch, tmp_path):
+    """Two templates of one name, the second 30 mm to the right; scans are read again each time."""
     monkeypatch.setenv("VOXWARP_CACHE", str(tmp_path / "cache"))
     away = Grid(phantoms.template.grid.shape, phantoms.template.grid.affine + 30 * np.eye(4, k=3))
-    here, there = (
+    usual, shifted = (
         Recipe(small.grid, alignment=Template("T", image))
         for image in (phantoms.template, replace(phantoms.template, grid=away))
     )
-    told = {}
-    for recipe, was_known in ((here, False), (there, False), (here, True), (there, True)):
+    matrices = {}
+    for recipe, was_known in ((usual, False), (shifted, False), (usual, True), (shifted, True)):
         scan = Scan.read(files / "brain.nii.gz")
         found, from_cache = scan.examined_or_cached(recipe, QUICK, cache=True)
         assert from_cache is was_known
         assert found.template is recipe.template
-        told.setdefault(recipe, []).append(found.template_to_scan.matrix)
+        matrices.setdefault(recipe, []).append(found.template_to_scan.matrix)
     assert calls["examine"] == 2
-    for first, again in told.values():
+    for first, again in matrices.values():
         np.testing.assert_array_equal(first, again)
     shift = Affine(np.eye(4) + 30 * np.eye(4, k=3))
-    expected = Affine(told[there][0]).after(shift)
+    expected = Affine(matrices[shifted][0]).after(shift)
     np.testing.assert_allclose(
-        expected.map(phantoms.corners), Affine(told[here][0]).map(phantoms.corners), atol=0.05
+        expected.map(phantoms.corners), Affine(matrices[usual][0]).map(phantoms.corners), atol=0.05
     )
 
 
 # ------------------------------------------------------------------------------------- Masks
 
 
-def test_the_mask_is_given_to_whoever_examines(phantoms, quick_affine, make_grid, files, small):
+def test_a_given_mask_is_used(phantoms, quick_affine, make_grid, files, small):
     grid = make_grid()
     half = phantoms.values(grid, OTHER) > 0
     half[:, :, : half.shape[2] // 5] = False
@@ -254,11 +252,11 @@ def test_the_mask_is_given_to_whoever_examines(phantoms, quick_affine, make_grid
     inside = scan.prepared(small, found).further("mask")
     assert inside.shape == (1, 1, *small.grid.shape)
     assert ((scan.prepared(small, found).image > 0) == (inside > 0)).all()
-    with pytest.raises(ValueError, match="mask is wanted"):
+    with pytest.raises(ValueError, match="must be mask, got 'edges'"):
         scan.prepared(small, found).further("edges")
 
 
-# ---------------------------------------------------------------------------- What is prepared
+# ------------------------------------------------------------------------------ Prepared images
 
 
 def test_an_upright_brain_lies_on_the_template(phantoms, quick_affine, make_grid, small):
@@ -269,8 +267,8 @@ def test_an_upright_brain_lies_on_the_template(phantoms, quick_affine, make_grid
     assert np.abs(moved - points).max() < 1.5
 
 
-def test_the_network_sees_the_brain_in_the_place_of_the_template(phantoms, make_grid, small):
-    """Values in [0, 1], those of the phantom where the map leads, one is the brightest percent."""
+def test_the_prepared_image_is_the_brain_in_working_space(phantoms, make_grid, small):
+    """The values of the phantom at the mapped points, scaled so that the percentile is 1."""
     grid = make_grid("LPI", (4, 4.5, 4), turn=(5, -4, 8), room=25)
     volume = read_volume(phantoms.image(grid))
     space = Affine(near_identity(3, strength=0.05))

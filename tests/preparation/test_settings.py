@@ -1,4 +1,4 @@
-"""Which steps are taken: what is asked for is there."""
+"""Settings of the preparation."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from voxwarp.errors import InputError
 from voxwarp.preparation.settings import Preparation
 
 
-def test_a_choice_that_there_is_not_is_refused():
-    with pytest.raises(InputError, match="wanted auto, yes or no"):
+def test_unknown_values_are_refused():
+    with pytest.raises(InputError, match=r"^brain_extract must be auto, yes or no, got 'perhaps'"):
         Preparation(brain_extract="perhaps")
     with pytest.raises(InputError, match="extractor 'nope'"):
         Preparation(extractor="nope")

@@ -1,4 +1,4 @@
-"""Templates: their image, their names, and what tells one from another."""
+"""Templates: their image, their names, and their identity."""
 
 import pickle
 from dataclasses import replace
@@ -35,7 +35,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_that_of_nilearn():
+def test_mni152_is_that_of_nilearn():
     assert mni152() is template_named("mni152")
     assert mni152().space_code == MNI == 4
     assert mni152().short_name == "MNI152"
@@ -46,16 +46,16 @@ def test_that_of_nilearn():
     np.testing.assert_array_equal(mni152().image.data, np.asarray(image.dataobj))
 
 
-def test_one_of_the_users_own_is_named_by_its_path(files):
+def test_the_users_template_is_named_by_its_path(files):
     named = template_named(str(files / "head.nii.gz"))
     assert (named.name, named.short_name, named.space_code) == ("head", "head", 2)
     assert named.path == files / "head.nii.gz"
     np.testing.assert_array_equal(named.image.data, brain().data + 3)
-    with pytest.raises(InputError, match=r"nowhere\.nii\.gz': wanted mni152, or an image's path"):
+    with pytest.raises(InputError, match=r"must be mni152 or the path of an image, got .*nowhere"):
         template_named(str(files / "nowhere.nii.gz"))
 
 
-def test_of_a_head_the_mask_leaves_the_brain(files):
+def test_a_head_is_masked(files):
     masked = Template("own", files / "head.nii.gz", files / "mask.nii.gz")
     expected = np.where(brain().data > 0, brain().data + 3, 0)
     np.testing.assert_array_equal(masked.image.data, expected)
@@ -71,20 +71,20 @@ def test_a_mask_on_another_grid_is_refused(files):
         _ = template.image
 
 
-def test_a_file_that_is_no_image_is_refused_when_it_is_wanted(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused_when_it_is_read(tmp_path):
     (tmp_path / "own.nii.gz").write_bytes(b"no image")
     template = template_named(str(tmp_path / "own.nii.gz"))
     with pytest.raises(InputError, match=r"template .*own\.nii\.gz"):
         _ = template.image
 
 
-def test_one_in_memory_has_no_path():
-    with pytest.raises(InputError, match="template own: it is no file"):
+def test_a_template_in_memory_has_no_path():
+    with pytest.raises(InputError, match="template own: it exists only in memory"):
         _ = Template("own", brain()).path
 
 
-def test_identity_is_that_of_the_contents(files):
-    """Whatever the names of files and volumes."""
+def test_the_identity_depends_on_the_contents(files):
+    """Not on the names of files and volumes."""
     shifted = Grid(GRID.shape, GRID.affine + np.eye(4, k=3))
     wide = Volume(np.zeros((2, 3, 4), np.float32), Grid((2, 3, 4), np.eye(4)))
     tall = Volume(np.zeros((4, 3, 2), np.float32), Grid((4, 3, 2), np.eye(4)))
@@ -102,8 +102,8 @@ def test_identity_is_that_of_the_contents(files):
     assert Template("T", head).identity == Template("T", again).identity
     assert Template("T", head, mask).identity == Template("T", again, mask).identity
     for source in (head, Volume(brain().data + 3, GRID)):
-        told = [Template("T", source, m).sha256 for m in (None, mask, less)]
-        assert len(set(told)) == 3, "the mask is part of it"
+        digests = [Template("T", source, m).sha256 for m in (None, mask, less)]
+        assert len(set(digests)) == 3, "the mask is part of it"
 
 
 def test_thresholds_are_part_of_the_identity():
@@ -115,12 +115,12 @@ def test_thresholds_are_part_of_the_identity():
     assert one.sha256 == other.sha256
 
 
-def test_in_another_process_it_is_the_same(files):
+def test_templates_are_the_same_in_another_process(files):
     assert pickle.loads(pickle.dumps(Recipe())).template is mni152()
     head, mask = files / "head.nii.gz", files / "mask.nii.gz"
     own = Template("T", head, mask, "mine", 3, FitThresholds(0.8))
     _ = own.image
-    there = pickle.loads(payload := pickle.dumps(own))
+    copy = pickle.loads(payload := pickle.dumps(own))
     assert len(payload) < 1000, "its voxels stay in the file"
     for name in ("name", "source", "mask", "title", "space_code", "thresholds", "identity"):
-        assert getattr(there, name) == getattr(own, name)
+        assert getattr(copy, name) == getattr(own, name)

@@ -6,7 +6,7 @@ from phantoms import homogeneous, rotation
 
 from voxwarp.preparation.views import (
     block,
-    centre_and_reach,
+    centre_and_extent,
     conformed,
     cube,
     upright_view,
@@ -41,8 +41,8 @@ def test_a_scan_is_conformed_in_a_cube_around_it(make_grid, axes, spacing):
 
 
 def test_voxels_of_the_cube_are_as_large_as_need_be():
-    for reach, spacing in ((100.0, 1.0), (255.0, 1.0), (510.0, 2.0)):
-        found = cube(np.array([3.0, -5, 7]), reach)
+    for extent, spacing in ((100.0, 1.0), (255.0, 1.0), (510.0, 2.0)):
+        found = cube(np.array([3.0, -5, 7]), extent)
         np.testing.assert_allclose(found.spacing, spacing)
         np.testing.assert_allclose(found.to_world(np.full(3, 127.5)), [3, -5, 7], atol=1e-9)
 
@@ -91,22 +91,22 @@ def test_an_upright_view_is_turned_as_the_brain_lies_and_has_room_for_the_head(
     """Of a stretch of the map only the rotation counts."""
     turn = rotation(80, 10, -20)
     motion = Affine(homogeneous(zoom * turn, (30, -60, 10)))
-    only = phantoms.moved(motion)
-    view = upright_view(only, motion)
+    brain = phantoms.moved(motion)
+    view = upright_view(brain, motion)
     np.testing.assert_allclose(view.direction, turn, atol=1e-9)
     np.testing.assert_allclose(view.spacing, 1)
-    points = only.grid.to_world(np.argwhere(only.data > 0))
+    points = brain.grid.to_world(np.argwhere(brain.data > 0))
     assert within(view, points, margin=40)
     extent = np.ptp(points @ turn, axis=0)
     assert (along(view) < extent + 81).all()
 
 
-def test_centre_and_reach_are_those_of_the_box_around_a_brain():
+def test_centre_and_extent_are_those_of_the_box_around_a_brain():
     grid = Grid((40, 44, 48), homogeneous(np.eye(3) * 2.0, (-30, -40, 12)))
     data = np.zeros(grid.shape, np.float32)
     data[4:20, 8:38, 10:36] = 7  # whole blocks of 4 mm
-    centre, reach = centre_and_reach(Volume(data, grid))
+    centre, extent = centre_and_extent(Volume(data, grid))
     low, high = np.array([4, 8, 10]), np.array([20, 38, 36])
     edges = (grid.to_world(low - 0.5), grid.to_world(high - 0.5))
     np.testing.assert_allclose(centre, np.mean(edges, axis=0), atol=1e-6)
-    assert reach == pytest.approx(2 * 30)
+    assert extent == pytest.approx(2 * 30)

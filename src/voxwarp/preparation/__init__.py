@@ -1,9 +1,11 @@
-"""From a scan as it is stored to what a network sees, and back.
+"""Preparation: from a scan, as it is stored, to the input of a network.
 
-A ``Scan`` is read, examined (what is the brain, how bright is the coil, where does it lie in the
-template's space) and put on a working grid, once for all who ask. Knows grids, transforms and
-measures; knows no network: lattice, space and scale of a model's images are a ``Recipe``, which is
-data; what a network is given beside them is ``scan.Prepared.further``. ``brain`` tells heads from
-brains, ``examination`` puts the steps together, ``cache`` remembers what they found: whoever
-changes what is found raises ``cache.EXAMINATION``.
+A ``Scan`` is read, examined (head or brain, brain mask, bias field, affine map from the template)
+and resampled onto a working grid, once for everybody who needs it. Working grid, working space and
+scale of intensities are a ``Recipe``, which belongs to a model. The package knows grids, transforms
+and measures, but no networks.
+
+Modules: ``brain`` decides between heads and skull-stripped brains and extracts brains,
+``examination`` puts the steps together, and ``cache`` keeps their results. After a change of
+the results, raise ``cache.EXAMINATION``.
 """

@@ -1,8 +1,9 @@
-"""What was found in a scan, kept for the next time the same scan comes by.
+"""The cache of examinations, so that a scan is examined only once with the same settings.
 
-An entry is a small file named by the hash of the scan's values and place, the settings and the
-versions of what examines it. Entries are written whole and renamed, so several processes may
-share the folder; the least recently used go when the folder grows over its limit.
+An entry is a small file. Its name is the hash of the scan's voxels and grid, the settings and the
+versions of the packages that examine it. Entries are written under a temporary name and renamed, so
+several processes can share the folder. When the folder grows beyond its limit, the entries that
+were not used for the longest time are removed.
 """
 
 import hashlib
@@ -31,29 +32,33 @@ from .examination import Examination, examine
 from .settings import DEFAULTS, Preparation
 from .template import Template, mni152
 
-#: Part of every key: to be raised when ``examine`` comes to find something else.
+#: Part of every key. Raise it when a change of the code changes the results of ``examine``.
 EXAMINATION = 3
-LIMIT = 1 << 30  # bytes, unless $VOXWARP_CACHE_SIZE says otherwise, in MB
+LIMIT = 1 << 30  # bytes; set by hand; $VOXWARP_CACHE_SIZE (in MB) changes it
 ENDING = ".findings.npz"
+# Packages whose versions can change the results; part of every key.
 DECISIVE = "voxwarp", "deepbet", "nilearn", "numpy", "scipy", "SimpleITK", "torch"
-ABANDONED = 3600.0  # seconds after which a part that a dead process left is removed
+ABANDONED = 3600.0  # s until an unfinished entry counts as left by a dead process; set by hand
 
 
 def limit() -> int:
-    """Size that the folder may have, bytes.
+    """Return the size that the cache may have, bytes.
 
     Raises:
-        InputError: $VOXWARP_CACHE_SIZE is no number of MB.
+        InputError: $VOXWARP_CACHE_SIZE is not a number of megabytes.
     """
-    given = os.environ.get("VOXWARP_CACHE_SIZE")
-    if given is None:
+    megabytes = os.environ.get("VOXWARP_CACHE_SIZE")
+    if megabytes is None:
         return LIMIT
     try:
-        size = float(given)
+        size = float(megabytes)
     except ValueError:
         size = -1.0
     if not 0 <= size < 1e12:
-        raise InputError(f"VOXWARP_CACHE_SIZE {given!r}: a number of MB is wanted")
+        raise InputError(
+            f"the environment variable VOXWARP_CACHE_SIZE must be a number of megabytes, such as "
+            f"1000, got {megabytes!r}"
+        )
     return int(size * 1e6)
 
 
@@ -65,41 +70,41 @@ def examined(
     *,
     use: bool = True,
 ) -> tuple[Examination, bool]:
-    """``examination.examine``, or what it found the last time.
+    """Examine a scan, or return its examination from the cache.
 
     Args:
-        scan, settings, mask, template: see there.
-        use: look into the cache and add to it; never done with an extractor of the user's own,
-            since nobody tells when that changes.
+        scan, settings, mask, template: as of ``examination.examine``.
+        use: whether to read and write the cache. It is never used with the user's own extractor,
+            because its code may change without notice.
 
     Returns:
-        The findings, and whether they were in the cache. A cache that cannot be read or
-        written is as good as an empty one.
+        The examination, and whether it is from the cache. A cache that cannot be read or written
+        counts as empty.
 
     Raises:
-        InputError: see there.
+        InputError: as by ``examination.examine``.
     """
     template = template or mni152()
     if not use or settings.extractor not in EXTRACTORS:
         return examine(scan, settings, mask, template), False
-    allowed = limit()
+    size = limit()
     try:
         path = cache_folder() / f"{_key(scan, settings, mask, template)}{ENDING}"
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # there is no home folder
         return examine(scan, settings, mask, template), False
-    found = _read(path, scan.name, template)
-    if found is not None:
-        return found, True
-    found = examine(scan, settings, mask, template)
+    cached = _read(path, scan.name, template)
+    if cached is not None:
+        return cached, True
+    examination = examine(scan, settings, mask, template)
     with suppress(InputError, OSError):
-        write_bytes(path, _packed(found))
-        _trim(allowed)
-    return found, False
+        write_bytes(path, _packed(examination))
+        _trim(size)
+    return examination, False
 
 
 @dataclass(frozen=True)
 class Contents:
-    """How full the cache is: entries, bytes, and the bytes that it may have."""
+    """How full the cache is: folder, number of entries, their size and its limit, bytes."""
 
     folder: Path
     entries: int
@@ -108,13 +113,20 @@ class Contents:
 
 
 def contents() -> Contents:
-    """What the cache holds."""
+    """Return how full the cache is."""
     sizes = [size for _, size, _ in _entries()]
     return Contents(cache_folder(), len(sizes), sum(sizes), limit())
 
 
 def clear() -> int:
-    """Remove all entries; how many there were."""
+    """Remove all entries.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        InputError: the folder cannot be changed.
+    """
     number = 0
     try:
         for path, _, _ in list(_entries()):
@@ -123,7 +135,8 @@ def clear() -> int:
         for part in cache_folder().glob(f".*{ENDING}.*.part"):
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot clear {cache_folder()}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise InputError(f"the cache {cache_folder()} cannot be cleared: {reason}") from error
     return number
 
 
@@ -134,43 +147,44 @@ def _key(scan: Volume, settings: Preparation, mask: Volume | None, template: Tem
         "settings": asdict(settings),
         "template": template.identity,
         "versions": [version_of(name) for name in DECISIVE],
-        "threads": torch.get_num_threads(),  # the last bits depend on them
+        "threads": torch.get_num_threads(),  # the last bits of the results depend on them
     }
     digest.update(json.dumps(about, sort_keys=True).encode())
     for volume in (scan, mask):
         if volume is None:
             digest.update(b"none")
             continue
-        volume = to_canonical(volume)  # all 48 ways of storing one scan share an entry
+        volume = to_canonical(volume)  # all 48 ways of storing a scan share an entry
         digest.update(f"{volume.data.dtype.str}{volume.grid.shape}".encode())
         digest.update(volume.grid.affine.tobytes())
         digest.update(np.ascontiguousarray(volume.data).data)
     return digest.hexdigest()
 
 
-def _packed(found: Examination) -> bytes:
-    """Examination as an .npz: arrays, and the rest as JSON; no pickles."""
+def _packed(examination: Examination) -> bytes:
+    """An examination as an .npz file: arrays, and the rest as JSON; without pickles."""
+    mask, log_bias = examination.mask, examination.log_bias
     about = {
-        "kind": found.kind,
-        "window": found.window.described(),
-        "mask": found.mask and found.mask.grid.described(),
-        "log_bias": found.log_bias and found.log_bias.grid.described(),
-        "template_to_scan": found.template_to_scan.matrix.tolist(),
-        "agreement": found.agreement and asdict(found.agreement),
-        "seconds": found.seconds,
+        "kind": examination.kind,
+        "window": examination.conformed_grid.described(),
+        "mask": mask and mask.grid.described(),
+        "log_bias": log_bias and log_bias.grid.described(),
+        "template_to_scan": examination.template_to_scan.matrix.tolist(),
+        "agreement": examination.agreement and asdict(examination.agreement),
+        "seconds": examination.seconds,
     }
     arrays: dict[str, np.ndarray] = {"about": np.array(json.dumps(about))}
-    if found.mask is not None:
-        arrays["mask"] = np.packbits(found.mask.data != 0)
-    if found.log_bias is not None:
-        arrays["log_bias"] = found.log_bias.data
+    if mask is not None:
+        arrays["mask"] = np.packbits(mask.data != 0)
+    if log_bias is not None:
+        arrays["log_bias"] = log_bias.data
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
 def _read(path: Path, name: str, template: Template) -> Examination | None:
-    """The entry, which counts as used now; None where there is none that can be read."""
+    """Read an entry, which then counts as used; None if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
@@ -181,9 +195,9 @@ def _read(path: Path, name: str, template: Template) -> Examination | None:
                 mask = Volume(bits.reshape(grid.shape).astype(bool), grid, name)
             if about["log_bias"]:
                 log_bias = Volume(arrays["log_bias"], Grid(**about["log_bias"]), name)
-        found = Examination(
+        examination = Examination(
             kind=about["kind"],
-            window=Grid(**about["window"]),
+            conformed_grid=Grid(**about["window"]),
             template_to_scan=Affine(np.array(about["template_to_scan"])),
             mask=mask,
             log_bias=log_bias,
@@ -191,15 +205,15 @@ def _read(path: Path, name: str, template: Template) -> Examination | None:
             seconds=about["seconds"],
             template=template,
         )
-    except Exception:  # whatever is wrong with it, the scan can be examined again
+    except Exception:  # whatever the damage, the scan can be examined again
         return None
     with suppress(OSError):
         os.utime(path)
-    return found
+    return examination
 
 
 def _entries() -> Iterator[tuple[Path, int, float]]:
-    """Path, bytes and time of last use of each entry; those that vanish meanwhile are left out."""
+    """Path, bytes and time of last use of each entry, without those that vanish meanwhile."""
     for path in sorted(cache_folder().glob(f"*{ENDING}")):
         with suppress(OSError):
             status = path.stat()
@@ -207,7 +221,7 @@ def _entries() -> Iterator[tuple[Path, int, float]]:
 
 
 def _trim(limit: int) -> None:
-    """Remove the least recently used entries beyond the limit, and what dead processes left."""
+    """Remove the least recently used entries beyond the limit, and parts left by dead processes."""
     entries = sorted(_entries(), key=lambda entry: entry[2])
     excess = sum(size for _, size, _ in entries) - limit
     for path, size, _ in entries:

@@ -1,4 +1,4 @@
-"""Volumes averaged down, once for all who look at them so: poses, bias fields, affine maps."""
+"""Volumes averaged down to a coarse grid: computed once for poses, bias fields and affine maps."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,26 +13,27 @@ from ..space.grid import Grid
 from ..space.transform import Affine
 from ..space.volume import Volume
 
-_KEPT: "WeakKeyDictionary[Volume, dict[float, Coarse]]" = WeakKeyDictionary()
+# Averages by volume and spacing; they go when their volume goes.
+_AVERAGES: "WeakKeyDictionary[Volume, dict[float, Coarse]]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
 class Coarse:
-    """A volume averaged down: (1, 1, X, Y, Z) float32 and where its voxels are."""
+    """A volume averaged down: (1, 1, X, Y, Z) float32, and the grid of its voxels."""
 
     image: torch.Tensor
     grid: Grid
 
     @classmethod
     def of(cls, volume: Volume, spacing: float) -> "Coarse":
-        """Means of blocks of about ``spacing`` mm; axes that are coarser already stay.
+        """Average a volume over blocks of about ``spacing`` mm.
 
-        They are computed once for a volume, and kept as long as it is.
+        Axes that are already coarser stay as they are. The result is kept as long as the volume.
         """
-        kept = _KEPT.setdefault(volume, {})
-        if spacing not in kept:
-            kept[spacing] = cls._averaged(volume, spacing)
-        return kept[spacing]
+        averages = _AVERAGES.setdefault(volume, {})
+        if spacing not in averages:
+            averages[spacing] = cls._averaged(volume, spacing)
+        return averages[spacing]
 
     @classmethod
     def _averaged(cls, volume: Volume, spacing: float) -> "Coarse":
@@ -48,19 +49,27 @@ class Coarse:
 
     @cached_property
     def centre_and_volume(self) -> tuple[np.ndarray, float]:
-        """Centre of the non-zero voxels, RAS mm, and their volume, mm³."""
+        """Centre of the positive voxels, RAS mm, and their volume, mm³."""
         inside = torch.nonzero(self.image[0, 0] > 0).double().numpy()
         voxel = abs(np.linalg.det(self.grid.affine[:3, :3]))
         return self.grid.to_world(inside.mean(axis=0)), len(inside) * voxel
 
-    def reaches(self, at: torch.Tensor) -> torch.Tensor:
-        """Whether voxel coordinates (1, 3, ...) lie in the image: (1, 1, ...)."""
+    def reaches(self, points: torch.Tensor) -> torch.Tensor:
+        """Whether voxel coordinates (1, 3, X, Y, Z) lie in the image: (1, 1, X, Y, Z)."""
         last = torch.tensor([n - 1.0 for n in self.grid.shape]).view(1, 3, 1, 1, 1)
-        return ((at >= -0.5) & (at <= last + 0.5)).all(dim=1, keepdim=True)
+        return ((points >= -0.5) & (points <= last + 0.5)).all(dim=1, keepdim=True)
 
-    def lattice_in(self, other: "Coarse", through: Affine) -> torch.Tensor:
-        """Where an affine map sends the voxels, in voxels of the other: (1, 3, X, Y, Z)."""
-        matrix = np.linalg.inv(other.grid.affine) @ through.matrix @ self.grid.affine
+    def nodes_in(self, other: "Coarse", transform: Affine) -> torch.Tensor:
+        """Map the voxel centres of this image to voxel coordinates of another.
+
+        Args:
+            other: the image whose voxel coordinates are returned.
+            transform: maps points of this image's space to points of the other's, RAS mm.
+
+        Returns:
+            (1, 3, X, Y, Z) on this image's grid.
+        """
+        matrix = np.linalg.inv(other.grid.affine) @ transform.matrix @ self.grid.affine
         m = torch.from_numpy(matrix.astype(np.float32))
-        lattice = field.identity_grid(self.image.shape[2:], self.image)
-        return (m[:3, :3] @ lattice[0].flatten(1) + m[:3, 3:]).view_as(lattice)
+        voxels = field.identity_grid(self.image.shape[2:], self.image)
+        return (m[:3, :3] @ voxels[0].flatten(1) + m[:3, 3:]).view_as(voxels)

@@ -1,7 +1,7 @@
-"""What is to be found in a scan: the brain, the bias of the coil, the place in the template.
+"""Examining a scan: is it a head, where is the brain, what is the bias field, how is it aligned?
 
-Nothing is resampled for good: whoever wants the brain on a grid takes the scan itself there,
-once, through all that was found.
+No resampled image is kept. A brain on some grid is resampled from the scan itself, once, with the
+mask, the bias field and the affine map of the examination.
 """
 
 from contextlib import suppress
@@ -20,36 +20,36 @@ from . import bias, brain
 from .affine import register_affine
 from .agreement import Agreement, agreement
 from .intensity import from_zero
-from .masking import brain_only, unbiased
+from .masking import brain_on, unbiased
 from .pose import rotation_angle
 from .recipe import Recipe
 from .settings import DEFAULTS, Preparation
 from .template import Template, mni152
-from .views import centre_and_reach, conformed, cube, upright_view, views_of
+from .views import centre_and_extent, conformed, cube, upright_view, views_of
 
-TURNED = 30.0  # degrees from upright: brains are looked for again in the turned head
-THINNEST = 20.0  # mm along each axis: less of a brain cannot be placed
+TURNED = 30.0  # degrees; a head tilted by more is extracted again, upright; set by hand
+THINNEST = 20.0  # mm along each axis; thinner scans cannot be aligned; set by hand
 
 Kind = Literal["head", "brain", "scan"]
 
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """What an examination finds in a scan.
+    """The results of an examination.
 
     Args:
-        kind: the scan shows a "head", or a "brain" alone; "scan" where nobody looked.
-        window: grid of the conformed scan.
-        template_to_scan: from the template's space to the scan's own, RAS mm.
-        mask: the brain, where one was extracted or given; of any grid; None: all that is not 0.
-        log_bias: logarithm of the bias field on a coarse lattice, if it was estimated.
-        agreement: with the template, where the affine map was sought or given.
-        seconds: time that each step took.
-        template: that the scan was aligned with; None where it was placed by its header.
+        kind: "head", or "brain" if the scan is skull-stripped; "scan" if that was not examined.
+        conformed_grid: the grid of the conformed scan.
+        template_to_scan: maps points of the template's space to points of the scan, RAS mm.
+        mask: brain mask, given or extracted, on any grid; None: every voxel that is not 0.
+        log_bias: logarithm of the bias field on a coarse grid; None: not corrected.
+        agreement: with the template; None without a template.
+        seconds: time of each step.
+        template: with which the scan is aligned; None: it is placed by its header.
     """
 
     kind: Kind
-    window: Grid
+    conformed_grid: Grid
     template_to_scan: Affine
     mask: Volume | None = None
     log_bias: Volume | None = None
@@ -58,7 +58,7 @@ class Examination:
     template: Template | None = field(default_factory=mni152)
 
     def described(self) -> dict[str, Any]:
-        """For records in JSON."""
+        """The results for records in JSON."""
         return {
             "seen_as": self.kind,
             "brain_mask_ml": self.mask and round(brain.millilitres(self.mask.data, self.mask), 1),
@@ -68,31 +68,39 @@ class Examination:
             "seconds": self.seconds,
         }
 
-    def brain_of(self, scan: Volume, onto: Grid, through: Affine | None = None) -> Volume:
-        """The scan's brain on a grid; see ``masking.brain_only``."""
-        return brain_only(scan, onto, through, mask=self.mask, log_bias=self.log_bias)
+    def brain_of(self, scan: Volume, grid: Grid, transform: Affine | None = None) -> Volume:
+        """Resample the brain of the examined scan onto a grid, see ``masking.brain_on``."""
+        return brain_on(scan, grid, transform, mask=self.mask, log_bias=self.log_bias)
 
     def warnings(self, name: str) -> list[str]:
-        """Reasons to look twice, a sentence each."""
-        fit, told = self.agreement, list[str]()
+        """Return warnings about the alignment with the template, a sentence each.
+
+        Args:
+            name: of the scan, with which each warning begins.
+        """
+        fit, warnings = self.agreement, list[str]()
         if fit is None or self.template is None:
-            return told
-        if not self.template.thresholds.is_plausible(fit):
-            told.append(
-                f"{name}: the affine map to it scales {self.template.short_name} by "
-                f"{fit.smallest_scale:.2f} to {fit.largest_scale:.2f}: is the voxel size in its "
-                f"header right?"
+            return warnings
+        template, limits = self.template.short_name, self.template.thresholds
+        if not limits.is_plausible(fit):
+            warnings.append(
+                f"{name}: the affine alignment scales {template} by {fit.smallest_scale:.2f} to "
+                f"{fit.largest_scale:.2f}, more than brains differ; check the voxel size in the "
+                f"header"
             )
-        elif not self.template.thresholds.is_good(fit):
-            told.append(
-                f"{name}: it hardly fits the {self.template.short_name} template (overlap of the "
-                f"brains {fit.overlap:.2f}, local NCC {fit.local_ncc:.2f}; in place over 0.93 and "
-                f"0.37): look at the pictures: is it a whole {self.kind}, upright, of the "
-                f"right voxel size?"
+        elif not limits.is_good(fit):
+            warnings.append(
+                f"{name}: the brain does not fit the {template} template well (overlap "
+                f"{fit.overlap:.2f}, local NCC {fit.local_ncc:.2f}; expected more than "
+                f"{limits.good_overlap:.2f} and {limits.good_ncc:.2f}); check in the pictures that "
+                f"the scan shows a whole {self.kind}, upright, with the right voxel size"
             )
-        if fit.outside > 0.1:
-            told.append(f"{name}: {100 * fit.outside:.0f} % of the brain lie outside the scan")
-        return told
+        if fit.outside > 0.1:  # set by hand
+            warnings.append(
+                f"{name}: {100 * fit.outside:.0f} % of the brain lies outside the field of view; "
+                f"do not rely on the result there"
+            )
+        return warnings
 
 
 def examine(
@@ -101,44 +109,51 @@ def examine(
     mask: Volume | None = None,
     template: Template | None = None,
 ) -> Examination:
-    """Find the brain, the bias field and the place of a scan.
+    """Find the brain and the bias field of a scan, and align it with a template.
 
     Args:
-        scan: a head or a brain, on any grid.
+        scan: a head or a skull-stripped brain, on any grid.
         settings: which steps are taken.
-        mask: the brain, if it is known; on any grid.
-        template: that it is aligned with; MNI152 by default.
+        mask: brain mask, if it is known; on any grid.
+        template: to align with; MNI152 by default.
 
     Raises:
-        InputError: there is no brain in it.
+        InputError: the scan is too thin, or no brain is found in it.
     """
     template = template or mni152()
     scan = from_zero(to_canonical(scan))
     thinnest = min(n * s for n, s in zip(scan.grid.shape, scan.grid.spacing, strict=True))
     if thinnest < THINNEST:
-        raise InputError(f"{scan.name}: it is {thinnest:.3g} mm thick, too thin for a brain")
-    found = _Examiner(scan, settings, template).examine(mask)
-    fit = found.agreement
-    in_doubt = settings.affine and mask is None and settings.brain_extract != "no"
-    if in_doubt and fit is not None and template.thresholds.is_hopeless(fit):
         raise InputError(
-            f"{scan.name}: no brain in it: what was taken for one does not fit the "
-            f"{template.short_name} template (overlap {fit.overlap:.2f}, local NCC "
-            f"{fit.local_ncc:.2f}); if there is one, give its mask, or use --brain-extract no "
-            f"where nothing else is in the scan"
+            f"{scan.name}: it is only {thinnest:.3g} mm thick, a brain needs at least "
+            f"{THINNEST:.0f} mm along each axis; check the voxel size in the header"
         )
-    if settings.conform and max(found.window.spacing) > 1:  # too large for 1 mm: around the brain
-        found = replace(found, window=cube(*centre_and_reach(found.brain_of(scan, scan.grid))))
-    return found
+    examination = _Examiner(scan, settings, template).examine(mask)
+    fit, limits = examination.agreement, template.thresholds
+    may_be_refused = settings.affine and mask is None and settings.brain_extract != "no"
+    if may_be_refused and fit is not None and limits.is_hopeless(fit):
+        examined = "the extracted brain" if examination.kind == "head" else "the scan"
+        raise InputError(
+            f"no brain found in {scan.name}: {examined} does not fit the {template.short_name} "
+            f"template (overlap {fit.overlap:.2f}, local NCC {fit.local_ncc:.2f}, smallest scale "
+            f"{fit.smallest_scale:.2f}; a brain has at least {limits.hopeless_overlap:.2f}, "
+            f"{limits.hopeless_ncc:.2f} and {limits.hopeless_scale:.2f}); give a brain mask with "
+            f"`mask`, or set `brain_extract` to no if the scan is skull-stripped"
+        )
+    if settings.conform and max(examination.conformed_grid.spacing) > 1:
+        # The scan is too large for 256 voxels of 1 mm: the conformed grid shows only the brain.
+        around = cube(*centre_and_extent(examination.brain_of(scan, scan.grid)))
+        examination = replace(examination, conformed_grid=around)
+    return examination
 
 
 def placed_by_header(scan: Volume, recipe: Recipe, mask: Volume | None = None) -> Examination:
-    """What is to be known of a scan for a model whose scans are not aligned with a template.
+    """Place a scan by its header, for a model whose scans are not aligned with a template.
 
     Args:
         scan: of any body part, on any grid.
-        recipe: the model's; its alignment is "centre" or "header".
-        mask: what counts of the scan, if not all of it.
+        recipe: of the model; its alignment is "centre" or "header".
+        mask: the part of the scan that counts; None: all of it.
     """
     shift = np.eye(4)
     if recipe.alignment == "centre":
@@ -147,30 +162,36 @@ def placed_by_header(scan: Volume, recipe: Recipe, mask: Volume | None = None) -
     return Examination("scan", scan.grid, Affine(shift), mask, template=None)
 
 
-def template_itself(template: Template) -> Examination:
-    """What is known of a template's own image: it is a brain, in its place."""
+def placed_as_template(template: Template) -> Examination:
+    """Return the examination of a template's own image: a brain that is in place."""
     return Examination("brain", template.grid, Affine(np.eye(4)), template=template)
 
 
-def placed_at(found: Examination, scan: Volume, template_to_scan: Affine) -> Examination:
-    """The same with an affine map that is known from elsewhere, and how well that fits."""
-    assert found.template is not None
+def placed_at(examination: Examination, scan: Volume, template_to_scan: Affine) -> Examination:
+    """Replace the affine map of an examination, and measure the agreement with the template again.
+
+    Args:
+        examination: of the scan, with a template.
+        scan: the scan.
+        template_to_scan: maps points of the template to points of the scan, RAS mm.
+    """
+    assert examination.template is not None
     standard = from_zero(to_canonical(scan))
-    only = found.brain_of(standard, standard.grid)
-    agrees = agreement(template_to_scan, moving=only, fixed=found.template.image)
-    return replace(found, template_to_scan=template_to_scan, agreement=agrees)
+    stripped = examination.brain_of(standard, standard.grid)
+    fit = agreement(template_to_scan, moving=stripped, fixed=examination.template.image)
+    return replace(examination, template_to_scan=template_to_scan, agreement=fit)
 
 
-_Look = tuple[Examination, Volume]  # what a view of a head shows, and the brain in it
+_Candidate = tuple[Examination, Volume]  # the result of one view, and the skull-stripped brain
 
 
 class _Examiner:
-    """One examination, and the time that its steps take, whether or not they lead anywhere.
+    """One examination. The time of each step counts, even of views that are rejected.
 
     Args:
-        scan: intensities from zero, axes near R, A, S.
+        scan: intensities that start at zero, axes near R, A, S.
         settings: which steps are taken.
-        template: that it is aligned with.
+        template: to align with.
     """
 
     def __init__(self, scan: Volume, settings: Preparation, template: Template):
@@ -179,91 +200,106 @@ class _Examiner:
 
     def examine(self, mask: Volume | None) -> Examination:
         if mask is not None:
-            found = self._masked(mask)
+            examination = self._with_mask(mask)
         elif self._is_head():
-            found = self._head()
+            examination = self._head()
         else:
-            found = self._brain()
-        return replace(found, seconds=self.meter.rounded())
+            examination = self._skull_stripped()
+        return replace(examination, seconds=self.meter.rounded())
 
-    def _unplaced(self, kind: Kind, mask: Volume | None = None) -> Examination:
-        window = conformed(self.scan.grid) if self.settings.conform else self.scan.grid
-        return Examination(kind, window, Affine(np.eye(4)), mask, template=self.template)
+    def _new(self, kind: Kind, mask: Volume | None = None) -> Examination:
+        """An examination without alignment and bias field."""
+        grid = conformed(self.scan.grid) if self.settings.conform else self.scan.grid
+        return Examination(kind, grid, Affine(np.eye(4)), mask, template=self.template)
 
     def _is_head(self) -> bool:
         if self.settings.brain_extract == "auto":
             return not brain.is_extracted(self.scan)
         return self.settings.brain_extract == "yes"
 
-    def _brain(self) -> Examination:
-        found = self._unplaced("brain")
-        if self.settings.brain_extract != "no":
-            brain.check_size(self.scan.data > 0, self.scan)
+    def _skull_stripped(self) -> Examination:
+        examination = self._new("brain")
+        check = self.settings.brain_extract != "no"
+        if check and (problem := brain.wrong_size(self.scan.data > 0, self.scan)):
+            raise InputError(
+                f"no brain found in {self.scan.name}: its foreground {problem}; check the voxel "
+                f"size in the header"
+            )
         if self.settings.bias:
-            found = self._with_bias(found, self.scan)
-        return self._placed(found, found.brain_of(self.scan, self.scan.grid))
+            examination = self._with_bias(examination, self.scan)
+        return self._aligned(examination, examination.brain_of(self.scan, self.scan.grid))
 
-    def _masked(self, mask: Volume) -> Examination:
+    def _with_mask(self, mask: Volume) -> Examination:
         mask = replace(mask, data=mask.data != 0)
-        brain.check_size(mask.data, mask)
-        found = self._unplaced("head" if self._is_head() else "brain", mask)
-        if self.settings.bias or (self.settings.bias is None and found.kind == "head"):
-            found = self._with_bias(found, self.scan)
-        only = found.brain_of(self.scan, self.scan.grid)
-        if not (only.data > 0).any():
-            raise InputError(f"{self.scan.name}: it is zero wherever the mask {mask.name} is not")
-        return self._placed(found, only)
+        if problem := brain.wrong_size(mask.data, mask):
+            raise InputError(
+                f"brain mask {mask.name}: it {problem}; check that it is 0 outside the brain and "
+                f"that its voxel size is right"
+            )
+        examination = self._new("head" if self._is_head() else "brain", mask)
+        if self.settings.bias or (self.settings.bias is None and examination.kind == "head"):
+            examination = self._with_bias(examination, self.scan)
+        stripped = examination.brain_of(self.scan, self.scan.grid)
+        if not (stripped.data > 0).any():
+            raise InputError(
+                f"{self.scan.name}: it is zero everywhere in the brain mask {mask.name}; check "
+                f"that the mask belongs to this scan"
+            )
+        return self._aligned(examination, stripped)
 
     def _head(self) -> Examination:
         views = views_of(self.scan) if self.settings.conform else [self.scan.grid]
-        looks: list[_Look] = []
+        candidates: list[_Candidate] = []
         for view in views:
             try:
-                looks.append(self._look(view))
+                candidates.append(self._extracted(view))
             except InputError:
-                if view is views[-1] and not looks:
+                if view is views[-1] and not candidates:
                     raise
                 continue
-            fit = looks[-1][0].agreement
+            fit = candidates[-1][0].agreement
             if fit is None or self.template.thresholds.is_good(fit) or not self.settings.affine:
                 break
-        found, only = max(looks, key=self._score)
-        coarse = max(only.grid.spacing) > 1.01
-        turned = rotation_angle(found.template_to_scan) > TURNED
-        if self.settings.conform and (coarse or turned):
-            # Upright, and at 1 mm where the scan was too large for that: extraction works best so.
+        examination, stripped = max(candidates, key=self._score)
+        coarse = max(stripped.grid.spacing) > 1.01
+        tilted = rotation_angle(examination.template_to_scan) > TURNED
+        if self.settings.conform and (coarse or tilted):
+            # Extraction works best on upright heads at 1 mm, so it is done again on such a view.
             with suppress(InputError):
-                again = self._look(upright_view(only, found.template_to_scan), found)
-                return max((again, (found, only)), key=self._score)[0]
-        return found
+                view = upright_view(stripped, examination.template_to_scan)
+                again = self._extracted(view, examination)
+                return max((again, (examination, stripped)), key=self._score)[0]
+        return examination
 
-    def _score(self, look: _Look) -> float:
-        fit = look[0].agreement
+    def _score(self, candidate: _Candidate) -> float:
+        fit = candidate[0].agreement
         return self.template.thresholds.score(fit) if fit else 0.0
 
-    def _look(self, view: Grid, before: Examination | None = None) -> _Look:
-        found = before or self._unplaced("head")
+    def _extracted(self, view: Grid, earlier: Examination | None = None) -> _Candidate:
+        """Extract and align the brain on a view; an earlier examination gives the bias field."""
+        examination = earlier or self._new("head")
         with self.meter.stage("conform"):
             head = resample(self.scan, view)
-        if before is None and self.settings.bias is not False:
-            found = self._with_bias(found, head)
-        head = unbiased(head, found.log_bias)
+        if earlier is None and self.settings.bias is not False:
+            examination = self._with_bias(examination, head)
+        head = unbiased(head, examination.log_bias)
         with self.meter.stage("extract"):
             mask = brain.extract(head, self.settings.extractor)
-        only = replace(head, data=np.where(mask, head.data, 0))
-        return self._placed(replace(found, mask=replace(head, data=mask)), only), only
+        stripped = replace(head, data=np.where(mask, head.data, 0))
+        examination = replace(examination, mask=replace(head, data=mask))
+        return self._aligned(examination, stripped), stripped
 
-    def _with_bias(self, found: Examination, scan: Volume) -> Examination:
+    def _with_bias(self, examination: Examination, scan: Volume) -> Examination:
         with self.meter.stage("bias"):
-            return replace(found, log_bias=bias.estimate(scan))
+            return replace(examination, log_bias=bias.estimate(scan))
 
-    def _placed(self, found: Examination, only: Volume) -> Examination:
-        """With the affine map from the template to a brain, and how well that fits."""
+    def _aligned(self, examination: Examination, stripped: Volume) -> Examination:
+        """Add the affine map from the template to a skull-stripped brain, and how well it fits."""
         with self.meter.stage("affine"):
-            affine, target = found.template_to_scan, self.template.image
+            affine, target = examination.template_to_scan, self.template.image
             if self.settings.affine:
                 affine = register_affine(
-                    moving=only, fixed=target, thresholds=self.template.thresholds
+                    moving=stripped, fixed=target, thresholds=self.template.thresholds
                 )
-            agrees = agreement(affine, moving=only, fixed=target)
-        return replace(found, template_to_scan=affine, agreement=agrees)
+            fit = agreement(affine, moving=stripped, fixed=target)
+        return replace(examination, template_to_scan=affine, agreement=fit)

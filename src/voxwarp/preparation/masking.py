@@ -1,4 +1,4 @@
-"""The brain of a scan on any grid: masked, its bias field removed, interpolated once."""
+"""The brain of a scan on any grid: bias field removed, masked, interpolated once."""
 
 from dataclasses import replace
 
@@ -11,55 +11,71 @@ from ..space.volume import Volume
 from .intensity import from_zero
 
 
-def brain_only(
+def brain_on(
     scan: Volume,
-    onto: Grid,
-    through: Affine | None = None,
+    grid: Grid,
+    transform: Affine | None = None,
     *,
     mask: Volume | None = None,
     log_bias: Volume | None = None,
 ) -> Volume:
-    """The scan's brain, its bias removed, zero elsewhere, interpolated once.
+    """Resample the brain of a scan onto a grid: bias field removed, zero outside the brain.
+
+    The scan is interpolated once.
 
     Args:
-        scan: with intensities from zero.
-        onto: grid of the result.
-        through: from ``onto``'s space to the scan's; the identity by default.
-        mask: the brain, on any grid in the scan's space; None: all that is not 0.
+        scan: intensities that start at zero, see ``from_zero``.
+        grid: grid of the result.
+        transform: maps points of the grid's space to points of the scan, RAS mm; by default the
+            identity.
+        mask: brain mask, on any grid in the scan's space; None: every voxel that is not 0.
         log_bias: logarithm of the bias field, on any grid in the scan's space.
     """
-    same = through is None and onto == scan.grid
-    moved = scan if same else resample(scan, onto, through)
-    moved = unbiased(moved, log_bias, through)
+    on_own_grid = transform is None and grid == scan.grid
+    moved = scan if on_own_grid else resample(scan, grid, transform)
+    moved = unbiased(moved, log_bias, transform)
     if mask is None:
         return moved
-    return replace(moved, data=np.where(mask_on(mask, onto, through), moved.data, 0))
+    return replace(moved, data=np.where(mask_on(mask, grid, transform), moved.data, 0))
 
 
-def unbiased(scan: Volume, log_bias: Volume | None, through: Affine | None = None) -> Volume:
-    """The scan over its bias field; ``through`` leads from the scan's space to the field's."""
+def unbiased(scan: Volume, log_bias: Volume | None, transform: Affine | None = None) -> Volume:
+    """Divide a scan by its bias field.
+
+    Args:
+        scan: the scan.
+        log_bias: logarithm of the bias field, on any grid; None: the scan is returned as it is.
+        transform: maps points of the scan's space to points of the field's; by default the
+            identity.
+    """
     if log_bias is None:
         return scan
-    # A scan may reach further than the lattice: there the field stays as it is at the border.
-    logarithm = resample(log_bias, scan.grid, through, padding="border").data
+    # The scan may extend beyond the grid of the field: there the field keeps its border value.
+    logarithm = resample(log_bias, scan.grid, transform, padding="border").data
     return replace(scan, data=scan.data * np.exp(-logarithm))
 
 
-def mask_on(mask: Volume, grid: Grid, through: Affine | None = None) -> np.ndarray:
-    """A mask on another grid: where its linear interpolation is one half or more."""
-    if through is None and grid == mask.grid:
+def mask_on(mask: Volume, grid: Grid, transform: Affine | None = None) -> np.ndarray:
+    """Resample a mask onto a grid: True where its linear interpolation is at least 0.5.
+
+    Args:
+        mask: 0 outside.
+        grid: grid of the result.
+        transform: maps points of the grid's space to points of the mask's; by default the identity.
+    """
+    if transform is None and grid == mask.grid:
         return mask.data != 0
     soft = replace(mask, data=(mask.data != 0).astype(np.float32))
-    return resample(soft, grid, through).data >= 0.5
+    return resample(soft, grid, transform).data >= 0.5
 
 
 def brain_mask(scan: Volume, grid: Grid, mask: Volume | None = None) -> Volume:
-    """The brain on any grid in the scan's space: 1 inside, 0 outside, uint8.
+    """Return the brain mask of a scan on any grid in its space: 1 inside, 0 outside, uint8.
 
     Args:
-        scan: a brain alone, or a head.
-        grid: of the result.
-        mask: the brain; None: all of the scan that is not background.
+        scan: a head, or a skull-stripped brain.
+        grid: grid of the result.
+        mask: brain mask; None: every voxel of the scan that is not background.
     """
     standard = from_zero(scan)
     mask = mask or replace(standard, data=standard.data > 0)

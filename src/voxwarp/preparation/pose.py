@@ -1,4 +1,4 @@
-"""Which way up a brain lies: every rotation is tried, so no start near the answer is needed."""
+"""The pose of a brain: all rotations are tried, so that no start near the answer is needed."""
 
 import numpy as np
 import torch
@@ -10,21 +10,21 @@ from ..space.transform import Affine
 from ..space.volume import Volume
 from .coarse import Coarse
 
-SPACING = 8.0  # mm: coarse enough to try hundreds of rotations in half a second
-USUAL = 0.9  # edge of an adult's brain over that of MNI152, which is large
-GLOBAL, LOCAL = 600, 40  # rotations of the whole sphere (some 20° apart), and around each best one
+SPACING = 8.0  # mm; set by hand: hundreds of rotations take about half a second
+USUAL = 0.9  # size of an adult's brain along an axis, relative to MNI152; set by hand
+# Rotations over the whole sphere, about 20° apart, and around each of the best. Set by hand: all
+# 60 poses of benchmarks/robustness.csv are found.
+GLOBAL, LOCAL = 600, 40
 
 
 def upright(*, moving: Volume, fixed: Volume) -> Affine:
-    """The similarity that lays one brain on the other as the headers have them.
-
-    Centre on centre, and scaled to one volume.
+    """Return the similarity that aligns centre and volume of two brains, without a rotation.
 
     Args:
-        fixed, moving: brain-extracted, zero outside.
+        moving, fixed: skull-stripped, zero outside the brain.
 
     Returns:
-        fixed → moving, RAS mm.
+        Maps points of the fixed brain to points of the moving brain, RAS mm.
     """
     return _similarity(
         Rotation.identity(), moving=Coarse.of(moving, SPACING), fixed=Coarse.of(fixed, SPACING)
@@ -32,19 +32,19 @@ def upright(*, moving: Volume, fixed: Volume) -> Affine:
 
 
 def search(*, moving: Volume, fixed: Volume, keep: int = 3) -> list[Affine]:
-    """Similarities that lay ``moving`` on ``fixed``, best first, whatever way it is turned.
+    """Find the similarities that align two brains best, whatever their orientations, best first.
 
-    All rotations are tried on a lattice of the sphere of unit quaternions, then finer around the
-    best. The score is the correlation ratio (Roche et al., MICCAI 1998, doi:10.1007/BFb0056301):
-    how much of the moving image's variance the fixed image's intensity classes explain. It
-    favours no contrast.
+    Rotations spread evenly over all orientations are tried, then finer ones around the best. The
+    score is the correlation ratio (Roche et al., MICCAI 1998, doi:10.1007/BFb0056301): the fraction
+    of the variance of the moving image that the intensity classes of the fixed image explain. It
+    does not depend on the contrast.
 
     Args:
-        fixed, moving: brain-extracted, zero outside.
-        keep: how many, more than 30° apart, to return.
+        moving, fixed: skull-stripped, zero outside the brain.
+        keep: how many to return; before the finer search they are at least 30° apart.
 
     Returns:
-        fixed → moving, RAS mm.
+        Each maps points of the fixed brain to points of the moving brain, RAS mm.
     """
     f, m = Coarse.of(fixed, SPACING), Coarse.of(moving, SPACING)
     best = _best(_all_rotations(GLOBAL), keep, moving=m, fixed=f, apart=30.0)
@@ -57,23 +57,30 @@ def search(*, moving: Volume, fixed: Volume, keep: int = 3) -> list[Affine]:
 
 
 def shifted(*, moving: Volume, fixed: Volume) -> list[Affine]:
-    """Starts for a moving scan that shows a part of the brain, turned as the headers say.
+    """Return starts for a moving scan that shows only a part of the brain, without a rotation.
 
-    Neither its centre nor its volume is the brain's: it is taken to be of usual size, ``USUAL``,
-    and laid on different parts of the fixed brain.
+    Its centre and volume are not those of the brain. So the brain is assumed to have the usual
+    size, ``USUAL``, and the centre of the scan is placed on different parts of the fixed brain.
+
+    Args:
+        moving, fixed: skull-stripped, zero outside the brain.
+
+    Returns:
+        Each maps points of the fixed brain to points of the moving brain, RAS mm.
     """
-    (here, _), (there, _) = (Coarse.of(v, SPACING).centre_and_volume for v in (fixed, moving))
+    fixed_centre, _ = Coarse.of(fixed, SPACING).centre_and_volume
+    moving_centre, _ = Coarse.of(moving, SPACING).centre_and_volume
     starts = []
-    for axis in (2, 1, 0):  # most scans that are cut are cut below or above
+    for axis in (2, 1, 0):  # most of these scans are cut above or below
         for shift in (-45.0, -25.0, 25.0, 45.0):
             matrix = np.diag([USUAL, USUAL, USUAL, 1.0])
-            matrix[:3, 3] = there - USUAL * (here + shift * np.eye(3)[axis])
+            matrix[:3, 3] = moving_centre - USUAL * (fixed_centre + shift * np.eye(3)[axis])
             starts.append(Affine(matrix))
     return starts
 
 
 def rotation_angle(affine: Affine) -> float:
-    """Angle of the rotation in an affine map (its polar factor), degrees."""
+    """Return the angle of the rotation in an affine map (its polar factor), degrees."""
     u, _, vt = np.linalg.svd(affine.matrix[:3, :3])
     return float(np.degrees(np.arccos(np.clip((np.trace(u @ vt) - 1) / 2, -1, 1))))
 
@@ -81,7 +88,7 @@ def rotation_angle(affine: Affine) -> float:
 def _best(
     rotations: Rotation, keep: int, apart: float, *, moving: Coarse, fixed: Coarse
 ) -> list[tuple[float, Rotation]]:
-    """Scores and rotations of the best, best first, at least ``apart`` degrees from each other."""
+    """Scores and rotations, best first, at least ``apart`` degrees from each other."""
     scores = _correlation_ratios(rotations, moving=moving, fixed=fixed)
     chosen: list[tuple[float, Rotation]] = []
     for i in scores.argsort(descending=True).tolist():
@@ -98,8 +105,8 @@ def _correlation_ratios(rotations: Rotation, *, moving: Coarse, fixed: Coarse) -
     member = _classes(fixed.image)  # (classes, voxels)
     columns = []
     for rotation in rotations:
-        at = fixed.lattice_in(moving, _similarity(rotation, moving=moving, fixed=fixed))
-        columns.append(field.sample(moving.image, at).flatten())
+        points = fixed.nodes_in(moving, _similarity(rotation, moving=moving, fixed=fixed))
+        columns.append(field.sample(moving.image, points).flatten())
     values = torch.stack(columns, dim=1)  # (voxels, rotations)
     sums, sizes = member @ values, member.sum(dim=1, keepdim=True).clamp(min=1)
     mean = values.mean(dim=0)
@@ -109,23 +116,25 @@ def _correlation_ratios(rotations: Rotation, *, moving: Coarse, fixed: Coarse) -
 
 
 def _classes(image: torch.Tensor, number: int = 8) -> torch.Tensor:
-    """Membership (classes, voxels): outside of the brain, and quantiles of its intensities."""
+    """Membership (classes, voxels): background, and quantiles of the intensities of the brain."""
     values = image.flatten()
     edges = torch.quantile(values[values > 0], torch.linspace(0, 1, number + 1))[1:-1]
-    which = torch.where(values > 0, 1 + torch.bucketize(values, edges), 0)
-    return F.one_hot(which, number + 1).T.float()
+    classes = torch.where(values > 0, 1 + torch.bucketize(values, edges), 0)
+    return F.one_hot(classes, number + 1).T.float()
 
 
 def _similarity(rotation: Rotation, *, moving: Coarse, fixed: Coarse) -> Affine:
-    (here, volume), (there, other) = fixed.centre_and_volume, moving.centre_and_volume
+    """A rotation, the scale that makes the volumes equal, and the shift of centre to centre."""
+    fixed_centre, fixed_volume = fixed.centre_and_volume
+    moving_centre, moving_volume = moving.centre_and_volume
     matrix = np.eye(4)
-    matrix[:3, :3] = (other / volume) ** (1 / 3) * rotation.as_matrix()
-    matrix[:3, 3] = there - matrix[:3, :3] @ here
+    matrix[:3, :3] = (moving_volume / fixed_volume) ** (1 / 3) * rotation.as_matrix()
+    matrix[:3, 3] = moving_centre - matrix[:3, :3] @ fixed_centre
     return Affine(matrix)
 
 
 def _all_rotations(number: int) -> Rotation:
-    """Evenly spread over all rotations (super-Fibonacci spiral, Alexa, CVPR 2022)."""
+    """Rotations spread evenly over all orientations (super-Fibonacci spiral, Alexa, CVPR 2022)."""
     s = np.arange(number) + 0.5
     inner, outer = np.sqrt(s / number), np.sqrt(1 - s / number)
     a, b = 2 * np.pi * s / np.sqrt(2), 2 * np.pi * s / 1.533751168755204288
@@ -134,7 +143,7 @@ def _all_rotations(number: int) -> Rotation:
 
 
 def _ball(number: int, radius: float) -> np.ndarray:
-    """The origin and points (N, 3) evenly spread in a ball (a Fibonacci spiral by shells)."""
+    """The origin and ``number`` points spread evenly in a ball (Fibonacci spirals by shells)."""
     s = np.arange(number) + 0.5
     height, turn = 1 - 2 * s / number, np.pi * (1 + np.sqrt(5)) * s
     flat = np.sqrt(1 - height**2)

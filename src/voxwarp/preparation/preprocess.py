@@ -1,4 +1,4 @@
-"""Prepare one scan for its own sake: the brain, the aligned brain, and the way back, as files."""
+"""The files of ``voxwarp preprocess``: brain mask, aligned brain, and the affine map between."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import check_writable, publish, sha256_of, run_in_parallel, staging
+from ..files import check_writable, publish, run_in_parallel, sha256_of, staging
 from ..layout import AFFINE, METRICS, PREPROCESSED, check_other_record
 from ..provenance import versions
 from ..space.formats import write_affine
@@ -34,37 +34,40 @@ OUTPUTS = (HEAD, HEAD_MASK, MASK, ALIGNED, ALIGNED_LABELS, AFFINE, RECORD)
 
 @dataclass(frozen=True, eq=False)
 class Preprocessed:
-    """A scan on its way to the network, step by step.
+    """A prepared scan with all intermediate results.
 
     Args:
-        scan: as it was read.
-        found: the brain, the bias field and the place of it.
-        conformed: the scan at 1 mm on 256³ voxels, its bias removed if that was estimated.
+        scan: the scan as it was read.
+        examination: of the scan.
+        conformed: the scan at 1 mm on 256³ voxels; bias field removed if it was estimated.
         aligned: the brain in MNI152 space.
-        labels: those of the scan, on the aligned grid.
-        record: what ``preprocess.json`` holds.
+        labels: the label map of the scan on the grid of ``aligned``.
+        record: the content of ``preprocess.json``.
     """
 
     scan: Scan
-    found: Examination
+    examination: Examination
     conformed: Volume
     aligned: Volume
     labels: Volume | None
     record: dict[str, Any]
 
-    def brain_mask(self, on: Grid) -> Volume:
-        """The brain, on any grid in the scan's space: 1 inside, 0 outside, uint8."""
-        return self.scan.brain_mask(self.found, on)
+    def brain_mask(self, grid: Grid) -> Volume:
+        """Return the brain mask on any grid in the scan's space: 1 inside, 0 outside, uint8."""
+        return self.scan.brain_mask(self.examination, grid)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
-        """Write all outputs: each whole, ``preprocess.json`` last.
+        """Write all outputs, ``preprocess.json`` last.
+
+        Args:
+            folder: for the files; it is created if needed.
+            overwrite: whether to replace outputs that exist.
 
         Returns:
             The files, in a fixed order.
 
         Raises:
-            InputError: a file of one of these names is there and ``overwrite`` is false, or
-                the folder cannot be written.
+            InputError: outputs exist and ``overwrite`` is false, or the folder cannot be written.
         """
         folder = Path(folder)
         check_output(folder, overwrite=overwrite)
@@ -81,7 +84,7 @@ class Preprocessed:
                 for name, volume in volumes.items()
                 if volume is not None
             ]
-            jobs.append(partial(write_affine, self.found.template_to_scan, stage / AFFINE))
+            jobs.append(partial(write_affine, self.examination.template_to_scan, stage / AFFINE))
             run_in_parallel(jobs)
             self.record["outputs"] = {
                 name: sha256_of(stage / name) for name in OUTPUTS if (stage / name).exists()
@@ -91,10 +94,10 @@ class Preprocessed:
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Make sure, before anything costs time, that the outputs can be written to ``folder``.
+    """Check that the outputs can be written to a folder, before anything is computed.
 
     Raises:
-        InputError: it is no folder, holds outputs already, or cannot be written.
+        InputError: it is not a folder, contains outputs already, or cannot be written.
     """
     check_writable(folder, OUTPUTS, overwrite=overwrite)
     check_other_record(folder, METRICS)
@@ -110,34 +113,34 @@ def preprocess(
     normalise: bool = True,
     cache: bool = True,
 ) -> Preprocessed:
-    """Conform, correct the bias field, extract the brain, align it with MNI152, crop, scale.
+    """Conform a scan, correct its bias field, extract and align its brain, crop and scale it.
 
-    The aligned brain and labels are interpolated once, from the scan itself.
+    The aligned brain and label map are interpolated once, from the scan itself.
 
     Args:
-        scan: a head or a brain, of any size, spacing and orientation.
-        labels: label map on its grid, carried along by nearest neighbour.
-        mask: of the brain, on its grid; then none is extracted.
-        preparation: of the steps up to the affine alignment.
-        crop: to 160×192×224 around the brain; else 256³ voxels.
-        normalise: intensities to [0, 1]; else as they are.
-        cache: remember what was found in the scan, and look there first.
+        scan: a head or a skull-stripped brain, of any size, spacing and orientation.
+        labels: label map on the grid of the scan; resampled by nearest neighbour.
+        mask: brain mask on the grid of the scan; then no brain is extracted.
+        preparation: which steps are taken, up to the affine alignment with MNI152.
+        crop: whether to crop to 160×192×224 voxels around the brain; otherwise 256³ voxels.
+        normalise: whether to scale the intensities to [0, 1].
+        cache: whether to read and write the cache of examinations.
 
     Raises:
-        InputError: an input is missing or not usable, or there is no brain in the scan.
+        InputError: an input is missing or cannot be used, or no brain is found in the scan.
     """
     read = Scan.read(scan, labels=labels, mask=mask)
     recipe = Recipe()
-    found, was_cached = read.examined_or_cached(recipe, preparation, cache=cache)
+    examination, was_cached = read.examined_or_cached(recipe, preparation, cache=cache)
     grid = recipe.grid
     if not crop:
         grid = grid.crop([(n - CONFORMED) // 2 for n in grid.shape], (CONFORMED,) * 3)
     standard = from_zero(to_canonical(read.image))
-    aligned = found.brain_of(standard, grid, found.template_to_scan)
+    aligned = examination.brain_of(standard, grid, examination.template_to_scan)
     white = scale(aligned.data, recipe.percentile)
     if normalise:
         aligned = replace(aligned, data=np.clip(aligned.data / white, 0, 1))
-    conformed = unbiased(resample(standard, found.window), found.log_bias)
+    conformed = unbiased(resample(standard, examination.conformed_grid), examination.log_bias)
     record = {
         "versions": versions(),
         "inputs": {
@@ -149,20 +152,24 @@ def preprocess(
             **asdict(preparation),
             **{"crop": crop, "normalise": normalise, "white_percentile": recipe.percentile},
         },
-        "found": {**found.described(), "from_cache": was_cached, "white": white},
+        "found": {**examination.described(), "from_cache": was_cached, "white": white},
         "grids": {
             "scan": read.grid.described(),
             "conformed": conformed.grid.described(),
             "aligned": grid.described(),
         },
-        "warnings": [*read.warnings(found), *_empty(aligned)],
+        "warnings": [*read.warnings(examination), *_empty(aligned)],
     }
-    carried = read.labels and resample(
-        read.labels, grid, found.template_to_scan, interpolation="nearest"
+    aligned_labels = read.labels and resample(
+        read.labels, grid, examination.template_to_scan, interpolation="nearest"
     )
-    return Preprocessed(read, found, conformed, aligned, carried, record)
+    return Preprocessed(read, examination, conformed, aligned, aligned_labels, record)
 
 
 def _empty(aligned: Volume) -> list[str]:
-    empty = not aligned.data.any()
-    return [f"{aligned.name}: the aligned brain is empty: the scan is not there"] if empty else []
+    if aligned.data.any():
+        return []
+    return [
+        f"{aligned.name}: the aligned brain is empty, because the scan lies elsewhere than MNI152 "
+        f"space; switch the affine alignment on, or check the affine in the header"
+    ]

@@ -1,4 +1,4 @@
-"""What a model's inputs are: the lattice, the space that it lies in, and the scale of intensity."""
+"""Recipes: the working grid, the working space and the scale of intensities of a model's scans."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,7 +9,8 @@ from ..space.grid import Grid
 from .agreement import FitThresholds
 from .template import TEMPLATES, Template, mni152, template_named
 
-# The paper's 160 × 192 × 224 at 1 mm with FreeSurfer's axes L, I, A, around the MNI152 brain.
+# 160 × 192 × 224 voxels of 1 mm as in VoxelMorph (doi:10.1109/TMI.2019.2897538), with the axes of
+# FreeSurfer (L, I, A), around the MNI152 brain.
 WORKING_GRID = Grid(
     (160, 192, 224),
     [
@@ -20,21 +21,22 @@ WORKING_GRID = Grid(
     ],
 )
 
-#: Where scans are put together: on a template, middle on middle, or where their headers say.
+#: How scans come into a common space: aligned with a template, by their centres, or by headers.
 Alignment = Template | Literal["centre", "header"]
-TEMPLATE_FILE = "template.nii.gz"  # of a model whose template is not one of ``TEMPLATES``
+TEMPLATE_FILE = "template.nii.gz"  # in the folder of a model with a template of its own
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a scan becomes the network's input.
+    """How a scan becomes the input of a network.
 
     Args:
-        grid: lattice that aligned scans are resampled onto, in their common world space.
-        percentile: the intensity of the brain's voxels that becomes 1; larger ones are clipped.
-        alignment: what the common space is: that of a template, where an affine map leads; that
-            with the middle of each scan at its origin ("centre"); or the one that the scans'
-            headers tell of ("header").
+        grid: working grid, in the working space; aligned scans are resampled onto it.
+        percentile: the percentile of the brain's intensities that becomes 1; higher ones are
+            clipped. 99.5 is set by hand; all shipped models were trained with it.
+        alignment: the working space: that of a template, which scans are aligned with by an affine
+            map; "centre", with the middle of each scan at the origin; or "header", the world space
+            of the scans.
     """
 
     grid: Grid = WORKING_GRID
@@ -43,19 +45,19 @@ class Recipe:
 
     @property
     def template(self) -> Template | None:
-        """The template that scans are aligned with, if they are."""
+        """The template that scans are aligned with, if there is one."""
         return self.alignment if isinstance(self.alignment, Template) else None
 
     @property
     def alignment_name(self) -> str:
-        """The alignment in a word, as configurations and records have it."""
+        """The alignment as one word, as in configurations and records."""
         if not isinstance(self.alignment, Template):
             return self.alignment
         known = (name for name, make in TEMPLATES.items() if make() is self.alignment)
         return next(known, "template")
 
     def described(self) -> dict[str, Any]:
-        """For records in JSON; of a template that has no name, what tells it from others."""
+        """The recipe for records in JSON, with the description of a template of its own."""
         about = {
             "shape": list(self.grid.shape),
             "affine": self.grid.affine.tolist(),
@@ -74,41 +76,52 @@ class Recipe:
 
     @classmethod
     def from_record(cls, about: dict[str, Any], folder: Path) -> "Recipe":
-        """What ``described`` told, with the template's image from the model's folder.
+        """Read a recipe from its record.
+
+        Args:
+            about: as ``described`` returns it.
+            folder: the model's, which has the image of a template of its own.
 
         Raises:
-            InputError: the template is not there.
-            ValueError, KeyError, TypeError: it is no such record.
+            InputError: the template's image is missing.
+            ValueError, KeyError, TypeError: the record is not valid.
         """
         grid = Grid(about["shape"], about["affine"])
         alignment = about.get("alignment", "mni152")
         if alignment == "template":
-            known = about["template"]
+            template = about["template"]
             path = folder / TEMPLATE_FILE
             if not path.is_file():
-                raise InputError(f"model {folder}: its template, {path.name}, is not there")
+                raise InputError(
+                    f"model {folder}: its template {path.name} is missing; copy the whole folder "
+                    f"of the model"
+                )
             own = Template(
-                name=str(known["name"]),
+                name=str(template["name"]),
                 source=path,
-                title=str(known["title"]),
-                space_code=int(known["space_code"]),
-                thresholds=_thresholds(known.get("thresholds", {})),
+                title=str(template["title"]),
+                space_code=int(template["space_code"]),
+                thresholds=_thresholds(template.get("thresholds", {})),
             )
             return cls(grid, about["percentile"], own)
-        if alignment not in ("centre", "header", *TEMPLATES):  # a record names no other files
-            raise ValueError(f"alignment {alignment!r}")
+        names = "centre", "header", *TEMPLATES
+        if alignment not in names:  # a record must not point to other files
+            raise ValueError(f"alignment must be {', '.join(names)} or template, got {alignment!r}")
         return cls(grid, about["percentile"], alignment_named(alignment))
 
 
-def _thresholds(told: dict[str, Any]) -> FitThresholds:
-    return FitThresholds(**{name: float(value) for name, value in dict(told).items()})
+def _thresholds(values: dict[str, Any]) -> FitThresholds:
+    return FitThresholds(**{name: float(value) for name, value in dict(values).items()})
 
 
 def alignment_named(name: str) -> Alignment:
-    """The alignment behind a word of a configuration: a template's name or path, or how.
+    """Return the alignment that a configuration names.
+
+    Args:
+        name: centre, header, the name of a template, or the path of its image.
 
     Raises:
-        ValueError: it is no such word.
+        ValueError: it is none of these.
     """
     if name == "centre":
         return "centre"
@@ -117,4 +130,7 @@ def alignment_named(name: str) -> Alignment:
     try:
         return template_named(str(name))
     except InputError as error:
-        raise ValueError(f"alignment {name!r}") from error
+        names = ", ".join(["centre", "header", *TEMPLATES])
+        raise ValueError(
+            f"alignment must be {names} or the path of a template, got {name!r}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Rigid registration of two brains by local correlation, from starts that are near."""
+"""Rigid registration of two brains by local correlation, from starts near the answer."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,18 @@ from ..fields import field
 from ..fields.losses import local_ncc_map
 from ..space.transform import Affine
 from ..space.volume import Volume
-from .agreement import bright
+from .agreement import bright_level
 from .coarse import Coarse
 
-LEVELS = (8.0, 20), (4.0, 15), (2.0, 10)  # spacing in mm, iterations
-WINDOW = 3  # voxels, of the local correlation
-ARM = 70.0  # mm from a brain's middle to its surface: an angle of 1/ARM moves that by 1 mm
+LEVELS = (8.0, 20), (4.0, 15), (2.0, 10)  # spacing in mm, iterations; set by hand
+WINDOW = 3  # voxels, of the local correlation; set by hand, as in the affine alignment
+# From the middle of a brain to its surface, mm: a rotation by 1/ARM moves the surface by 1 mm,
+# as a shift by 1 mm does, so the optimiser sees parameters of similar effect.
+ARM = 70.0
 
 
 def rigid_part(affine: Affine, centre: np.ndarray) -> Affine:
-    """The rotation in an affine map (its polar factor), with the same image of a point.
+    """Reduce an affine map to its rotation (polar factor); a given point is mapped as before.
 
     Args:
         affine: any affine map of positive determinant.
@@ -32,58 +34,59 @@ def rigid_part(affine: Affine, centre: np.ndarray) -> Affine:
 
 
 def register_rigid(*starts: Affine, moving: Volume, fixed: Volume) -> Affine:
-    """The rigid map from ``fixed`` to ``moving`` of largest mean squared local correlation.
+    """Find the rigid map from fixed to moving of largest mean squared local correlation.
 
-    Six parameters, a rotation about the middle of the fixed brain and a shift, in mm at the
-    brain's surface, by L-BFGS from coarse to fine. The contrasts may differ.
+    Six parameters, a rotation about the middle of the fixed brain and a shift, both in mm at the
+    surface of the brain, are optimised by L-BFGS from coarse to fine. The contrasts may differ.
 
     Args:
-        fixed, moving: brains, zero outside, on any grids.
-        starts: maps of which one is near the answer; their rigid parts count. The one that leads
-            to the largest correlation on the coarsest lattice goes on.
+        starts: affine maps, one of them near the answer. Their rigid parts are optimised at 8 mm,
+            and the best of the results is refined.
+        moving, fixed: skull-stripped, zero outside the brain, on any grids.
 
     Returns:
-        fixed → moving, RAS mm.
+        Maps points of the fixed brain to points of the moving brain, RAS mm.
     """
     centre, _ = Coarse.of(fixed, LEVELS[0][0]).centre_and_volume
     (spacing, iterations), *finer = LEVELS
-    pair = _Pair.of(fixed, moving, spacing)
-    ends = [_improved(rigid_part(start, centre), pair, centre, iterations) for start in starts]
-    found = min(ends, key=lambda end: float(pair.loss(torch.from_numpy(end.matrix.copy()))))
+    pair = _Pair.of(spacing, moving=moving, fixed=fixed)
+    results = [_optimised(rigid_part(start, centre), pair, centre, iterations) for start in starts]
+    best = min(results, key=lambda affine: float(pair.loss(torch.from_numpy(affine.matrix.copy()))))
     for spacing, iterations in finer:
-        found = _improved(found, _Pair.of(fixed, moving, spacing), centre, iterations)
-    return found
+        pair = _Pair.of(spacing, moving=moving, fixed=fixed)
+        best = _optimised(best, pair, centre, iterations)
+    return best
 
 
 class _Pair(NamedTuple):
-    """Both brains at one spacing, brightest tissue about 1."""
+    """Two brains at one spacing, with bright tissue at about 1."""
 
-    fixed: Coarse
     moving: Coarse
+    fixed: Coarse
 
     @classmethod
-    def of(cls, fixed: Volume, moving: Volume, spacing: float) -> "_Pair":
-        both = (Coarse.of(volume, spacing) for volume in (fixed, moving))
-        return cls(*(Coarse(one.image / bright(one.image), one.grid) for one in both))
+    def of(cls, spacing: float, *, moving: Volume, fixed: Volume) -> "_Pair":
+        coarse = (Coarse.of(volume, spacing) for volume in (moving, fixed))
+        return cls(*(Coarse(one.image / bright_level(one.image), one.grid) for one in coarse))
 
-    def loss_of(self, affine: Affine) -> float:
-        """The loss of a map."""
-        return float(self.loss(torch.from_numpy(affine.matrix.copy())))
+    def loss(self, fixed_to_moving: torch.Tensor) -> torch.Tensor:
+        """Return minus the mean squared local correlation in the fixed brain.
 
-    def loss(self, motion: torch.Tensor) -> torch.Tensor:
-        """Minus the mean squared local correlation in the fixed brain; (4, 4), RAS mm."""
+        Args:
+            fixed_to_moving: (4, 4), RAS mm.
+        """
         f, m = self.fixed, self.moving
-        before = torch.from_numpy(f.grid.affine.copy())
-        after = torch.from_numpy(np.linalg.inv(m.grid.affine))
-        matrix = (after @ motion @ before).float()
-        lattice = field.identity_grid(f.image.shape[2:], f.image)
-        at = (matrix[:3, :3] @ lattice[0].flatten(1) + matrix[:3, 3:]).view_as(lattice)
-        local = local_ncc_map(moved=field.sample(m.image, at), fixed=f.image, window=WINDOW)
-        seen = (f.image > 0) * m.reaches(at.detach())
-        return -(local * seen).sum() / seen.sum().clamp(min=1)
+        to_world = torch.from_numpy(f.grid.affine.copy())
+        to_voxel = torch.from_numpy(np.linalg.inv(m.grid.affine))
+        matrix = (to_voxel @ fixed_to_moving @ to_world).float()
+        voxels = field.identity_grid(f.image.shape[2:], f.image)
+        points = (matrix[:3, :3] @ voxels[0].flatten(1) + matrix[:3, 3:]).view_as(voxels)
+        local_ncc = local_ncc_map(moved=field.sample(m.image, points), fixed=f.image, window=WINDOW)
+        counted = (f.image > 0) * m.reaches(points.detach())
+        return -(local_ncc * counted).sum() / counted.sum().clamp(min=1)
 
 
-def _improved(start: Affine, pair: _Pair, centre: np.ndarray, iterations: int) -> Affine:
+def _optimised(start: Affine, pair: _Pair, centre: np.ndarray, iterations: int) -> Affine:
     parameters = torch.zeros(6, dtype=torch.float64, requires_grad=True)
     base = torch.from_numpy(start.matrix.copy())
     optimizer = torch.optim.LBFGS(
@@ -102,15 +105,15 @@ def _improved(start: Affine, pair: _Pair, centre: np.ndarray, iterations: int) -
 
     optimizer.step(closure)
     with torch.no_grad():
-        found = (base @ _motion(parameters, centre)).numpy()
-    return Affine(found) if np.isfinite(found).all() else start
+        matrix = (base @ _motion(parameters, centre)).numpy()
+    return Affine(matrix) if np.isfinite(matrix).all() else start
 
 
 def _motion(parameters: torch.Tensor, centre: np.ndarray) -> torch.Tensor:
-    """X ↦ exp(ω) (x − c) + c + t, (4, 4): ω · ARM and t in mm."""
+    """X ↦ exp(ω) (x − c) + c + t as a (4, 4) matrix; the parameters are ω · ARM and t, in mm."""
     x, y, z = parameters[:3] / ARM
-    nought = torch.zeros_like(x)
-    skew = torch.stack([nought, -z, y, z, nought, -x, -y, x, nought]).view(3, 3)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
     rotation = torch.linalg.matrix_exp(skew)
     c = torch.from_numpy(centre)
     shift = parameters[3:] + c - rotation @ c

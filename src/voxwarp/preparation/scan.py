@@ -1,4 +1,4 @@
-"""A scan from reading to report: image, labels and masks, and what is found in it, found once."""
+"""A scan with its label map and brain mask, examined and prepared once."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from ..space.resample import resample
 from ..space.transform import Affine
 from ..space.volume import ImageLike, Volume, read_labels, read_volume, to_canonical
 from .cache import examined
-from .examination import Examination, placed_by_header, template_itself
+from .examination import Examination, placed_as_template, placed_by_header
 from .intensity import from_zero, scaled
 from .masking import brain_mask
 from .recipe import Recipe
@@ -25,45 +25,50 @@ Origin = Mapping[str, Any] | None
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A scan on a working grid.
+    """The brain of a scan on a working grid.
 
     Args:
-        image: (1, 1, X, Y, Z) float32 in [0, 1], as networks take it.
-        found: what led there.
+        image: (1, 1, X, Y, Z) float32 in [0, 1], the input of a network.
+        examination: by which it was resampled.
     """
 
     image: torch.Tensor
-    found: Examination
+    examination: Examination
 
     @property
     def template_to_scan(self) -> Affine:
-        """From the common space to the scan's own, RAS mm."""
-        return self.found.template_to_scan
+        """Maps points of the working space to points of the scan, RAS mm."""
+        return self.examination.template_to_scan
 
-    def further(self, what: str) -> torch.Tensor:
-        """What networks can be given beside the image: "mask", 1 in the brain, (1, 1, X, Y, Z).
+    def further(self, name: str) -> torch.Tensor:
+        """Return a further input that a network can ask for.
+
+        Args:
+            name: "mask", which is 1 in the brain and 0 outside.
+
+        Returns:
+            (1, 1, X, Y, Z) float32.
 
         Raises:
-            ValueError: there is no such input.
+            ValueError: there is no input of this name.
         """
-        if what != "mask":
-            raise ValueError(f"further input: mask is wanted, got {what!r}")
+        if name != "mask":
+            raise ValueError(f"the further input of a network must be mask, got {name!r}")
         return (self.image > 0).float()
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A scan with what belongs to it, all on one grid with orthogonal axes.
+    """A scan with its label map and brain mask, all on one grid with orthogonal axes.
 
-    Made by ``Scan.read`` from files, or by ``Scan.of_template``.
-
-    What is found in it and its image on a working grid are made when first asked for, and kept
-    as long as the scan is: one that is registered to many others is prepared once.
+    ``Scan.read`` reads one from files, ``Scan.of_template`` makes one of a template. Examinations
+    and images on working grids are computed when they are first needed and kept as long as the
+    scan, so a scan that is registered to many others is prepared once.
 
     Args:
         image: the scan.
         labels: its label map, if it has one.
-        mask: of its brain, if that is known; other than 0 is brain.
+        mask: its brain mask, if it is known; every value except 0 is brain.
         origins: path and SHA-256 of image, labels and mask, see ``provenance.origin``.
     """
 
@@ -86,49 +91,59 @@ class Scan:
         """Read a scan, its labels and its brain mask.
 
         Args:
-            image, labels, mask: paths, or images of nibabel's.
-            role: what the scan is to the user, such as "moving", for messages; may be empty.
+            image, labels, mask: paths, nibabel images or volumes; all on one grid.
+            role: of the scan, such as "moving", for messages; may be empty.
 
         Raises:
-            InputError: a file is missing or not usable, or the grids differ.
+            InputError: a file is missing or cannot be used, or the grids differ.
         """
         role = f"{role} " if role else ""
         volume = read_volume(image, f"{role}image")
-        mapped = None if labels is None else read_labels(labels, volume, f"{role}label map")
-        masked = None if mask is None else read_labels(mask, volume, f"{role}mask")
+        label_map = None if labels is None else read_labels(labels, volume, f"{role}label map")
+        brain = None if mask is None else read_labels(mask, volume, f"{role}mask")
         origins = {"image": origin(image), "labels": origin(labels), "mask": origin(mask)}
         if not volume.grid.is_sheared():
-            return cls(volume, mapped, masked, origins)
+            return cls(volume, label_map, brain, origins)
         warning = (
-            f"{role}image {volume.name}: its axes are sheared, which ITK files cannot say; it was "
-            f"resampled onto an orthogonal grid, and the outputs refer to that"
+            f"{role}image {volume.name}: its axes are sheared, which ITK files cannot store; it "
+            f"was resampled onto an orthogonal grid, and the outputs refer to that grid"
         )
         grid = volume.grid.unsheared()
         straight = replace(
             resample(volume, grid), header_warnings=(*volume.header_warnings, warning)
         )
-        mapped, masked = (
-            x and resample(x, grid, interpolation="nearest") for x in (mapped, masked)
+        label_map, brain = (
+            x and resample(x, grid, interpolation="nearest") for x in (label_map, brain)
         )
-        return cls(straight, mapped, masked, origins)
+        return cls(straight, label_map, brain, origins)
 
     @classmethod
     def of_template(cls, template: Template, labels: ImageLike | None = None) -> "Scan":
-        """A template as a scan, perhaps with a label map on its grid."""
-        mapped = None if labels is None else read_labels(labels, template.image, "fixed label map")
+        """Make a scan of a template.
+
+        Args:
+            template: the template.
+            labels: a label map on its grid, if there is one.
+
+        Raises:
+            InputError: a file is missing or cannot be used, or the grids differ.
+        """
+        label_map = (
+            None if labels is None else read_labels(labels, template.image, "fixed label map")
+        )
         about = {"template": template.title}
         if template is not mni152():
             about |= {"name": template.name, "sha256": template.sha256}
-        return cls(template.image, mapped, None, {"image": about, "labels": origin(labels)})
+        return cls(template.image, label_map, None, {"image": about, "labels": origin(labels)})
 
     @property
     def grid(self) -> Grid:
-        """Where the voxels are."""
+        """The grid of the voxels."""
         return self.image.grid
 
     @property
     def name(self) -> str:
-        """What to call the scan in messages: its path."""
+        """The name of the scan in messages: its path."""
         return self.image.name
 
     def examined(
@@ -138,77 +153,94 @@ class Scan:
         *,
         cache: bool = True,
     ) -> Examination:
-        """What is found in the scan on the way to a model's input.
+        """Examine the scan for a recipe; the result is kept.
 
         Args:
-            recipe: the model's.
+            recipe: of a model.
             preparation: which steps are taken.
-            cache: look into the cache, and add to it.
+            cache: whether to read and write the cache on disk.
 
         Raises:
-            InputError: there is no brain in it.
+            InputError: no brain is found in it.
         """
         return self.examined_or_cached(recipe, preparation, cache=cache)[0]
 
     def examined_or_cached(
         self, recipe: Recipe, preparation: Preparation, *, cache: bool
     ) -> tuple[Examination, bool]:
-        """The same, and whether it was in the cache."""
+        """Examine the scan, and return whether the result is from the cache on disk."""
         key = recipe.alignment if recipe.template is None else (recipe.template, preparation)
         if key not in self._examined:
             if recipe.template is None:
                 self._examined[key] = placed_by_header(self.image, recipe, self.mask), False
             elif self.image is recipe.template.image:
-                self._examined[key] = template_itself(recipe.template), False
+                self._examined[key] = placed_as_template(recipe.template), False
             else:
                 self._examined[key] = examined(
                     self.image, preparation, self.mask, recipe.template, use=cache
                 )
         return self._examined[key]
 
-    def prepared(self, recipe: Recipe, found: Examination) -> Prepared:
-        """The scan's brain on a working grid, its intensities in [0, 1].
+    def prepared(self, recipe: Recipe, examination: Examination) -> Prepared:
+        """Resample the brain onto the working grid of a recipe; the result is kept.
 
         Args:
-            recipe: the model's.
-            found: what was found in the scan.
+            recipe: of a model.
+            examination: of this scan.
         """
-        if all(found is not kept for kept, _ in self._examined.values()):
-            return prepare(self.image, recipe, found)  # not one of its own: nobody asks again
-        key = id(found), recipe
+        if all(examination is not own for own, _ in self._examined.values()):
+            # An examination from elsewhere belongs to the caller, so nothing is kept for it.
+            return prepare(self.image, recipe, examination)
+        key = id(examination), recipe
         if key not in self._prepared:
-            self._prepared[key] = prepare(self.image, recipe, found)
+            self._prepared[key] = prepare(self.image, recipe, examination)
         return self._prepared[key]
 
-    def brain(self, found: Examination) -> Volume:
-        """The brain on the scan's own voxels, its bias removed, zero elsewhere, float32."""
+    def brain(self, examination: Examination) -> Volume:
+        """Return the brain on the scan's own voxels: bias field removed, zero outside, float32."""
         standard = from_zero(to_canonical(self.image))
-        return found.brain_of(standard, standard.grid)
+        return examination.brain_of(standard, standard.grid)
 
-    def brain_mask(self, found: Examination, grid: Grid | None = None) -> Volume:
-        """The brain on the scan's own grid, or another: 1 inside, 0 outside, uint8."""
-        return brain_mask(self.image, grid or self.grid, found.mask)
+    def brain_mask(self, examination: Examination, grid: Grid | None = None) -> Volume:
+        """Return the brain mask: 1 inside, 0 outside, uint8.
 
-    def warnings(self, found: Examination, role: str = "") -> list[str]:
-        """What is odd about the file, and about what was found, a sentence each."""
+        Args:
+            examination: of this scan.
+            grid: of the result; by default the scan's own.
+        """
+        return brain_mask(self.image, grid or self.grid, examination.mask)
+
+    def warnings(self, examination: Examination, role: str = "") -> list[str]:
+        """Return the warnings about the header and about the examination, a sentence each.
+
+        Args:
+            examination: of this scan.
+            role: of the scan, such as "moving"; may be empty.
+        """
         name = f"{role} image {self.name}" if role else self.name
-        return [*self.image.header_warnings, *found.warnings(name)]
+        return [*self.image.header_warnings, *examination.warnings(name)]
 
 
-def prepare(scan: Volume, recipe: Recipe, found: Examination) -> Prepared:
-    """Put a scan's brain on the working grid and scale it to [0, 1].
+def prepare(scan: Volume, recipe: Recipe, examination: Examination) -> Prepared:
+    """Resample the brain of a scan onto the working grid of a recipe and scale it to [0, 1].
 
     Args:
-        scan: any grid.
-        recipe: the model's.
-        found: what ``examine`` found in the scan.
+        scan: on any grid.
+        recipe: of a model.
+        examination: of the scan.
     """
-    aligned = found.brain_of(from_zero(to_canonical(scan)), recipe.grid, found.template_to_scan)
+    standard = from_zero(to_canonical(scan))
+    aligned = examination.brain_of(standard, recipe.grid, examination.template_to_scan)
     image = torch.from_numpy(scaled(aligned.data, recipe.percentile))
-    return Prepared(image[None, None], found)
+    return Prepared(image[None, None], examination)
 
 
-def prepare_both(recipe: Recipe, *scans: tuple[Scan, Examination]) -> list[Prepared]:
-    """Put scans on the working grid, two at a time."""
+def prepare_scans(recipe: Recipe, *scans: tuple[Scan, Examination]) -> list[Prepared]:
+    """Resample the brains of scans onto the working grid of a recipe, two at a time.
+
+    Args:
+        recipe: of a model.
+        scans: each with its examination.
+    """
     with ThreadPoolExecutor(min(2, torch.get_num_threads())) as pool:
-        return list(pool.map(lambda pair: pair[0].prepared(recipe, pair[1]), scans))
+        return list(pool.map(lambda item: item[0].prepared(recipe, item[1]), scans))

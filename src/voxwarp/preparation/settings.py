@@ -1,4 +1,4 @@
-"""Which steps of preparation are taken: one value for every command, configuration and record."""
+"""The choice of preparation steps, shared by commands, configurations and records."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,19 +11,19 @@ BrainExtract = Literal["auto", "yes", "no"]
 
 @dataclass(frozen=True)
 class Preparation:
-    """Which steps are taken from a scan as it is stored to its brain in the template's space.
+    """Which steps bring a scan, as it is stored, to its brain in the template's space.
 
     Args:
-        brain_extract: extract the brain ("yes"), take the scan for a brain ("no"), or look
-            ("auto").
-        extractor: see ``brain.extractor``.
-        bias: correct the bias field; None: of heads, not of brains.
-        affine: align with the template; without it the scan is taken to be there.
-        conform: work at 1 mm on 256³ voxels; without it on the scan's own, its axes reordered
-            to R, A, S.
+        brain_extract: "yes" extracts the brain, "no" treats the scan as skull-stripped, "auto"
+            decides for each scan.
+        extractor: how the brain is extracted, see ``brain.extractor``.
+        bias: whether to correct the bias field; None: of heads, not of skull-stripped brains.
+        affine: whether to align with the template; otherwise the scan is assumed to be aligned.
+        conform: whether to work at 1 mm on 256³ voxels; otherwise on the voxels of the scan, with
+            axes reordered to R, A, S.
 
     Raises:
-        InputError: a word is none of these, or there is no such extractor.
+        InputError: a value is not one of these, or there is no such extractor.
     """
 
     brain_extract: str = "auto"
@@ -34,7 +34,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if self.brain_extract not in get_args(BrainExtract):
-            raise InputError(f"brain-extract {self.brain_extract!r}: wanted auto, yes or no")
+            raise InputError(f"brain_extract must be auto, yes or no, got {self.brain_extract!r}")
         extractor(self.extractor)
 
 

@@ -1,4 +1,4 @@
-"""A template: the brain that scans are aligned with, the name of its space, and what fits it."""
+"""Templates: the brain image that scans are aligned with, its space and its thresholds."""
 
 import hashlib
 import importlib.util
@@ -16,23 +16,22 @@ from ..space.grid import Grid
 from ..space.volume import Volume, read_labels, read_volume
 from .agreement import FitThresholds
 
-ALIGNED, MNI = 2, 4  # NIfTI's codes of spaces: that of another image, that of MNI152
+ALIGNED, MNI = 2, 4  # xform codes of NIfTI: aligned with another image, MNI152 space
 
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A brain in a space of its own, which models and scans are aligned with.
+    """A brain image that scans are aligned with, and that defines a space.
 
-    It is part of a model's ``Recipe``; to register with its image, hand over
-    ``Scan.of_template(template)``.
+    It is part of the ``Recipe`` of a model. ``Scan.of_template(template)`` is its image as a scan.
 
     Args:
-        name: of its space, as TemplateFlow has it where it is one of theirs.
-        source: the brain-extracted image: a file, or a volume in memory.
-        mask: file of a brain mask, of an image that shows a head.
-        title: in words, for records.
-        space_code: NIfTI's xform code for images in its space: 4 for MNI152, 2 for others.
-        thresholds: how well a brain has to lie on it to be in place.
+        name: of its space; TemplateFlow's name if it has one.
+        source: the skull-stripped image, a file or a volume; or a head, if there is a mask.
+        mask: file of the brain mask, if the image shows a head.
+        title: a description, for records.
+        space_code: xform code of NIfTI for images in its space: 4 for MNI152, 2 for others.
+        thresholds: how well a brain has to agree with it to be in place.
     """
 
     name: str
@@ -44,7 +43,7 @@ class Template:
 
     @cached_property
     def image(self) -> Volume:
-        """The brain, zero outside.
+        """The skull-stripped brain, zero outside.
 
         Raises:
             InputError: the file cannot be read.
@@ -59,12 +58,12 @@ class Template:
 
     @property
     def grid(self) -> Grid:
-        """Grid of the image."""
+        """The grid of the image."""
         return self.image.grid
 
     @property
     def short_name(self) -> str:
-        """The template in a word of a sentence: MNI152, whatever its version."""
+        """The name for use in a sentence: MNI152 for all its versions."""
         return "MNI152" if self.space_code == MNI else self.name
 
     @property
@@ -72,24 +71,24 @@ class Template:
         """The file of the image.
 
         Raises:
-            InputError: it is in memory alone.
+            InputError: the template exists only in memory.
         """
         if isinstance(self.source, Volume):
-            raise InputError(f"template {self.name}: it is no file")
+            raise InputError(f"template {self.name}: it exists only in memory and has no path")
         return self.source
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of its file and its mask's, or of its values and where they are."""
+        """Hash of the files of image and mask, or of the values and the grid of a volume."""
         if not isinstance(self.source, Volume):
             digests = [sha256_of(path) for path in (self.source, self.mask) if path is not None]
             return digests[0] if len(digests) == 1 else _sha256("".join(digests).encode())
-        data = np.ascontiguousarray(self.image.data)  # within its mask, if it has one
+        data = np.ascontiguousarray(self.image.data)  # already masked
         about = f"{data.dtype.str}{data.shape}".encode()
         return _sha256(about + data.tobytes() + self.image.grid.affine.tobytes())
 
     def __reduce__(self) -> Any:
-        """A template that has a name in ``TEMPLATES`` is the same one in every process."""
+        """Pickle templates in ``TEMPLATES`` by name: each process has one object of each."""
         for name, make in TEMPLATES.items():
             if make() is self:
                 return template_named, (name,)
@@ -98,7 +97,7 @@ class Template:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides where it leads scans to: part of the keys of caches."""
+        """All that decides how scans are aligned with it; part of the keys of caches."""
         return {"name": self.name, "sha256": self.sha256, "thresholds": asdict(self.thresholds)}
 
 
@@ -108,36 +107,37 @@ def _sha256(payload: bytes) -> str:
 
 @cache
 def mni152() -> Template:
-    """The brain-extracted ICBM 152 2009a symmetric T1 average, 1 mm, that nilearn ships."""
+    """Return MNI152: the skull-stripped ICBM 152 2009a symmetric T1 average of nilearn, 1 mm."""
     return Template(
         "MNI152NLin2009aSym",
-        _inside_nilearn("mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"),
+        _file_of_nilearn("mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"),
         title="MNI152, ICBM 2009a symmetric",
         space_code=MNI,
     )
 
 
-def _inside_nilearn(name: str) -> Path:
-    """A file of nilearn's, which is found but, being slow, not imported."""
+def _file_of_nilearn(name: str) -> Path:
+    """A data file of nilearn, found without importing nilearn, which is slow."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("nilearn, which ships the MNI152 template, is not installed")
+        raise ModuleNotFoundError("nilearn is not installed; it contains the MNI152 template")
     return Path(spec.origin).parent / "datasets" / "data" / name
 
 
-#: Templates that models and configurations can name.
+#: Templates that models and configurations can use by name.
 TEMPLATES: dict[str, Callable[[], Template]] = {"mni152": mni152}
 
 
 def template_named(name: str) -> Template:
-    """A template by its name in ``TEMPLATES``, or the user's own by the path of its image.
+    """Return a template by its name in ``TEMPLATES``, or by the path of its image.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is neither a name nor an existing file.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]()
     path = Path(name)
     if not path.is_file():
-        raise InputError(f"template {name!r}: wanted {', '.join(TEMPLATES)}, or an image's path")
+        names = ", ".join(TEMPLATES)
+        raise InputError(f"template must be {names} or the path of an image, got {name!r}")
     return Template(path.name.partition(".")[0], path, title=str(path))

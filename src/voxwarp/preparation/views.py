@@ -1,4 +1,4 @@
-"""Where to look for a brain: blocks of space around heads and brains, as grids."""
+"""Views of a scan: the grids on which a brain is extracted, and the conformed grid."""
 
 import numpy as np
 import torch
@@ -8,71 +8,86 @@ from ..space.transform import Affine
 from ..space.volume import Volume
 from .coarse import Coarse
 
-CONFORMED = 256  # voxels of 1 mm along each axis
-ROOM = 40.0  # mm around a brain for skull and skin
+CONFORMED = 256  # voxels of 1 mm along each axis, as FreeSurfer conforms scans
+ROOM = 40.0  # mm around a brain for skull and skin; set by hand
 _LIA = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # as FreeSurfer conforms
 
 
 def conformed(grid: Grid) -> Grid:
-    """256³ voxels around a scan; of 1 mm, or larger ones if need be."""
+    """Return the conformed grid of a scan: 256³ voxels around it, of 1 mm, or larger if needed."""
     corners = grid.to_world(grid.corners())
     low, high = corners.min(axis=0), corners.max(axis=0)
     return cube((low + high) / 2, float((high - low).max()))
 
 
-def cube(centre: np.ndarray, reach: float) -> Grid:
-    """256³ voxels around a point; of 1 mm, or more so that a reach (mm) fits in."""
+def cube(centre: np.ndarray, extent: float) -> Grid:
+    """Return a grid of 256³ voxels around a point.
+
+    Args:
+        centre: RAS mm.
+        extent: mm that have to fit in; above 255 mm the voxels are larger than 1 mm.
+    """
     affine = np.eye(4)
-    affine[:3, :3] = max(1.0, reach / (CONFORMED - 1)) * _LIA
+    affine[:3, :3] = max(1.0, extent / (CONFORMED - 1)) * _LIA
     affine[:3, 3] = centre - affine[:3, :3] @ np.full(3, (CONFORMED - 1) / 2)
     return Grid((CONFORMED,) * 3, affine)
 
 
 def views_of(scan: Volume) -> list[Grid]:
-    """Where to look for the brain: the whole scan; first the top of one that shows the trunk too.
+    """Return the grids on which to look for the brain of a head, in the order in which to try them.
 
-    World axes, no more than the scan, no more than 256 voxels along an axis: of 1 mm, or larger.
+    The whole scan, and before it the top 255 mm of the body if the scan is longer than that. The
+    axes are those of the world. A grid is not larger than the scan and has at most 256 voxels along
+    an axis, of 1 mm or larger.
     """
     corners = scan.grid.to_world(scan.grid.corners())
     low, high = corners.min(axis=0), corners.max(axis=0)
-    reach = CONFORMED - 1.0
-    whole = block(low, high, max(1.0, float((high - low).max()) / reach), np.eye(3))
-    if (high - low).max() <= reach:
+    longest = CONFORMED - 1.0
+    whole = block(low, high, max(1.0, float((high - low).max()) / longest), np.eye(3))
+    if (high - low).max() <= longest:
         return [whole]
     coarse = Coarse.of(scan, 4.0)
-    bright = 0.1 * float(torch.quantile(coarse.image.flatten()[::7], 0.995))
-    body = coarse.grid.to_world(torch.nonzero(coarse.image[0, 0] > bright).numpy())
+    # Body, not air: above a tenth of the bright voxels; set by hand. Every seventh voxel is enough.
+    threshold = 0.1 * float(torch.quantile(coarse.image.flatten()[::7], 0.995))
+    body = coarse.grid.to_world(torch.nonzero(coarse.image[0, 0] > threshold).numpy())
     top = min(high[2], np.percentile(body[:, 2], 99.9) + 10)
-    body = body[body[:, 2] > top - reach]
-    middle = np.array([*np.median(body[:, :2], axis=0), top - reach / 2])
-    low, high = np.maximum(low, middle - reach / 2), np.minimum(high, middle + reach / 2)
+    body = body[body[:, 2] > top - longest]
+    middle = np.array([*np.median(body[:, :2], axis=0), top - longest / 2])
+    low, high = np.maximum(low, middle - longest / 2), np.minimum(high, middle + longest / 2)
     return [block(low, high, 1.0, np.eye(3)), whole]
 
 
-def upright_view(only: Volume, template_to_scan: Affine) -> Grid:
-    """1 mm around the brain with room for the head, turned as the brain lies.
+def upright_view(brain: Volume, template_to_scan: Affine) -> Grid:
+    """Return a grid of 1 mm on which a tilted head is upright, with room for skull and skin.
 
     Args:
-        only: the brain, zero outside.
-        template_to_scan: where an upright brain lies, RAS mm.
+        brain: skull-stripped, zero outside.
+        template_to_scan: maps points of the template to points of the scan, RAS mm; its rotation
+            is that of the head.
     """
     u, _, vt = np.linalg.svd(template_to_scan.matrix[:3, :3])
     rotation = u @ vt
-    inside = only.grid.to_world(np.argwhere(only.data > 0)) @ rotation
+    inside = brain.grid.to_world(np.argwhere(brain.data > 0)) @ rotation
     return block(inside.min(axis=0) - ROOM, inside.max(axis=0) + ROOM, 1.0, rotation)
 
 
 def block(low: np.ndarray, high: np.ndarray, spacing: float, rotation: np.ndarray) -> Grid:
-    """The grid from ``low`` to ``high``, coordinates along turned axes, mm."""
+    """Return the grid that fills a rotated box.
+
+    Args:
+        low, high: opposite corners, mm along the rotated axes.
+        spacing: of the voxels, mm.
+        rotation: (3, 3), its columns are the rotated axes in RAS.
+    """
     affine = np.eye(4)
     affine[:3, :3] = spacing * rotation
     affine[:3, 3] = rotation @ low
     return Grid((np.ceil((high - low) / spacing).astype(int) + 1).tolist(), affine)
 
 
-def centre_and_reach(only: Volume) -> tuple[np.ndarray, float]:
-    """Middle and extent of a brain, mm."""
-    coarse = Coarse.of(only, 4.0)
+def centre_and_extent(brain: Volume) -> tuple[np.ndarray, float]:
+    """Middle (RAS mm) and longest side (mm) of the box around a skull-stripped brain."""
+    coarse = Coarse.of(brain, 4.0)
     inside = coarse.grid.to_world(torch.nonzero(coarse.image[0, 0] > 0).numpy())
     low, high = inside.min(axis=0), inside.max(axis=0)
     return (low + high) / 2, float((high - low).max()) + 4

@@ -39,8 +39,8 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
 
     from ...device import device_name, torch_device
     from ...preparation.examination import Examination
-    from ...preparation.scan import Scan, prepare_both
-    from ...registration.deform import answer_of, on_fixed_grid, without_folds
+    from ...preparation.scan import Scan, prepare_scans
+    from ...registration.deform import compute_deformation, on_fixed_grid, without_folds
     from ...space.transform import Affine, Warp
     from ...space.volume import read_volume
 
@@ -63,8 +63,8 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
             Examination("brain", image.grid, pose)
             for image, pose in zip(images, poses, strict=True)
         ]
-        f, m = prepare_both(model.recipe, *zip(scans, found, strict=True))
-        answer = answer_of(
+        f, m = prepare_scans(model.recipe, *zip(scans, found, strict=True))
+        answer = compute_deformation(
             model, moving=m, fixed=f, device=device, refinement=refinement, invert=False
         )
         ways = (u for u in (answer.displacement, answer.inverse) if u is not None)
