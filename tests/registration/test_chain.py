@@ -92,9 +92,9 @@ def test_grids_are_those_of_the_ends(saved, rigid):
     assert chain.fixed_grid.matches(saved.result.fixed_grid)
     assert chain.moving_grid is None
     assert chain.inverted().moving_grid is chain.fixed_grid
-    with pytest.raises(InputError, match="give --reference"):
+    with pytest.raises(InputError, match=r"reference is needed, .* of the moving scan"):
         apply_to_image(saved.fixed, [rigid, saved.out], inverse=True)
-    with pytest.raises(InputError, match="found none"):
+    with pytest.raises(InputError, match="transforms must name at least one"):
         chain_of([])
 
 

@@ -116,7 +116,7 @@ def test_strict_is_exit_code_3_where_there_are_warnings(cli, command, scans, tmp
 
 
 def test_a_report_that_fails_is_a_warning_on_stderr(cli, command, monkeypatch, tmp_path):
-    """The registration is good without; who wants to be strict is told."""
+    """The registration is good without; with --strict, the exit code says so."""
 
     def failing(*_: object, **__: object) -> str:
         raise MemoryError("no room")
@@ -125,9 +125,12 @@ def test_a_report_that_fails_is_a_warning_on_stderr(cli, command, monkeypatch, t
     for name, strict, code in (("lenient", [], 0), ("strict", ["--strict"], 3)):
         outcome = cli(*command, "-o", tmp_path / name, *strict)
         assert outcome.code == code
-        assert "voxwarp: warning: no report: MemoryError: no room" in outcome.err.splitlines()
+        assert (
+            "voxwarp: warning: report.html was not written: MemoryError: no room"
+            in outcome.err.splitlines()
+        )
         assert {path.name for path in (tmp_path / name).iterdir()} == FILES - {"report.html"}
-    assert "no report" not in cli(*command, "-o", tmp_path / "without", "--no-report").err
+    assert "report.html" not in cli(*command, "-o", tmp_path / "without", "--no-report").err
 
 
 def test_cache_changes_nothing_but_the_time(cli, command, monkeypatch, tmp_path):
@@ -289,9 +292,9 @@ def test_no_cuda(refuses, command, tmp_path):
     assert "cuda" in refuses(*command, "--device", "cuda", "-o", tmp_path / "out")
 
 
-def test_mask_of_a_fixed_scan_wants_a_fixed_scan(refuses, scans, tiny_model, tmp_path):
+def test_mask_of_a_fixed_scan_needs_a_fixed_scan(refuses, scans, tiny_model, tmp_path):
     words = "register", scans.moving, "--fixed-mask", scans.fixed_labels, "--model", tiny_model
-    assert "no fixed scan" in refuses(*words, "-o", tmp_path / "out")
+    assert "--fixed-mask needs a fixed scan" in refuses(*words, "-o", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from voxwarp.preparation.recipe import Recipe
 from voxwarp.preparation.scan import Prepared
 from voxwarp.registration import register as verb
 from voxwarp.registration.deform import (
-    compute_deformation,
-    check_smoothness_applies,
     check_smoothness,
+    check_smoothness_applies,
+    compute_deformation,
     on_fixed_grid,
     without_folds,
 )
@@ -195,7 +195,9 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_network_and_refinement_segment_each_image_once(segmented: list[Tensor]) -> None:
     model = of_model("anatomy", structures=4, channels=[6, 8], steps=[3, 3], full_steps=1)
     pair = [prepared(image) for image in PAIR]
-    answer = compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU, refinement=Refinement(3))
+    answer = compute_deformation(
+        model, moving=pair[0], fixed=pair[1], device=CPU, refinement=Refinement(3)
+    )
     assert len(segmented) == 2
     apart = model.refine(
         model.deform(moving=PAIR[0], fixed=PAIR[1]), Refinement(3), moving=PAIR[0], fixed=PAIR[1]
@@ -214,7 +216,8 @@ def test_an_inverse_is_found_where_the_network_knows_none() -> None:
     for way, sign in ((answer.displacement, 1), (answer.inverse, -1)):
         mean = way[..., 8:-8, 8:-8, 8:-8].mean(dim=(0, 2, 3, 4))
         torch.testing.assert_close(mean, sign * torch.tensor([1.0, -0.5, 0.25]), atol=0.01, rtol=0)
-    assert compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU, invert=False).inverse is None
+    one_way = compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU, invert=False)
+    assert one_way.inverse is None
     refined = compute_deformation(
         model, moving=pair[0], fixed=pair[1], device=CPU, invert=False, refinement=Refinement(2)
     )
@@ -264,13 +267,13 @@ def test_smoothness_goes_to_whatever_obeys_it() -> None:
 
 
 @pytest.mark.parametrize("factor", [0, 0.1, 0.49, 8.01, 9, -1, np.nan, np.inf])
-def test_a_smoothness_that_no_lattice_can_follow_is_refused(factor: float) -> None:
-    with pytest.raises(InputError, match=rf"smoothness {factor}: a factor from 0\.5 to 8"):
+def test_a_smoothness_beyond_the_limits_is_refused(factor: float) -> None:
+    with pytest.raises(InputError, match=rf"smoothness must be between 0\.5 and 8, got {factor}"):
         check_smoothness(factor)
 
 
 @pytest.mark.parametrize("factor", [None, 0.5, 1, 8])
-def test_a_smoothness_that_lattices_can_follow_is_not(factor: float | None) -> None:
+def test_a_smoothness_within_the_limits_is_not_refused(factor: float | None) -> None:
     check_smoothness(factor)
 
 
@@ -281,11 +284,11 @@ def test_a_smoothness_that_lattices_can_follow_is_not(factor: float | None) -> N
         ("anatomy", 2.0, False, None),
         ("pyramid", None, False, None),
         ("pyramid", 2.0, True, None),
-        ("pyramid", 2.0, False, "smoothness: model unnamed decides on it by itself"),
-        ("voxelmorph", 2.0, False, "smoothness: model unnamed decides on it by itself"),
+        ("pyramid", 2.0, False, "smoothness has no effect on model unnamed"),
+        ("voxelmorph", 2.0, False, "smoothness has no effect on model unnamed"),
     ],
 )
-def test_a_smoothness_that_nothing_would_follow_is_refused(
+def test_a_smoothness_without_effect_is_refused(
     name: str, smoothness: float | None, refined: bool, said: str | None
 ) -> None:
     if said is None:

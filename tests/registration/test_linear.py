@@ -114,9 +114,9 @@ def test_the_files_are_ants_own_and_are_read_back(cli, pair, quick_affine, tiny_
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"transform": "similarity"}, "'similarity': rigid, affine or deformable"),
-        ({"transform": "rigid", "refine": True}, "rigid: only a deformable one"),
-        ({"transform": "affine", "smoothness": 2.0}, "affine: only a deformable one"),
+        ({"transform": "similarity"}, "transform must be rigid, .*, got 'similarity'"),
+        ({"transform": "rigid", "refine": True}, "refine needs a deformable .* 'rigid'"),
+        ({"transform": "affine", "smoothness": 2.0}, "smoothness needs a deformable .* 'affine'"),
         ({"initial": "gone.mat"}, "gone.mat: no such file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``metrics.json``: it tells what was done, is read back whatever is in it, and finds the scans."""
+"""``metrics.json``: it records what was done, is read back, and leads to the scans."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ from voxwarp.networks.model import Model
 from voxwarp.networks.refine import Refinement
 from voxwarp.preparation.settings import Preparation
 from voxwarp.preparation.template import Template, mni152
+from voxwarp.registration.loading import load
 from voxwarp.registration.record import MAX_TEXT, input_path, read_record
 from voxwarp.registration.register import register
-from voxwarp.registration.loading import load
 
-# What it tells
+# What it holds
 
 
-def test_metrics_tell_what_was_done(saved, tiny_model):
+def test_metrics_record_what_was_done(saved, tiny_model):
     def refuse(word: str) -> float:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     found = json.loads((saved.out / METRICS).read_text(), parse_constant=refuse)
     for role, path in (
@@ -114,14 +114,14 @@ def test_a_record_is_read_as_it_was_written(saved):
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
-        (b"", "not a record of a registration"),
-        (b"{", "not a record of a registration"),
-        (b"\xff\xfe\x00", "not a record of a registration"),
-        (b"[" * 100_000, "not a record of a registration"),
-        (b"[1, 2]", "not a record of a registration"),
-        (b"3", "not a record of a registration"),
-        (b"{}", "not a record of a registration"),
-        (b'{"inputs": []}', "not a record of a registration"),
+        (b"", "not the record of a registration"),
+        (b"{", "not the record of a registration"),
+        (b"\xff\xfe\x00", "not the record of a registration"),
+        (b"[" * 100_000, "not the record of a registration"),
+        (b"[1, 2]", "not the record of a registration"),
+        (b"3", "not the record of a registration"),
+        (b"{}", "not the record of a registration"),
+        (b'{"inputs": []}', "not the record of a registration"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, payload: bytes, said: str):
@@ -133,7 +133,7 @@ def test_what_is_no_record_is_refused(tmp_path, payload: bytes, said: str):
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path):
-    with pytest.raises(InputError, match=rf"{tmp_path}: no metrics\.json in it"):
+    with pytest.raises(InputError, match=rf"{tmp_path}: metrics\.json is missing; give a folder"):
         read_record(tmp_path)
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         read_record(tmp_path / "nowhere")
@@ -180,22 +180,22 @@ def test_the_file_is_found_while_it_is_the_same(of_file):
     assert input_path(record, "moving") == copy
     assert input_path(record, "labels") is None
     copy.write_bytes(copy.read_bytes() + b"0")
-    with pytest.raises(InputError, match=r"moving .*another file than was registered"):
+    with pytest.raises(InputError, match=r"moving .*the file has changed since the registration"):
         input_path(record, "moving")
     copy.unlink()
     with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: no such file"):
         input_path(record, "moving")
     copy.mkdir()
-    with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: this is no file"):
+    with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: not a regular file"):
         input_path(record, "moving")
 
 
 @pytest.mark.parametrize(
-    "told", ["scan.nii", 3, [], {}, {"path": "scan.nii"}, {"path": 3, "sha256": "0"}]
+    "entry", ["scan.nii", 3, [], {}, {"path": "scan.nii"}, {"path": 3, "sha256": "0"}]
 )
-def test_a_record_that_does_not_tell_the_file_is_refused(told):
-    with pytest.raises(InputError, match="fixed labels: the record does not tell which file"):
-        input_path({"inputs": {"fixed_labels": told}}, "fixed_labels")
+def test_an_entry_that_does_not_name_the_file_is_refused(entry):
+    with pytest.raises(InputError, match=r"labels of the fixed scan: .* does not name its file"):
+        input_path({"inputs": {"fixed_labels": entry}}, "fixed_labels")
 
 
 def test_a_name_that_no_system_takes_is_refused():
@@ -205,8 +205,8 @@ def test_a_name_that_no_system_takes_is_refused():
 
 
 def test_mni152_is_found_wherever_it_is_today():
-    told = {"template": "MNI152, ICBM 2009a symmetric"}
-    assert input_path({"inputs": {"fixed": told}}, "fixed") == mni152().path
+    entry = {"template": "MNI152, ICBM 2009a symmetric"}
+    assert input_path({"inputs": {"fixed": entry}}, "fixed") == mni152().path
 
 
 def test_a_template_of_a_models_own_is_not_taken_for_mni152(scans, phantoms, tiny_model, tmp_path):
@@ -214,5 +214,5 @@ def test_a_template_of_a_models_own_is_not_taken_for_mni152(scans, phantoms, tin
     model = Model.load(tiny_model)
     model = replace(model, recipe=replace(model.recipe, alignment=template))
     register(scans.moving, model=model).save(tmp_path / "out")
-    with pytest.raises(InputError, match="fixed: it was a model's own template, Our 30 children"):
+    with pytest.raises(InputError, match=r"fixed scan: this is the template .*Our 30 children"):
         load(tmp_path / "out")

@@ -147,16 +147,16 @@ def test_smoothness_of_a_model_that_can_be_told_needs_no_refinement(
 
 
 def test_smoothness_of_a_model_that_decides_by_itself_is_refused(scans, tiny_model):
-    with pytest.raises(InputError, match=r"smoothness: model tiny .* refine"):
+    with pytest.raises(InputError, match=r"smoothness has no effect on model tiny.* `refine`"):
         register(scans.moving, scans.fixed, tiny_model, smoothness=2.0)
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        *(({"refine": steps}, f"refine {steps}: ") for steps in (-1, 0, 16)),
+        *(({"refine": steps}, f"refine .*{steps}") for steps in (-1, 0, 16)),
         *(
-            ({"refine": True, "smoothness": factor}, f"smoothness {factor}: ")
+            ({"refine": True, "smoothness": factor}, f"smoothness must be .*, got {factor}")
             for factor in (0, 0.1, 9, -1, np.nan, np.inf)
         ),
     ],

@@ -20,10 +20,10 @@ from webpages import Parsed
 from voxwarp.errors import InputError
 from voxwarp.layout import METRICS, PREPROCESSED, REPORT
 from voxwarp.pictures.report import mosaic, report
+from voxwarp.registration.loading import load
 from voxwarp.registration.result import (
     Registration,
     check_output,
-    load,
     write_registration,
 )
 
@@ -71,9 +71,9 @@ def test_how_it_reads_in_a_console(result, scans):
 # Written
 
 
-def with_warnings(result: Registration, *told: str) -> Registration:
-    """Another result, that says these."""
-    return replace(result, metrics=deepcopy(result.metrics) | {"warnings": list(told)})
+def with_warnings(result: Registration, *warnings: str) -> Registration:
+    """The result with other warnings."""
+    return replace(result, metrics=deepcopy(result.metrics) | {"warnings": list(warnings)})
 
 
 @pytest.fixture
@@ -114,11 +114,11 @@ def test_a_report_that_fails_changes_nothing_in_the_result_either(result, tmp_pa
     written = write_registration(result, tmp_path / "out")
     assert result.metrics == before
     assert result.warnings == before["warnings"]
-    expected = [*before["warnings"], "no report: MemoryError: no room"]
+    expected = [*before["warnings"], "report.html was not written: MemoryError: no room"]
     assert written.metrics["warnings"] == expected
     assert json.loads((tmp_path / "out" / METRICS).read_text())["warnings"] == expected
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "no report of out" in caplog.text
+    assert "the report of out cannot be written" in caplog.text
     assert "MemoryError: no room" in caplog.text
 
 
@@ -172,12 +172,14 @@ def test_a_report_that_fails_is_a_warning(result, tmp_path):
     files = with_warnings(result, "look at it").save(folder, overwrite=True)
     assert REPORT not in {path.name for path in files}
     assert {path.name for path in folder.iterdir()} == {path.name for path in files}
-    told = json.loads((folder / METRICS).read_text())["warnings"]
-    assert told == ["look at it", "no report: MemoryError: no room"]
+    warnings = json.loads((folder / METRICS).read_text())["warnings"]
+    assert warnings == ["look at it", "report.html was not written: MemoryError: no room"]
 
 
 def test_a_report_after_one_that_failed(result, tmp_path):
-    failed = with_warnings(result, "look at it", "no report: MemoryError: no room")
+    failed = with_warnings(
+        result, "look at it", "report.html was not written: MemoryError: no room"
+    )
     written = write_registration(failed, tmp_path / "out")
     assert written.metrics["warnings"] == ["look at it"]
     assert json.loads((tmp_path / "out" / METRICS).read_text())["warnings"] == ["look at it"]
@@ -259,14 +261,14 @@ def test_a_deformation_of_another_grid_is_refused(result, tmp_path, scans):
     record["inputs"]["fixed"] = record["inputs"]["moving"]
     record["inputs"]["fixed_labels"] = record["inputs"]["labels"]
     (folder / METRICS).write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"out: .* not on the fixed scan's grid"):
+    with pytest.raises(InputError, match=r"out: .* not on the grid of the fixed scan"):
         load(folder)
 
 
 def test_a_scan_that_was_no_file_cannot_be_read_back(result, tmp_path):
     inputs = {**result.metrics["inputs"], "moving": None}
     replace(result, metrics={**result.metrics, "inputs": inputs}).save(tmp_path / "out")
-    with pytest.raises(InputError, match="moving: the record does not tell which file it was"):
+    with pytest.raises(InputError, match=r"out: moving scan: metrics\.json does not name its file"):
         load(tmp_path / "out")
 
 
