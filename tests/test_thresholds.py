@@ -64,7 +64,7 @@ def test_the_value_is_that_of_the_code(row: Threshold) -> None:
     if isinstance(function, FunctionType):
         assert set(row.values) <= literals(function)
     elif row.path == "MEASURES":
-        assert row.values == tuple(measure.least for measure in place if measure.bad)
+        assert row.values == tuple(measure.min_spread for measure in place if measure.bad_side)
     else:
         assert row.values == tuple(np.ravel(place).tolist())
 

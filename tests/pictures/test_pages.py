@@ -1,4 +1,4 @@
-"""What pages are made of: numbers, tables of records, images as addresses."""
+"""The parts of pages: numbers, tables of records, images as data URIs."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ def decoded(uri: str, kind: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(payload)))
 
 
-def test_lines_have_their_colours_and_nothing_around_them():
+def test_lines_have_their_colours_on_a_transparent_background():
     indices, colours = np.array([[0, 1, 2], [3, 0, 1]]), ((0, 229, 255), (255, 158, 0), (9, 9, 9))
     shown = np.asarray(decoded(png(indices, colours), "png").convert("RGBA"))
     assert (shown[..., 3] == np.where(indices, 255, 0)).all()
@@ -31,7 +31,7 @@ def test_lines_have_their_colours_and_nothing_around_them():
         assert (shown[indices == index, :3] == colour).all()
 
 
-def test_pictures_are_nearly_what_they_were():
+def test_jpegs_are_close_to_the_original():
     x, y = np.indices((40, 50))
     grey = (128 + 100 * np.sin(x / 9) * np.cos(y / 7)).astype(np.uint8)
     for image in (grey, np.stack([grey, grey.T[:40, :].repeat(2, axis=1)[:, :50], grey], axis=-1)):

@@ -1,4 +1,4 @@
-"""What the panels show, of registrations whose every pixel is known."""
+"""What the panels show, for scenes of which every pixel is known."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from voxwarp.pictures.panels import (
     Picture,
     checkerboard,
     comparison,
-    composed,
     deformed_grid,
     differences,
     extraction,
     jacobian,
     label_contours,
     panels,
+    rendered,
 )
 from voxwarp.pictures.scene import SlicedScene
 from voxwarp.pictures.slices import PLANES
@@ -27,12 +27,14 @@ from voxwarp.space.transform import Affine, Warp
 from voxwarp.space.volume import Volume
 
 
-def test_one_in_place_of_the_other():
-    """Of the same scan, fixed, moved and affine are one picture; a shift is undone by a map."""
+def test_the_comparison_of_equal_scans():
+    """The three pictures are equal, also if an affine map corrects a shift of the header."""
     shift = Affine(np.array([[1, 0, 0, 6], [0, 1, 0, -4], [0, 0, 1, 8], [0, 0, 0, 1.0]]))
     other = Volume(image().data, Grid(GRID.shape, shift.matrix @ GRID.affine))
     panel = comparison(SlicedScene(scene(moving=other, affine=shift)))
-    assert [p.name for p in panel.pictures] == ["Moved", "Fixed", "Moving after the affine stage"]
+    assert [p.name for p in panel.pictures] == [
+        *("Moved", "Fixed", "Moving after the affine alignment")
+    ]
     for plane in PLANES:
         after, fixed, before = (p.mosaic[plane].astype(int) for p in panel.pictures)
         assert fixed.max() > 200
@@ -40,8 +42,8 @@ def test_one_in_place_of_the_other():
         np.testing.assert_array_equal(after, before)
 
 
-def test_the_deformation_is_in_moved_and_not_in_affine():
-    """A warp that shifts by 8 mm shows in one of the two only."""
+def test_only_the_moved_scan_is_deformed():
+    """A warp that shifts by 8 mm is not in the picture after the affine alignment."""
     field = np.zeros((3, *GRID.shape), np.float32)
     field[0] = 8.0
     shown = comparison(SlicedScene(scene(warp=Warp(field, GRID)))).pictures
@@ -61,7 +63,7 @@ def test_differences_are_on_one_scale_and_vanish_where_scans_agree():
         assert all((m == black).all() for m in picture.mosaic.values())
     field = np.zeros((3, *GRID.shape), np.float32)
     field[1] = 6.0
-    # The affine stage is off by 6 mm, and the deformation undoes it.
+    # The affine map is off by 6 mm, and the deformation corrects this.
     off = np.eye(4)
     off[1, 3] = -6.0
     panel = differences(SlicedScene(scene(affine=Affine(off), warp=Warp(field, GRID))))
@@ -75,17 +77,17 @@ def test_differences_are_on_one_scale_and_vanish_where_scans_agree():
     assert panel.scale[0][2] == "0"
 
 
-def test_differences_do_not_see_brightness():
-    """A scan of twice the intensities and an offset is the same scan."""
+def test_differences_do_not_depend_on_brightness():
+    """A scan with twice the intensities and an offset counts as the same scan."""
     brighter = Volume(image().data * 2 + 30 * ball(BALL), GRID)
     sliced = SlicedScene(scene(moving=brighter))
     for picture in differences(sliced).pictures:
         for plane in PLANES:
-            inner = distance(sliced, plane) < BALL - 5  # the offset's own edge is a difference
+            inner = distance(sliced, plane) < BALL - 5  # the edge of the offset is a difference
             assert picture.mosaic[plane][inner].max() < 90
 
 
-def test_checkerboard_has_both():
+def test_the_checkerboard_shows_both_scans():
     other = Volume(np.where(ball(BALL), 50.0, 0).astype(np.float32), GRID)
     sliced = SlicedScene(scene(moving=other))
     mixed = checkerboard(sliced).pictures[0].mosaic
@@ -93,11 +95,11 @@ def test_checkerboard_has_both():
     for plane in PLANES:
         is_fixed, is_moved = mixed[plane] == fixed[plane], mixed[plane] == moved[plane]
         assert (is_fixed | is_moved).all()
-        unlike = fixed[plane] != moved[plane]
-        assert 0.3 < is_fixed[unlike].mean() < 0.7
+        differing = fixed[plane] != moved[plane]
+        assert 0.3 < is_fixed[differing].mean() < 0.7
 
 
-def test_lines_of_a_grid_that_does_not_move_are_straight_and_regular():
+def test_without_deformation_the_grid_is_straight_and_regular():
     sliced = SlicedScene(scene())
     lines = deformed_grid(sliced).pictures[0].mosaic
     for plane, plane_grid in sliced.slices.grids.items():
@@ -110,12 +112,12 @@ def test_lines_of_a_grid_that_does_not_move_are_straight_and_regular():
         between = np.abs((at + LINES / 2) % LINES - LINES / 2) > 1.2 * plane_grid.spacing[0]
         height = plane_grid.to_world([[0, j, 0] for j in range(plane_grid.shape[1])])[::-1, up]
         empty = np.abs((height + LINES / 2) % LINES - LINES / 2) > 1.2 * plane_grid.spacing[0]
-        assert first[np.ix_(empty, between)][0].max() == 0  # outside of the ball: no line, black
+        assert first[np.ix_(empty, between)][0].max() == 0  # outside the ball, between the lines
 
 
 @pytest.mark.parametrize(("scale", "index"), [(0.25 ** (1 / 3), 0), (1.0, 2), (4 ** (1 / 3), 4)])
 def test_colours_of_the_jacobian(scale, index):
-    """A warp that scales space has one determinant, whose colour is known."""
+    """A warp that scales space has the same determinant everywhere."""
     displacement = (scale - 1) * np.moveaxis(GRID.nodes() - CENTRE, -1, 0)
     panel = jacobian(SlicedScene(scene(warp=Warp(displacement.astype(np.float32), GRID))))
     picture = panel.pictures[0]
@@ -130,8 +132,8 @@ def test_colours_of_the_jacobian(scale, index):
         assert not picture.mosaic[plane][outside].any()
 
 
-def test_each_fold_is_red_in_every_plane_and_counted():
-    """One voxel is turned inside out, far from any slice's middle."""
+def test_folds_are_red_in_every_plane_and_counted():
+    """One folded voxel, far from the middle of any slice."""
     field = np.zeros((3, *GRID.shape), np.float32)
     voxel = (20, 25, 22)
     field[0, voxel[0] - 1, voxel[1], voxel[2]] = 6.0
@@ -155,8 +157,8 @@ def test_each_fold_is_red_in_every_plane_and_counted():
 
 
 @pytest.mark.parametrize("half", [(40, 8, 20), (8, 40, 20), (20, 40, 6)])
-def test_regions_that_are_much_wider_than_deep(half):
-    """All panels, with labels, whose pixels are finer."""
+def test_thin_regions_have_all_panels(half):
+    """Also with labels, whose pixels are finer."""
     away = np.abs(GRID.nodes() - CENTRE)
     brain = (away <= half).all(axis=-1)
     labels = Volume(brain.astype(np.uint8), GRID)
@@ -192,7 +194,7 @@ def test_extraction_draws_the_mask_on_the_scan():
     assert "no brain was extracted" in alone.caption
 
 
-def test_panels_are_those_there_is_something_for():
+def test_panels_depend_on_the_data():
     plain_keys = [panel.key for panel in panels(SlicedScene(scene()))]
     assert plain_keys == [
         *("comparison", "contours", "checkerboard", "difference", "grid", "jacobian"),
@@ -217,18 +219,18 @@ def test_panels_are_those_there_is_something_for():
     ],
     ids=["no brain", "constant", "negative", "int64", "bool", "far away"],
 )
-def test_strange_scenes_are_shown_too(strange):
+def test_unusual_scenes_are_shown(strange):
     for panel in panels(SlicedScene(scene(**strange))):
         for picture in panel.pictures:
             for mosaic in picture.mosaic.values():
                 assert mosaic.dtype == np.uint8
 
 
-def test_composed_paints_the_overlay():
+def test_rendering_paints_the_overlay():
     grey = np.full((2, 3), 9, np.uint8)
     lines = np.zeros((4, 6), np.uint8)
     lines[3, 5] = 2
     overlay = Overlay({"axial": lines}, ((1, 2, 3), (4, 5, 6)))
-    painted = composed(Picture("", {"axial": grey}, overlay), "axial")
+    painted = rendered(Picture("", {"axial": grey}, overlay), "axial")
     assert painted[1, 2].tolist() == [4, 5, 6]
     assert (painted.reshape(-1, 3)[:-1] == 9).all()

@@ -1,4 +1,4 @@
-"""``report.html``: whole, escaped, readable, looked at in Chromium; never in the way."""
+"""``report.html``: complete, escaped and readable; opened in Chromium."""
 
 import base64
 import hashlib
@@ -18,13 +18,13 @@ from webpages import HOSTILE, Parsed
 from voxwarp.layout import REPORT
 from voxwarp.pictures import pages
 from voxwarp.pictures.pages import number
-from voxwarp.pictures.report import SCRIPT, report, told_of
+from voxwarp.pictures.report import SCRIPT, report, template_values
 from voxwarp.registration.result import Registration
 
 
 @pytest.fixture(scope="module")
 def result(phantoms, poses, unlike_grids, register_quickly, tmp_path_factory) -> Registration:
-    """A head and a brain with names that would do harm, and labels."""
+    """A head and a brain with labels, and with file names that look like markup."""
     folder = tmp_path_factory.mktemp("scans")
     paths = {}
     for role, grid in unlike_grids.items():
@@ -56,8 +56,8 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-def test_it_is_whole_and_loads_nothing(text):
-    """No address but of data in it; under 5 MB."""
+def test_it_is_self_contained(text):
+    """It has no address except data URIs, and is smaller than 5 MB."""
     assert len(text.encode()) < 5e6
     parsed = Parsed(text)
     assert not parsed.all("link")
@@ -78,15 +78,15 @@ def test_only_its_own_script_may_run(text):
     assert "default-src 'none'" in (policy or "")
 
 
-def test_panels_numbers_and_where_it_comes_from_are_in_it(text, result):
+def test_panels_numbers_and_settings_are_in_it(text, result):
     parsed = Parsed(text)
     keys = [a["id"] for a in parsed.all("figure")]
     assert keys == [
         *("comparison", "contours", "labels", "checkerboard", "difference", "grid"),
         *("jacobian", "moving_brain"),
     ]
-    for said in ("Dice of each label", "Time of each stage", "Settings", "Versions", "Inputs"):
-        assert said in parsed.words
+    for text_part in ("Dice of each label", "Time of each stage", "Settings", "Versions", "Inputs"):
+        assert text_part in parsed.words
     for label, value in result.metrics["dice"]["per_label"].items():
         assert str(label) in parsed.words
         assert number(value) in parsed.words
@@ -94,8 +94,8 @@ def test_panels_numbers_and_where_it_comes_from_are_in_it(text, result):
     assert parsed.words.index("warning") < parsed.words.index("Fixed and moved")
 
 
-def test_every_picture_says_what_it_shows(text):
-    """To those who do not see it; overlays belong to the picture below."""
+def test_every_picture_has_an_alternative_text(text):
+    """Except overlays, which belong to the picture below them."""
     parsed = Parsed(text)
     pictures = parsed.all("img")
     assert all("alt" in p for p in pictures)
@@ -114,8 +114,8 @@ def test_every_picture_says_what_it_shows(text):
             assert named in ids
 
 
-def test_names_are_words(text, result):
-    """Markup in names of files and folders is shown, not obeyed."""
+def test_names_are_escaped(text, result):
+    """Markup in names of files and folders is shown as text."""
     parsed = Parsed(text)
     assert Path(result.metrics["inputs"]["moving"]["path"]).name in parsed.words
     assert "<i>sub-01</i>" in parsed.words
@@ -124,7 +124,7 @@ def test_names_are_words(text, result):
 
 
 def hostile(value: object) -> object:
-    """A record with markup in place of every word."""
+    """A record with markup in place of every text."""
     if isinstance(value, dict):
         return {f"{key}": hostile(inner) for key, inner in value.items()} | {HOSTILE: HOSTILE}
     if isinstance(value, list):
@@ -160,10 +160,10 @@ PARTS = (
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(PARTS), JSON))
-def test_any_record_is_a_page(record):
-    """Parts of any kind, or none: what is no number is a dash, what is missing is left out."""
+def test_any_record_gives_a_page(record):
+    """Its parts may be of any type or missing."""
     without_pictures = {"panels": [], "thumbnail": "", "thumbnail_id": "t", "name": ""}
-    text = pages.page("report.html", SCRIPT, **without_pictures, **told_of(record))
+    text = pages.page("report.html", SCRIPT, **without_pictures, **template_values(record))
     Parsed(text)
 
 
@@ -194,7 +194,7 @@ def test_no_complaints_and_all_pictures_are_drawn(opened):
 
 
 def test_flicker_by_mouse_key_and_button(opened):
-    """One of the three is seen at any time; the radio buttons choose without a script."""
+    """One of the three pictures is visible at any time; the radio buttons work without a script."""
     assert opened.run(SHOWN) == [1, 0, 0]
     opened.point_at(opened.find("#comparison .stack"))
     assert opened.run(SHOWN) == [0, 1, 0]
@@ -211,8 +211,8 @@ def test_flicker_by_mouse_key_and_button(opened):
     button.click()
     assert button.get_attribute("aria-pressed") == "true"
     opened.point_at(opened.find("h1"))
-    for wanted in ([1, 0, 0], [0, 1, 0], [1, 0, 0]):
-        opened.wait(lambda wanted=wanted: opened.run(SHOWN) == wanted)
+    for expected in ([1, 0, 0], [0, 1, 0], [1, 0, 0]):
+        opened.wait(lambda expected=expected: opened.run(SHOWN) == expected)
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
     assert opened.complaints() == []
@@ -255,7 +255,7 @@ def contrast(colours: list[str]) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_can_be_read_in_light_and_dark(opened, scheme):
+def test_text_has_enough_contrast_in_light_and_dark(opened, scheme):
     opened.media(prefers_color_scheme=scheme)
     back = opened.run("return getComputedStyle(document.body).backgroundColor")
     assert (contrast([back, "rgb(0, 0, 0)"]) > 10) == (scheme == "light")
@@ -283,15 +283,15 @@ def test_print_shows_both_scans(opened):
         opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-def test_names_that_are_no_text(result):
-    """Of a file on Linux whose name is not UTF-8, as Python has it."""
+def test_names_that_are_not_unicode(result):
+    """File names on Linux need not be UTF-8."""
     inputs = {"moving": {"path": "/a/m\udcff.nii.gz", "sha256": "0"}, "fixed": None}
     text = report(result.scene, result.metrics | {"inputs": inputs}, name="\ud800")
     assert "m?.nii.gz → the fixed scan" in Parsed(text).words
 
 
-def test_too_large_a_report_has_coarser_pictures(result, text, monkeypatch):
-    monkeypatch.setattr("voxwarp.pictures.report.LARGEST", len(text) - 1)
+def test_a_large_report_has_coarser_pictures(result, text, monkeypatch):
+    monkeypatch.setattr("voxwarp.pictures.report.MAX_BYTES", len(text) - 1)
     smaller = report(result.scene, result.metrics, name="<i>sub-01</i>")
     assert len(smaller) < len(text)
     assert len(Parsed(smaller).all("img")) == len(Parsed(text).all("img"))

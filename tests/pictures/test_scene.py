@@ -1,4 +1,4 @@
-"""What a scene's slices hold: outlines that lie where they should."""
+"""The mosaics of a scene: outlines are where they should be."""
 
 import numpy as np
 from scenes import BALL, CORE, distance, scene
@@ -8,7 +8,7 @@ from voxwarp.pictures.scene import SlicedScene
 
 
 def test_outlines_lie_on_the_borders():
-    """The ball's, and the bright ball's in it: nowhere else, and all around."""
+    """Around both balls, and nowhere else."""
     sliced = SlicedScene(scene())
     for plane, drawn in sliced.outlines.items():
         away = distance(sliced, plane, FINER)

@@ -1,4 +1,4 @@
-"""Slices through volumes: where their pixels are, and that they show what is there."""
+"""Slices through volumes: positions of the pixels, and their values."""
 
 import itertools
 
@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from voxwarp.pictures.slices import MOST_PIXELS, PLANES, Seen, Slices, fine, side_by_side
+from voxwarp.pictures.slices import (
+    MOST_PIXELS,
+    PLANES,
+    SampledTransform,
+    Slices,
+    fine,
+    side_by_side,
+)
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine, Warp
 from voxwarp.space.volume import Volume
@@ -19,12 +26,12 @@ def through(grid: Grid, **more: int) -> Slices:
 
 @pytest.mark.parametrize("axes", ["RAS", "LPI", "ASR", "SLP", "IAR"])
 def test_up_is_up_and_left_is_left(make_grid, axes):
-    """Of a volume that holds its own world coordinates, pixels tell where they are."""
+    """The volume holds its own world coordinates."""
     grid = make_grid(axes, spacing=(4, 5, 6))
     slices = through(grid)
     for world in range(3):
         volume = Volume(grid.nodes()[..., world], grid)
-        for plane, image in slices.of(volume).items():
+        for plane, image in slices.sample(volume).items():
             right, up, step = PLANES[plane]
             plane_grid = slices.grids[plane]
             first = image[:, : plane_grid.shape[0]]
@@ -32,7 +39,7 @@ def test_up_is_up_and_left_is_left(make_grid, axes):
             pixel = plane_grid.spacing[0]
             np.testing.assert_allclose(across, pixel if world == right else 0, atol=1e-4)
             np.testing.assert_allclose(down, -pixel if world == up else 0, atol=1e-4)
-            if world == step:  # from slice to slice it grows
+            if world == step:  # grows from slice to slice
                 tiles = image[0, :: plane_grid.shape[0]]
                 np.testing.assert_allclose(np.diff(tiles), plane_grid.spacing[2], atol=1e-4)
 
@@ -46,7 +53,7 @@ def test_all_ways_of_storing_a_scan_give_the_same_pictures(phantoms, make_grid):
             stored = image.as_reoriented(turned)
             volume = Volume(np.asarray(stored.dataobj), Grid(stored.shape, stored.affine))
             slices = Slices.through(volume.grid, volume.data > 0)
-            shown = slices.of(volume)
+            shown = slices.sample(volume)
             if expected is None:
                 expected = shown
             for plane in PLANES:
@@ -60,8 +67,7 @@ def test_pixels_are_square_and_not_too_many(make_grid):
             assert max(plane.shape[:2]) <= MOST_PIXELS + 1
 
 
-def test_they_go_through_the_region():
-    """Evenly, within it, and with a margin around."""
+def test_slices_are_even_in_the_region_and_have_a_margin():
     grid = Grid((60, 60, 60), np.eye(4))
     region = np.zeros(grid.shape, bool)
     region[20:40, 10:50, 30:47] = True
@@ -76,14 +82,14 @@ def test_they_go_through_the_region():
 def test_thin_volumes_have_fewer_slices(shape):
     slices = through(Grid(shape, np.diag([2.0, 2, 3, 1])))
     volume = Volume(np.random.default_rng(0).random(shape), Grid(shape, np.diag([2.0, 2, 3, 1])))
-    for plane, image in slices.of(volume).items():
+    for plane, image in slices.sample(volume).items():
         step = PLANES[plane][2]
         assert 1 <= slices.grids[plane].shape[2] <= max(1, shape[step])
         assert np.isfinite(image).all()
         assert image.any()
 
 
-def test_an_empty_region_is_everything():
+def test_an_empty_region_means_the_whole_grid():
     grid = Grid((20, 20, 20), np.eye(4))
     empty, full = (Slices.through(grid, np.full(grid.shape, f)) for f in (False, True))
     assert empty.grids == full.grids
@@ -104,20 +110,20 @@ def test_side_by_side():
     assert picture[0, 3] == slices[1, 2, 1]
 
 
-def test_a_transform_that_was_seen_maps_as_itself(make_grid):
-    """At the pixels exactly; at finer ones to what interpolation of a smooth map costs."""
+def test_a_sampled_transform_maps_like_the_transform(make_grid):
+    """At the pixels exactly; at finer ones up to the error of interpolation."""
     grid = make_grid()
     rng = np.random.default_rng(3)
     smooth = ndimage.gaussian_filter(rng.normal(size=(3, *grid.shape)), (0, 4, 4, 4))
     warp = Warp((60 * smooth).astype(np.float32), grid)
     slices = through(grid)
-    seen = Seen(warp, slices)
+    sampled = SampledTransform(warp, slices)
     for plane in slices.grids.values():
         expected = warp.map(plane.nodes())
-        np.testing.assert_allclose(seen.map_nodes(plane, 0, plane.shape[0]), expected, atol=1e-4)
-        np.testing.assert_allclose(seen.map_nodes(plane, 2, 4), expected[2:4], atol=1e-4)
+        np.testing.assert_allclose(sampled.map_nodes(plane, 0, plane.shape[0]), expected, atol=1e-4)
+        np.testing.assert_allclose(sampled.map_nodes(plane, 2, 4), expected[2:4], atol=1e-4)
         finer = fine(plane, 2)
-        got, expected = seen.map_nodes(finer, 0, finer.shape[0]), warp.map(finer.nodes())
+        got, expected = sampled.map_nodes(finer, 0, finer.shape[0]), warp.map(finer.nodes())
         inner = np.s_[2:-2, 2:-2]
         moved = np.linalg.norm(expected - finer.nodes(), axis=-1)[inner]
         error = np.linalg.norm(got - expected, axis=-1)[inner]
@@ -125,13 +131,13 @@ def test_a_transform_that_was_seen_maps_as_itself(make_grid):
 
 
 def test_values_agree_with_nibabel(phantoms, make_grid):
-    """An oblique scan, taken by SciPy at the pixels' places."""
+    """An oblique scan, interpolated by SciPy at the positions of the pixels."""
     grid = make_grid(spacing=(4, 5, 6), turn=(15, -10, 20))
     image = phantoms.image(grid)
     volume = Volume(np.asarray(image.dataobj), grid)
     motion = Affine(nib.affines.from_matvec(np.eye(3), [3, -2, 5]))
     slices = Slices.through(grid, volume.data > 0)
-    shown = slices.of(volume, motion)
+    shown = slices.sample(volume, motion)
     for plane, plane_grid in slices.grids.items():
         points = motion.map(plane_grid.nodes())
         at = np.moveaxis(nib.affines.apply_affine(np.linalg.inv(image.affine), points), -1, 0)

@@ -1,4 +1,4 @@
-"""``voxwarp report DIR...``: an index of results, with the outliers found and put first."""
+"""``voxwarp report DIR...``: an overview of results, with outliers first."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from voxwarp.errors import InputError
 from voxwarp.layout import METRICS, REPORT, WARPED
 from voxwarp.review.overview import (
     MEASURES,
-    OUTLYING,
+    OUTLIER_SCORE,
     Result,
     is_outlier,
     results_in,
@@ -33,7 +33,7 @@ PIXEL = "data:image/jpeg;base64,/9j/4AAQSkZJRg=="
 
 @pytest.fixture
 def make(tmp_path) -> Callable[..., Path]:
-    """A folder of a result that says so much."""
+    """Make the folder of a result with given measurements."""
 
     def folder(name: str, ncc: float = 0.8, report: bool = True, **more: object) -> Path:
         path = tmp_path / name
@@ -73,12 +73,12 @@ def test_scores_are_distances_from_the_median_in_robust_deviations():
     numbers = np.random.default_rng(4).normal(0.8, 0.01, 21)
     expected = (numbers - np.median(numbers)) / stats.median_abs_deviation(numbers, scale="normal")
     scores = robust_scores(values(*numbers))
-    found = [score["local_ncc"] for score in scores.values()]
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    got = [score["local_ncc"] for score in scores.values()]
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
-def test_where_most_are_alike_a_least_spread_is_taken():
-    """A group that differs stands out, however large; differences that mean nothing do not."""
+def test_if_most_are_equal_a_minimal_spread_is_assumed():
+    """A group of outliers stands out, however large; tiny differences do not."""
     scores = [
         s["folds"] for s in robust_scores(values(*[0] * 10, *[1000] * 3, key="folds")).values()
     ]
@@ -89,7 +89,7 @@ def test_where_most_are_alike_a_least_spread_is_taken():
     assert not any(is_outlier(MEASURE["local_ncc"], s["local_ncc"]) for s in nearly.values())
 
 
-def test_of_few_nothing_is_unusual():
+def test_few_results_have_no_outliers():
     assert all(not s for s in robust_scores(values(0.8, 0.8, 0.8, 0.1)).values())
     assert any(s for s in robust_scores(values(0.8, 0.8, 0.8, 0.8, 0.1)).values())
 
@@ -104,13 +104,13 @@ def test_of_few_nothing_is_unusual():
         ("seconds", False, False),
     ],
 )
-def test_bad_is_on_one_side(key, low, high):
-    beyond = OUTLYING + 0.1
+def test_outliers_are_on_the_bad_side(key, low, high):
+    beyond = OUTLIER_SCORE + 0.1
     assert [is_outlier(MEASURE[key], z) for z in (-beyond, beyond)] == [low, high]
-    assert not is_outlier(MEASURE[key], OUTLYING - 0.1)
+    assert not is_outlier(MEASURE[key], OUTLIER_SCORE - 0.1)
 
 
-def test_numbers_of_a_result(make):
+def test_measurements_of_a_result(make):
     result = Result.read(make("a"))
     assert result.values == pytest.approx(
         {
@@ -121,13 +121,13 @@ def test_numbers_of_a_result(make):
 
 
 def test_the_affine_scale_is_the_farthest_from_one(make):
-    """A wrong voxel size along one axis shows, whatever the others are."""
+    """So a wrong voxel size along one axis is visible."""
     turn = Rotation.from_euler("xyz", (10, 20, 30), degrees=True).as_matrix()
     matrix = np.eye(4)
     matrix[:3, :3] = turn @ np.diag([1.05, 0.7, 1.3]) @ turn.T
     maps = {"moving": matrix.tolist(), "fixed": np.diag([-1, 1, 1, 1]).tolist()}
-    told = {role: {"template_to_scan": values} for role, values in maps.items()}
-    assert Result.read(make("a", preparation=told)).values["scale"] == pytest.approx(0.7)
+    preparation = {role: {"template_to_scan": values} for role, values in maps.items()}
+    assert Result.read(make("a", preparation=preparation)).values["scale"] == pytest.approx(0.7)
 
 
 def test_results_are_found_at_any_depth_once(make, tmp_path):
@@ -143,7 +143,7 @@ def test_results_are_found_at_any_depth_once(make, tmp_path):
 
 
 def table(page: Path) -> list[tuple[str, str]]:
-    """Name and the rest of the words of each row."""
+    """The name and the text of each row."""
     rows = re.findall(r"<tr>(.*?)</tr>", page.read_text(encoding="utf-8"), flags=re.DOTALL)[1:]
     parsed = [Parsed(f"<table><tr>{row}</tr></table>") for row in rows]
     return [
@@ -152,25 +152,25 @@ def table(page: Path) -> list[tuple[str, str]]:
     ]
 
 
-def test_what_stands_out_comes_first_and_says_why(make, tmp_path):
+def test_results_to_check_come_first_with_the_reason(make, tmp_path):
     for i in range(8):
         make(f"sub-{i}", ncc=0.8 + 0.001 * i)
     make("sub-bad", ncc=0.3)
-    make("sub-told", warnings=["look at it"])
+    make("sub-warned", warnings=["look at it"])
     page = write_overview([tmp_path])
     assert page == tmp_path / "index.html"
     rows = table(page)
     assert len(rows) == 10
-    assert [name for name, _ in rows[:2]] == ["sub-bad", "sub-told"]
-    told = dict(rows)
-    assert "Local NCC 0.300 is an outlier (z = −" in told["sub-bad"]
-    assert "look at it" in told["sub-told"]
-    assert "outlier" not in told["sub-3"]
-    assert "2 to look at" in page.read_text()
+    assert [name for name, _ in rows[:2]] == ["sub-bad", "sub-warned"]
+    words = dict(rows)
+    assert "Local NCC 0.300 is an outlier (z = −" in words["sub-bad"]
+    assert "look at it" in words["sub-warned"]
+    assert "outlier" not in words["sub-3"]
+    assert "2 results to check" in page.read_text()
 
 
 def test_links_lead_to_the_reports(make, tmp_path):
-    """Whatever the names are, and wherever the page is."""
+    """With any names, and wherever the page is."""
     names = ["a & b", "100%", "<b>", "javascript:alert(1)", "ü #1?", 'quo"te']
     for name in names:
         make(name)
@@ -185,7 +185,7 @@ def test_links_lead_to_the_reports(make, tmp_path):
     assert "no report" in parsed.words
 
 
-def test_a_record_that_cannot_be_read_is_a_row(make, tmp_path):
+def test_a_record_that_cannot_be_read_has_a_row(make, tmp_path):
     make("good")
     for name, content in (
         ("cut", '{"inputs": {'),
@@ -207,7 +207,7 @@ def test_a_record_that_cannot_be_read_is_a_row(make, tmp_path):
     rows = dict(table(write_overview([tmp_path])))
     unread = {"cut", "list", "binary", "deep", "number"}
     assert rows.keys() == unread | {"good", "huge", "far", "half", "nested", "odd"}
-    assert {n for n, told in rows.items() if "not a record of a registration" in told} == unread
+    assert {n for n, words in rows.items() if "record of a registration" in words} == unread
     for name in ("huge", "far", "odd"):
         assert "scale" not in Result.read(tmp_path / name).values
 
@@ -226,7 +226,7 @@ def test_hostile_records_cannot_inject(make, tmp_path, browser):
 
 
 def test_thumbnails(make, tmp_path, phantoms, make_grid):
-    """The report's; without one, of the moved scan; else none."""
+    """From the report; or of the moved scan; or none."""
     make("reported")
     moved = make("moved", report=False)
     nib.save(phantoms.image(make_grid()), moved / WARPED)
@@ -244,14 +244,14 @@ def test_as_a_command(make, tmp_path, cli, refuses):
     outcome = cli("report", *sorted(tmp_path.glob("sub-*")))
     assert outcome.code == 0, outcome.err
     assert outcome.out.split() == [str(tmp_path / "index.html")]
-    assert cli("report", tmp_path).code == 0  # it is ours, and can be made again
+    assert cli("report", tmp_path).code == 0  # its own page is replaced
     (tmp_path / "index.html").write_text("somebody's page")
     assert "index.html" in refuses("report", tmp_path)
     assert cli("report", tmp_path, "--overwrite").code == 0
-    assert "no such folder" in refuses("report", tmp_path / "gone")
+    assert "does not exist" in refuses("report", tmp_path / "gone")
 
 
-def test_on_paper_the_columns_have_their_heads(make, tmp_path, browser):
+def test_printed_columns_have_headings(make, tmp_path, browser):
     make("a", warnings=["a sentence"])
     browser.open(write_overview([tmp_path]).as_uri())
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
@@ -264,7 +264,7 @@ def test_on_paper_the_columns_have_their_heads(make, tmp_path, browser):
 
 
 def test_columns_sort(make, tmp_path, browser):
-    """Numbers as numbers, up and down; blanks last; said to screen readers."""
+    """Numbers are sorted as numbers, blanks come last, and screen readers are informed."""
     for name, ncc in (("sub-2", 0.5), ("sub-10", 0.125), ("sub-1", 0.75)):
         make(name, ncc=ncc, jacobian={"folds": {"sub-2": 9, "sub-10": 10}.get(name)})
     browser.open(write_overview([tmp_path]).as_uri())

@@ -1,4 +1,4 @@
-"""``voxwarp view``: who is answered, with what, and that Chromium draws it."""
+"""``voxwarp view``: what the server answers, and that Chromium draws it."""
 
 import gzip
 import http.client
@@ -70,7 +70,7 @@ def running(folder) -> Iterator[Viewer]:
 def ask(
     viewer: Viewer, path: str, method: str = "GET", **headers: str
 ) -> tuple[int, bytes, http.client.HTTPMessage]:
-    """The answer to a request whose path goes out as it stands here."""
+    """The answer to a request with exactly this path."""
     port = viewer.server.server_port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
@@ -84,7 +84,7 @@ def ask(
         connection.close()
 
 
-def test_everything_that_the_page_asks_for(running, folder):
+def test_all_parts_of_the_page_are_served(running, folder):
     base = urlsplit(running.url).path
     status, page, headers = ask(running, base)
     assert status == 200
@@ -98,8 +98,8 @@ def test_everything_that_the_page_asks_for(running, folder):
         status, payload, _ = ask(running, base + name)
         assert status == 200, name
         assert payload, name
-        status, nothing, headers = ask(running, base + name, "HEAD")
-        assert (status, nothing) == (200, b"")
+        status, body, headers = ask(running, base + name, "HEAD")
+        assert (status, body) == (200, b"")
         assert int(headers["Content-Length"]) == len(payload)
 
 
@@ -122,15 +122,15 @@ def test_everything_that_the_page_asks_for(running, folder):
         "/%00",
     ],
 )
-def test_nothing_else_is_answered(running, path):
+def test_nothing_else_is_served(running, path):
     status, payload, _ = ask(running, path.format(token=running.token))
     assert status == 404
-    assert payload == b"not here\n"
+    assert payload == b"not found\n"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "0.0.0.0:{port}", ""])
 def test_other_names_of_this_machine_are_refused(running, host):
-    """A site that has its name lead here (DNS rebinding) gets nothing."""
+    """A foreign site whose name points here (DNS rebinding) gets nothing."""
     path = urlsplit(running.url).path
     name = host.format(port=running.server.server_port)
     assert ask(running, path, Host=name)[0] == 404
@@ -167,17 +167,18 @@ def test_tokens_differ_and_are_long(folder):
 
 
 def test_layers_are_the_scans(folder):
-    """Fixed, moved and both label maps, on their grids; labels numbered from 1, and told."""
+    """Fixed, moved and both label maps on their grids; labels are numbered from 1."""
     record = json.loads((folder / METRICS).read_text())
-    found = layers(folder)
-    assert [layer.name for layer in found] == ["fixed", "moved", "moved labels", "fixed labels"]
+    scans = layers(folder)
+    names = ["fixed", "moved", "moved labels", "fixed labels"]
+    assert [layer.name for layer in scans] == names
     files = [
         Path(record["inputs"]["fixed"]["path"]),
         folder / WARPED,
         folder / WARPED_LABELS,
         Path(record["inputs"]["fixed_labels"]["path"]),
     ]
-    for layer, path in zip(found, files, strict=True):
+    for layer, path in zip(scans, files, strict=True):
         shown = nib.Nifti1Image.from_bytes(gzip.decompress(layer.payload))
         expected = nib.load(path)
         np.testing.assert_allclose(shown.affine, expected.affine, atol=1e-4)
@@ -201,7 +202,7 @@ def test_types_that_viewers_read(tmp_path, dtype):
 
 @pytest.mark.parametrize("numbers", [[-1, 0, 11], [-5, -1], [0, 312782546, 312782547], [3, 4]])
 def test_any_labels_are_numbered(tmp_path, numbers):
-    """Negative ones and long ones too: each voxel is what it was, 0 is nothing."""
+    """Also negative and large ones; 0 stays the background."""
     data = np.random.default_rng(1).choice(numbers, (4, 5, 6)).astype(np.int32)
     nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "labels.nii.gz")
     layer = Layer("labels", "labels", tmp_path / "labels.nii.gz")
@@ -210,8 +211,7 @@ def test_any_labels_are_numbered(tmp_path, numbers):
     assert layer.values[0] == 0
 
 
-def test_what_follows_a_request_is_none(running):
-    """A body is not taken for the next request on the connection."""
+def test_the_body_of_a_request_is_not_another_request(running):
     path, port = urlsplit(running.url).path, running.server.server_port
     inner = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
     request = f"GET /x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(inner)}\r\n\r\n"
@@ -225,7 +225,7 @@ def test_what_follows_a_request_is_none(running):
     assert b"404" in answer.splitlines()[0]
 
 
-def test_browsers_may_hang_up(running, capfd):
+def test_browsers_may_close_the_connection(running, capfd):
     path = urlsplit(running.url).path + "0.nii.gz"
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", running.server.server_port)) as connection:
@@ -234,7 +234,7 @@ def test_browsers_may_hang_up(running, capfd):
             linger = struct.pack("ii", 1, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     assert ask(running, path)[0] == 200
-    for thread in threading.enumerate():  # what they have to complain of they say at their end
+    for thread in threading.enumerate():  # they would print errors when they end
         if "process_request_thread" in thread.name:
             thread.join(PATIENCE)
             assert not thread.is_alive()
@@ -242,7 +242,7 @@ def test_browsers_may_hang_up(running, capfd):
 
 
 def copied(folder: Path, to: Path, **inputs: object) -> Path:
-    """A result that says other things of its inputs."""
+    """A copy of a result with other inputs in its record."""
     to.mkdir()
     record = json.loads((folder / METRICS).read_text())
     record["inputs"] |= inputs
@@ -252,11 +252,11 @@ def copied(folder: Path, to: Path, **inputs: object) -> Path:
 
 
 def test_a_record_cannot_make_it_show_other_files(folder, tmp_path, refuses):
-    """A path alone does not do: the hash has to be known, and the file to be a scan."""
+    """The hash must be that of the file, and the file must be a scan."""
     needs_niivue()
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
-    for number, told in enumerate(
+    for number, recorded in enumerate(
         (
             {"path": str(secret), "sha256": "0" * 64},
             {"path": str(secret), "sha256": None},
@@ -268,7 +268,7 @@ def test_a_record_cannot_make_it_show_other_files(folder, tmp_path, refuses):
             "text",
         )
     ):
-        out = copied(folder, tmp_path / str(number), fixed=told)
+        out = copied(folder, tmp_path / str(number), fixed=recorded)
         assert "--fixed" in refuses("view", out, "--no-browser")
     digest = sha256(secret.read_bytes()).hexdigest()
     out = copied(folder, tmp_path / "known", fixed={"path": str(secret), "sha256": digest})
@@ -299,17 +299,17 @@ def test_the_template_is_known(folder, tmp_path):
     assert [layer.name for layer in layers(out)] == ["fixed", "moved"]
 
 
-def test_what_cannot_be_viewed(tmp_path, refuses):
+def test_folders_that_cannot_be_viewed(tmp_path, refuses):
     assert "no such file" in refuses("view", tmp_path / "gone", "--no-browser")
-    with pytest.raises(InputError, match="a folder of register's is wanted"):
+    with pytest.raises(InputError, match="give a folder that register wrote"):
         layers(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "metrics.json" in refuses("view", tmp_path / "empty", "--no-browser")
     (tmp_path / "empty" / METRICS).write_text("{")
-    assert "not a record" in refuses("view", tmp_path / "empty", "--no-browser")
+    assert "not the record" in refuses("view", tmp_path / "empty", "--no-browser")
 
 
-def test_a_port_that_is_taken(folder, refuses):
+def test_a_port_that_is_in_use(folder, refuses):
     needs_niivue()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -334,14 +334,14 @@ def test_with_another_niivue(tmp_path, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: spec)
     niivue.cache_clear()
     try:
-        with pytest.raises(InputError, match=r"ipyniivue 2\.4"):
+        with pytest.raises(InputError, match=r"install ipyniivue 2\.4"):
             niivue()
     finally:
         niivue.cache_clear()
 
 
 def test_as_a_command(folder):
-    """It prints its address, answers, and Ctrl-C ends it without a word of complaint."""
+    """It prints its address and answers, and Ctrl-C ends it without an error."""
     needs_niivue()
     process = subprocess.Popen(
         [sys.executable, "-m", "voxwarp", "view", str(folder), "--no-browser"],
@@ -377,7 +377,7 @@ def browser() -> Iterator[Browser]:
 
 
 def drawn(browser: Browser) -> np.ndarray:
-    """What is seen of the canvas, (height, width, 3)."""
+    """The visible canvas, (height, width, 3)."""
     shot = Image.open(io.BytesIO(browser.find("#canvas").screenshot_as_png)).convert("RGB")
     return np.asarray(shot).astype(int)
 
@@ -400,12 +400,12 @@ def opened(browser, running) -> Browser:
 
 
 def test_it_draws(opened, folder):
-    """Not one colour; the layers' values under the cross-hairs are told; no complaints."""
+    """It draws slices, and shows the values under the cross-hairs."""
     assert folder.name in opened.find("h1").text
     assert len(np.unique(drawn(opened).reshape(-1, 3), axis=0)) > 50
-    told = opened.find("#where").text
-    assert "mm" in told
-    assert "fixed" in told
+    location = opened.find("#where").text
+    assert "mm" in location
+    assert "fixed" in location
     assert opened.complaints() == []
 
 
@@ -419,7 +419,7 @@ def test_sliders_change_the_picture(opened, layer):
     assert opened.complaints() == []
 
 
-def test_colours_of_labels_and_none_of_the_background(opened):
+def test_labels_are_coloured_and_the_background_is_not(opened):
     slide(opened, 1, 0)
     grey = drawn(opened)
     slide(opened, 2, 1)
@@ -446,19 +446,19 @@ def test_views_keys_and_clicks(opened):
         assert slider.get_attribute("value") == value
     opened.wait(lambda: np.abs(drawn(opened) - before).mean() > 0.5)
     for key in (Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.PAGE_DOWN):
-        told = opened.find("#where").text
+        location = opened.find("#where").text
         opened.press(key)
-        opened.wait(lambda told=told: opened.find("#where").text != told)
-    told = opened.find("#where").text
+        opened.wait(lambda location=location: opened.find("#where").text != location)
+    location = opened.find("#where").text
     ActionChains(opened.driver).move_to_element_with_offset(
         opened.find("#canvas"), -420, 30
     ).click().perform()
-    opened.wait(lambda: opened.find("#where").text != told)
+    opened.wait(lambda: opened.find("#where").text != location)
     assert opened.complaints() == []
 
 
-def test_another_ones_report_sees_nothing(folder, tmp_path, browser):
-    """A report is a file of anybody's: its scripts do not run."""
+def test_scripts_of_foreign_reports_do_not_run(folder, tmp_path, browser):
+    """A report may come from anybody."""
     needs_niivue()
     out = copied(folder, tmp_path / "out")
     (out / REPORT).write_text("<title>quiet</title><script>document.title='in'</script>")
@@ -471,7 +471,7 @@ def test_another_ones_report_sees_nothing(folder, tmp_path, browser):
         assert "Content Security Policy" in str(browser.complaints())
         (out / REPORT).write_bytes((folder / REPORT).read_bytes())
         browser.open(viewer.url + "report.html")
-        assert browser.find("#flicker").is_displayed()  # ours runs its own
+        assert browser.find("#flicker").is_displayed()  # our own script runs
         assert browser.complaints() == []
     finally:
         viewer.close()
@@ -484,7 +484,7 @@ def test_a_narrow_window(opened):
     opened.wait(lambda: drawn(opened).std() > 5)
 
 
-def test_hostile_names_are_words(folder, tmp_path, browser):
+def test_hostile_names_are_escaped(folder, tmp_path, browser):
     """A folder's name and a record cannot add markup to the page."""
     needs_niivue()
     out = copied(folder, tmp_path / HOSTILE.replace("/", "∕"))

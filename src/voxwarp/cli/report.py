@@ -61,12 +61,12 @@ def report(
 
 def _write_again(folder: Path, overwrite: bool) -> Path:
     """Draw the report of a result again; a page written by voxwarp may be replaced."""
-    from ..pictures.pages import is_ours
+    from ..pictures.pages import is_generated
     from ..pictures.report import report as render
     from ..registration.loading import load
 
     page = folder / REPORT
-    check_writable(folder, (REPORT,), overwrite=overwrite or is_ours(page))
+    check_writable(folder, (REPORT,), overwrite=overwrite or is_generated(page))
     result = load(folder)
     written = render(result.scene, result.metrics, name=folder.resolve().name)
     write_bytes(page, written.encode())

@@ -221,8 +221,8 @@ def _run_stage(
     return displacement, field.corrected_inverse(displacement, inverse), step_seconds
 
 
-# Steps after which the inverse is corrected. Set by hand: it stays within about a voxel of the
-# exact inverse, from where Newton's method converges.
+# Steps after which the inverse is corrected. Set by hand: it then stays within about a voxel of the
+# exact inverse.
 STEPS_PER_CORRECTION = 4
 
 

@@ -1,4 +1,4 @@
-"""From values of slices to grey and colours, and which colours mean what."""
+"""Grey values and colours of slices, and what the colours mean."""
 
 import numpy as np
 
@@ -6,16 +6,22 @@ from .slices import Mosaic, values_inside
 
 Colour = tuple[int, int, int]  # red, green, blue, from 0 to 255
 
-CONTOURS, MOVED_CONTOURS, BOTH = (0, 229, 255), (255, 158, 0), (255, 255, 255)
+# Cyan, orange and white; red.
+CONTOURS, MOVED_CONTOURS, SHARED_CONTOURS = (0, 229, 255), (255, 158, 0), (255, 255, 255)
 FOLDS = (255, 0, 0)
 
-# Through black, as differences are shown in this field; through white, so that red is left.
+# Differences go through black, as usual in neuroimaging. Changes of volume go through white and
+# have no red, which marks folds.
 COLD_HOT = [(190, 255, 255), (0, 130, 255), (0, 0, 0), (255, 90, 0), (255, 255, 190)]
 PURPLE_GREEN = [(84, 20, 120), (170, 130, 200), (247, 247, 247), (110, 190, 110), (0, 90, 40)]
 
 
 def window(mosaic: Mosaic, inside: Mosaic | None = None) -> tuple[float, float]:
-    """The values to be shown black and white: what lies inside, but for its extremes."""
+    """The values that are shown black and white.
+
+    Black is 0, or the 0.5th percentile inside if that is negative; white is a tenth above the
+    99.5th percentile (all set by hand). Zeros are background and do not count.
+    """
     values = (
         values_inside(mosaic, inside)
         if inside
@@ -30,18 +36,18 @@ def window(mosaic: Mosaic, inside: Mosaic | None = None) -> tuple[float, float]:
 
 
 def windowed(mosaic: Mosaic, black_and_white: tuple[float, float]) -> Mosaic:
-    """From 0, black, to 1, white; see ``window``."""
+    """Scale values so that black is 0 and white is 1, and clip them; see ``window``."""
     low, high = black_and_white
     return {p: np.clip((m - low) / (high - low), 0, 1) for p, m in mosaic.items()}
 
 
 def grey(mosaic: Mosaic) -> Mosaic:
-    """Values from 0 to 1 as uint8, black to white."""
+    """Convert values from 0 to 1 to uint8, from black to white."""
     return {plane: np.rint(255 * image).astype(np.uint8) for plane, image in mosaic.items()}
 
 
 def coloured(values: np.ndarray, colours: list[Colour]) -> np.ndarray:
-    """Values (...) from −1 to 1 as uint8 (..., 3), in colours that lie at equal distances."""
+    """Convert values (...) from −1 to 1 to colours, uint8 (..., 3), interpolated evenly."""
     at = np.linspace(-1, 1, len(colours))
     parts = [np.interp(values, at, [colour[i] for colour in colours]) for i in range(3)]
     return np.rint(np.stack(parts, axis=-1)).astype(np.uint8)

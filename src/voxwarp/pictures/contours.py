@@ -1,21 +1,24 @@
-"""Lines where values of slices change: outlines of a mask or a tissue, borders of labels."""
+"""Lines where the values of slices change: outlines of a mask or a tissue, borders of labels."""
 
 import numpy as np
 import torch
 
 from .slices import Mosaic
 
-FINER = 2  # pixels of lines to one of the picture below
+FINER = 2  # pixels of the lines per pixel of the picture below them
 
 
 def outline(mosaic: Mosaic, level: float) -> Mosaic:
-    """Pixels at or above a level that touch one below."""
+    """Pixels at or above a level that have a neighbour below it."""
     return borders({p: (m >= level).astype(np.uint8) for p, m in mosaic.items()}, inner=True)
 
 
 def borders(mosaic: Mosaic, *, inner: bool = False) -> Mosaic:
-    """Pixels whose right or lower neighbour has another value; with ``inner``, that are not 0."""
-    found = {}
+    """Pixels whose right or lower neighbour has another value.
+
+    With ``inner``, pixels other than 0 of which any neighbour has another value.
+    """
+    lines = {}
     for plane, image in mosaic.items():
         edge = np.zeros(image.shape, bool)
         across, down = image[:, 1:] != image[:, :-1], image[1:] != image[:-1]
@@ -25,12 +28,12 @@ def borders(mosaic: Mosaic, *, inner: bool = False) -> Mosaic:
             edge[:, 1:] |= across
             edge[1:] |= down
             edge &= image != 0
-        found[plane] = edge
-    return found
+        lines[plane] = edge
+    return lines
 
 
 def interpolated(mosaic: Mosaic) -> Mosaic:
-    """At ``FINER`` pixels to one, linearly."""
+    """Interpolate linearly to ``FINER`` times as many pixels along each axis."""
     return {
         plane: torch.nn.functional.interpolate(
             torch.from_numpy(image)[None, None].float(), scale_factor=FINER, mode="bilinear"
@@ -40,12 +43,12 @@ def interpolated(mosaic: Mosaic) -> Mosaic:
 
 
 def enlarged(mosaic: Mosaic) -> Mosaic:
-    """At ``FINER`` pixels to one, as they are."""
+    """Repeat each pixel ``FINER`` times along each axis."""
     return {p: m.repeat(FINER, axis=0).repeat(FINER, axis=1) for p, m in mosaic.items()}
 
 
 def brightest_class(values: np.ndarray) -> float:
-    """The threshold between the brightest of three classes of values and the rest (k-means)."""
+    """The threshold above which a value belongs to the brightest of three classes (k-means)."""
     if not values.size:
         return 0.0
     centres = np.percentile(values, (10, 50, 90))

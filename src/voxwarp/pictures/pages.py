@@ -1,4 +1,4 @@
-"""Web pages from templates: everything is escaped, nothing is loaded from anywhere."""
+"""Web pages from templates: all values are escaped, and nothing is loaded from elsewhere."""
 
 import base64
 import hashlib
@@ -14,16 +14,16 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from PIL import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
-NOTHING = "–"
-LARGEST = 1e15  # of numbers that are shown
+DASH = "–"  # in place of a missing number
+MAX_NUMBER = 1e15  # larger numbers are shown as a dash
 
 
 def page(template: str, script: str, **values: Any) -> str:
-    """A page of its own: style and script are in it, and no other script can run.
+    """Render a self-contained page: it includes its style and script, and no other script can run.
 
     Args:
-        template, script: names of files among the templates.
-        values: what the template shows; words are escaped, whatever they hold.
+        template, script: names of files in ``templates``.
+        values: for the template; all text in them is escaped.
     """
     return fragment(
         template,
@@ -36,7 +36,7 @@ def page(template: str, script: str, **values: Any) -> str:
 
 
 def policy(script: str) -> str:
-    """What a page may do: show what is in it, and run this one of our scripts."""
+    """The content security policy of a page: show its contents, and run this script alone."""
     code = (TEMPLATES / script).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     return (
@@ -45,8 +45,8 @@ def policy(script: str) -> str:
     )
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file is a page that this has made: it can be made again."""
+def is_generated(path: Path) -> bool:
+    """Whether voxwarp wrote this page, so that it may be replaced without asking."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return '<meta name="generator" content="voxwarp ' in stream.read(4096)
@@ -55,14 +55,14 @@ def is_ours(path: Path) -> bool:
 
 
 def fragment(template: str, **values: Any) -> str:
-    """What a template makes of values; names that are no text have a ? in place of that."""
-    written = _environment().get_template(template).render(**values)
-    return written.encode("utf-8", "replace").decode("utf-8")
+    """Render a template; characters that cannot be encoded, as in some file names, become ?."""
+    text = _environment().get_template(template).render(**values)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache
 def _environment() -> Environment:
-    # What a record does not tell is left out: it may come from another version.
+    # Records of other versions may lack entries; the page then leaves them out.
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -75,16 +75,16 @@ def _environment() -> Environment:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number with so many decimals; a dash for what is none."""
+    """Format a number with ``digits`` decimals; anything else becomes a dash."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return NOTHING
-    if not abs(value) < LARGEST:  # nor what is not finite
-        return NOTHING
+        return DASH
+    if not abs(value) < MAX_NUMBER:  # nor is NaN
+        return DASH
     return f"{value:,.{digits}f}".replace(",", "\N{THIN SPACE}").replace("-", "−")
 
 
 def entries(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Names and words of nested records, lists in one line: for a table."""
+    """Flatten a nested record to rows (name, text) of a table; a list becomes one line."""
     if isinstance(value, Mapping):
         return [
             pair
@@ -92,29 +92,33 @@ def entries(value: Any, name: str = "") -> list[tuple[str, str]]:
             for pair in entries(inner, f"{name}.{key}" if name else str(key))
         ]
     if isinstance(value, (list, tuple)):
-        return [(name, ", ".join(_word(part) for part in value))]
-    return [(name, _word(value))]
+        return [(name, ", ".join(_text(part) for part in value))]
+    return [(name, _text(value))]
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
+    """A single value as text."""
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_word(part) for part in value)}]"
+        return f"[{', '.join(_text(part) for part in value)}]"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value == "":
-        return NOTHING
+        return DASH
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def jpeg(image: np.ndarray, quality: int = 85) -> str:
-    """Grey (height, width) or colours (height, width, 3), uint8, as the URI of an image."""
+    """Encode an image, uint8, grey (height, width) or RGB (height, width, 3), as a data URI."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "jpeg", quality=quality, subsampling=0)
     return _uri("image/jpeg", stream.getvalue())
 
 
 def png(indices: np.ndarray, colours: tuple[tuple[int, int, int], ...]) -> str:
-    """Indices (height, width) into colours from 1 on, 0 transparent, as the URI of an image."""
+    """Encode indices (height, width) into ``colours`` as a data URI.
+
+    Index 0 is transparent, index 1 is the first colour.
+    """
     image = Image.fromarray(indices.astype(np.uint8), "P")
     image.putpalette([0, 0, 0, *(part for colour in colours for part in colour)])
     stream = io.BytesIO()

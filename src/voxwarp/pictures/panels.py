@@ -1,4 +1,4 @@
-"""The panels of a report, a function each: a new one is a function here, named in ``panels``."""
+"""The panels of a report, one function each; ``panels`` lists them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from ..space.region import bounding_box, start_and_shape
 from ..space.transform import Transform
 from ..space.volume import Volume
 from .colours import (
-    BOTH,
     COLD_HOT,
     CONTOURS,
     FOLDS,
     MOVED_CONTOURS,
     PURPLE_GREEN,
+    SHARED_CONTOURS,
     Colour,
     coloured,
     grey,
@@ -28,19 +28,20 @@ from .contours import FINER, borders, interpolated, outline
 from .scene import Scene, SlicedScene
 from .slices import PLANES, Mosaic, Slices, interpolable, side_by_side, values_inside
 
-SQUARES = 20.0  # mm, of a checkerboard
-LINES = 10.0  # mm between the lines of a grid
-LARGEST_LOG = float(np.log(4.0))  # of the Jacobian's colours: a quarter to four times the volume
+# Set by hand.
+SQUARES = 20.0  # mm, edge of the squares of the checkerboard
+LINES = 10.0  # mm between the lines of the deformed grid
+LARGEST_LOG = float(np.log(4.0))  # colours of the Jacobian: from a quarter to four times the volume
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Lines or points on a picture.
+    """Lines or points that are drawn on a picture.
 
     Args:
-        mosaic: of each plane, indices (height, width) into ``colours``, or 0 for nothing; of as
-            many pixels as the picture has, or a multiple.
-        colours: of index 1, 2, …
+        mosaic: for each plane, indices (height, width) into ``colours``, or 0 for nothing; it has
+            as many pixels as the picture, or a multiple.
+        colours: the colours of the indices 1, 2, ...
     """
 
     mosaic: Mosaic
@@ -49,12 +50,12 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Picture:
-    """Slices that can be shown.
+    """Slices as a picture.
 
     Args:
-        name: what they show.
-        mosaic: of each plane uint8, grey (height, width) or colours (height, width, 3).
-        overlay: what is drawn on them.
+        name: what the picture shows, such as "Moved".
+        mosaic: for each plane uint8, grey (height, width) or RGB (height, width, 3).
+        overlay: lines or points on the picture.
     """
 
     name: str
@@ -63,11 +64,11 @@ class Picture:
 
 
 class Scale(NamedTuple):
-    """What colours mean.
+    """The scale of a picture's colours.
 
     Args:
-        ticks: values at equal distances.
-        colours: the same.
+        ticks: labels at equal distances.
+        colours: colours at equal distances.
     """
 
     ticks: tuple[str, ...]
@@ -76,15 +77,15 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True)
 class Panel:
-    """Pictures that belong together: of several one is shown at a time, in the same place.
+    """Pictures of the same slices that belong together.
 
     Args:
-        key: short name, of letters.
+        key: short name, letters and underscores only.
         title, caption: plain text.
-        pictures: one or more, all of the same slices.
-        columns: number of slices of each plane.
-        beside: show them all, one below the other.
-        scale: of the colours, if they mean values.
+        pictures: one or more; of several, the report shows one at a time, in the same place.
+        columns: number of slices in each plane.
+        show_all: show all pictures, one below the other.
+        scale: of the colours, if they stand for values.
     """
 
     key: str
@@ -92,12 +93,12 @@ class Panel:
     caption: str
     pictures: tuple[Picture, ...]
     columns: Mapping[str, int]
-    beside: bool = False
+    show_all: bool = False
     scale: Scale | None = None
 
 
-def composed(picture: Picture, plane: str) -> np.ndarray:
-    """(height, width, 3) uint8: the mosaic of a plane with what is drawn on it."""
+def rendered(picture: Picture, plane: str) -> np.ndarray:
+    """The mosaic of a plane with its overlay, (height, width, 3) uint8."""
     image = picture.mosaic[plane]
     image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
     if picture.overlay:
@@ -110,7 +111,7 @@ def composed(picture: Picture, plane: str) -> np.ndarray:
 
 
 def panels(sliced: SlicedScene) -> Iterator[Panel]:
-    """Every panel there is something for, in the order to be looked at."""
+    """All panels for which there are data, in the order in which they should be looked at."""
     scene = sliced.scene
     yield comparison(sliced)
     yield contours(sliced)
@@ -126,51 +127,52 @@ def panels(sliced: SlicedScene) -> Iterator[Panel]:
 
 
 def comparison(sliced: SlicedScene) -> Panel:
-    """Moved, fixed, and moving after the affine stage, one in place of the other."""
+    """The moved scan, the fixed scan, and the moving scan after the affine alignment alone."""
     return Panel(
         "comparison",
         "Fixed and moved",
-        "What does not move between the pictures is aligned.",
+        "Switch between the pictures: structures that stay in place are aligned.",
         (
             Picture("Moved", grey(sliced.moved)),
             Picture("Fixed", grey(sliced.fixed)),
-            Picture("Moving after the affine stage", grey(sliced.before)),
+            Picture("Moving after the affine alignment", grey(sliced.before)),
         ),
         sliced.slices.columns,
     )
 
 
 def contours(sliced: SlicedScene) -> Panel:
-    """Boundaries of the fixed brain's tissues on the moved scan."""
+    """Outlines of the fixed brain and its brightest tissue on the moved scan."""
     return Panel(
         "contours",
         "Contours of the fixed scan on the moved scan",
-        "Outline of the fixed brain and of its brighter tissue (white matter, in a T1 scan): "
-        "they should follow the same edges in the moved scan.",
+        "The lines are the outlines of the fixed brain and of its brightest tissue (white matter "
+        "in a T1-weighted scan). They should follow the same edges in the moved scan.",
         (Picture("Moved", grey(sliced.moved), Overlay(sliced.outlines, (CONTOURS,))),),
         sliced.slices.columns,
     )
 
 
 def label_contours(sliced: SlicedScene, labels: Volume, fixed_labels: Volume) -> Panel:
-    """Borders of the fixed labels and of the carried ones on the fixed scan."""
+    """Borders of the fixed and of the moved labels on the fixed scan."""
     fixed, moved = (
-        borders(sliced.slices.of(volume, through, interpolation="nearest", finer=FINER))
-        for volume, through in ((fixed_labels, None), (labels, sliced.transform))
+        borders(sliced.slices.sample(volume, transform, interpolation="nearest", finer=FINER))
+        for volume, transform in ((fixed_labels, None), (labels, sliced.transform))
     )
     drawn = {p: (1 * fixed[p] + 2 * moved[p]).astype(np.uint8) for p in PLANES}
-    overlay = Overlay(drawn, (CONTOURS, MOVED_CONTOURS, BOTH))
+    overlay = Overlay(drawn, (CONTOURS, MOVED_CONTOURS, SHARED_CONTOURS))
     return Panel(
         "labels",
-        "Borders of labels",
-        "Cyan: of the fixed labels; orange: of the moving ones, carried along; white: of both.",
+        "Borders of the labels",
+        "Cyan: labels of the fixed scan. Orange: labels of the moving scan, resampled onto the "
+        "fixed scan. White: both at the same place.",
         (Picture("Fixed", grey(sliced.fixed), overlay),),
         sliced.slices.columns,
     )
 
 
 def checkerboard(sliced: SlicedScene) -> Panel:
-    """Squares of the fixed and the moved scan in turn."""
+    """Alternating squares of the fixed and the moved scan."""
     mixed = {}
     for plane, grid in sliced.slices.grids.items():
         across = max(1, round(SQUARES / grid.spacing[0]))
@@ -180,14 +182,15 @@ def checkerboard(sliced: SlicedScene) -> Panel:
     return Panel(
         "checkerboard",
         "Checkerboard of fixed and moved",
-        f"Squares of {SQUARES:.0f} mm in turn: edges should run on from square to square.",
+        f"Squares of {SQUARES:.0f} mm show the fixed and the moved scan in turn. Edges should "
+        "continue from one square to the next.",
         (Picture("Fixed and moved in turn", grey(mixed)),),
         sliced.slices.columns,
     )
 
 
 def differences(sliced: SlicedScene) -> Panel:
-    """Moved less fixed, before and after, in the fixed brain, on one scale."""
+    """Moved minus fixed in the fixed brain, before and after the deformation, on one scale."""
     line = _line(*(values_inside(m, sliced.inside) for m in (sliced.moved, sliced.fixed)))
     before, after = (_difference(sliced, m, *line) for m in (sliced.before, sliced.moved))
     values = np.abs(values_inside(before, sliced.inside))
@@ -195,34 +198,38 @@ def differences(sliced: SlicedScene) -> Panel:
     return Panel(
         "difference",
         "Difference from the fixed scan",
-        "Moving less fixed in the fixed brain, intensities matched there by a line; both on "
-        "one scale. Black: no difference. Scans of two contrasts differ wherever they are.",
+        "Moved minus fixed in the fixed brain, after a linear fit of the intensities; both "
+        "pictures have the same scale. Black: no difference. Scans of different contrasts differ "
+        "even where they are aligned.",
         tuple(
             Picture(name, {p: coloured(d / largest, COLD_HOT) for p, d in shown.items()})
-            for name, shown in (("Before (affine)", before), ("After", after))
+            for name, shown in (
+                ("Before the deformation", before),
+                ("After the deformation", after),
+            )
         ),
         sliced.slices.columns,
-        beside=True,
+        show_all=True,
         scale=Scale(_percentages(largest), tuple(COLD_HOT)),
     )
 
 
 def deformed_grid(sliced: SlicedScene) -> Panel:
-    """Lines of a regular grid in the moving space, as they are bent in the fixed one."""
+    """A regular grid on the moving scan, deformed like the scan."""
     lines = {p: _grid_lines(sliced.warp, g) for p, g in sliced.slices.grids.items()}
     drawn = {p: np.maximum(0.4 * sliced.moved[p], lines[p]) for p in PLANES}
     return Panel(
         "grid",
         "The deformed grid",
-        f"Lines of {LINES:.0f} mm on the moving scan after the affine stage, as the "
-        "deformation bends them, over the moved scan.",
+        f"A regular grid on the moving scan after the affine alignment (lines every {LINES:.0f} "
+        "mm), deformed together with the scan.",
         (Picture("Deformed grid", grey(drawn)),),
         sliced.slices.columns,
     )
 
 
 def jacobian(sliced: SlicedScene) -> Panel:
-    """How the deformation changes volumes, and each voxel of the brain where it folds."""
+    """How the deformation changes volumes, with all voxels of the brain where it folds."""
     grid, brain = sliced.scene.fixed.grid, sliced.scene.brain
     brain = brain if brain.any() else np.ones(grid.shape, bool)
     box = bounding_box(brain)
@@ -230,46 +237,48 @@ def jacobian(sliced: SlicedScene) -> Panel:
     part = Volume(determinant, grid.crop(*start_and_shape(box)))
     folded = np.argwhere((part.data <= 0) & brain[box])
     count = len(folded)
-    told = (
-        f"Red: {count} folded voxel{'s' * (count > 1)} of the brain, each on the nearest slice."
+    folds = (
+        f"Red: {count} folded voxel{'s' * (count > 1)} of the brain (determinant of 0 or less), on "
+        "the nearest slices."
         if count
-        else "There are no folds in the brain."
+        else "The deformation has no folds in the brain."
     )
-    marked = sliced.slices.marked(part.grid.to_world(folded)) if count else None
+    marked = sliced.slices.mark(part.grid.to_world(folded)) if count else None
     overlay = Overlay(marked, (FOLDS,)) if marked else None
     return Panel(
         "jacobian",
         "Change of volume" if count else "Change of volume: no folds",
-        "Logarithm of the Jacobian determinant of the deformable part (the affine stage is "
-        f"not in it). {told}",
+        "Volume of each region in the moving scan after the affine alignment, relative to its "
+        "volume in the fixed scan (the Jacobian determinant of the deformation, on a logarithmic "
+        f"scale). {folds}",
         (Picture("Logarithm of the Jacobian determinant", _of_volume(sliced, part), overlay),),
         sliced.slices.columns,
-        scale=Scale(("¼ of the volume", "½", "same", "2", "4 times"), tuple(PURPLE_GREEN)),
+        scale=Scale(("¼ times", "½", "same volume", "2", "4 times"), tuple(PURPLE_GREEN)),
     )
 
 
 def extraction(scene: Scene, role: str) -> Panel:
-    """A scan as it was read, with the outline of what was taken for its brain."""
+    """A scan as it was read, with the outline of its brain mask."""
     scan, mask = interpolable(getattr(scene, role)), scene.masks[role]
     slices = Slices.through_head(scan)
     if mask is None:
-        told, overlay = "It was used as it is: no brain was extracted from it.", None
+        caption, overlay = "This scan was used as it is: no brain was extracted.", None
     else:
-        told = "The line is the border of what was taken for its brain."
+        caption = "The line is the border of the brain mask."
         soft = Volume((mask.data != 0).astype(np.float32), mask.grid)
-        overlay = Overlay(outline(interpolated(slices.of(soft)), 0.5), (CONTOURS,))
-    shown = slices.of(scan)
+        overlay = Overlay(outline(interpolated(slices.sample(soft)), 0.5), (CONTOURS,))
+    shown = slices.sample(scan)
     return Panel(
         f"{role}_brain",
-        f"The {role} scan" + (" and its brain" if mask else ""),
-        told,
+        f"The {role} scan" + (" and its brain mask" if mask else ""),
+        caption,
         (Picture(f"The {role} scan", grey(windowed(shown, window(shown))), overlay),),
         slices.columns,
     )
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the line from x to y by least squares; of no points, the identity."""
+    """Slope and offset of the line that maps x to y by least squares; without points 1 and 0."""
     if not x.size:
         return 1.0, 0.0
     variance = float(x.var())
@@ -278,7 +287,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _difference(sliced: SlicedScene, image: Mosaic, slope: float, offset: float) -> Mosaic:
-    """Of an image, its intensities matched by a line, from the fixed scan; 0 outside its brain."""
+    """An image with fitted intensities minus the fixed scan; 0 outside the fixed brain."""
     return {
         p: np.where(sliced.inside[p], slope * image[p] + offset - sliced.fixed[p], 0)
         for p in PLANES
@@ -286,12 +295,12 @@ def _difference(sliced: SlicedScene, image: Mosaic, slope: float, offset: float)
 
 
 def _percentages(largest: float) -> tuple[str, ...]:
-    """Of a scale of intensities, in hundredths of white."""
+    """The ticks of a scale of intensities, in percent of white."""
     return tuple(f"{100 * x * largest:+.0f} %" if x else "0" for x in (-1, -0.5, 0, 0.5, 1))
 
 
 def _grid_lines(warp: Transform, plane: Grid) -> np.ndarray:
-    """How strongly lines of the moving space are seen in a plane's pixels, 0 to 1."""
+    """Brightness of the lines of a grid in the moving space at a plane's pixels, 0 to 1."""
     moved = warp.map_nodes(plane, 0, plane.shape[0])
     strength = np.zeros(plane.shape)
     for direction in (plane.direction[:, 0], plane.direction[:, 1]):
@@ -303,8 +312,8 @@ def _grid_lines(warp: Transform, plane: Grid) -> np.ndarray:
 
 
 def _of_volume(sliced: SlicedScene, determinant: Volume) -> Mosaic:
-    """Colours of its logarithm; black outside of the fixed brain."""
-    shown = sliced.slices.of(determinant, beyond="border")
+    """Colours of the logarithm of a determinant; black outside the fixed brain."""
+    shown = sliced.slices.sample(determinant, padding="border")
     logs = {p: np.log(np.maximum(image, 1e-3)) for p, image in shown.items()}
     colours = {p: coloured(log / LARGEST_LOG, PURPLE_GREEN) for p, log in logs.items()}
     for plane, picture in colours.items():

@@ -1,4 +1,4 @@
-"""The pictures of a registration as figures of matplotlib's, for notebooks and papers."""
+"""The panels of a registration as matplotlib figures, for notebooks and papers."""
 
 import textwrap
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from .panels import Panel, Scale, composed, panels
+from .panels import Panel, Scale, panels, rendered
 from .scene import Scene, SlicedScene
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ WIDTH = 11.0  # inches
 
 
 def draw(scene: Scene) -> "dict[str, Figure]":
-    """A figure of each panel, by its key.
+    """Draw each panel as a figure; the keys are those of the panels.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -25,7 +25,9 @@ def draw(scene: Scene) -> "dict[str, Figure]":
     try:
         import matplotlib as _  # noqa: F401
     except ImportError as error:
-        raise InputError("figures need matplotlib: pip install 'voxwarp[plot]'") from error
+        raise InputError(
+            "figures need matplotlib, which is not installed: pip install 'voxwarp[plot]'"
+        ) from error
     return {panel.key: _figure(panel) for panel in panels(SlicedScene(scene))}
 
 
@@ -33,7 +35,7 @@ def _figure(panel: Panel) -> "Figure":
     from matplotlib.figure import Figure
 
     rows = [
-        (f"{picture.name}, {plane}", composed(picture, plane))
+        (f"{picture.name}, {plane}", rendered(picture, plane))
         for picture in panel.pictures
         for plane in picture.mosaic
     ]

@@ -1,4 +1,4 @@
-"""What is to be seen of a registration, and the slices of it that several panels show."""
+"""The data that the pictures show, and the slices that several panels share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,19 +11,20 @@ from ..space.transform import Affine, Chain, Transform, Warp
 from ..space.volume import Volume
 from .colours import window, windowed
 from .contours import brightest_class, enlarged, interpolated, outline
-from .slices import PLANES, Mosaic, Seen, Slices, interpolable, values_inside
+from .slices import PLANES, Mosaic, SampledTransform, Slices, interpolable, values_inside
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is to be seen of a registration.
+    """The data of a registration that the pictures show.
 
     Args:
         fixed, moving: the scans.
-        affine, warp: the fixed space to the moving space: x ↦ affine(warp(x)).
-        brain: (X, Y, Z) boolean, the fixed brain on the fixed grid.
-        masks: brains that were extracted or given, by role; None where the scan is a brain.
-        labels, fixed_labels: label maps on the scans' grids, if they were given.
+        affine, warp: the transform from the fixed to the moving space is x ↦ affine(warp(x)).
+        brain: the fixed brain on the fixed grid, (X, Y, Z) boolean.
+        masks: the brain masks, given or extracted, of "fixed" and "moving"; None if the scan is a
+            skull-stripped brain.
+        labels, fixed_labels: label maps on the grids of the moving and the fixed scan, if given.
     """
 
     fixed: Volume
@@ -37,28 +38,28 @@ class Scene:
 
 
 class SlicedScene:
-    """A scene in slices through the fixed brain; what is asked for is computed once.
+    """Slices of a scene through the fixed brain; each mosaic is computed once, when it is needed.
 
     Args:
-        scene: what is to be seen.
+        scene: the data.
 
     Attributes:
-        slices: where they lie.
-        warp: the scene's, evaluated at their pixels.
-        transform: fixed space to moving space, by that warp.
+        slices: the positions of the slices.
+        warp: the scene's warp, evaluated at the pixels.
+        transform: from the fixed to the moving space, with this warp.
     """
 
     def __init__(self, scene: Scene):
         self.scene = scene
         self.slices = Slices.through(scene.fixed.grid, scene.brain)
-        self.warp = Seen(scene.warp, self.slices)
+        self.warp = SampledTransform(scene.warp, self.slices)
         self.transform = Chain([self.warp, scene.affine])
 
     @cached_property
     def inside(self) -> Mosaic:
         """Whether a pixel is in the fixed brain."""
         brain = Volume(self.scene.brain.astype(np.uint8), self.scene.fixed.grid)
-        return {p: m != 0 for p, m in self.slices.of(brain, interpolation="nearest").items()}
+        return {p: m != 0 for p, m in self.slices.sample(brain, interpolation="nearest").items()}
 
     @cached_property
     def fixed(self) -> Mosaic:
@@ -73,14 +74,14 @@ class SlicedScene:
 
     @property
     def before(self) -> Mosaic:
-        """The moving scan after the affine stage alone, on the scale of ``moved``."""
+        """The moving scan after the affine alignment alone, on the scale of ``moved``."""
         return self._moved_and_before[1]
 
     @cached_property
     def outlines(self) -> Mosaic:
-        """1 on the outlines of the fixed brain and of its brighter tissue, at finer pixels."""
+        """1 on the outlines of the fixed brain and of its brightest tissue, at finer pixels."""
         soft = Volume(self.scene.brain.astype(np.float32), self.scene.fixed.grid)
-        brain = outline(interpolated(self.slices.of(soft)), 0.5)
+        brain = outline(interpolated(self.slices.sample(soft)), 0.5)
         level = brightest_class(values_inside(self.fixed, self.inside))
         smooth = {p: ndimage.gaussian_filter(m, 0.6) for p, m in self.fixed.items()}
         tissue, inside = outline(interpolated(smooth), level), enlarged(self.inside)
@@ -90,8 +91,8 @@ class SlicedScene:
     def _moved_and_before(self) -> tuple[Mosaic, Mosaic]:
         moved = self._read(self.scene.moving, self.transform)
         before = self._read(self.scene.moving, self.scene.affine)
-        shown = window(moved, self.inside)
-        return windowed(moved, shown), windowed(before, shown)
+        black_and_white = window(moved, self.inside)
+        return windowed(moved, black_and_white), windowed(before, black_and_white)
 
-    def _read(self, volume: Volume, through: Transform | None = None) -> Mosaic:
-        return self.slices.of(interpolable(volume), through)
+    def _read(self, volume: Volume, transform: Transform | None = None) -> Mosaic:
+        return self.slices.sample(interpolable(volume), transform)

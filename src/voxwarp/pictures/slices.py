@@ -1,4 +1,4 @@
-"""Slices of volumes in the three anatomical planes, as arrays that can be shown side by side."""
+"""Slices of volumes in the three anatomical planes, joined side by side to mosaics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,33 +14,36 @@ from ..space.resample import Interpolation, resample
 from ..space.transform import Transform
 from ..space.volume import Volume
 
-#: Which of right, anterior and superior runs to the right, upwards, and from slice to slice.
+#: The axes of each plane, where 0 is right, 1 anterior and 2 superior: to the right of the picture,
+#: upwards, and from slice to slice.
 PLANES = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
-COLUMNS = 7  # slices of a plane, side by side
+# Set by hand.
+COLUMNS = 7  # slices per plane, side by side
 MOST_PIXELS = 200  # along the longest side of a slice
-MARGIN = 12.0  # mm around what is shown
+MARGIN = 12.0  # mm around the region that is shown
 
-Mosaic = dict[str, np.ndarray]  # of each plane (height, width, …): its slices, left to right
+Mosaic = dict[str, np.ndarray]  # for each plane (height, width, ...): its slices, left to right
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Where slices lie, in the neurological convention: left is left, up is up.
+    """The positions of slices, in the neurological convention (left is left).
 
     Args:
-        grids: of each plane, (to the right, upwards, slice); pixels are square and of one size.
+        grids: the grid of each plane, with axes (to the right, upwards, slice); pixels are square,
+            and have the same size in all planes.
     """
 
     grids: Mapping[str, Grid]
 
     @classmethod
     def through(cls, grid: Grid, region: np.ndarray, *, columns: int = COLUMNS) -> "Slices":
-        """Evenly spaced slices through a region, along the grid's own axes.
+        """Place evenly spaced slices through a region, along the axes of the grid.
 
         Args:
-            grid: of the volume; its axes need not run along those of the world.
-            region: (X, Y, Z) boolean mask on it; everything where it is empty.
-            columns: slices of a plane; fewer where the region is thinner than that.
+            grid: of the volume; it may be oblique.
+            region: (X, Y, Z) boolean mask on the grid; if it is empty, the whole grid.
+            columns: number of slices per plane; thin regions have fewer.
         """
         order = np.argsort(canonical_axes(grid.affine))
         steps = grid.affine[:3, order]  # one voxel to the right, to the front and up
@@ -68,55 +71,62 @@ class Slices:
 
     @classmethod
     def through_head(cls, volume: Volume, *, columns: int = COLUMNS) -> "Slices":
-        """Through what is brighter than the air: a tenth of what is bright."""
-        least = 0.1 * float(np.percentile(volume.data[::4, ::4, ::4], 99))
-        return cls.through(volume.grid, volume.data > least, columns=columns)
+        """Place slices through a head: through all voxels above a tenth of the bright ones."""
+        threshold = 0.1 * float(np.percentile(volume.data[::4, ::4, ::4], 99))
+        return cls.through(volume.grid, volume.data > threshold, columns=columns)
 
     @property
     def columns(self) -> dict[str, int]:
-        """Number of slices of each plane."""
+        """Number of slices in each plane."""
         return {plane: grid.shape[2] for plane, grid in self.grids.items()}
 
-    def of(
+    def sample(
         self,
         volume: Volume,
-        through: Transform | None = None,
+        transform: Transform | None = None,
         *,
         interpolation: Interpolation = "linear",
-        beyond: Padding = "zeros",
+        padding: Padding = "zeros",
         finer: int = 1,
     ) -> Mosaic:
-        """The values of a volume, see ``resample``; with ``finer`` pixels, so many to one."""
+        """Sample a volume on the slices, see ``resample``.
+
+        With ``finer``, each pixel is divided into ``finer``² pixels.
+        """
         return {
             plane: side_by_side(
                 resample(
-                    volume, fine(grid, finer), through, interpolation=interpolation, padding=beyond
+                    volume,
+                    fine(grid, finer),
+                    transform,
+                    interpolation=interpolation,
+                    padding=padding,
                 ).data
             )
             for plane, grid in self.grids.items()
         }
 
-    def marked(self, points: np.ndarray) -> Mosaic:
-        """1 at points (N, 3), RAS mm, each on the nearest slice of each plane, 3 pixels wide."""
-        found = {}
+    def mark(self, points: np.ndarray) -> Mosaic:
+        """Mark points (N, 3), RAS mm, with 1 on the nearest slice of each plane, 3 pixels wide."""
+        marks = {}
         for plane, pixels in self.grids.items():
             last = np.asarray(pixels.shape) - 1
             at = np.clip(np.rint(pixels.to_voxel(points)), 0, last).astype(int)
             hit = np.zeros(pixels.shape, bool)
             hit[tuple(at.T)] = True
             wide = ndimage.binary_dilation(hit, np.ones((3, 3, 1), bool))
-            found[plane] = side_by_side(wide).astype(np.uint8)
-        return found
+            marks[plane] = side_by_side(wide).astype(np.uint8)
+        return marks
 
 
-class Seen:
-    """A map of points that was evaluated at the pixels of slices, once for all that is shown.
+class SampledTransform:
+    """A transform that is evaluated once at the pixels of slices, for all panels.
 
-    Between the pixels, for finer ones, its displacement is interpolated.
+    At finer pixels, its displacement is interpolated.
 
     Args:
-        transform: the map.
-        slices: where.
+        transform: the transform.
+        slices: where it is evaluated.
     """
 
     def __init__(self, transform: Transform, slices: Slices):
@@ -124,11 +134,11 @@ class Seen:
         self._nodes = {g: transform.map_nodes(g, 0, g.shape[0]) for g in slices.grids.values()}
 
     def map(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3), RAS mm, as the transform has them."""
+        """Map points (..., 3), RAS mm."""
         return self.transform.map(points)
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
-        """``map`` of a plane's pixels with first <= i < last, or of the finer ones of it."""
+        """Map the pixels of a plane with first <= i < last; the plane may have finer pixels."""
         if grid in self._nodes:
             return self._nodes[grid][first:last]
         coarse = next(
@@ -143,11 +153,12 @@ class Seen:
 
 
 def _finer_like(coarse: Grid, grid: Grid) -> Grid:
+    """A plane's grid with as many pixels as another one has."""
     return fine(coarse, grid.shape[0] // coarse.shape[0])
 
 
 def _extent(grid: Grid, region: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and largest coordinates along three directions of a region's voxels, mm."""
+    """Smallest and largest coordinates of a region's voxels along three directions, mm."""
     box = bounding_box(region, margin=0)
     ends = [[side.start for side in box], [side.stop - 1 for side in box]]
     reach = grid.to_world(np.array(ends, dtype=float)) @ along
@@ -155,7 +166,7 @@ def _extent(grid: Grid, region: np.ndarray, along: np.ndarray) -> tuple[np.ndarr
 
 
 def fine(grid: Grid, finer: int) -> Grid:
-    """A plane's grid with each pixel cut into ``finer``² pixels."""
+    """A plane's grid with each pixel divided into ``finer``² pixels."""
     if finer == 1:
         return grid
     affine = grid.affine.copy()
@@ -165,17 +176,17 @@ def fine(grid: Grid, finer: int) -> Grid:
 
 
 def side_by_side(slices: np.ndarray) -> np.ndarray:
-    """(to the right, upwards, slice) as one picture, whose first row is the uppermost."""
+    """Join slices (to the right, upwards, slice) to one picture, whose first row is the top."""
     return np.concatenate(list(np.moveaxis(slices, 2, 0)[:, :, ::-1].transpose(0, 2, 1)), axis=1)
 
 
 def values_inside(mosaic: Mosaic, inside: Mosaic) -> np.ndarray:
-    """(N,) values of the pixels inside, of all planes."""
+    """The values (N,) of the pixels inside, in all planes."""
     return np.concatenate([mosaic[p][inside[p]] for p in PLANES])
 
 
 def interpolable(volume: Volume) -> Volume:
-    """In a type to be interpolated and shown; whole numbers of 16 bits are fine enough."""
+    """Convert a volume to a type that can be interpolated; 16-bit integers stay as they are."""
     if volume.data.dtype in (np.float32, np.int16, np.uint16):
         return volume
     return Volume(volume.data.astype(np.float32), volume.grid)

@@ -1,5 +1,5 @@
-"""Looking at results that were saved: many on one page, one in three dimensions.
+"""Review of saved results: an overview page of many, and a viewer of one in three dimensions.
 
-It reads folders as ``registration`` wrote them and draws with ``pictures``; it registers nothing
-and changes nothing in what it shows.
+The modules read folders that ``registration`` wrote, and draw with ``pictures``. They do not change
+the results.
 """

@@ -1,4 +1,4 @@
-"""Many results on one page: numbers to sort by, thumbnails, and which of them to look at first."""
+"""An overview page of many results: a table to sort, thumbnails, and which results to check."""
 
 import os
 import re
@@ -14,39 +14,41 @@ import numpy as np
 from ..errors import InputError
 from ..files import check_writable, write_bytes
 from ..layout import METRICS, REPORT, WARPED
-from ..pictures.pages import NOTHING, is_ours, jpeg, number, page
-from ..pictures.report import THUMBNAIL
+from ..pictures.pages import DASH, is_generated, jpeg, number, page
+from ..pictures.report import THUMBNAIL, recorded_warnings
 from ..pictures.thumbnails import middle_slices
 from ..registration.record import read_record
 from ..space.volume import read_volume
 
 INDEX = "index.html"
-FEWEST = 5  # results: of fewer nobody can say what is usual
-OUTLYING = 3.5  # robust z-scores: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
+MIN_RESULTS = 5  # with fewer results, outliers are not sought; set by hand
+# Robust z-score of an outlier: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
+OUTLIER_SCORE = 3.5
 
 _THUMBNAIL = re.compile(
     rb'<img id="%s" src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)"' % THUMBNAIL.encode()
 )
-_HEAD = 1 << 20  # bytes of a report in which its thumbnail stands
+_HEAD = 1 << 20  # the thumbnail is in the first bytes of a report
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of each result.
+    """A measurement of each result, and how outliers are found.
 
     Args:
         key: short name.
-        title: of its column.
-        digits: decimals.
-        bad: on which side outliers are bad; None: they are not looked for.
-        least: spread that is taken where results differ less; so little means nothing.
+        title: of the column.
+        digits: number of decimals.
+        bad_side: the side on which outliers are bad; None means that none are sought.
+        min_spread: the spread that is assumed if the results differ less; such small differences
+            mean nothing. The values were set by hand.
     """
 
     key: str
     title: str
     digits: int
-    bad: Literal["low", "high", "both"] | None = None
-    least: float = 0.0
+    bad_side: Literal["low", "high", "both"] | None = None
+    min_spread: float = 0.0
 
 
 MEASURES = (
@@ -54,20 +56,20 @@ MEASURES = (
     Measure("correlation", "Correlation", 3),
     Measure("dice", "Mean Dice", 3, "low", 0.005),
     Measure("folds", "Folded voxels", 0, "high", 1.0),
-    Measure("minimum", "Least det J", 3),
-    Measure("scale", "Affine scale", 3, "both", 0.01),
+    Measure("minimum", "Smallest det J", 3),
+    Measure("scale", "Affine scaling", 3, "both", 0.01),
     Measure("seconds", "Seconds", 1),
 )
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the page tells of one folder.
+    """The data of one result.
 
     Args:
         folder: of the result.
-        values: of ``MEASURES``, those that are there.
-        warnings: of the registration, or why there is nothing.
+        values: the measurements in its record, by ``Measure.key``.
+        warnings: of the registration; or the reason why its record cannot be read.
     """
 
     folder: Path
@@ -76,14 +78,12 @@ class Result:
 
     @classmethod
     def read(cls, folder: Path) -> "Result":
-        """What is on record; a folder that cannot be read is a result with a warning."""
+        """Read a result; one that cannot be read has the reason as its warning."""
         try:
             record = read_record(folder)
         except InputError as error:
             return cls(folder, {}, (str(error),))
-        warnings = record.get("warnings")
-        told = tuple(map(str, warnings)) if isinstance(warnings, list) else ()
-        return cls(folder, _values(record), told)
+        return cls(folder, _values(record), tuple(recorded_warnings(record)))
 
 
 def write_overview(
@@ -92,101 +92,108 @@ def write_overview(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write an index page of results, those to be looked at first.
+    """Write an overview page of results; those that should be checked come first.
 
-    A result is flagged where it has warnings, or where a number is an outlier among the
-    others: a robust z-score (distance from the median over 1.4826 times the median absolute
-    deviation, or over a least spread where all are nearly alike) beyond 3.5 on the bad side.
+    A result should be checked if it has warnings, or if one of its measurements is an outlier: if
+    the robust z-score is beyond 3.5 on the bad side. This is the distance from the median, divided
+    by 1.4826 times the median absolute deviation (or by a minimal spread, if that is larger).
 
     Args:
-        folders: of results, or folders that hold such at any depth.
-        out: file of the page; by default ``index.html`` in the folder that holds them all.
-        overwrite: replace a page that is there, other than one of ours, which always is.
+        folders: results, or folders that contain results at any depth.
+        out: file of the page; by default ``index.html`` in the folder that contains all results.
+        overwrite: replace a file that voxwarp did not write. Its own pages are always replaced.
 
     Returns:
-        The page.
+        The file of the page.
 
     Raises:
-        InputError: there is no result, or the page is there or cannot be written.
+        InputError: there is no result, or the page exists or cannot be written.
     """
-    found = results_in(folders)
+    result_folders = results_in(folders)
     path = Path(out) if out else _common(folders) / INDEX
-    check_writable(path.parent, (path.name,), overwrite=overwrite or is_ours(path))
-    results = [Result.read(folder) for folder in found]
+    check_writable(path.parent, (path.name,), overwrite=overwrite or is_generated(path))
+    results = [Result.read(folder) for folder in result_folders]
     scores = robust_scores(results)
     rows = [_row(result, scores[result.folder], path.parent) for result in results]
     rows.sort(key=lambda row: (-len(row["reasons"]), -row["worst"], row["name"]))
     shown = [m for m in MEASURES if any(m.key in result.values for result in results)]
-    written = page(
+    text = page(
         "index.html",
         "index.js",
         rows=rows,
         measures=shown,
         flagged=sum(bool(row["reasons"]) for row in rows),
-        fewest=FEWEST,
-        outlying=OUTLYING,
+        min_results=MIN_RESULTS,
+        outlier_score=OUTLIER_SCORE,
     )
-    write_bytes(path, written.encode())
+    write_bytes(path, text.encode())
     return path
 
 
 def _common(folders: Sequence[str | os.PathLike[str]]) -> Path:
-    """The folder that holds all of them; of a result alone, the one it lies in."""
+    """The folder that contains all results; for a single result, its parent."""
     try:
         root = Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
     except ValueError as error:  # on two drives
-        raise InputError("results: they have no folder in common: name the page (-o)") from error
+        raise InputError(
+            "the results are on different drives: name the file of the page with `out`"
+        ) from error
     return root.parent if (root / METRICS).exists() else root
 
 
 def results_in(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Folders of results, each once, in the order given; hidden folders are left out.
+    """All results in the folders, each once, in the given order; hidden folders are left out.
 
     Raises:
-        InputError: a folder is not there, or holds no result.
+        InputError: a folder does not exist, or contains no result.
     """
-    found: dict[Path, None] = {}
+    results: dict[Path, None] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise InputError(f"results {folder}: no such folder")
+            raise InputError(f"results {folder}: this folder does not exist")
         inner = [folder] if (folder / METRICS).exists() else _inside(folder)
         if not inner:
-            raise InputError(f"results {folder}: no result of a registration ({METRICS}) in it")
-        found.update(dict.fromkeys(inner))
-    return list(found)
+            raise InputError(
+                f"results {folder}: this folder contains no registration (no {METRICS}); give "
+                f"folders that register wrote"
+            )
+        results.update(dict.fromkeys(inner))
+    return list(results)
 
 
 def _inside(folder: Path) -> list[Path]:
-    found = []
-    for where, inner, files in os.walk(folder):
+    """The results below a folder, at any depth."""
+    results = []
+    for place, inner, files in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         if METRICS in files:
-            found.append(Path(where))
-    return found
+            results.append(Path(place))
+    return results
 
 
 def robust_scores(results: Sequence[Result]) -> dict[Path, dict[str, float]]:
-    """Robust z-scores of each result's numbers; of a measure with few numbers, none."""
+    """Robust z-scores of the measurements; none for a measure that fewer than 5 results have."""
     scores: dict[Path, dict[str, float]] = {result.folder: {} for result in results}
     for measure in MEASURES:
-        having = [result for result in results if measure.key in result.values]
-        if measure.bad is None or len(having) < FEWEST:
+        measured = [result for result in results if measure.key in result.values]
+        if measure.bad_side is None or len(measured) < MIN_RESULTS:
             continue
-        values = np.array([result.values[measure.key] for result in having])
-        off = values - np.median(values)
-        spread = max(1.4826 * float(np.median(np.abs(off))), measure.least)
-        for result, z in zip(having, off / spread, strict=True):
+        values = np.array([result.values[measure.key] for result in measured])
+        deviations = values - np.median(values)
+        spread = max(1.4826 * float(np.median(np.abs(deviations))), measure.min_spread)
+        for result, z in zip(measured, deviations / spread, strict=True):
             scores[result.folder][measure.key] = float(z)
     return scores
 
 
 def is_outlier(measure: Measure, z: float) -> bool:
-    """Whether a score is beyond what is usual, on the side that is bad."""
-    sides = {"low": z < -OUTLYING, "high": z > OUTLYING, "both": abs(z) > OUTLYING}
-    return measure.bad is not None and sides[measure.bad]
+    """Whether a score is beyond the limit on the bad side."""
+    sides = {"low": z < -OUTLIER_SCORE, "high": z > OUTLIER_SCORE, "both": abs(z) > OUTLIER_SCORE}
+    return measure.bad_side is not None and sides[measure.bad_side]
 
 
 def _values(record: dict[str, Any]) -> dict[str, float]:
+    """The measurements in a record."""
     after, jacobian = _at(record, "similarity", "after"), _at(record, "jacobian")
     seconds = [_number(value) for value in _mapping(_at(record, "seconds")).values()]
     values = {
@@ -202,7 +209,7 @@ def _values(record: dict[str, Any]) -> dict[str, float]:
 
 
 def _scale(record: dict[str, Any]) -> float | None:
-    """How the affine map scales the fixed brain along the axis that it scales most."""
+    """The scaling of the affine map along the axis where it differs most from 1."""
     maps = []
     for role in ("moving", "fixed"):
         with suppress(ValueError, TypeError, OverflowError):
@@ -216,6 +223,7 @@ def _scale(record: dict[str, Any]) -> float | None:
 
 
 def _at(value: Any, *keys: str) -> Any:
+    """The entry of nested mappings, or None."""
     for key in keys:
         value = _mapping(value).get(key)
     return value
@@ -226,20 +234,22 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return None if number(value) == NOTHING else float(value)
+    return None if number(value) == DASH else float(value)
 
 
 def _row(result: Result, scores: dict[str, float], root: Path) -> dict[str, Any]:
-    """A result for the template."""
+    """A result as values for the template."""
     cells, reasons, worst = [], list(result.warnings), 0.0
     for measure in MEASURES:
         value, z = result.values.get(measure.key), scores.get(measure.key, 0.0)
-        out = is_outlier(measure, z)
-        if out:
+        outlier = is_outlier(measure, z)
+        if outlier:
             worst = max(worst, abs(z))
-            shown = number(result.values[measure.key], measure.digits)
-            reasons.append(f"{measure.title} {shown} is an outlier (z = {number(z, 1)})")
-        cells.append({"key": measure.key, "value": value, "digits": measure.digits, "outlier": out})
+            value_text = number(result.values[measure.key], measure.digits)
+            reasons.append(f"{measure.title} {value_text} is an outlier (z = {number(z, 1)})")
+        cells.append(
+            {"key": measure.key, "value": value, "digits": measure.digits, "outlier": outlier}
+        )
     report = result.folder / REPORT
     return {
         "name": _name(result.folder, root),
@@ -252,6 +262,7 @@ def _row(result: Result, scores: dict[str, float], root: Path) -> dict[str, Any]
 
 
 def _name(path: Path, root: Path) -> str:
+    """The path relative to the page's folder."""
     try:
         return os.path.relpath(path, root).replace(os.sep, "/")
     except ValueError:  # on another drive
@@ -259,16 +270,16 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _link(path: Path, root: Path) -> str:
-    """An address relative to the page's folder, which names no scheme."""
+    """The address of a file relative to the page's folder, without a scheme."""
     name = _name(path, root)
     return quote(os.fsencode(name)) if not Path(name).is_absolute() else path.absolute().as_uri()
 
 
 def _thumbnail(folder: Path) -> str:
-    """From the report, or else the middle slices of the moved scan; nothing where that fails."""
+    """The picture from the report, or the middle slices of the moved scan, or nothing."""
     with suppress(OSError), open(folder / REPORT, "rb") as stream:
-        if found := _THUMBNAIL.search(stream.read(_HEAD)):
-            return found[1].decode()
+        if match := _THUMBNAIL.search(stream.read(_HEAD)):
+            return match[1].decode()
     with suppress(InputError, ValueError):
         return jpeg(middle_slices(read_volume(folder / WARPED)))
     return ""

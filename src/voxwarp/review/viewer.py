@@ -1,4 +1,4 @@
-"""A result in three dimensions: NiiVue in the browser, served to this machine alone."""
+"""A viewer of one result in three dimensions: NiiVue in the browser, served to this machine."""
 
 import gzip
 import importlib.util
@@ -20,14 +20,14 @@ import numpy as np
 from ..errors import InputError
 from ..layout import REPORT, WARPED, WARPED_LABELS
 from ..pictures.pages import TEMPLATES, fragment, policy
-from ..pictures.report import SCRIPT, warnings_of
+from ..pictures.report import SCRIPT, recorded_warnings
 from ..registration.record import input_path, read_record
 from ..space.image_file import nifti
 from ..space.volume import ImageLike, Volume, read_series, read_volume
 
 Kind = Literal["image", "labels"]
 
-# NiiVue starts workers from its own text, and draws with pictures that are in it.
+# NiiVue starts workers from blobs, and has its pictures as data.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self' data: blob:; worker-src blob:; font-src data:; base-uri 'none'; "
@@ -37,12 +37,12 @@ POLICY = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A volume that is shown.
+    """A volume in the viewer.
 
     Args:
-        name: what the user reads.
-        kind: intensities, or labels.
-        source: the file, or an image of nibabel's.
+        name: as the page shows it.
+        kind: "image" for intensities, or "labels".
+        source: a file or an image.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Layer:
 
     @cached_property
     def payload(self) -> bytes:
-        """The volume as a gzipped NIfTI file, whatever its own format; labels from 1 on."""
+        """The volume as a gzipped NIfTI file; labels are numbered from 1, see ``values``."""
         volume = read_series(self.source, self.name)
         if self.kind == "labels":
-            found, place = np.unique(volume.data, return_inverse=True)
-            index = np.array([self.values.index(value) for value in found.tolist()], np.uint16)
-            volume = Volume(index[place].reshape(volume.data.shape), volume.grid)
+            labels, position = np.unique(volume.data, return_inverse=True)
+            index = np.array([self.values.index(value) for value in labels.tolist()], np.uint16)
+            volume = Volume(index[position].reshape(volume.data.shape), volume.grid)
         image = nifti(_plain(volume.data), volume.grid)
         image.header.set_intent("label" if self.kind == "labels" else "none")
         stream = io.BytesIO()
@@ -66,46 +66,49 @@ class Layer:
 
     @cached_property
     def values(self) -> list[float]:
-        """Of labels: 0 and the values, in order; their places are what ``payload`` holds."""
+        """0 and the other values of a label map; ``payload`` holds their positions in this list."""
         if self.kind == "image":
             return []
-        found = np.unique(read_series(self.source, self.name).data)
-        return [0, *(value for value in found.tolist() if value != 0)]
+        labels = np.unique(read_series(self.source, self.name).data)
+        return [0, *(value for value in labels.tolist() if value != 0)]
 
 
 def layers(folder: Path, fixed: Path | None = None) -> list[Layer]:
-    """What there is to be seen of a registration's folder, from the lowest layer up.
+    """The layers of a registration, from the lowest up: fixed, moved, and the labels.
 
-    Scans outside of the folder are shown where they are those of the record, by their hash.
+    The fixed scan and its labels are outside the folder. They are shown only if their hashes are
+    those in the record.
 
     Args:
-        folder: that ``register`` wrote.
-        fixed: the fixed scan, where it is not at its place any more.
+        folder: of the result.
+        fixed: the fixed scan, if its file was moved after the registration.
 
     Raises:
-        InputError: the folder holds no registration, or the fixed scan is not there.
+        InputError: the folder holds no registration, or the fixed scan cannot be found.
     """
     record = read_record(folder)
     if fixed is None:
         try:
             fixed = input_path(record, "fixed")
         except InputError as error:
-            raise InputError(f"{error}: give the fixed scan with --fixed") from error
+            raise InputError(f"{error}; give the fixed scan with `fixed`") from error
     if fixed is None:
-        raise InputError(f"result {folder}: it names no fixed scan: give that with --fixed")
-    for path, what in ((fixed, "fixed image"), (folder / WARPED, "result")):
-        read_volume(path, what)
-    found = [Layer("fixed", "image", fixed), Layer("moved", "image", folder / WARPED)]
+        raise InputError(
+            f"result {folder}: metrics.json names no fixed scan; give the scan with `fixed`"
+        )
+    for path, name in ((fixed, "fixed scan"), (folder / WARPED, "moved scan")):
+        read_volume(path, name)
+    shown = [Layer("fixed", "image", fixed), Layer("moved", "image", folder / WARPED)]
     if (folder / WARPED_LABELS).is_file():
-        found.append(Layer("moved labels", "labels", folder / WARPED_LABELS))
-    with suppress(InputError):  # they are not needed to look at the result
+        shown.append(Layer("moved labels", "labels", folder / WARPED_LABELS))
+    with suppress(InputError):  # without the file, the other layers can still be shown
         if fixed_labels := input_path(record, "fixed_labels"):
-            found.append(Layer("fixed labels", "labels", fixed_labels))
-    return found
+            shown.append(Layer("fixed labels", "labels", fixed_labels))
+    return shown
 
 
 def _plain(data: np.ndarray) -> np.ndarray:
-    """In a type that every viewer reads."""
+    """Convert data to a type that NiiVue reads."""
     if data.dtype.kind == "f" or data.dtype.itemsize > 4:
         return data.astype(np.float32)
     return data.astype(np.uint8) if data.dtype.kind == "b" else data
@@ -113,46 +116,51 @@ def _plain(data: np.ndarray) -> np.ndarray:
 
 @cache
 def niivue() -> str:
-    """NiiVue as a module of JavaScript, as the package ipyniivue carries it.
+    """The JavaScript module of NiiVue, from the package ipyniivue.
 
     That package embeds the module as text, for the pages that it saves.
 
     Raises:
-        InputError: ipyniivue is not installed, or another version, that has it not.
+        InputError: ipyniivue is not installed, or is a version that does not embed the module.
     """
     spec = importlib.util.find_spec("ipyniivue")
     if spec is None or spec.origin is None:
-        raise InputError("the viewer needs NiiVue: pip install 'voxwarp[view]'")
+        raise InputError(
+            "the viewer needs NiiVue, which is not installed: pip install 'voxwarp[view]'"
+        )
     widget = Path(spec.origin).parent / "static" / "widget.js"
     try:
         text = widget.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"NiiVue cannot be read: {widget}: {error.strerror}") from error
+        raise InputError(f"NiiVue {widget}: this file cannot be read ({error.strerror})") from error
     for quoted in re.findall(r'="((?:[\w.!~*\'()-]|%[0-9A-F]{2}){1000000,})"', text):
         module = unquote(quoted)
         if re.search(r"export\{[^}]*\bNiivue\b[^}]*\};?\s*$", module):
             return module
-    raise InputError(f"{widget}: NiiVue is not in it as expected: wanted ipyniivue 2.4")
+    raise InputError(
+        f"NiiVue {widget}: this version of ipyniivue does not work with the viewer; install "
+        f"ipyniivue 2.4: pip install 'voxwarp[view]'"
+    )
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: browsers hang up as they like, and the terminal is the user's."""
+        """Print nothing: browsers close connections at any time, and that is no error."""
 
 
 class Viewer:
-    """A server of one result, for browsers on this machine that know the token.
+    """A server of one result, for browsers on this machine that know the secret token.
 
-    Nothing but the pages, NiiVue and the layers can be asked for: there are no paths in it.
+    It serves the page, NiiVue, the layers and the report, and no other file.
 
     Args:
         title: of the page.
         shown: the layers, from the lowest up.
-        report: the result's report, if it has one.
+        report: the report of the result, if it has one.
         warnings: of the registration.
-        port: 0: any that is free.
+        port: the port; 0 takes a free one.
     """
 
     def __init__(
@@ -168,15 +176,15 @@ class Viewer:
         self.title, self.shown, self.report = title, shown, report
         self.warnings = warnings
         self.server = _Server(("127.0.0.1", port), _handler(self))
-        self.answers = self._answers()
+        self.contents = self._contents()
 
     @property
     def url(self) -> str:
-        """Where the page is, token and all."""
+        """The address of the page, with the token."""
         return f"http://127.0.0.1:{self.server.server_port}/{self.token}/"
 
     def serve(self) -> None:
-        """Answer until ``close`` is called, or Ctrl-C is pressed."""
+        """Serve until ``close`` is called or Ctrl-C is pressed."""
         try:
             self.server.serve_forever(poll_interval=0.1)
         finally:
@@ -186,21 +194,22 @@ class Viewer:
         """End ``serve``."""
         self.server.shutdown()
 
-    def _answers(self) -> Mapping[str, tuple[str, Callable[[], bytes]]]:
-        """Type and content of everything that can be asked for, by its name."""
+    def _contents(self) -> Mapping[str, tuple[str, Callable[[], bytes]]]:
+        """Type and contents of everything that is served, by name."""
         script = "text/javascript; charset=utf-8"
-        answers: dict[str, tuple[str, Callable[[], bytes]]] = {
+        contents: dict[str, tuple[str, Callable[[], bytes]]] = {
             "": ("text/html; charset=utf-8", self._page),
             "niivue.js": (script, lambda: niivue().encode()),
             "viewer.js": (script, (TEMPLATES / "viewer.js").read_bytes),
         }
         for index, layer in enumerate(self.shown):
-            answers[f"{index}.nii.gz"] = ("application/gzip", partial(getattr, layer, "payload"))
+            contents[f"{index}.nii.gz"] = ("application/gzip", partial(getattr, layer, "payload"))
         if self.report:
-            answers[REPORT] = ("text/html; charset=utf-8", self.report.read_bytes)
-        return answers
+            contents[REPORT] = ("text/html; charset=utf-8", self.report.read_bytes)
+        return contents
 
     def _page(self) -> bytes:
+        """The page with the viewer."""
         described = [
             {
                 "name": layer.name,
@@ -221,27 +230,37 @@ class Viewer:
 
 
 def view(folder: Path, fixed: Path | None = None, *, port: int = 0) -> Viewer:
-    """A viewer of a registration's folder; nothing is served before its ``serve``.
+    """Make a viewer of a saved result; ``Viewer.serve`` starts it.
+
+    Args:
+        folder: of the result.
+        fixed: the fixed scan, if its file was moved after the registration.
+        port: of the page; 0 takes a free one.
 
     Raises:
-        InputError: see ``layers`` and ``niivue``; or the port is taken.
+        InputError: see ``layers`` and ``niivue``; or the port is already in use.
     """
     niivue()
     shown = layers(folder, fixed)
     report = folder / REPORT if (folder / REPORT).is_file() else None
     try:
-        warnings = warnings_of(read_record(folder))
+        warnings = recorded_warnings(read_record(folder))
         return Viewer(folder.resolve().name, shown, report, warnings=warnings, port=port)
     except OSError as error:
-        raise InputError(f"port {port}: {error.strerror or error}") from error
+        raise InputError(
+            f"port {port} cannot be used ({error.strerror or error}); choose another one, or 0 for "
+            f"a free one"
+        ) from error
 
 
 def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
+    """The class that answers requests to a viewer."""
+
     class Handler(BaseHTTPRequestHandler):
-        """Answers requests that come from this machine and name the token."""
+        """Answers requests from this machine that have the token."""
 
         protocol_version = "HTTP/1.1"
-        timeout = 60  # seconds that a browser may keep a connection for nothing
+        timeout = 60  # seconds until an idle connection is closed
 
         def do_GET(self) -> None:
             self._answer(with_body=True)
@@ -251,21 +270,21 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, *, with_body: bool) -> None:
             port = viewer.server.server_port
-            # Another site's page can lead a browser here under its own name, but not under ours.
+            # A foreign site can make its own host name point here (DNS rebinding), but not ours.
             local = self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}")
             token, slash, name = self.path.partition("?")[0].removeprefix("/").partition("/")
             known = secrets.compare_digest(token.encode(), viewer.token.encode())
-            if not (local and known and slash and name in viewer.answers):
-                self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not here\n", with_body)
+            if not (local and known and slash and name in viewer.contents):
+                self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n", with_body)
                 return
-            kind, content = viewer.answers[name]
+            kind, content = viewer.contents[name]
             try:
                 payload = content()
             except Exception as error:
-                told = f"{error}\n".encode("utf-8", "replace")
-                self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", told, with_body)
+                reason = f"{error}\n".encode("utf-8", "replace")
+                self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", reason, with_body)
                 return
-            self._send(HTTPStatus.OK, kind, payload, with_body, of_report=name == REPORT)
+            self._send(HTTPStatus.OK, kind, payload, with_body, is_report=name == REPORT)
 
         def _send(
             self,
@@ -274,7 +293,7 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
             payload: bytes,
             with_body: bool,
             *,
-            of_report: bool = False,
+            is_report: bool = False,
         ) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
@@ -282,16 +301,16 @@ def _handler(viewer: Viewer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Cache-Control", "no-store")
             self.send_header("X-Content-Type-Options", "nosniff")
             self.send_header("Referrer-Policy", "no-referrer")
-            # A report is a file, of anybody's: it may run our script, and see nothing from here.
-            allowed = f"{policy(SCRIPT)}; sandbox allow-scripts" if of_report else POLICY
+            # A report may come from anybody: it may run our script, but not read from this server.
+            allowed = f"{policy(SCRIPT)}; sandbox allow-scripts" if is_report else POLICY
             self.send_header("Content-Security-Policy", allowed)
             if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-                self.close_connection = True  # what follows is no request
+                self.close_connection = True  # the body is not another request
             self.end_headers()
             if with_body:
                 self.wfile.write(payload)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the terminal is the user's."""
+            """Print nothing."""
 
     return Handler

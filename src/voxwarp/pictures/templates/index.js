@@ -1,5 +1,5 @@
 "use strict";
-// The heads of the columns sort the rows: once upwards, once more downwards; blanks stay last.
+// A click on a column heading sorts the rows, a second click in reverse; blanks stay last.
 const table = document.getElementById("results");
 const heads = [...table.tHead.rows[0].cells];
 const order = new Intl.Collator(undefined, { numeric: true });

@@ -1,9 +1,9 @@
 "use strict";
-// Flicker without a mouse: the key f, and a button that changes the picture by itself.
+// Switch the pictures without a mouse: with the key f, or automatically with a button.
 const views = [...document.querySelectorAll('input[name="comparison"]')];
 const button = document.getElementById("flicker");
 const change = () => { views[views[0].checked ? 1 : 0].checked = true; };
-// On paper nothing stays folded up.
+// Open all details before printing.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(d => { d.open = true; }));
 let running = null;
 const flicker = on => {

@@ -9,7 +9,7 @@ const views = {
   sagittal: SLICE_TYPE.SAGITTAL, render: SLICE_TYPE.RENDER,
 };
 
-// Colours of labels: hues a golden angle apart, so that neighbouring numbers differ.
+// Colours of labels: hues a golden angle apart, so that successive labels differ.
 function colours(count) {
   const map = { R: [0], G: [0], B: [0], A: [0], I: [0] };
   for (let i = 1; i < count; i++) {
@@ -23,7 +23,7 @@ function colours(count) {
   return map;
 }
 
-function tell(location) {
+function showLocation(location) {
   const mm = [...location.mm].slice(0, 3).map(x => x.toFixed(1)).join(", ");
   const values = layers.map((layer, i) => {
     const value = location.values[i]?.value;
@@ -31,14 +31,14 @@ function tell(location) {
     if (layer.kind === "image") return `${layer.name} ${Number(value.toPrecision(4))}`;
     return value ? `${layer.name} ${layer.values[value] ?? value}` : "";
   });
-  where.textContent = [`right, front, up: ${mm} mm`, ...values.filter(Boolean)].join(" · ");
+  where.textContent = [`Right, anterior, superior: ${mm} mm`, ...values.filter(Boolean)].join(" · ");
 }
 
 const nv = new Niivue({
   backColor: [0, 0, 0, 1], crosshairColor: [0, 0.9, 1, 0.7], show3Dcrosshair: true,
   isColorbar: false, isOrientationTextVisible: true, dragAndDropEnabled: false, logLevel: "error",
 });
-nv.onLocationChange = tell;
+nv.onLocationChange = showLocation;
 
 async function start() {
   await nv.attachToCanvas(document.getElementById("canvas"));
@@ -61,7 +61,7 @@ async function start() {
     nv.volumes[1].colormap = event.target.checked ? "warm" : "gray";
     nv.updateGLVolume();
   });
-  const flicker = () => { // one or the other, no blend
+  const flicker = () => { // show one scan or the other, no blend
     sliders[1].value = opacity(1) < 1 ? 1 : 0;
     sliders[1].dispatchEvent(new Event("input"));
   };
@@ -82,4 +82,4 @@ async function start() {
   document.body.dataset.ready = "yes";
 }
 
-start().catch(error => { where.textContent = `It cannot be shown: ${error.message ?? error}`; throw error; });
+start().catch(error => { where.textContent = `The viewer cannot show this result: ${error.message ?? error}`; throw error; });
