@@ -22,6 +22,7 @@ from voxwarp.preparation.brain import EXTRACTORS
 from voxwarp.preparation.cache import LIMIT
 from voxwarp.preparation.preprocess import OUTPUTS, Preprocessed
 from voxwarp.preparation.scan import Prepared, prepare
+from voxwarp.registration import outputs
 from voxwarp.registration.result import Registration
 from voxwarp.space.volume import Volume
 
@@ -144,21 +145,27 @@ def test_many_scans_are_registered_to_one(
 
 
 @pytest.mark.parametrize(
-    ("page", "heading", "outputs"),
+    ("page", "heading", "files"),
     [(REGISTER, "Files", REGISTERED), (PREPARATION, "`voxwarp preprocess`", OUTPUTS)],
     ids=["register", "preprocess"],
 )
 def test_output_table_is_what_the_command_writes(
-    page: str, heading: str, outputs: tuple[str, ...]
+    page: str, heading: str, files: tuple[str, ...]
 ) -> None:
-    assert first_column(page, heading) == outputs
+    assert first_column(page, heading) == files
 
 
 def first_column(page: str, heading: str) -> tuple[str, ...]:
     """What stands in code at the beginning of the rows of a section's table."""
-    section = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    section = re.split(r"\n##+ ", page.split(f"## {heading}\n")[1])[0]
     cells = re.findall(r"^\| (`[^|]+`) \|", section, flags=re.MULTILINE)
     return tuple(cell.strip("`") for cell in cells)
+
+
+def test_the_outputs_that_can_be_chosen_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (`[^|]+`) \|$", REGISTER, flags=re.MULTILINE)
+    named = {name: tuple(file.strip("`") for file in files.split(", ")) for name, files in rows}
+    assert named == outputs.OUTPUTS
 
 
 def options_of(name: str) -> set[str]:
@@ -174,7 +181,11 @@ def test_options_of_the_preparation_are_those_of_register() -> None:
 def test_every_option_of_register_is_on_its_page() -> None:
     named = set(re.findall(r"--[\w-]+", " ".join(first_column(REGISTER, "Options"))))
     positive = {name for name in options_of("register") if not name.startswith("--no-")}
-    assert {name for name in named if not name.startswith("--no-")} == positive - {"--out", "-o"}
+    assert {name for name in named if not name.startswith("--no-")} == positive - {
+        "--out",
+        "-o",
+        "-v",
+    }
 
 
 def test_limits_and_names_in_the_text_are_those_of_the_code() -> None:

@@ -53,7 +53,7 @@ def at_desk(desk: Desk, tiny_model: Path, quick_affine: None, tmp_path: Path, mo
         return load(name if Path(name).is_dir() else tiny_model, *more)
 
     monkeypatch.setattr(Model, "load", tiny)
-    monkeypatch.setenv("VOXWARP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VOXWARP_CACHE", str(desk.folder.parent / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path / "desk"))
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")

@@ -77,8 +77,8 @@ class Desk:
             copy(path, folder / path.name)
 
     def _write_scans(self, phantoms: Phantoms) -> None:
-        moving, fixed = make_grid(spacing=7), make_grid(spacing=8)
-        bold = make_grid(spacing=9)
+        moving, fixed = make_grid(spacing=4.5), make_grid(spacing=5)
+        bold = make_grid(spacing=5.5)
         scans = {
             moving: ("moving", "sub-01_T1w", "sub-03_T1w", "head", "brain", "contrast"),
             fixed: ("fixed", "sub-02_T1w", "head2"),
@@ -102,7 +102,7 @@ class Desk:
         self._save(nib.Nifti1Image(frames, bold.affine), "bold")
         (self.folder / "study").mkdir()
         for number in range(2):
-            image = phantoms.image(make_grid(spacing=7 + number / 4), OTHER)
+            image = phantoms.image(make_grid(spacing=4.75 + number / 4), OTHER)
             self._save(image, f"study/subject{number}")
 
     def _save(self, image: nib.Nifti1Image, name: str) -> None:
