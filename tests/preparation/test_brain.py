@@ -108,7 +108,7 @@ def test_millilitres_of_a_mask_on_an_oblique_grid(make_grid):
 
 
 def test_an_unknown_extractor_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"'nope': wanted one of deepbet, or module:function"):
+    with pytest.raises(InputError, match=r"^extractor must be deepbet or .*, got 'nope'"):
         brain.extractor("nope")
 
 
