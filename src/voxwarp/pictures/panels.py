@@ -198,9 +198,9 @@ def differences(sliced: SlicedScene) -> Panel:
     return Panel(
         "difference",
         "Difference from the fixed scan",
-        "Moved minus fixed in the fixed brain, after a linear fit of the intensities; both "
-        "pictures have the same scale. Black: no difference. Scans of different contrasts differ "
-        "even where they are aligned.",
+        "Moved minus fixed in the fixed brain, after a linear fit of the intensities, in percent "
+        "of white; both pictures have the same scale. Black: no difference. Scans of different "
+        "contrasts differ even where they are aligned.",
         tuple(
             Picture(name, {p: coloured(d / largest, COLD_HOT) for p, d in shown.items()})
             for name, shown in (
@@ -253,7 +253,7 @@ def jacobian(sliced: SlicedScene) -> Panel:
         f"scale). {folds}",
         (Picture("Logarithm of the Jacobian determinant", _of_volume(sliced, part), overlay),),
         sliced.slices.columns,
-        scale=Scale(("¼ times", "½", "same volume", "2", "4 times"), tuple(PURPLE_GREEN)),
+        scale=Scale(("× ¼", "× ½", "same volume", "× 2", "× 4"), tuple(PURPLE_GREEN)),
     )
 
 
