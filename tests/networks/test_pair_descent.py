@@ -183,15 +183,15 @@ def test_the_starts_of_a_batch_are_those_of_its_pairs() -> None:
 @pytest.fixture
 def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The images that are segmented."""
-    seen: list[Tensor] = []
+    segmented_images: list[Tensor] = []
     forward = StructureMaps.forward
 
     def noted(maps: StructureMaps, images: Tensor, factor: int) -> Tensor:
-        seen.extend(images.clone())
+        segmented_images.extend(images.clone())
         return forward(maps, images, factor)
 
     monkeypatch.setattr(StructureMaps, "forward", noted)
-    return seen
+    return segmented_images
 
 
 def test_cached_maps_are_not_computed_again(segmented: list[Tensor]) -> None:

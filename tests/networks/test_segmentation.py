@@ -64,10 +64,10 @@ def test_maps_are_the_projected_probabilities(factor: int) -> None:
         if factor == 4:
             embedded = embedded.unflatten(2, (4, 2)).unflatten(4, (6, 2)).unflatten(6, (8, 2))
             embedded = embedded.mean(dim=(3, 5, 7))
-        for of_one, seen in zip(found, embedded, strict=True):
-            p = maps.network.classify(seen.flatten(1).T).softmax(dim=1)
-            expected = (p @ maps.projection).T.view(-1, *seen.shape[1:])
-            torch.testing.assert_close(of_one, expected, atol=1e-4, rtol=1e-3)
+        for projected, sample in zip(found, embedded, strict=True):
+            p = maps.network.classify(sample.flatten(1).T).softmax(dim=1)
+            expected = (p @ maps.projection).T.view(-1, *sample.shape[1:])
+            torch.testing.assert_close(projected, expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("factor", [2, 4])

@@ -197,7 +197,7 @@ def _one_line(error: BaseException) -> str:
 def installed() -> dict[str, Path]:
     """Names and folders of all installed models.
 
-    Of two models with the same name, the one in the user's folder counts, not the shipped one.
+    A model in the user's folder replaces a shipped one with the same name.
     """
     places = [Path(str(resources.files("voxwarp") / "models")), models_folder()]
     return {

@@ -20,8 +20,8 @@ class Refinement:
     """How far a result is refined.
 
     Args:
-        steps: at most this many steps. If the result comes from a descent that ended at full
-            resolution, all of them are there; else two of three are at half resolution first.
+        steps: at most this many steps. All of them are at full resolution if the result comes from
+            a descent that ended there; else two of three are at half resolution first.
         seconds: no step begins that would not be done after this time; by default there is no
             limit.
 
