@@ -243,10 +243,10 @@ def test_a_crop_shows_the_same_brain_in_the_same_place():
 def test_the_thresholds_say_whether_other_poses_are_tried(
     phantoms, motions, monkeypatch, thresholds, tried
 ):
-    """Whatever the brain: here one that is upside down; by default it is searched for."""
-    asked = []
+    """By default, other poses are tried for this brain, because it is upside down."""
+    calls = []
     for name in ("search", "shifted"):
-        monkeypatch.setattr(pose, name, lambda name=name, **_: asked.append(name) or [])
+        monkeypatch.setattr(pose, name, lambda name=name, **_: calls.append(name) or [])
     moving = phantoms.moved(motions["upside down"])
     register_affine(moving=moving, fixed=phantoms.template, thresholds=thresholds)
-    assert asked == tried
+    assert calls == tried

@@ -85,7 +85,7 @@ def test_brains_that_do_not_meet_agree_in_nothing(phantoms):
     ],
 )
 def test_one_bad_number_is_enough_for_a_bad_fit(wrong):
-    """No head is half or twice the size of another; brains that hardly meet are none."""
+    """No head is half or twice the size of another."""
     found = replace(GOOD, **wrong)
     assert (FIT.is_certain(GOOD), FIT.is_good(GOOD), FIT.is_hopeless(GOOD)) == (True, True, False)
     assert (FIT.is_certain(found), FIT.is_good(found)) == (False, False)

@@ -1,4 +1,4 @@
-"""Bias fields that were put on a phantom are found, and removed."""
+"""Known bias fields of a phantom are estimated and removed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What was found in a scan is found again in the cache, whole, and nothing else is."""
+"""Examinations are kept in the cache, whole, and returned only for the same scan and settings."""
 
 import itertools
 import os
@@ -38,30 +38,30 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def looks(monkeypatch) -> list[str]:
-    """``examine`` finds what ``findings`` makes up; the names of the scans it looked at."""
+def calls(monkeypatch) -> list[str]:
+    """Replaces ``examine`` by made-up results; the names of the scans that it got."""
     names: list[str] = []
 
     def stub(
         scan: Volume, settings: Preparation, mask: Volume | None, template: Template
     ) -> Examination:
         names.append(scan.name)
-        return replace(findings(len(names)), template=template)
+        return replace(made_up(len(names)), template=template)
 
     monkeypatch.setattr(cache, "examine", stub)
     return names
 
 
-def findings(seed: int) -> Examination:
-    """Of odd sizes, and of numbers that have no end in decimals."""
+def made_up(seed: int) -> Examination:
+    """An examination with odd sizes, and numbers that decimals cannot represent."""
     rng = np.random.default_rng(seed)
-    grid, lattice = Grid(SHAPE, AFFINE), Grid((3, 2, 4), oblique_affine(seed))
+    grid, coarse = Grid(SHAPE, AFFINE), Grid((3, 2, 4), oblique_affine(seed))
     return Examination(
         kind="head",
         conformed_grid=Grid((9, 8, 7), oblique_affine(seed + 1)),
         template_to_scan=Affine(near_identity(seed)),
         mask=Volume(rng.random(SHAPE) > 0.5, grid),
-        log_bias=Volume(rng.normal(size=(3, 2, 4)).astype(np.float32), lattice),
+        log_bias=Volume(rng.normal(size=(3, 2, 4)).astype(np.float32), coarse),
         agreement=Agreement(*rng.random(5).tolist()),
         seconds={"bias": 1 / 3, "affine": rng.random()},
     )
@@ -94,10 +94,10 @@ def entries(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("what", ["head", "masked head", "brain", "brain in place"])
-def test_the_second_time_all_is_as_the_first(
+def test_real_examinations_are_the_same_from_the_cache(
     phantoms, make_grid, folder, monkeypatch, quick_affine, what
 ):
-    """Of real examinations, which differ in what there is to be kept."""
+    """They differ in the results that there are."""
     known = extractors.knowing(phantoms, fixed=lambda x: x)
     monkeypatch.setitem(brain.EXTRACTORS, "knowing", known)
     grid = make_grid("LPI", 5, turn=(3, 4, 5), room=25)
@@ -122,25 +122,25 @@ def test_the_second_time_all_is_as_the_first(
     assert again.described() == first.described()
 
 
-def test_every_bit_is_kept(folder, looks):
+def test_every_bit_is_kept(folder, calls):
     first, _ = examined(scan())
     again, cached = examined(scan())
     assert cached
-    assert_same(first, findings(1))
-    assert_same(again, findings(1))
-    assert len(looks) == 1
+    assert_same(first, made_up(1))
+    assert_same(again, made_up(1))
+    assert len(calls) == 1
 
 
-def test_without_use_nothing_is_read_or_written(folder, looks):
+def test_a_cache_that_is_not_used_is_neither_read_nor_written(folder, calls):
     examined(scan(), use=False)
     assert not folder.exists()
     examined(scan())
     _, cached = examined(scan(), use=False)
     assert not cached
-    assert len(looks) == 3
+    assert len(calls) == 3
 
 
-def test_what_cannot_be_examined_leaves_no_entry(folder, monkeypatch):
+def test_a_refused_scan_leaves_no_entry(folder, monkeypatch):
     monkeypatch.setitem(brain.EXTRACTORS, "nothing", extractors.nothing)
     large = replace(scan(), grid=Grid(SHAPE, AFFINE @ np.diag([20.0, 20, 20, 1])))
     with pytest.raises(InputError, match=r"^no brain found in scan\.nii"):
@@ -148,11 +148,11 @@ def test_what_cannot_be_examined_leaves_no_entry(folder, monkeypatch):
     assert not folder.exists()
 
 
-def test_what_an_extractor_of_ones_own_finds_is_not_kept(folder, looks):
-    """Nobody tells the cache when its code changes."""
+def test_results_of_the_users_extractor_are_not_kept(folder, calls):
+    """The cache cannot know when its code changes."""
     own = Preparation(extractor="extractors:nothing")
     assert [examined(scan(), own)[1] for _ in range(2)] == [False, False]
-    assert len(looks) == 2
+    assert len(calls) == 2
     assert not folder.exists()
 
 
@@ -189,8 +189,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("difference", OTHERS)
-def test_another_question_has_another_answer(folder, looks, difference, monkeypatch):
-    """Each of them differs from the plain question, and from all others."""
+def test_every_input_is_part_of_the_key(folder, calls, difference, monkeypatch):
+    """Each input gives a key that differs from all others."""
     monkeypatch.setitem(brain.EXTRACTORS, "another", extractors.nothing)
 
     def ask(volume, settings, mask):
@@ -202,11 +202,11 @@ def test_another_question_has_another_answer(folder, looks, difference, monkeypa
             ask(*question)
     _, cached = ask(*OTHERS[difference])
     assert not cached
-    assert len(entries(folder)) == len(looks) == 1 + len(OTHERS)
+    assert len(entries(folder)) == len(calls) == 1 + len(OTHERS)
 
 
 def templates() -> dict[str, Template]:
-    """Of one name, each unlike all others in one thing; the last is the first once more."""
+    """Templates of one name that differ in one thing each; the last one equals the first."""
     grid = Grid((4, 4, 4), np.eye(4))
     image = Volume(np.full((4, 4, 4), 1, np.float32), grid)
     first = Template("T", image)
@@ -230,15 +230,15 @@ def test_another_template_is_another_key():
     assert len(set(keys.values())) == len(keys)
 
 
-def test_what_was_found_with_another_template_is_not_found(folder, looks):
+def test_another_template_is_examined_again(folder, calls):
     for name, template in templates().items():
         found, was_known = examined(scan(), template=template)
         assert was_known is (name == "again"), name
         assert found.template is template
-    assert len(looks) == 5
+    assert len(calls) == 5
 
 
-def test_by_default_the_template_is_mni152(folder, looks):
+def test_by_default_the_template_is_mni152(folder, calls):
     assert not examined(scan())[1]
     found, was_known = examined(scan(), template=mni152())
     assert was_known
@@ -250,20 +250,20 @@ def test_all_settings_are_among_the_differences():
     assert changed == set(asdict(Preparation()))
 
 
-def test_another_version_of_the_examination_asks_anew(folder, looks, monkeypatch):
+def test_another_version_of_the_examination_is_examined_again(folder, calls, monkeypatch):
     examined(scan())
     monkeypatch.setattr(cache, "EXAMINATION", cache.EXAMINATION + 1)
     assert not examined(scan())[1]
 
 
-def test_the_name_of_a_scan_is_not_part_of_the_question(folder, looks):
+def test_the_name_of_a_scan_is_not_part_of_the_key(folder, calls):
     examined(scan(name="one.nii"))
     _, cached = examined(scan(name="other.mgz"))
     assert cached
 
 
 @pytest.mark.parametrize("affine", [np.diag([2.0, 2, 3, 1]), AFFINE], ids=["straight", "oblique"])
-def test_all_48_ways_to_store_a_scan_share_an_entry(folder, looks, affine):
+def test_all_48_ways_to_store_a_scan_share_an_entry(folder, calls, affine):
     """Steps and origin are multiples of 1/64 mm, so that no way of storing rounds."""
     affine = np.round(affine * 64) / 64
     data = scan().data
@@ -275,7 +275,7 @@ def test_all_48_ways_to_store_a_scan_share_an_entry(folder, looks, affine):
                 matrix[:3, axis] *= -1
                 stored = np.flip(stored, axis)
             examined(Volume(stored, Grid(stored.shape, matrix)))
-    assert len(looks) == 1
+    assert len(calls) == 1
     assert len(entries(folder)) == 1
 
 
@@ -313,19 +313,19 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_entry_is_none_and_is_replaced(folder, looks, damage):
+def test_a_damaged_entry_is_replaced(folder, calls, damage):
     examined(scan())
     (path,) = entries(folder)
     damage(path)
     found, cached = examined(scan())
     assert not cached
-    assert_same(found, findings(2))
+    assert_same(found, made_up(2))
     again, cached = examined(scan())
     assert cached
-    assert_same(again, findings(2))
+    assert_same(again, made_up(2))
 
 
-def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch, looks):
+def test_a_cache_that_cannot_be_written_is_ignored(tmp_path, monkeypatch, calls):
     """A file is where the folder should be, or above it."""
     (tmp_path / "file").write_text("mine")
     for place in ("file", "file/below"):
@@ -333,7 +333,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch, look
         for _ in range(2):
             found, cached = examined(scan())
             assert not cached
-            assert_same(found, findings(len(looks)))
+            assert_same(found, made_up(len(calls)))
         assert cache.contents().entries == 0
         assert cache.clear() == 0
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -351,7 +351,7 @@ def entry_of(folder: Path, seed: int) -> Path:
     return path
 
 
-def test_the_least_recently_used_go_first(folder, looks, monkeypatch):
+def test_the_least_recently_used_go_first(folder, calls, monkeypatch):
     paths = [entry_of(folder, seed) for seed in range(5)]
     size = max(path.stat().st_size for path in paths)
     for age, path in enumerate(paths):  # the first is the youngest
@@ -365,7 +365,7 @@ def test_the_least_recently_used_go_first(folder, looks, monkeypatch):
     assert cache.contents().size <= cache.limit()
 
 
-def test_without_room_nothing_is_kept_and_nothing_fails(folder, looks, monkeypatch):
+def test_without_room_nothing_is_kept_and_nothing_fails(folder, calls, monkeypatch):
     monkeypatch.setenv("VOXWARP_CACHE_SIZE", "0")
     for _ in range(2):
         assert not examined(scan())[1]
@@ -373,7 +373,7 @@ def test_without_room_nothing_is_kept_and_nothing_fails(folder, looks, monkeypat
 
 
 @pytest.mark.parametrize(("given", "size"), [("10", 10_000_000), ("0.5", 500_000), ("1e3", 10**9)])
-def test_the_size_is_given_in_megabytes(folder, looks, monkeypatch, given, size):
+def test_the_size_is_given_in_megabytes(folder, calls, monkeypatch, given, size):
     monkeypatch.setenv("VOXWARP_CACHE_SIZE", given)
     examined(scan())
     (path,) = entries(folder)
@@ -381,23 +381,23 @@ def test_the_size_is_given_in_megabytes(folder, looks, monkeypatch, given, size)
 
 
 @pytest.mark.parametrize("given", ["much", "", "1 GB", "nan", "inf"])
-def test_a_size_that_is_no_number_is_refused(folder, looks, monkeypatch, given):
+def test_a_size_that_is_not_a_number_is_refused(folder, calls, monkeypatch, given):
     monkeypatch.setenv("VOXWARP_CACHE_SIZE", given)
     for ask in (cache.limit, lambda: examined(scan())):
         with pytest.raises(InputError, match=r"VOXWARP_CACHE_SIZE must be a number of megabytes"):
             ask()
-    assert not looks
+    assert not calls
     assert not examined(scan(), use=False)[1]
 
 
-def test_without_a_home_there_is_no_cache(tmp_path, folder, looks, monkeypatch):
+def test_without_a_home_there_is_no_cache(tmp_path, folder, calls, monkeypatch):
     """As in a container, for a user who is on no list; no folder ``~`` is made either."""
     for name in ("VOXWARP_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
     monkeypatch.chdir(tmp_path)
     assert [examined(scan())[1] for _ in range(2)] == [False, False]
-    assert len(looks) == 2
+    assert len(calls) == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -405,7 +405,7 @@ def test_by_default_a_gibibyte(folder):
     assert cache.contents() == cache.Contents(folder, 0, 0, 2**30)
 
 
-def test_parts_that_a_dead_process_left_go_after_an_hour(folder, looks):
+def test_parts_that_a_dead_process_left_go_after_an_hour(folder, calls):
     folder.mkdir()
     old, young, other = (
         folder / name
@@ -424,7 +424,7 @@ def test_parts_that_a_dead_process_left_go_after_an_hour(folder, looks):
     assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
 
 
-def test_clear_removes_the_entries_alone(folder, looks):
+def test_clear_removes_the_entries_alone(folder, calls):
     for seed in range(3):
         examined(scan(seed))
     strangers = [folder / name for name in ("mine.npz", "findings.txt", "deeper/x.findings.npz")]
@@ -440,8 +440,8 @@ def test_clear_removes_the_entries_alone(folder, looks):
 # --------------------------------------------------------------------------------------- Place
 
 
-def test_an_empty_name_is_no_place(tmp_path, monkeypatch, looks):
-    """As of any such variable; the current folder is nobody's cache."""
+def test_an_empty_variable_counts_as_not_set(tmp_path, monkeypatch, calls):
+    """Otherwise the current folder would be the cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VOXWARP_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -484,7 +484,7 @@ WORKER = """
 def test_several_processes_share_the_cache(folder, tmp_path):
     """One clears it all the time, so that the others write all the time.
 
-    The template is coarse, so that hardly anything but the cache takes time.
+    The template is coarse, so that most of the time goes to the cache.
     """
     start = tmp_path / "start"
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(WORKER), str(start)]
@@ -493,11 +493,11 @@ def test_several_processes_share_the_cache(folder, tmp_path):
         for number in range(3)
     ]
     while len(list(tmp_path.glob("start-*"))) < len(workers):
-        assert all(worker.poll() is None for worker in workers), "one ended before it began"
+        assert all(worker.poll() is None for worker in workers), "a process ended early"
         time.sleep(0.05)
     start.touch()
     for worker in workers:
-        _, complaints = worker.communicate(timeout=600)  # in case that it hangs
+        _, complaints = worker.communicate(timeout=600)  # in case it hangs
         assert worker.returncode == 0, complaints
     assert len(entries(folder)) == 1
     assert sorted(folder.iterdir()) == entries(folder)

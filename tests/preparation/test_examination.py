@@ -81,9 +81,9 @@ def test_a_skull_stripped_brain_needs_no_mask(phantoms, scan, poses):
     whole = brain_mask(volume, volume.grid, found.mask).data
     np.testing.assert_array_equal(whole, volume.data > 0)
     brain_of_the_template = phantoms.template.grid.nodes()[phantoms.template.data > 60]
-    there = poses.moving(found.template_to_scan.map(brain_of_the_template))
+    mapped = poses.moving(found.template_to_scan.map(brain_of_the_template))
     # It is bent by 3 mm: no affine map does better by much.
-    assert np.linalg.norm(there - brain_of_the_template, axis=1).mean() < 3
+    assert np.linalg.norm(mapped - brain_of_the_template, axis=1).mean() < 3
     assert FitThresholds().is_certain(found.agreement)
 
 
@@ -114,7 +114,7 @@ def test_voxels_may_be_large_or_long(phantoms, scan, poses, make_grid, spacing):
 def test_deepbet_finds_the_brain_of_one_who_lies_on_the_side_of_the_header(
     phantoms, scan, poses, make_grid
 ):
-    """The nose points up, by 80°; the second look is at a head that was set upright."""
+    """The nose points up, by 80°; the second extraction gets an upright head."""
     volume = scan("lying", grid=make_grid("RSA", spacing=4, turn=(-80, 0, 0), room=30))
     pose = lying(poses)
     found = examine(volume, replace(QUICK, conform=True))
@@ -126,19 +126,19 @@ def test_deepbet_finds_the_brain_of_one_who_lies_on_the_side_of_the_header(
 
 def test_a_tilted_head_is_extracted_again_upright(phantoms, scan, make_grid, monkeypatch):
     """The second head that the extractor gets is oriented as the template."""
-    seen = []
+    views_extracted = []
     knowing = brain.EXTRACTORS["knowing"]
     monkeypatch.setitem(
-        brain.EXTRACTORS, "spy", lambda head: seen.append(head.grid) or knowing(head)
+        brain.EXTRACTORS, "spy", lambda head: views_extracted.append(head.grid) or knowing(head)
     )
     volume = scan("lying", grid=make_grid(turn=(-80, 0, 0), room=25))
     found = examine(volume, replace(QUICK, extractor="spy", conform=True))
-    assert len(seen) == 2
-    np.testing.assert_allclose(seen[0].direction, np.eye(3), atol=1e-9)
+    assert len(views_extracted) == 2
+    np.testing.assert_allclose(views_extracted[0].direction, np.eye(3), atol=1e-9)
     linear = found.template_to_scan.matrix[:3, :3]
-    upright = seen[1].direction.T @ linear  # what is left to turn
+    upright = views_extracted[1].direction.T @ linear  # what is left to turn
     np.testing.assert_allclose(upright / np.cbrt(np.linalg.det(upright)), np.eye(3), atol=0.1)
-    np.testing.assert_allclose(seen[1].spacing, 1)
+    np.testing.assert_allclose(views_extracted[1].spacing, 1)
 
 
 def test_without_affine_alignment_a_scan_stays_where_its_header_says(scan):
@@ -194,10 +194,10 @@ def test_a_mask_too_small_for_a_brain_is_refused_by_its_name(scan):
         ("head", True, False, False),
     ],
 )
-def test_heads_are_bias_corrected_unless_told_otherwise_and_brains_are_not(
+def test_by_default_heads_are_bias_corrected_and_brains_are_not(
     phantoms, scan, poses, monkeypatch, what, masked, bias, corrected
 ):
-    """The field is put in N4's place; it is in the findings, or it was never asked for."""
+    """With a made-up field in place of N4."""
     volume = scan("moving", what)
     field = Volume(np.full((2, 2, 2), 0.5, np.float32), volume.grid.resized((2, 2, 2)))
     monkeypatch.setattr("voxwarp.preparation.bias.estimate", lambda _: field)
@@ -355,11 +355,11 @@ def test_the_time_of_rejected_views_is_recorded(phantoms, make_grid, monkeypatch
     grid = make_grid(room=25)
     field = Volume(np.zeros((2, 2, 2), np.float32), grid.resized((2, 2, 2)))
     monkeypatch.setattr("voxwarp.preparation.bias.estimate", lambda _: field)
-    seen = []
+    views_extracted = []
 
     def extract(head: Volume, name: str) -> np.ndarray:
-        seen.append(head.grid)
-        if len(seen) > 1:
+        views_extracted.append(head.grid)
+        if len(views_extracted) > 1:
             return phantoms.values(head.grid) > 0
         if first == "without a brain":
             raise InputError("no brain in this view")
@@ -373,7 +373,7 @@ def test_the_time_of_rejected_views_is_recorded(phantoms, make_grid, monkeypatch
     monkeypatch.setattr(brain, "extract", extract)
     head = read_volume(phantoms.head(grid))
     found = examine(head, Preparation(brain_extract="yes"))
-    assert seen == [*views, upright]
+    assert views_extracted == [*views, upright]
     assert FitThresholds().is_good(found.agreement)
     assert found.seconds == {"conform": 3.0, "bias": 2.0, "extract": 3.0, "affine": affine}
     assert found.described()["seconds"] == found.seconds
@@ -469,9 +469,9 @@ def test_without_a_template_a_scan_is_placed_by_its_header(make_grid, alignment,
     assert (found.kind, found.conformed_grid, found.template) == ("scan", grid, None)
     assert found.mask is mask
     assert found.warnings("it") == []
-    there = grid.to_world((np.asarray(grid.shape) - 1) / 2)
-    back = found.template_to_scan.inverse().map(there)
-    np.testing.assert_allclose(back, there if middle is None else middle, atol=1e-9)
+    centre = grid.to_world((np.asarray(grid.shape) - 1) / 2)
+    back = found.template_to_scan.inverse().map(centre)
+    np.testing.assert_allclose(back, centre if middle is None else middle, atol=1e-9)
     np.testing.assert_array_equal(found.template_to_scan.matrix[:3, :3], np.eye(3))
 
 

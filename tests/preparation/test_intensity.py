@@ -1,4 +1,4 @@
-"""Intensities from zero, and as shares of the brightest tissue."""
+"""Intensities that start at zero, and their scale."""
 
 import numpy as np
 
@@ -31,5 +31,5 @@ def test_intensities_from_zero_are_as_they_were():
     data[0, 0, 0] = 0
     grid = Grid(data.shape, np.eye(4))
     np.testing.assert_array_equal(from_zero(Volume(data, grid)).data, data)
-    # A background that is not zero is brought there.
+    # A background that is not zero becomes zero.
     np.testing.assert_array_equal(from_zero(Volume(data + 17, grid)).data, data)

@@ -252,7 +252,7 @@ def test_a_given_mask_is_used(phantoms, quick_affine, make_grid, files, small):
     inside = scan.prepared(small, found).further("mask")
     assert inside.shape == (1, 1, *small.grid.shape)
     assert ((scan.prepared(small, found).image > 0) == (inside > 0)).all()
-    with pytest.raises(ValueError, match="must be mask, got 'edges'"):
+    with pytest.raises(ValueError, match="ask for mask beside the image, got 'edges'"):
         scan.prepared(small, found).further("edges")
 
 

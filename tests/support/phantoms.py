@@ -60,7 +60,7 @@ def indices(shape: Sequence[int]) -> np.ndarray:
 def linear_field(
     matrix: np.ndarray, shape: Sequence[int], offset: Sequence[float] = (0, 0, 0)
 ) -> torch.Tensor:
-    """u(x) = matrix (x − c) + offset with c the middle of the lattice: (1, 3, X, Y, Z), float64."""
+    """u(x) = matrix (x − c) + offset with c the middle of the grid: (1, 3, X, Y, Z), float64."""
     x = indices(shape) - (np.asarray(shape) - 1) / 2
     u = np.einsum("ij,...j->...i", matrix, x) + np.asarray(offset)
     return torch.from_numpy(np.moveaxis(u, -1, 0)[None].copy())

@@ -39,8 +39,8 @@ def estimate(head: Volume) -> Volume:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
-            f"{head.name}: N4 cannot fit a bias field to it ({reason}); switch the bias field "
-            f"correction off"
+            f"{head.name}: N4 cannot fit a bias field to it ({reason}); leave the correction "
+            f"out with `bias=False`"
         ) from error
     # N4 stretches the field over the extent of the reference image, so that must be the fitted one.
     fitted = coarse.grid

@@ -138,7 +138,7 @@ def examine(
             f"template (overlap {fit.overlap:.2f}, local NCC {fit.local_ncc:.2f}, smallest scale "
             f"{fit.smallest_scale:.2f}; a brain has at least {limits.hopeless_overlap:.2f}, "
             f"{limits.hopeless_ncc:.2f} and {limits.hopeless_scale:.2f}); give a brain mask with "
-            f"`mask`, or set `brain_extract` to no if the scan is skull-stripped"
+            f"`mask`, or `brain_extract='no'` if the scan is skull-stripped"
         )
     if settings.conform and max(examination.conformed_grid.spacing) > 1:
         # The scan is too large for 256 voxels of 1 mm: the conformed grid shows only the brain.

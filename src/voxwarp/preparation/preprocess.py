@@ -171,5 +171,5 @@ def _empty(aligned: Volume) -> list[str]:
         return []
     return [
         f"{aligned.name}: the aligned brain is empty, because the scan lies elsewhere than MNI152 "
-        f"space; switch the affine alignment on, or check the affine in the header"
+        f"space; align it with `affine=True`, or check the affine in its header"
     ]

@@ -53,7 +53,7 @@ class Prepared:
             ValueError: there is no input of this name.
         """
         if name != "mask":
-            raise ValueError(f"the further input of a network must be mask, got {name!r}")
+            raise ValueError(f"a network can only ask for mask beside the image, got {name!r}")
         return (self.image > 0).float()
 
 
