@@ -291,7 +291,7 @@ def test_bad_requests(refuses, saved, tmp_path):
     assert ".nii" in said(saved.moving, out="out.mgz")
     assert str(saved.out / "1Warp.nii.gz") in said(saved.out / "1Warp.nii.gz")
     assert "sinc" in said(saved.moving, "--interpolation", "sinc")
-    assert "same name" in said(saved.moving, saved.moving, out="new")
+    assert "two of the images have this name" in said(saved.moving, saved.moving, out="new")
     (tmp_path / "file.nii.gz").write_bytes(b"precious")
     assert "folder" in said(saved.moving, saved.fixed, "--overwrite", out="file.nii.gz")
     inside = "file.nii.gz/is/a/file.nii.gz"

@@ -343,7 +343,7 @@ def test_a_model_of_another_template_registers_to_that(scans, of_ours, result):
     # Here it is the same brain as that of the usual template: so is the map to it.
     usual = result.metrics["preparation"]["moving"]["template_to_scan"]
     np.testing.assert_array_equal(found.affine.matrix, usual)
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="exists only in memory"):
         _ = template.path
 
 

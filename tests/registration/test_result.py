@@ -111,15 +111,22 @@ def test_writing_changes_nothing_in_the_result(result, tmp_path):
 def test_a_report_that_fails_changes_nothing_in_the_result_either(result, tmp_path, caplog):
     """The warning stands in what is returned, in the file and in the log."""
     before = deepcopy(dict(result.metrics))
+    caplog.set_level("INFO", logger="voxwarp")
     written = write_registration(result, tmp_path / "out")
     assert result.metrics == before
     assert result.warnings == before["warnings"]
     expected = [*before["warnings"], "report.html was not written: MemoryError: no room"]
     assert written.metrics["warnings"] == expected
     assert json.loads((tmp_path / "out" / METRICS).read_text())["warnings"] == expected
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in caplog.records] == ["INFO"]
     assert "the report of out cannot be written" in caplog.text
     assert "MemoryError: no room" in caplog.text
+    caplog.clear()
+    result.save(tmp_path / "again")  # returns no metrics, so the log has to warn
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.getMessage() for record in warnings] == [
+        f"result {tmp_path / 'again'}: report.html was not written: MemoryError: no room"
+    ]
 
 
 def test_saving_is_writing(result, tmp_path):

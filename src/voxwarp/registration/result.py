@@ -224,7 +224,11 @@ class Registration:
         Raises:
             InputError: see ``write_registration``.
         """
-        return write_registration(self, folder, save=save, overwrite=overwrite, report=report).files
+        written = write_registration(self, folder, save=save, overwrite=overwrite, report=report)
+        for warning in written.metrics["warnings"]:
+            if warning.startswith(NO_REPORT):  # otherwise it is in metrics.json alone
+                log.warning("result %s: %s", folder, warning)
+        return written.files
 
 
 class WrittenRegistration(NamedTuple):
@@ -334,7 +338,7 @@ def _write_report(result: Registration, path: Path, name: str) -> list[str]:
     try:
         path.write_text(render_report(result.scene, result.metrics, name=name), encoding="utf-8")
     except Exception as error:
-        log.warning("the report of %s cannot be written", name, exc_info=True)
+        log.info("the report of %s cannot be written", name, exc_info=True)
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return [f"{NO_REPORT}{type(error).__name__}: {error}"]
