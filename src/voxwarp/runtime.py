@@ -26,6 +26,13 @@ class Runtime:
 
     Raises:
         InputError: the device or the number of threads is not one of these.
+
+    Example:
+        >>> import voxwarp
+        >>> runtime = voxwarp.Runtime(device="cpu", threads=1)
+        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz", runtime=runtime)
+        >>> result.metrics["settings"]["threads"]
+        1
     """
 
     device: str = "auto"

@@ -40,6 +40,12 @@ class Model:
         card: data, training, scores, licence; free JSON, printed by ``voxwarp models show``.
         name: of the model's folder.
         sha256: hash of the file of weights; empty if the model was not loaded.
+
+    Example:
+        >>> import voxwarp
+        >>> model = voxwarp.Model.load("default")
+        >>> model.name, model.recipe.grid.shape
+        ('default', (160, 192, 224))
     """
 
     network: nn.Module

@@ -27,6 +27,13 @@ class Refinement:
 
     Raises:
         InputError: the number of steps is not between 1 and 1000, or the time is not above 0.
+
+    Example:
+        >>> import voxwarp
+        >>> refinement = voxwarp.Refinement(steps=4, seconds=60)
+        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz", refine=refinement)
+        >>> result.metrics["settings"]["refine"]["steps"]
+        4
     """
 
     steps: int = STEPS

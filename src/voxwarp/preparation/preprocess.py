@@ -128,6 +128,14 @@ def preprocess(
 
     Raises:
         InputError: an input is missing or cannot be used, or no brain is found in the scan.
+
+    Example:
+        >>> import voxwarp
+        >>> prepared = voxwarp.preprocess("moving.nii.gz")
+        >>> prepared.aligned.grid.shape  # the brain in MNI152 space
+        (160, 192, 224)
+        >>> prepared.record["found"]["seen_as"]
+        'brain'
     """
     read = Scan.read(scan, labels=labels, mask=mask)
     recipe = Recipe()

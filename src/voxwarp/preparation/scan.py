@@ -70,6 +70,13 @@ class Scan:
         labels: its label map, if it has one.
         mask: its brain mask, if it is known; every value except 0 is brain.
         origins: path and SHA-256 of image, labels and mask, see ``provenance.origin``.
+
+    Example:
+        >>> import voxwarp
+        >>> fixed = voxwarp.Scan.read("fixed.nii.gz", labels="fixed_labels.nii.gz")
+        >>> results = [voxwarp.register(path, fixed) for path in ("moving.nii.gz", "bold.nii.gz")]
+        >>> all(result.fixed is fixed for result in results)
+        True
     """
 
     image: Volume

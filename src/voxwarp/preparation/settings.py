@@ -24,6 +24,13 @@ class Preparation:
 
     Raises:
         InputError: a value is not one of these, or there is no such extractor.
+
+    Example:
+        >>> import voxwarp
+        >>> own = voxwarp.Preparation(brain_extract="no", bias=True)
+        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz", preparation=own)
+        >>> result.metrics["preparation"]["moving"]["bias_corrected"]
+        True
     """
 
     brain_extract: str = "auto"

@@ -32,6 +32,13 @@ class Template:
         title: a description, for records.
         space_code: xform code of NIfTI for images in its space: 4 for MNI152, 2 for others.
         thresholds: how well a brain has to agree with it to be in place.
+
+    Example:
+        >>> import voxwarp
+        >>> template = voxwarp.Template("Ours", voxwarp.read_volume("fixed.nii.gz"))
+        >>> scan = voxwarp.Scan.of_template(template)
+        >>> scan.grid == template.grid
+        True
     """
 
     name: str

@@ -14,7 +14,7 @@ from ..layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
 from ..space.formats import read_affine, read_warp
 from ..space.grid import Grid
 from ..space.resample import Interpolation, resample
-from ..space.transform import Chain
+from ..space.transform import Affine, Chain
 from ..space.volume import ImageLike, Volume, read_series
 from .outputs import MissingWarp
 from .record import is_linear, read_record
@@ -46,8 +46,8 @@ class SavedTransform:
         return SavedTransform(self.inverse, self.transform, self.moving_grid, self.fixed_grid)
 
 
-#: A registration in memory, loaded transforms, or the path of either.
-AnyTransform = SavedTransform | Registration | str | os.PathLike[str]
+#: A registration or an affine in memory, loaded transforms, or the path of what is saved.
+AnyTransform = SavedTransform | Registration | Affine | str | os.PathLike[str]
 
 
 def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
@@ -63,13 +63,14 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
         InputError: a file is missing, or is not an ITK transform.
 
     Example:
+        >>> import numpy as np
+        >>> import voxwarp
         >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
         >>> files = result.save("out", save="transforms,inverse")
         >>> saved = voxwarp.load_transform("out")
-        >>> saved.fixed_grid.shape
-        (40, 48, 40)
-        >>> saved.transform.map(np.zeros((1, 3))).shape
-        (1, 3)
+        >>> point = np.array([[0.0, -18.0, 4.0]])  # of the fixed scan, RAS mm
+        >>> np.allclose(saved.transform.map(point), result.transform.map(point))
+        True
     """
     inverted = _ANTS_INVERSE.fullmatch(os.fspath(path))
     if inverted:
@@ -77,8 +78,7 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     path = Path(path)
     check_readable(path, "transform")
     if not path.is_dir():
-        affine = read_affine(path)
-        return SavedTransform(Chain([affine]), Chain([affine.inverse()]), None, None)
+        return _of_affine(read_affine(path))
     if (path / PREPROCESSED).is_file() and (path / METRICS).is_file():
         raise InputError(
             f"transform {path}: the folder holds results of register and of preprocess; they need "
@@ -89,7 +89,7 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     affine = read_affine(_find_file(path, AFFINE))
     if _is_linear(path):
         grids = (_read_grid(path / METRICS, name) for name in ("fixed", "moving"))
-        return SavedTransform(Chain([affine]), Chain([affine.inverse()]), *grids)
+        return _of_affine(affine, *grids)
     warp = read_warp(_find_file(path, WARP))
     has_inverse = any(path.glob(f"*{INVERSE_WARP}"))
     inverse_warp = (
@@ -112,23 +112,26 @@ def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransfor
     space of b, and then to the fixed space of b. (ANTs lists transforms in the reverse order.)
 
     Args:
-        transforms: a registration, loaded transforms or a path, or several of these.
+        transforms: a registration, an ``Affine``, loaded transforms or a path, or several of
+            these.
 
     Raises:
         InputError: the list is empty, or a path cannot be loaded.
 
     Example:
+        >>> import voxwarp
         >>> bold_to_t1 = voxwarp.register("bold.nii.gz", "moving.nii.gz", transform="rigid")
         >>> t1_to_fixed = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
         >>> chain = voxwarp.chain_of([bold_to_t1, t1_to_fixed])
         >>> chain.fixed_grid == t1_to_fixed.fixed_grid
         True
-        >>> voxwarp.apply_to_image("bold.nii.gz", chain).data.shape
-        (40, 48, 40)
+        >>> moved = voxwarp.apply_to_image("bold.nii.gz", chain)  # resampled once
+        >>> moved.grid == t1_to_fixed.fixed_grid
+        True
     """
-    is_single = isinstance(transforms, SavedTransform | Registration | str | os.PathLike)
+    is_single = isinstance(transforms, SavedTransform | Registration | Affine | str | os.PathLike)
     several = cast(Sequence[AnyTransform], [transforms] if is_single else transforms)
-    parts = [load_transform(x) if isinstance(x, str | os.PathLike) else x for x in several]
+    parts = [_loaded(transform) for transform in several]
     if not parts:
         raise InputError("transforms must name at least one transform, got an empty list")
     return SavedTransform(
@@ -165,9 +168,10 @@ def apply_to_image(
         InputError: an image or transform cannot be read, or the grid of the result is not known.
 
     Example:
+        >>> import voxwarp
         >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
         >>> labels = voxwarp.apply_to_image("moving_labels.nii.gz", result)
-        >>> labels.data.shape == result.fixed_grid.shape
+        >>> labels.grid == result.fixed_grid
         True
         >>> labels.to_nibabel().header.get_intent()[0]
         'label'
@@ -187,19 +191,26 @@ def apply_to_image(
 
 
 def interpolation_of(volume: Volume) -> Interpolation:
-    """The default method: nearest neighbour for labels (see ``Volume.holds_labels``), else linear.
-
-    >>> interpolation_of(Volume(np.array([[[0, 1], [0, 1]]]), Grid((1, 2, 2), np.eye(4))))
-    'nearest'
-    """
+    """Return "nearest" for label maps (see ``Volume.holds_labels``), "linear" for all others."""
     return "nearest" if volume.holds_labels() else "linear"
+
+
+def _loaded(transform: AnyTransform) -> SavedTransform | Registration:
+    if isinstance(transform, Affine):
+        return _of_affine(transform)
+    return load_transform(transform) if isinstance(transform, str | os.PathLike) else transform
+
+
+def _of_affine(
+    affine: Affine, fixed_grid: Grid | None = None, moving_grid: Grid | None = None
+) -> SavedTransform:
+    return SavedTransform(Chain([affine]), Chain([affine.inverse()]), fixed_grid, moving_grid)
 
 
 def _load_preprocessed(path: Path) -> SavedTransform:
     """The affine map between a scan and its aligned brain, as a registration to the brain."""
-    affine = read_affine(path / AFFINE)
-    grids = [_read_grid(path / PREPROCESSED, name) for name in ("aligned", "scan")]
-    return SavedTransform(Chain([affine]), Chain([affine.inverse()]), *grids)
+    grids = (_read_grid(path / PREPROCESSED, name) for name in ("aligned", "scan"))
+    return _of_affine(read_affine(path / AFFINE), *grids)
 
 
 def _is_linear(folder: Path) -> bool:

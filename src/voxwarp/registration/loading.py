@@ -30,10 +30,12 @@ def load(folder: str | os.PathLike[str]) -> Registration:
             was or has changed.
 
     Example:
+        >>> import voxwarp
         >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
-        >>> files = result.save("out")
-        >>> voxwarp.load("out").warped.data.shape
-        (40, 48, 40)
+        >>> files = result.save("out", overwrite=True)
+        >>> loaded = voxwarp.load("out")
+        >>> (loaded.warped.data == result.warped.data).all()
+        True
     """
     folder = Path(folder)
     record = read_record(folder)

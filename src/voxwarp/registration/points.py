@@ -38,13 +38,13 @@ def apply_to_points(
         InputError: a transform cannot be read.
 
     Example:
-        >>> shift = np.eye(4)
-        >>> shift[0, 3] = 10.0  # from the fixed to the moving space
-        >>> write_affine(Affine(shift), "0GenericAffine.mat")
-        >>> voxwarp.apply_to_points(np.zeros((1, 3)), "0GenericAffine.mat")
-        array([[-10.,   0.,   0.]])
-        >>> voxwarp.apply_to_points(np.zeros((1, 3)), "0GenericAffine.mat", inverse=True)
-        array([[10.,  0.,  0.]])
+        >>> import numpy as np
+        >>> import voxwarp
+        >>> matrix = np.eye(4)
+        >>> matrix[0, 3] = 10.0
+        >>> fixed_to_moving = voxwarp.Affine(matrix)
+        >>> voxwarp.apply_to_points(np.array([[30.0, 0.0, 0.0]]), fixed_to_moving)
+        array([[20.,  0.,  0.]])
     """
     chain = chain_of(transforms)
     return (chain.transform if inverse else chain.inverse).map(points)

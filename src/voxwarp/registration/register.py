@@ -23,7 +23,7 @@ from ..provenance import versions
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.formats import read_affine
 from ..space.transform import Affine, Warp
-from ..space.volume import ImageLike, Volume
+from ..space.volume import ImageLike
 from .deform import (
     check_smoothness,
     check_smoothness_applies,
@@ -84,9 +84,10 @@ def register(
         InputError: an input, the model or the device is missing or cannot be used.
 
     Example:
+        >>> import voxwarp
         >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
-        >>> result.moved.shape
-        (40, 48, 40)
+        >>> result.moved.shape == result.fixed_grid.shape  # a nibabel image
+        True
         >>> rigid = voxwarp.register("moving.nii.gz", "fixed.nii.gz", transform="rigid")
         >>> rigid.affine.matrix.shape
         (4, 4)

@@ -71,9 +71,8 @@ class Registration:
         metrics: the contents of ``metrics.json``, except for what writing adds.
 
     Example:
+        >>> import voxwarp
         >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
-        >>> result.moved.shape  # a nibabel image
-        (40, 48, 40)
         >>> result.metrics["jacobian"]["folds"]
         0
         >>> files = result.save("out", save="transforms,warped")

@@ -18,6 +18,15 @@ class Grid:
     Raises:
         ValueError: the shape is not three positive integers, or the affine is not a finite,
             invertible homogeneous matrix.
+
+    Example:
+        >>> import numpy as np
+        >>> import voxwarp
+        >>> grid = voxwarp.Grid((4, 5, 6), np.diag([2.0, 2.0, 3.0, 1.0]))
+        >>> grid.spacing, grid.axes
+        ((2.0, 2.0, 3.0), 'RAS')
+        >>> grid.to_world(np.array([1, 1, 1]))
+        array([2., 2., 3.])
     """
 
     shape: tuple[int, int, int]

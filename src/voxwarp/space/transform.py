@@ -35,6 +35,18 @@ class Affine:
 
     Raises:
         ValueError: the matrix is not finite, not invertible, or its last row is not 0 0 0 1.
+
+    Example:
+        >>> import numpy as np
+        >>> import voxwarp
+        >>> matrix = np.eye(4)
+        >>> matrix[:3, 3] = 10, 0, 0
+        >>> shift = voxwarp.Affine(matrix)
+        >>> shift.map(np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]))
+        array([[10.,  0.,  0.],
+               [11.,  2.,  3.]])
+        >>> shift.inverse().matrix[:3, 3]
+        array([-10.,   0.,   0.])
     """
 
     matrix: np.ndarray
@@ -83,6 +95,16 @@ class Warp:
 
     Raises:
         ValueError: the shapes of displacement and grid differ.
+
+    Example:
+        >>> import numpy as np
+        >>> import voxwarp
+        >>> displacement = np.zeros((3, 8, 8, 8), np.float32)
+        >>> displacement[0] = 2  # mm to the right, everywhere on the grid
+        >>> warp = voxwarp.Warp(displacement, voxwarp.Grid((8, 8, 8), np.eye(4)))
+        >>> warp.map(np.array([[4.0, 4.0, 4.0], [99.0, 99.0, 99.0]]))
+        array([[ 6.,  4.,  4.],
+               [99., 99., 99.]])
     """
 
     displacement: np.ndarray
@@ -157,6 +179,16 @@ class Chain:
     Args:
         transforms: maps of points, in the order in which points pass through them: [warp, affine]
             is x ↦ affine(warp(x)). An empty chain is the identity.
+
+    Example:
+        >>> import numpy as np
+        >>> import voxwarp
+        >>> zoom = voxwarp.Affine(np.diag([2.0, 2.0, 2.0, 1.0]))
+        >>> matrix = np.eye(4)
+        >>> matrix[:3, 3] = 10, 0, 0
+        >>> chain = voxwarp.Chain([zoom, voxwarp.Affine(matrix)])  # first zoom, then shift
+        >>> chain.map(np.array([[1.0, 1.0, 1.0]]))
+        array([[12.,  2.,  2.]])
     """
 
     transforms: Sequence[Transform]

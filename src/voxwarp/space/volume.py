@@ -37,6 +37,14 @@ class Volume:
         is_label_file: whether the header says that the values are labels (NIfTI intent 1002).
         frame_spacing: time between the frames of a series, seconds.
         header_warnings: problems of the header that a user must know of, one sentence each.
+
+    Example:
+        >>> import numpy as np
+        >>> import voxwarp
+        >>> grid = voxwarp.Grid((4, 5, 6), np.eye(4))
+        >>> volume = voxwarp.Volume(np.zeros((4, 5, 6), np.float32), grid)
+        >>> volume.to_nibabel().shape
+        (4, 5, 6)
     """
 
     data: np.ndarray
@@ -109,6 +117,12 @@ def read_volume(source: ImageLike, what: str = "image") -> Volume:
     Raises:
         InputError: the file is missing, is no image, is damaged, is not 3-D, is not finite, is
             constant, or its header has no valid geometry.
+
+    Example:
+        >>> import voxwarp
+        >>> volume = voxwarp.read_volume("moving.nii.gz")
+        >>> volume.data.shape == volume.grid.shape
+        True
     """
     volume = read_series(source, what)
     if volume.data.ndim != 3:
@@ -214,6 +228,13 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InputError: the name does not end in .nii or .nii.gz, or the file cannot be written.
+
+    Example:
+        >>> import voxwarp
+        >>> volume = voxwarp.read_volume("moving.nii.gz")
+        >>> voxwarp.write_volume(volume, "copy.nii.gz")
+        >>> voxwarp.read_volume("copy.nii.gz").grid.matches(volume.grid)
+        True
     """
     write_nifti(volume.to_nibabel(), path)
 
