@@ -16,10 +16,10 @@ from scipy import ndimage
 
 from voxwarp.benchmark import affine_start, catalogue
 from voxwarp.benchmark import run as runner
-from voxwarp.benchmark.catalogue import method_of
-from voxwarp.benchmark.entries import Entry
+from voxwarp.benchmark.catalogue import find_method
 from voxwarp.benchmark.job import RECORD, Job, Run
 from voxwarp.benchmark.run import benchmark
+from voxwarp.benchmark.selection import SelectedMethod
 from voxwarp.data.pairs import Pair, read_pairs
 from voxwarp.data.structures import Table
 from voxwarp.evaluation.protocol import Protocol
@@ -81,17 +81,17 @@ def here(monkeypatch) -> None:
     """Methods run in this process: the runner's part is the same, and quick."""
 
     def run_here(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
-        job.place.mkdir(parents=True, exist_ok=True)
-        (job.place / RECORD).unlink(missing_ok=True)
+        job.path.mkdir(parents=True, exist_ok=True)
+        (job.path / RECORD).unlink(missing_ok=True)
         job.save()
         run = Run(job)
         try:
-            method_of(job.method)(run)
+            find_method(job.method)(run)
             record = {"status": "ok", "reason": ""} | run.record()
         except Exception as error:
             record = {"status": "failed", "reason": str(error)}
         record |= {"process_s": 1.0, "threads": job.threads, "alone": alone}
-        write_record(job.place / RECORD, record)
+        write_record(job.path / RECORD, record)
         return record
 
     monkeypatch.setattr(runner, "execute", run_here)
@@ -109,7 +109,7 @@ def bench(cohort: SimpleNamespace, protocol: Protocol, tmp_path: Path) -> Bench:
     """``benchmark`` of user's methods, by their functions' names, into ``tmp_path / "out"``."""
 
     def run(names: str, pairs: list[Pair] | None = None, **more: Any) -> list[dict[str, Any]]:
-        found = [Entry(name, f"methods:{name}") for name in names.split()]
+        found = [SelectedMethod(name, f"methods:{name}") for name in names.split()]
         given = {"protocol": protocol, "options": OPTIONS, "out": tmp_path / "out"} | more
         return benchmark(cohort.pairs if pairs is None else pairs, found, **given)
 

@@ -69,7 +69,7 @@ def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
     outcome = cli(*words, "--methods", "affine, mine=methods:shift,greedy")
     assert outcome.code == 0, outcome.err
     assert outcome.err == (
-        "voxwarp: warning: greedy is skipped: picsl-greedy is not installed: "
+        "voxwarp: warning: method greedy is skipped: picsl-greedy is not installed: "
         "pip install 'voxwarp[benchmark]'\n"
     )
     lines = outcome.out.splitlines()
@@ -101,10 +101,10 @@ def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--methods", "gredy"], "there is no 'gredy'"),
+        (["--methods", "gredy"], "unknown method 'gredy'"),
         (["--methods", "affine", "--limit", "0"], "--limit"),
         (["--methods", "affine", "--threads", "-1"], "--threads"),
-        (["--methods", "affine", "--regions", "x"], "regions 'x'"),
+        (["--methods", "affine", "--regions", "x"], "got 'x'"),
         (["--methods", "affine", "--structures", "gone.csv"], "gone.csv"),
         (["--methods", "affine", "--kind", "retest"], "there is no pair"),
         (["--methods", "x=methods:gone"], "methods:gone"),
@@ -119,7 +119,9 @@ def test_command_without_any_method(cli, cohort, tmp_path: Path, no_greedy):
     words = "benchmark", cohort.folder / "pairs.csv", "-o", tmp_path / "out"
     outcome = cli(*words, "--methods", "greedy")
     assert outcome.code == 2
-    assert outcome.err.splitlines()[-1] == "voxwarp: error: methods: none of them can be run here"
+    assert outcome.err.splitlines()[-1] == (
+        "voxwarp: error: --methods: none of them can run here; the warnings say what is missing"
+    )
     assert not (tmp_path / "out").exists()
 
 

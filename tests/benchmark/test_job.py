@@ -38,7 +38,7 @@ def test_saved_job_is_read_from_anywhere(case: Case, tiny_model: Path, tmp_path,
     read = Job(**json.loads(path.read_text()))
     assert Path(read.fixed).samefile(case.folder / "fixed.nii.gz")
     assert Path(read.moving).samefile(case.folder / "moving.nii.gz")
-    assert read.place.samefile(tmp_path / "out")
+    assert read.path.samefile(tmp_path / "out")
     assert Path(str(read.weights)).samefile(tiny_model)
     again = replace(
         read, fixed=job.fixed, moving=job.moving, folder=job.folder, weights=job.weights

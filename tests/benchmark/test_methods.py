@@ -1,4 +1,4 @@
-"""Methods of a benchmark: what they find brings phantoms home, and is written as it was found."""
+"""Methods of a benchmark: they align phantoms, and write what the tools computed."""
 
 import importlib.util
 import sys
@@ -18,7 +18,7 @@ from phantom_pair import BENT, TURNED, Case, unposed
 from voxwarp.benchmark.job import Job, Run
 from voxwarp.benchmark.methods import ants, elastix, greedy, ours
 from voxwarp.benchmark.process import execute
-from voxwarp.benchmark.weights import model_of
+from voxwarp.benchmark.weights import load_model
 from voxwarp.errors import InputError
 from voxwarp.layout import AFFINE, INVERSE_WARP, WARP, WARPED
 from voxwarp.networks.model import Model, Recipe
@@ -28,7 +28,7 @@ from voxwarp.space.transform import Affine, Chain, Transform, Warp
 from voxwarp.space.volume import read_volume
 
 
-def there_or_skip(module: str) -> None:
+def installed_or_skip(module: str) -> None:
     """Without an import: ITK's in one process with others end it with a segmentation fault."""
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
@@ -66,7 +66,7 @@ PEERS = {
 def test_peer_brings_the_phantom_home(case: Case, tmp_path: Path, method: str):
     """Direction, order, signs, units and the affine's inverse; or it would be far off."""
     module, rest, has_inverse = PEERS[method]
-    there_or_skip(module)
+    installed_or_skip(module)
     out = tmp_path / "out folder"
     done = execute(case.job(method, out), limit=600, alone=False)
     assert done["status"] == "ok", done["reason"]
@@ -102,7 +102,7 @@ def mistaken(left: Left) -> list[Transform]:
 def test_peer_moves_the_image_as_its_own_files_say(case: Case, tmp_path: Path, method: str):
     """The tool's own resampling through the files in the folder gives ``Warped.nii.gz``."""
     sitk = pytest.importorskip("SimpleITK")
-    there_or_skip(PEERS[method][0])
+    installed_or_skip(PEERS[method][0])
     assert execute(case.job(method, tmp_path), limit=600, alone=False)["status"] == "ok"
     field = sitk.ReadImage(str(tmp_path / WARP), sitk.sitkVectorFloat64)
     both = sitk.CompositeTransform(
@@ -115,12 +115,12 @@ def test_peer_moves_the_image_as_its_own_files_say(case: Case, tmp_path: Path, m
     assert np.abs(theirs - ours)[inner].mean() < 0.1
 
 
-def test_the_papers_syn_is_told_the_papers_settings(case: Case, tmp_path: Path, monkeypatch):
+def test_the_papers_syn_gets_the_papers_settings(case: Case, tmp_path: Path, monkeypatch):
     """It takes an hour a pair, and minutes even on phantoms: here ANTs only listens."""
-    told = {}
+    options_given = {}
 
     def registration(*images: str, **options: object) -> None:
-        told.update(options, images=images)
+        options_given.update(options, images=images)
         methods.write_shift(run, of=0.0)
 
     fake = SimpleNamespace(image_read=lambda path: path, registration=registration)
@@ -128,7 +128,7 @@ def test_the_papers_syn_is_told_the_papers_settings(case: Case, tmp_path: Path, 
     run = Run(case.job("ants-syncc", tmp_path))
     run.job.save()
     ants.ants_syncc(run)
-    assert told == {
+    assert options_given == {
         "images": (run.job.fixed, run.job.moving),
         "type_of_transform": "SyNOnly",
         "initial_transform": [str(tmp_path / AFFINE)],
@@ -159,15 +159,15 @@ def test_affine_is_the_given_map_and_nothing_else(case: Case, tmp_path: Path):
 
 
 def test_elastix_residual_is_what_comes_before_the_affine_map(case: Case, tmp_path: Path):
-    """A made-up map x ↦ A(x + w(x)), told as elastix does, gives w again."""
+    """A made-up map x ↦ A(x + w(x)), given as elastix does, returns w."""
     job = case.job("elastix", tmp_path)
     job.save()
     grid = read_volume(job.fixed).grid
     x = grid.nodes()
     w = 4 * np.sin(np.roll(x, 1, axis=-1) / 30 + [0.2, 1.0, 2.0])
     whole = (case.start.map(x + w) - x) * [-1, -1, 1]  # LPS
-    told = np.moveaxis(whole, (0, 1, 2), (2, 1, 0))  # (Z, Y, X, 3), as ITK's arrays
-    warp = elastix._residual(Run(job), told)
+    displacement = np.moveaxis(whole, (0, 1, 2), (2, 1, 0))  # (Z, Y, X, 3), as ITK's arrays
+    warp = elastix._residual(Run(job), displacement)
     np.testing.assert_allclose(np.moveaxis(warp.displacement, 0, -1), w, atol=1e-4)
 
 
@@ -201,7 +201,7 @@ def test_network_finds_what_register_finds(
     job = of_network(result, paths, tiny_model, tmp_path / "out")
     run = Run(job)
     ours.network(run)
-    left = Left.read(job.place)
+    left = Left.read(job.path)
     assert np.abs(result.warp.displacement).max() > 2
     np.testing.assert_allclose(left.warp.displacement, result.warp.displacement, atol=1e-6)
     assert left.inverse_warp is not None
@@ -210,7 +210,7 @@ def test_network_finds_what_register_finds(
     )
     points = phantoms_points(result.fixed.grid)
     np.testing.assert_allclose(left.transform.map(points), result.transform.map(points), atol=1e-4)
-    moved = np.asarray(nib.load(job.place / WARPED).dataobj)
+    moved = np.asarray(nib.load(job.path / WARPED).dataobj)
     np.testing.assert_allclose(moved, result.warped.data, atol=0.02)
     assert {"read", "deform", "write"} == set(run.meter.seconds)
     assert run.device == "cpu"
@@ -223,7 +223,7 @@ def test_refined_finds_what_register_refines(
     plain, result = (register_quickly(paths[1], paths[0], refine=on) for on in (False, True))
     job = of_network(result, paths, tiny_model, tmp_path / "out")
     ours.refined(Run(job))
-    left = Left.read(job.place)
+    left = Left.read(job.path)
     assert np.abs(result.warp.displacement - plain.warp.displacement).max() > 1
     np.testing.assert_allclose(left.warp.displacement, result.warp.displacement, atol=1e-3)
     assert left.inverse_warp is not None
@@ -259,7 +259,7 @@ def test_network_without_an_inverse_leaves_none(
     result = register(paths[1], paths[0], one_way_model)
     job = of_network(result, paths, one_way_model, tmp_path / "out")
     ours.network(Run(job))
-    left = Left.read(job.place)
+    left = Left.read(job.path)
     assert np.abs(left.warp.displacement).max() > 0.5
     np.testing.assert_allclose(left.warp.displacement, result.warp.displacement, atol=1e-6)
     assert left.inverse_warp is None
@@ -268,12 +268,12 @@ def test_network_without_an_inverse_leaves_none(
 def test_weights_that_changed_meanwhile_are_refused(tiny_model: Path, case: Case, tmp_path: Path):
     """A training that goes on writes into the folder that is benchmarked."""
     job = case.job("network", tmp_path, weights=str(tiny_model), weights_sha256="0" * 64)
-    with pytest.raises(InputError, match="changed meanwhile"):
+    with pytest.raises(InputError, match="its weights have changed since the benchmark started"):
         ours.network(Run(job))
     known = Model.load(tiny_model).sha256
-    assert model_of(str(tiny_model)).sha256 == known
+    assert load_model(str(tiny_model)).sha256 == known
 
 
-def test_words_of_greedy_are_escaped():
-    assert greedy._word("/a/b-c_1.nii.gz") == "/a/b-c_1.nii.gz"
-    assert greedy._word("/a b/ö(1),'x'.nii") == r"/a\ b/ö\(1\)\,\'x\'.nii"
+def test_paths_for_greedy_are_escaped():
+    assert greedy._escaped("/a/b-c_1.nii.gz") == "/a/b-c_1.nii.gz"
+    assert greedy._escaped("/a b/ö(1),'x'.nii") == r"/a\ b/ö\(1\)\,\'x\'.nii"

@@ -1,4 +1,4 @@
-"""Processes of methods: their surroundings, how they fail, how they are ended."""
+"""Processes of methods: their surroundings, how they fail, and how they are stopped."""
 
 import json
 import os
@@ -20,23 +20,25 @@ from voxwarp.layout import INVERSE_WARP, WARP
 
 
 def recorded(job: Job) -> dict[str, Any]:
-    return json.loads((job.place / RECORD).read_text())
+    return json.loads((job.path / RECORD).read_text())
 
 
 def test_surroundings_of_a_method(job, cohort, tmp_path: Path, monkeypatch):
     """Paths from where we are, though the process is in the job's folder; threads; the log."""
     monkeypatch.chdir(cohort.folder)
-    its = job("tells", folder=os.path.relpath(tmp_path / "x"), fixed="a.nii.gz", moving="b.nii.gz")
+    its = job(
+        "reports", folder=os.path.relpath(tmp_path / "x"), fixed="a.nii.gz", moving="b.nii.gz"
+    )
     done = execute(its, limit=PATIENCE, alone=True)
     assert (done["status"], done["reason"]) == ("ok", "")
     assert done == recorded(its)
     assert (done["threads"], done["alone"], done["device"]) == (3, True, "cpu")
     assert done["process_s"] > done["seconds"]["deform"] >= 0
-    told = json.loads((tmp_path / "x" / "told.json").read_text())
-    assert Path(told.pop("place")).samefile(tmp_path / "x")
-    assert told == {
+    surroundings = json.loads((tmp_path / "x" / "surroundings.json").read_text())
+    assert Path(surroundings.pop("path")).samefile(tmp_path / "x")
+    assert surroundings == {
         "threads": ["3", "3", "3"],
-        "there": [True, True],
+        "exist": [True, True],
         "folder": str(tmp_path / "x"),
         "stdin": "",
         "python_path": os.environ.get("PYTHONPATH"),
@@ -50,7 +52,7 @@ def test_surroundings_of_a_method(job, cohort, tmp_path: Path, monkeypatch):
         ("raises_and_greets", "ITK ERROR: no overlap", "Traceback"),
         ("exits", "no licence found", "no licence found"),
         ("crashes", "ended by signal SIGSEGV", ""),
-        ("stops_early", "it ended without an error before it was done", ""),
+        ("stops_early", "the process ended without an error, but wrote no result", ""),
     ],
 )
 def test_process_that_fails_says_why(job, method: str, reason: str, logged: str):
@@ -59,11 +61,11 @@ def test_process_that_fails_says_why(job, method: str, reason: str, logged: str)
     assert (done["status"], done["reason"]) == ("failed", reason)
     assert done == recorded(its)
     assert set(done) == {"status", "reason", "process_s", "threads", "alone"}
-    assert logged in (its.place / "log.txt").read_text()
+    assert logged in (its.path / "log.txt").read_text()
 
 
 def test_signals_have_names():
-    assert process._signal(signal.SIGKILL).startswith("ended by signal SIGKILL (by the system")
+    assert process._signal(signal.SIGKILL).startswith("ended by signal SIGKILL (the system kills")
     assert process._signal(signal.SIGABRT) == "ended by signal SIGABRT"
     assert process._signal(40) == "ended by signal 40"
 
@@ -76,7 +78,7 @@ def test_time_limit_ends_a_process_and_its_child(job, monkeypatch):
         if timeout is None:  # it has been killed
             return wait(process, PATIENCE)
         limits.append(timeout)
-        asleep.extend(pids_of(its.place, process))
+        asleep.extend(pids_of(its.path, process))
         raise subprocess.TimeoutExpired(process.args, timeout)
 
     monkeypatch.setattr(subprocess.Popen, "wait", over)
@@ -106,20 +108,20 @@ def test_files_of_an_earlier_run_are_not_taken_for_its_own(job):
     its = job("inverse_at_first")
     for has_inverse in (True, False):
         assert execute(its, limit=PATIENCE, alone=False)["status"] == "ok"
-        assert (its.place / INVERSE_WARP).exists() == has_inverse
-        assert (its.place / WARP).exists()
-    assert (its.place.parent / "count.txt").exists(), "what is beside its folder stays"
+        assert (its.path / INVERSE_WARP).exists() == has_inverse
+        assert (its.path / WARP).exists()
+    assert (its.path.parent / "count.txt").exists(), "what is beside its folder stays"
 
 
 def test_modules_are_found_where_we_find_them(job, tmp_path: Path, monkeypatch):
     """A user's file in the current folder, which is on the path as ''; other tools' Pythons
     are left with their own."""
     (tmp_path / "mine_alone.py").write_text(
-        "import methods\ndef run(run):\n    methods.tells(run)\n"
+        "import methods\ndef run(run):\n    methods.reports(run)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    its = replace(job("tells"), method="mine_alone:run")
+    its = replace(job("reports"), method="mine_alone:run")
     assert execute(its, limit=PATIENCE, alone=False)["status"] == "ok"
-    told = json.loads((its.place / "told.json").read_text())
-    assert told["python_path"] == os.environ.get("PYTHONPATH")
+    surroundings = json.loads((its.path / "surroundings.json").read_text())
+    assert surroundings["python_path"] == os.environ.get("PYTHONPATH")

@@ -1,4 +1,4 @@
-"""Records of benchmarks; rows of another thing under one name are refused."""
+"""Records of benchmarks; rows of a different method or scan with the same name are refused."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from benchmark_cohort import OPTIONS, Bench, both_ways, chosen
 from voxwarp.benchmark import record as record_module
 from voxwarp.benchmark import run as runner
 from voxwarp.benchmark.catalogue import METHODS
-from voxwarp.benchmark.entries import Entry, entries
 from voxwarp.benchmark.job import RECORD, Job
 from voxwarp.benchmark.methods import ours
 from voxwarp.benchmark.run import benchmark
+from voxwarp.benchmark.selection import SelectedMethod, select_methods
 from voxwarp.data.pairs import read_pairs
 from voxwarp.data.structures import Table
 from voxwarp.errors import InputError
@@ -31,48 +31,52 @@ from voxwarp.networks.model import Model
 def test_rows_of_another_scan_or_version_are_refused(
     here, bench: Bench, cohort, tmp_path: Path, monkeypatch
 ):
-    """The name is the same, what it stands for is not: such rows must not be mixed."""
+    """The name is the same, but not the scan or version: such rows must not be mixed."""
     for path in cohort.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     pairs = read_pairs(tmp_path / "pairs.csv")
     ab = [pair for pair in pairs if pair.key == ("a", "b")]
-    found = [Entry("plain", "affine")]
-    given = {"protocol": Protocol(Table(["s"], {2: 1})), "options": OPTIONS, "out": tmp_path / "out"}
+    found = [SelectedMethod("plain", "affine")]
+    given = {
+        "protocol": Protocol(Table(["s"], {2: 1})),
+        "options": OPTIONS,
+        "out": tmp_path / "out",
+    }
     benchmark(ab, found, **given)
     image = nib.load(tmp_path / "b.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), tmp_path / "b.nii.gz")
-    with pytest.raises(InputError, match=r"its rows of b were made with another image"):
+    with pytest.raises(InputError, match=r"holds rows of b made with different image"):
         benchmark(ab, found, **given)
     assert len(benchmark(ab, found, **given, overwrite=True)) == 1
 
     of_numpy = METHODS["affine"]._replace(package="numpy")
     monkeypatch.setitem(METHODS, "affine", of_numpy)
-    benchmark(ab, [Entry("other", "affine")], **given)
+    benchmark(ab, [SelectedMethod("other", "affine")], **given)
     monkeypatch.setattr(record_module, "version", lambda name: "99.1")
-    with pytest.raises(InputError, match=rf"package \(numpy {version('numpy')}; now numpy 99.1\)"):
-        benchmark(ab, [Entry("other", "affine")], **given)
+    with pytest.raises(InputError, match=rf"package \(numpy {version('numpy')}, now numpy 99.1\)"):
+        benchmark(ab, [SelectedMethod("other", "affine")], **given)
 
 
 def test_rows_of_other_weights_are_refused(
     bench: Bench, cohort, protocol, tiny_model: Path, tmp_path: Path, monkeypatch
 ):
-    """A model that was trained further in its folder; and the record names what was used."""
+    """A model was trained further in its folder; the record names the weights that were used."""
     folder, ran = tmp_path / "run", []
     model = Model.load(tiny_model)
     model.save(folder)
 
     def canned(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
         ran.append(job)
-        job.place.mkdir(parents=True, exist_ok=True)
+        job.path.mkdir(parents=True, exist_ok=True)
         job.save()
         record = {"status": "failed", "reason": "no", "process_s": 1.0}
         record |= {"threads": job.threads, "alone": alone}
-        write_record(job.place / RECORD, record)
+        write_record(job.path / RECORD, record)
         return record
 
     monkeypatch.setattr(runner, "execute", canned)
     pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "options": OPTIONS}
-    found, _ = entries([f"mine={folder}"])
+    found, _ = select_methods([f"mine={folder}"])
     benchmark(pairs, found, tmp_path / "out", **given)
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     record = json.loads((tmp_path / "out" / BENCHMARK).read_text())
@@ -82,7 +86,7 @@ def test_rows_of_other_weights_are_refused(
     first = next(model.network.parameters())
     first.data += 1e-3
     model.save(folder)
-    with pytest.raises(InputError, match="its rows of mine were made with another weights"):
+    with pytest.raises(InputError, match="holds rows of mine made with different weights"):
         benchmark(pairs, found, tmp_path / "out", **given)
     assert len(ran) == 1
     benchmark(pairs, found, tmp_path / "out", **given, overwrite=True)
@@ -92,7 +96,7 @@ def test_rows_of_other_weights_are_refused(
 def test_provenance(here, bench: Bench, cohort, protocol, tmp_path: Path):
     benchmark(
         both_ways(cohort),
-        [Entry("still", "affine"), Entry("mine", "methods:quick_shift")],
+        [SelectedMethod("still", "affine"), SelectedMethod("mine", "methods:quick_shift")],
         tmp_path / "out",
         protocol=protocol,
         options=OPTIONS,
@@ -116,10 +120,10 @@ def test_provenance(here, bench: Bench, cohort, protocol, tmp_path: Path):
 
 def test_peers_are_named_with_their_versions():
     pytest.importorskip("convexAdam")
-    told = record_module.provenance(
-        [], [Entry("convexadam", "convexadam"), Entry("affine", "affine")]
+    record = record_module.provenance(
+        [], [SelectedMethod("convexadam", "convexadam"), SelectedMethod("affine", "affine")]
     )
     known = version("convexAdam")
-    assert told["versions"]["convexAdam"] == known
-    assert told["methods"]["convexadam"]["package"] == f"convexAdam {known}"
-    assert "package" not in told["methods"]["affine"]
+    assert record["versions"]["convexAdam"] == known
+    assert record["methods"]["convexadam"]["package"] == f"convexAdam {known}"
+    assert "package" not in record["methods"]["affine"]

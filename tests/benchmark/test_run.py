@@ -1,4 +1,4 @@
-"""The runner of benchmarks: runs that are broken off, rows that are right."""
+"""The runner of benchmarks: interrupted runs, and correct rows."""
 
 import hashlib
 import json
@@ -120,7 +120,7 @@ def test_times_are_what_a_user_waits_for(bench: Bench, cohort, tmp_path: Path, m
 
     def canned(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
         assert (limit, alone, job.repeat, job.threads) == (60, True, True, 1)
-        job.place.mkdir(parents=True)
+        job.path.mkdir(parents=True)
         job.save()
         methods.write_shift(Run(job))
         return {
@@ -144,12 +144,12 @@ def test_times_are_what_a_user_waits_for(bench: Bench, cohort, tmp_path: Path, m
     assert (row["device"], row["timed"]) == ("a GPU", "yes")
 
 
-class BrokenOffError(Exception):
-    """The benchmark is."""
+class InterruptedRunError(Exception):
+    """Interrupts a benchmark."""
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_broken_off_it_goes_on(here, bench: Bench, cohort, tmp_path: Path, after: int):
+def test_an_interrupted_benchmark_continues(here, bench: Bench, cohort, tmp_path: Path, after: int):
     """After a pair, between the two ways of one, wherever: the same rows, nothing run twice."""
     whole = bench("quick_shift shift", out=tmp_path / "whole")
     lines: list[str] = []
@@ -157,9 +157,9 @@ def test_broken_off_it_goes_on(here, bench: Bench, cohort, tmp_path: Path, after
     def stop(line: str) -> None:
         lines.append(line)
         if len(lines) == after:
-            raise BrokenOffError
+            raise InterruptedRunError
 
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(InterruptedRunError):
         bench("quick_shift shift", progress=stop)
     assert len(in_file(tmp_path / "out")) == after
     again = bench("quick_shift shift", progress=lines.append)
@@ -198,7 +198,7 @@ def test_full_disk_loses_nothing(here, bench: Bench, cohort, tmp_path: Path, mon
     assert count_of(tmp_path / "out", "quick_shift") == ["a_to_b", "b_to_a"]
 
 
-def test_rows_are_told_as_they_come(here, bench: Bench, cohort):
+def test_progress_has_a_line_for_each_pair(here, bench: Bench, cohort):
     lines: list[str] = []
     bench("quick_shift raises", chosen(cohort, ("a", "b")), progress=lines.append)
     assert lines[0].startswith("quick_shift: a -> b: Dice 0.")
@@ -217,7 +217,7 @@ def test_failure_of_a_pair_is_a_row_and_the_others_go_on(
             assert np.isnan(row["whole_s"])
     structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
     assert {s["moving"] for s in structures} == {"a", "c"}
-    # The way back is of no use where it failed, and that is no failure of the way there.
+    # The way back is of no use where it failed, and that is no failed_row of the way there.
     by_pair = {(row["moving"], row["fixed"]): row["consistency_mm"] for row in rows}
     assert np.isnan(by_pair["a", "b"])
     assert by_pair["a", "c"] > 0
@@ -283,9 +283,9 @@ def test_kept_transforms_are_measured_again(here, bench: Bench, cohort, tmp_path
     assert untimed(bench("shift", pairs, options=keep)) == untimed(first)
     assert untimed(bench("shift", pairs, options=keep, overwrite=True)) == untimed(first)
     assert len(count_of(out, "shift")) == 2
-    place = json.loads((out / "scans" / "a.json").read_text())
-    place["template_to_scan"][0][3] += 3
-    write_record(out / "scans" / "a.json", place)
+    start = json.loads((out / "scans" / "a.json").read_text())
+    start["template_to_scan"][0][3] += 3
+    write_record(out / "scans" / "a.json", start)
     again = bench("shift", pairs, options=keep, overwrite=True)
     assert len(count_of(out, "shift")) == 4
     assert again[0]["tre_mm"] != pytest.approx(first[0]["tre_mm"], rel=1e-3)
@@ -318,7 +318,7 @@ def test_rows_of_other_settings_are_refused(here, bench: Bench, cohort, protocol
     pairs = both_ways(cohort)
     bench("quick_shift", pairs)
     before = (tmp_path / "out" / "pairs.csv").read_bytes()
-    with pytest.raises(InputError, match="other protocol: use --overwrite"):
+    with pytest.raises(InputError, match="different protocol; start again with `overwrite`"):
         bench("quick_shift", pairs, protocol=replace(protocol, labels="linear"))
     assert (tmp_path / "out" / "pairs.csv").read_bytes() == before
     linear = replace(protocol, labels="linear")
@@ -330,7 +330,7 @@ def test_rows_of_other_settings_are_refused(here, bench: Bench, cohort, protocol
 def test_scan_whose_name_cannot_be_a_files(bench: Bench, cohort, tmp_path: Path, name: str):
     (pair,) = chosen(cohort, ("a", "b"))
     odd = replace(pair, moving=replace(pair.moving, name=name))
-    with pytest.raises(InputError, match="cannot be a file's name"):
+    with pytest.raises(InputError, match="cannot name a folder of results"):
         bench("quick_shift", [odd])
     assert not (tmp_path / "out").exists()
 
@@ -339,17 +339,17 @@ def test_scans_whose_pairs_would_share_a_folder(bench: Bench, cohort):
     """x to x_to_x, and x_to_x to x: both would be in x_to_x_to_x."""
     there, back = both_ways(cohort)
     x, xx = replace(there.moving, name="x"), replace(there.fixed, name="x_to_x")
-    with pytest.raises(InputError, match="one folder"):
+    with pytest.raises(InputError, match="the same folder"):
         bench("shift", [replace(there, moving=x, fixed=xx), replace(back, moving=xx, fixed=x)])
 
 
-def test_labels_that_do_not_fit_are_told_before_anything_is_run(
+def test_labels_that_do_not_fit_are_refused_before_anything_runs(
     here, bench: Bench, cohort, tmp_path: Path
 ):
     (pair,) = chosen(cohort, ("a", "b"))
     for more, said in (
         ({"labels": cohort.folder / "c-labels.nii.gz"}, "grid"),
-        ({"landmarks": cohort.folder / "pairs.csv"}, "x, y, z"),
+        ({"landmarks": cohort.folder / "pairs.csv"}, "no column x, y, z"),
     ):
         with pytest.raises(InputError, match=said):
             bench("quick_shift", [replace(pair, moving=replace(pair.moving, **more))])
@@ -361,10 +361,23 @@ def test_second_benchmark_in_a_folder_is_refused(here, bench: Bench, cohort):
     said = []
 
     def another(line: str) -> None:
-        with pytest.raises(InputError, match="another command is at work in it") as refusal:
+        with pytest.raises(InputError, match="another command is writing here") as refusal:
             bench("shift", both_ways(cohort))
         said.append(refusal)
 
     rows = bench("quick_shift", chosen(cohort, ("a", "b")), progress=another)
     assert (len(rows), len(said)) == (1, 1)
     assert len(bench("shift", chosen(cohort, ("a", "b")))) == 2
+
+
+def test_rows_with_the_former_columns_are_kept(here, bench: Bench, cohort, tmp_path: Path):
+    """Earlier versions wrote the columns moving_person and fixed_person."""
+    bench("quick_shift", chosen(cohort, ("a", "b")))
+    path = tmp_path / "out" / "pairs.csv"
+    before = in_file(tmp_path / "out")
+    path.write_text(path.read_text().replace("_subject", "_person"))
+    rows = bench("quick_shift", chosen(cohort, ("a", "b"), ("a", "c")))
+    assert [(row["moving"], row["fixed"]) for row in rows] == [("a", "b"), ("a", "c")]
+    assert in_file(tmp_path / "out")[0] == pytest.approx(before[0], nan_ok=True)
+    assert "moving_subject" in path.read_text().partition("\n")[0]
+    assert count_of(tmp_path / "out", "quick_shift") == ["a_to_b", "a_to_c"]

@@ -1,4 +1,4 @@
-"""Dice by structure: left and right are one where both are there."""
+"""Dice by structure: left and right are joined if both exist."""
 
 import csv
 import math
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from result_rows import pair
 
-from voxwarp.evaluation.by_structure import dice_by_structure, joined_names
+from voxwarp.evaluation.by_structure import dice_by_structure, join_sides
 from voxwarp.evaluation.results import Results
 
 
 def test_left_and_right_are_joined() -> None:
-    assert joined_names(
+    assert join_sides(
         [
             *("cortex_L", "cortex_R", "brain_stem", "Left-Hippocampus", "Right-Hippocampus"),
             *("ctx-lh-insula", "ctx-rh-insula", "ventral dc (left)", "ventral dc (right)"),
@@ -42,7 +42,7 @@ def test_left_and_right_are_joined() -> None:
 def test_the_30_structures_become_17(data: Path) -> None:
     with open(data / "oasis-malf" / "labels.csv", newline="", encoding="utf-8") as stream:
         names = {row["structure"] for row in csv.DictReader(stream)} - {""}
-    joined = set(joined_names(sorted(names)).values())
+    joined = set(join_sides(sorted(names)).values())
     assert (len(names), len(joined)) == (30, 17)
     assert {"cortex", "brain_stem", "3rd_ventricle", "vermis"} < joined
 

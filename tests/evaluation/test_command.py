@@ -1,4 +1,4 @@
-"""``voxwarp evaluate``: its words, what it prints, and its exit codes."""
+"""``voxwarp evaluate``: its options, output and exit codes."""
 
 import math
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_deformations_are_smoothed(cli, words, run, tmp_path):
     assert differing(*both) <= TIMES
     refused = cli(*words, "--smoothness", "3", "--overwrite")
     assert refused.code == 2
-    assert "model small decides on it by itself" in refused.err
+    assert "no effect on model small" in refused.err
     assert read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS) == both[0]
 
 
@@ -104,16 +104,19 @@ def test_a_failed_pair_is_exit_code_3(cli, words, study, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--split", "tests"], "split 'tests': one of train, val, test and all"),
-        (["--kind", "both"], "kind 'both': inter, retest or all is wanted"),
-        (["--regions", "4-x"], "regions '4-x': label values are wanted"),
-        (["--regions", "5-4"], "regions '5-4'"),
+        (["--split", "tests"], "--split must be train, val, test or all, got 'tests'"),
+        (["--kind", "both"], "--kind must be inter, retest or all, got 'both'"),
+        (
+            ["--regions", "4-x"],
+            "--regions must be label values and ranges such as 4-41,44,47-62, got '4-x'",
+        ),
+        (["--regions", "5-4"], "got '5-4'"),
         (["--first", "0"], "--first"),
         (["--resampling", "cubic"], "cubic"),
         (["--device", "tpu"], "tpu"),
         (["--model", "no-such-model"], "unknown model 'no-such-model'"),
         (["--structures", "none.csv"], "none.csv: no such file"),
-        (["--scan", "{scan}"], "no 'scan' for '{scan}'; there are id, subject"),
+        (["--scan", "{scan}"], "no column 'scan', which {scan} needs"),
         (["--labels", "labels/{id}.nii.gz"], "labels/0.nii.gz: no such file"),
         (["--no-such-option"], "--no-such-option"),
     ],
@@ -126,9 +129,9 @@ def test_wrong_tables(refuses, words, study, tmp_path):
     words = [w for w in words if not isinstance(w, str) or "{id}" not in w]
     words = [w for w in words if w not in ("--scan", "--labels")]
     for text, said in (
-        ("moving,fixed\nt1/p0.nii.gz,\n", "list.csv row 2: it names no fixed scan"),
+        ("moving,fixed\nt1/p0.nii.gz,\n", "list.csv row 2: the column fixed is empty"),
         ("moving,fixed\nt1/p0.nii.gz,t1/none.nii\n", "t1/none.nii: no such file"),
-        ("moving\nt1/p0.nii.gz\n", "no 'fixed' for"),
+        ("moving\nt1/p0.nii.gz\n", "no column 'fixed'"),
         ("scan,split\nt1/p0.nii.gz,train\n", "there is no pair in split test"),
     ):
         words[1] = table(study / "list.csv", text)
@@ -140,8 +143,10 @@ def test_wrong_tables(refuses, words, study, tmp_path):
 def test_the_command_does_not_mix_rows(cli, refuses, words, tmp_path):
     assert cli(*words, "--first", "2").code == 0
     said = refuses(*words, "--first", "2", "--resampling", "linear")
-    assert "made with other protocol: use --overwrite" in said
-    assert "made with other inputs: use --overwrite" in refuses(*words, "--first", "3")
+    assert "made with different protocol; start again with --overwrite" in said
+    assert "made with different inputs; start again with --overwrite" in refuses(
+        *words, "--first", "3"
+    )
     assert cli(*words, "--first", "3", "--overwrite").code == 0
     assert len(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)) == 3
 

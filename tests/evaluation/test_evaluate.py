@@ -1,4 +1,4 @@
-"""A model on many pairs: rows and their record, whole or interrupted."""
+"""Evaluations of a model: rows and their record, complete or interrupted."""
 
 import hashlib
 import math
@@ -26,10 +26,10 @@ from voxwarp.data.structures import Table, structures_of
 from voxwarp.errors import InputError
 from voxwarp.evaluation import evaluate as evaluate_module
 from voxwarp.evaluation.evaluate import evaluate
-from voxwarp.evaluation.protocol import Protocol, ranges
+from voxwarp.evaluation.protocol import Protocol, parse_ranges
+from voxwarp.evaluation.result_files import ResultFiles
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, read_rows
-from voxwarp.evaluation.sheet import Sheet
-from voxwarp.evaluation.summary import line, summary
+from voxwarp.evaluation.summary import format_row, summary
 from voxwarp.measures.deformation import jacobian_statistics
 from voxwarp.meter import Meter
 from voxwarp.networks.model import Model
@@ -95,17 +95,17 @@ def test_brains_from_end_to_end(brains, tiny_model, quick_affine, tmp_path):
         pairs,
         tiny_model,
         tmp_path / "out",
-        protocol=Protocol(named, ranges(OF_REGIONS)),
+        protocol=Protocol(named, parse_ranges(OF_REGIONS)),
         runtime=Runtime(progress=lines.append),
     )
     assert [(row["moving"], row["fixed"]) for row in rows] == [("a", "b"), ("b", "a")]
     model = Model.load(tiny_model)
     loaded = {name: script.load(brains, name, model) for name in "ab"}
     for row, text in zip(rows, lines, strict=True):
-        _, there = script.score(loaded[row["moving"]], loaded[row["fixed"]], model, named)
-        assert row["dice"] == pytest.approx(there["dice_30"], abs=1e-4)
-        assert row["dice_regions"] == pytest.approx(there["dice_regions"], abs=1e-4)
-        assert row["folds"] == there["folds"] == 0
+        _, expected = script.score(loaded[row["moving"]], loaded[row["fixed"]], model, named)
+        assert row["dice"] == pytest.approx(expected["dice_30"], abs=1e-4)
+        assert row["dice_regions"] == pytest.approx(expected["dice_regions"], abs=1e-4)
+        assert row["folds"] == expected["folds"] == 0
         assert 0.6 < row["dice"] < 1
         assert 0 < row["hd95_mm"] < 30
         assert row["inverse_error_mm"] < 0.5
@@ -198,12 +198,12 @@ def test_rows_are_complete_and_read_back(run, tmp_path):
     assert [(s["moving"], s["fixed"], s["structure"]) for s in structures] == [
         (*key, name) for key in keys for name in "ab"
     ]
-    assert lines == [line(row) for row in rows]
+    assert lines == [format_row(row) for row in rows]
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert rows[0]["consistency_mm"] != rows[1]["consistency_mm"]
 
 
-def test_the_record_tells_where_rows_come_from(run, study, small_model, tmp_path):
+def test_the_record_says_where_rows_come_from(run, study, small_model, tmp_path):
     pairs = pairs_of(study)
     rows = run()
     record = record_of(tmp_path / "out")
@@ -283,7 +283,7 @@ def test_landmarks_are_in_the_row_and_in_the_record(run, study, small_model, tmp
     digest = hashlib.sha256(names["p1"].read_bytes()).hexdigest()
     assert inputs["p1"]["landmarks"] == {"path": str(names["p1"]), "sha256": digest}
     table(names["p1"], "x,y,z\n12,13,15\n")
-    with pytest.raises(InputError, match="with other inputs"):
+    with pytest.raises(InputError, match="with different inputs"):
         run(pairs=pairs)
     names["p0"].unlink()
     with pytest.raises(InputError, match=r"landmarks .*p0\.csv: no such file"):
@@ -292,7 +292,7 @@ def test_landmarks_are_in_the_row_and_in_the_record(run, study, small_model, tmp
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
-def test_an_interrupted_evaluation_goes_on(run, whole, tmp_path, calls, number):
+def test_an_interrupted_evaluation_continues(run, whole, tmp_path, calls, number):
     """To the rows of one that was not; what is done stays, but for the half of a couple."""
     with pytest.raises(StopError):
         run(progress=stop_after(number))
@@ -353,7 +353,7 @@ def test_it_is_interrupted_before_the_first_row(run, study, tmp_path, monkeypatc
         raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Sheet, "add", failing)
+        patch.setattr(ResultFiles, "add", failing)
         with pytest.raises(StopError):
             run(pairs=pairs_of(study)[:2])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluate.json"}
@@ -380,7 +380,7 @@ def test_rows_whose_record_was_not_written_are_not_lost(run, study, tmp_path, mo
     assert len(record_of(tmp_path / "out")["pairs"]) == 2
 
 
-def test_another_machine_goes_on(run, tmp_path, monkeypatch):
+def test_another_machine_continues(run, tmp_path, monkeypatch):
     """Its times are others, so that the record names both."""
     with pytest.raises(StopError):
         run(progress=stop_after(2))
@@ -399,7 +399,7 @@ def test_another_machine_goes_on(run, tmp_path, monkeypatch):
 def test_another_evaluation_in_the_same_folder_is_refused(
     run, study, small_model, tmp_path, monkeypatch
 ):
-    """By the name of what differs, with nothing changed; --overwrite begins anew."""
+    """The message names what differs; nothing changes, and --overwrite starts again."""
     pairs = pairs_of(study)
     first = run(pairs=pairs[:2])
     before = bytes_of(tmp_path / "out")
@@ -415,18 +415,20 @@ def test_another_evaluation_in_the_same_folder_is_refused(
         ({"pairs": pairs[2:4]}, "inputs"),
         ({"pairs": pairs[2:4], "protocol": linear}, "protocol and inputs"),
     ]
-    for more, what in cases:
-        with pytest.raises(InputError, match=f"its rows were made with other {what}: use --over"):
+    for more, changed in cases:
+        with pytest.raises(
+            InputError, match=f"holds rows made with different {changed}; start again"
+        ):
             run(**{"pairs": pairs[:2], **more})
-    with pytest.raises(InputError, match="its rows were made with other model:"):
+    with pytest.raises(InputError, match="holds rows made with different model;"):
         evaluate(pairs[:2], tmp_path / "other" / "small", tmp_path / "out", protocol=PROTOCOL)
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_module, "versions", lambda: {"torch": "9"})
-        with pytest.raises(InputError, match="its rows were made with other versions:"):
+        with pytest.raises(InputError, match="holds rows made with different versions;"):
             run(pairs=pairs[:2])
     path = pairs[0].moving.labels
     write_scan(path, np.roll(np.asarray(nib.load(path).dataobj), 1, 0))
-    with pytest.raises(InputError, match="its rows were made with other inputs:"):
+    with pytest.raises(InputError, match="holds rows made with different inputs;"):
         run(pairs=pairs[:2])
     assert bytes_of(tmp_path / "out") == before
     rows = run(pairs=pairs[:2], protocol=linear, overwrite=True)
@@ -440,12 +442,14 @@ def test_the_rows_of_another_command_stay(run, tmp_path):
     for name in ("pairs.csv", "structures.csv", "benchmark.json"):
         table(tmp_path / "out" / name, "dear")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="rows of another command: use another folder"):
+        with pytest.raises(
+            InputError, match=r"holds pairs\.csv but no evaluate\.json, so another command wrote it"
+        ):
             run(overwrite=overwrite)
     assert set(bytes_of(tmp_path / "out").values()) == {b"dear"}
 
 
-def test_rows_that_are_there_survive_a_wrong_request(run, tmp_path, study, monkeypatch):
+def test_earlier_rows_survive_a_wrong_request(run, tmp_path, study, monkeypatch):
     """With --overwrite too: nothing goes before all is known to be right."""
     run()
     before = bytes_of(tmp_path / "out")
@@ -461,7 +465,7 @@ def test_rows_that_are_there_survive_a_wrong_request(run, tmp_path, study, monke
     assert bytes_of(tmp_path / "out") == before
 
 
-def test_inputs_that_are_not_there_are_found_out_first(run, study, calls, tmp_path):
+def test_missing_inputs_are_reported_first(run, study, calls, tmp_path):
     """Before anything is computed or written, whichever pair they belong to."""
     pairs = pairs_of(study)
     last = pairs[-1].fixed
@@ -483,7 +487,7 @@ def test_inputs_that_are_not_there_are_found_out_first(run, study, calls, tmp_pa
     ("name", "text", "message"),
     [
         ("evaluate.json", "{", r"record .*evaluate\.json: cannot be read"),
-        ("evaluate.json", "[]", r"record .*evaluate\.json: a JSON object is wanted"),
+        ("evaluate.json", "[]", r"record .*evaluate\.json: must be a JSON object, not a list"),
         ("pairs.csv", "method\nx\n", r"rows .*pairs\.csv: no column"),
         ("structures.csv", None, r"rows .*structures\.csv: no such file"),
     ],
@@ -498,7 +502,7 @@ def test_damaged_results_are_refused(run, study, tmp_path, name, text, message):
 
 def test_an_output_that_cannot_be(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="this is a file, a folder is wanted"):
+    with pytest.raises(InputError, match="this is a file, but it must be a folder"):
         run("file")
 
 
@@ -516,7 +520,7 @@ def test_one_pairs_trouble_is_not_the_others(run, study, tmp_path, monkeypatch):
     assert failed == {key for key in rows if "p0" in key}
     for key in failed:
         side = "moving" if key[0] == "p0" else "fixed"
-        reason = f"{side} image {zero}: the image is all zero, there is nothing to align"[:200]
+        reason = f"{side} image {zero}: the image is all zero, so there is nothing to align"[:200]
         assert rows[key]["reason"] == reason
         assert all(math.isnan(rows[key][c]) for c in (*TIMES, "dice", "folds", "local_ncc"))
         assert f"small: {key[0]} -> {key[1]}: failed ({reason})" in lines
@@ -555,7 +559,7 @@ def test_labels_that_do_not_fit(run, study):
     assert all(math.isnan(r["deform_s"]) for r in rows[2:])
 
 
-def test_a_bug_is_told_with_its_name(run, study, monkeypatch, caplog):
+def test_a_bug_is_reported_with_its_type(run, study, monkeypatch, caplog):
     """In the row; the log has the lines that it went through."""
 
     def broken(*words: Any, **more: Any) -> None:

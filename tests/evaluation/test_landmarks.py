@@ -6,50 +6,54 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cohorts import table
-from scored_pairs import found, pair_scan, rowed, shift, texture
+from scored_pairs import pair_scan, scored_transform, scores, shift, texture
 
 from voxwarp.data.pairs import Pair
 from voxwarp.errors import InputError
-from voxwarp.evaluation.case import Case, read_case
 from voxwarp.evaluation.landmarks import read_landmarks
+from voxwarp.evaluation.loaded_pair import LoadedPair, load_pair
 
 
-def with_landmarks(folder: Path, moving: str, fixed: str) -> Case:
+def with_landmarks(folder: Path, moving: str, fixed: str) -> LoadedPair:
     paths = (table(folder / f"{name}.csv", text) for name, text in (("m", moving), ("f", fixed)))
     sides = (
         pair_scan(folder, name, texture(), landmarks=path)
         for name, path in zip(("m", "f"), paths, strict=True)
     )
-    return read_case(Pair(*sides))
+    return load_pair(Pair(*sides))
 
 
 def test_landmarks_are_matched_by_name(tmp_path):
     """In any order; those that one side lacks are left out. Errors of 5 and 13 mm."""
     fixed = "name,x,y,z\nAC,0,0,0\nPC,1,1,1\nonly here,9,9,9\n"
     moving = "z,label,y,x,note\n14,PC,-3,4,far\n2,AC,4,13,\n0,other,0,0,\n"
-    case = with_landmarks(tmp_path, moving, fixed)
-    there = shift(10, 0, 2)  # AC to (10, 0, 2), PC to (11, 1, 3)
+    loaded = with_landmarks(tmp_path, moving, fixed)
+    motion = shift(10, 0, 2)  # AC to (10, 0, 2), PC to (11, 1, 3)
     errors = [np.linalg.norm([13 - 10, 4 - 0, 2 - 2]), np.linalg.norm([4 - 11, -3 - 1, 14 - 3])]
     assert errors[0] == 5
-    assert rowed(case, found(there))["tre_mm"] == pytest.approx(np.mean(errors))
+    assert scores(loaded, scored_transform(motion))["tre_mm"] == pytest.approx(np.mean(errors))
 
 
 def test_landmarks_without_names_are_matched_by_row(tmp_path):
-    case = with_landmarks(tmp_path, "x,y,z\n1,0,0\n\n0,2,0\n", "x,y,z\n0,0,0\n0,0,0\n")
-    assert rowed(case, found())["tre_mm"] == pytest.approx(1.5)
-    assert rowed(case, found(shift(1, 0, 0)))["tre_mm"] == pytest.approx(math.sqrt(5) / 2)
+    loaded = with_landmarks(tmp_path, "x,y,z\n1,0,0\n\n0,2,0\n", "x,y,z\n0,0,0\n0,0,0\n")
+    assert scores(loaded, scored_transform())["tre_mm"] == pytest.approx(1.5)
+    assert scores(loaded, scored_transform(shift(1, 0, 0)))["tre_mm"] == pytest.approx(
+        math.sqrt(5) / 2
+    )
 
 
-def test_landmarks_of_one_side_tell_nothing(tmp_path):
+def test_landmarks_in_one_scan_only_give_no_error(tmp_path):
     path = table(tmp_path / "f.csv", "x,y,z\n0,0,0\n")
     sides = pair_scan(tmp_path, "m", texture()), pair_scan(tmp_path, "f", texture(), landmarks=path)
-    assert math.isnan(rowed(read_case(Pair(*sides)), found())["tre_mm"])
+    assert math.isnan(scores(load_pair(Pair(*sides)), scored_transform())["tre_mm"])
 
 
 def test_landmarks_that_share_no_name_are_refused(tmp_path):
-    case = with_landmarks(tmp_path, "x,y,z,n\n0,0,0,a\n", "x,y,z,n\n0,0,0,b\n")
-    with pytest.raises(InputError, match=r"landmarks .*m\.csv: none is called as one of .*f\.csv"):
-        rowed(case, found())
+    loaded = with_landmarks(tmp_path, "x,y,z,n\n0,0,0,a\n", "x,y,z,n\n0,0,0,b\n")
+    with pytest.raises(
+        InputError, match=r"landmarks .*m\.csv: no landmark has the name of one in .*f\.csv"
+    ):
+        scores(loaded, scored_transform())
 
 
 def test_landmarks_are_read_again_when_they_change(tmp_path):
@@ -60,19 +64,19 @@ def test_landmarks_are_read_again_when_they_change(tmp_path):
 
 
 WRONG_LANDMARKS = {
-    "": "there are no rows in it",
-    "x,y,z\n": "there are no rows in it",
-    "x,y\n1,2\n": "there is no column z",
-    "X,Y,Z\n1,2,3\n": "there is no column x, y, z",
-    "x,y,z\n1,2,three\n": "row 2: x, y, z are wanted",
-    "x,y,z\n1,2,3\n1,2\n": "row 3: x, y, z are wanted",
-    "x,y,z\n1,2,3\n\n1,,3\n": "row 4: x, y, z are wanted",
-    "x,y,z\n1,2,nan\n": "row 2: x, y, z are wanted",
-    "x,y,z\n1,inf,2\n": "row 2: x, y, z are wanted",
-    "x,y,z\n1,2,3,\n1,2,3,\n": "row 2: it has 4 fields, the first row .* 3",
-    "x,y,z,name\n1,2,3\n": "row 2: it has no name",
-    "x,y,z,name\n1,2,3,a\n4,5,6,\n": "row 3: it has no name",
-    "n,x,y,z\na,1,2,3\nb,1,2,3\na ,4,5,6\n": "row 4: 'a' is there already",
+    "": "it has no rows",
+    "x,y,z\n": "it has no rows",
+    "x,y\n1,2\n": "no column z; landmarks need x, y and z in RAS mm",
+    "X,Y,Z\n1,2,3\n": "no column x, y, z;",
+    "x,y,z\n1,2,three\n": "x, y and z must be numbers, got '1', '2', 'three' .*row 2",
+    "x,y,z\n1,2,3\n1,2\n": "must be numbers, got '1', '2', '' .*row 3",
+    "x,y,z\n1,2,3\n\n1,,3\n": "must be numbers, got '1', '', '3' .*row 4",
+    "x,y,z\n1,2,nan\n": "must be numbers, got '1', '2', 'nan' .*row 2",
+    "x,y,z\n1,inf,2\n": "must be numbers, got '1', 'inf', '2' .*row 2",
+    "x,y,z\n1,2,3,\n1,2,3,\n": "row 2: it has 4 values, but the first row names 3",
+    "x,y,z,name\n1,2,3\n": "column name is empty .*row 2",
+    "x,y,z,name\n1,2,3,a\n4,5,6,\n": "column name is empty .*row 3",
+    "n,x,y,z\na,1,2,3\nb,1,2,3\na ,4,5,6\n": "'a' is listed twice .*row 4",
 }
 
 
@@ -89,7 +93,7 @@ def test_wrong_landmarks(tmp_path, text):
     [
         ("none.csv", "no such file"),
         (".", "this is a folder"),
-        ("image.nii", "no table of UTF-8 text"),
+        ("image.nii", "not a CSV, TSV or JSON-lines table"),
     ],
 )
 def test_landmarks_that_cannot_be_read(tmp_path, name, said):

@@ -1,4 +1,4 @@
-"""Tables as Markdown has them."""
+"""Tables in Markdown."""
 
 import re
 
@@ -61,14 +61,14 @@ def test_a_bar_in_a_name_does_not_make_a_column() -> None:
 
 def test_speed_as_it_is_written() -> None:
     rows = [timed("ours", 0, 2.0, 10.0), stopped("slow_", 0, "1800"), timed("affine", 0, 0.0, 8.0)]
-    found = speed(Results(rows, []))
-    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in markdown(found).splitlines()]
+    ratios = speed(Results(rows, []))
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in markdown(ratios).splitlines()]
     assert cells[0] == ["Method", "Pairs", "Device", "Deformable, ×", "Whole command, ×"]
     assert cells[2:] == [
         [r"slow\_", "1", "cpu", "> 900", "> 180"],
     ]
-    told = speed_caption(found)
-    assert told.startswith("How many times as long as ours a method takes: ")
-    assert "> n: at least n" in told
+    caption = speed_caption(ratios)
+    assert caption.startswith("Time of each method as a multiple of the time of ours: ")
+    assert "> n: at least n" in caption
     rows = [rows[0], timed("theirs", 0, 4.0, 10.0)]
     assert "> n" not in speed_caption(speed(Results(rows, [])))

@@ -1,4 +1,4 @@
-"""Records of rows: JSON of what is known, and names that stand for one thing."""
+"""Records: valid JSON, unique names of scans, and the machines of earlier rows."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from voxwarp.evaluation.record import earlier_machines, inputs_of, write_record
 
 
 def test_records_are_json(tmp_path):
-    """NaN and infinity are null, keys are words; the file is whole or not there."""
+    """NaN and infinity become null, and keys strings."""
     record = {"a": math.nan, 2: [math.inf, (1.5, -math.inf)], "c": {"d": np.float64("nan")}}
     write_record(tmp_path / "r.json", record)
     text = (tmp_path / "r.json").read_text()
@@ -23,19 +23,19 @@ def test_records_are_json(tmp_path):
     }
 
 
-def test_names_stand_for_one_scan(study):
-    """A record by name would tell of one of them only."""
+def test_two_scans_with_one_name_are_refused(study):
+    """The record is by name, so it would hold only one of them."""
     path = study / "t1" / "p0.nii.gz"
     pairs = [
         Pair(PairScan("a", path), PairScan("b", path)),
         Pair(PairScan("a", study / "t1" / "p1.nii.gz"), PairScan("b", path)),
     ]
-    with pytest.raises(InputError, match="'a' stands for two scans"):
+    with pytest.raises(InputError, match=r"pairs: two scans, .*have the name 'a'"):
         inputs_of(pairs)
 
 
 def test_machines_of_earlier_rows():
-    """Each but this one, which JSON may tell of with null for what is not known."""
+    """Each except this one, whose unknown values are null in JSON."""
     here = {"processor": "a", "memory_gb": math.nan}
     other = {"processor": "b", "memory_gb": 8.0}
     assert earlier_machines({}, here) == {}

@@ -1,4 +1,4 @@
-"""Folders of rows: joined by a rule, refused where names mean two things."""
+"""Folders of results: how they are merged, and when they are refused."""
 
 import itertools
 import json
@@ -25,14 +25,14 @@ def structure(row: Row, dice: float) -> Row:
 
 
 def folder(path: Path, *pairs: Row, marked: float = 0.5) -> Path:
-    """A folder of results; all its structures have a Dice that tells it from others."""
+    """A folder of results; all its structures have the same Dice, which marks the folder."""
     write_rows(path / "pairs.csv", PAIR_COLUMNS, pairs)
     of_each = [structure(row, marked) for row in pairs if row["status"] == "ok"]
     write_rows(path / "structures.csv", STRUCTURE_COLUMNS, of_each)
     return path
 
 
-def test_a_quiet_run_of_few_pairs_goes_with_an_unquiet_one_of_all(tmp_path: Path) -> None:
+def test_a_timed_run_of_few_pairs_is_merged_with_an_untimed_one_of_all(tmp_path: Path) -> None:
     everything = folder(
         tmp_path / "all",
         pair("a", "1", "2", dice=0.1),
@@ -67,7 +67,7 @@ def test_a_quiet_run_of_few_pairs_goes_with_an_unquiet_one_of_all(tmp_path: Path
         ("c", "1"): 0.75,
         ("d", "1"): 0.75,
     }
-    # b's limit stays known beside its Dice; c failed on a quiet machine
+    # The timed limit of b counts beside its untimed Dice; so does the timed failure of c.
     assert [(row["method"], row["status"]) for row in found.timed] == [
         ("c", "failed"),
         ("d", "ok"),
@@ -106,7 +106,7 @@ def test_labels_of_two_ways_are_kept_apart(tmp_path: Path) -> None:
     found = Results.load([folder(tmp_path / "both", *rows)])
     assert found.labels == ["nearest", "linear"]
     for labels, dice, timed in (("nearest", 0.5, 1), ("linear", 0.6, 0)):
-        part = found.of(labels)
+        part = found.with_labels(labels)
         assert [row["dice"] for row in part.pairs] == [dice]
         assert [row["labels"] for row in part.structures] == [labels]
         assert len(part.timed) == timed
@@ -115,27 +115,32 @@ def test_labels_of_two_ways_are_kept_apart(tmp_path: Path) -> None:
 def test_rows_of_a_method() -> None:
     rows = [pair("a"), pair("a", "2", "1", status="failed"), pair("b"), pair("a", kind="retest")]
     found = Results(rows, [])
-    assert found.of_method("a", "inter") == rows[:1]
-    assert found.of_method("a", "inter", "failed") == rows[1:2]
-    assert found.of_method("a", "inter", None) == rows[:2]
+    assert found.rows_of("a", "inter") == rows[:1]
+    assert found.rows_of("a", "inter", "failed") == rows[1:2]
+    assert found.rows_of("a", "inter", None) == rows[:2]
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (pair(status="done"), "row 2, column status: 'done', wanted one of ok, failed, time limit"),
-        (pair(kind="intra"), "row 2, column kind: 'intra', wanted one of inter, retest"),
-        (pair(labels="../up"), "row 2, column labels: '../up', wanted one of nearest, linear"),
-        (pair(timed=""), "row 2, column timed: '', wanted one of yes, no"),
+        (
+            pair(status="done"),
+            "row 2, column status: must be one of ok, failed, time limit, got 'done'",
+        ),
+        (pair(kind="intra"), "row 2, column kind: must be one of inter, retest, got 'intra'"),
+        (pair(labels="../up"), "row 2, column labels: must be one of nearest, linear, got '../up'"),
+        (pair(timed=""), "row 2, column timed: must be one of yes, no, got ''"),
     ],
 )
-def test_words_that_mean_nothing(tmp_path: Path, row: Row, said: str) -> None:
+def test_unknown_values(tmp_path: Path, row: Row, said: str) -> None:
     with pytest.raises(InputError, match=said):
         Results.load([folder(tmp_path, row)])
 
 
-def test_a_pair_that_is_there_twice(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="row 4: method 'a' has the pair 1, 2 with nearest labels"):
+def test_two_rows_for_a_pair(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"row 4: second row of method 'a' for the pair 1, 2 \(labels"
+    ):
         Results.load([folder(tmp_path, pair(), pair("b"), pair())])
 
 
@@ -147,7 +152,7 @@ def test_a_folder_that_lacks_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["structures", "regions", "image", "weights"])
 def test_records_that_contradict_each_other_are_refused(tmp_path: Path, part: str) -> None:
-    """Names mean the same in all folders that are joined; where labels went is not compared."""
+    """Names must mean the same in all merged folders; the way of resampling may differ."""
     for number, folder in enumerate((tmp_path / "a", tmp_path / "b")):
         folder.mkdir()
         write_rows(folder / "pairs.csv", PAIR_COLUMNS, [])
@@ -166,6 +171,6 @@ def test_records_that_contradict_each_other_are_refused(tmp_path: Path, part: st
         if part == "weights" and number:
             record["methods"]["m"]["weights_sha256"] = "other"
         (folder / "benchmark.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match=f"{tmp_path / 'b'}: the {part}.* others than in"):
+    with pytest.raises(InputError, match=f"{tmp_path / 'b'}: the .*{part}.* differ from those in"):
         Results.load([tmp_path / "a", tmp_path / "b"])
     assert Results.load([tmp_path / "a"]).pairs == []

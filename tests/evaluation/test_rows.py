@@ -1,4 +1,4 @@
-"""Row files: what is written is read, what is wrong is named."""
+"""Files of rows: what is written can be read, and messages name what is wrong."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from voxwarp.errors import InputError
 from voxwarp.evaluation.rows import (
     PAIR_COLUMNS,
     STRUCTURE_COLUMNS,
-    WORDS,
+    TEXT_COLUMNS,
     read_rows,
     to_csv,
     write_rows,
@@ -59,7 +59,7 @@ def test_what_is_written_is_read(
         assert row["dice"] == rounded or (math.isnan(row["dice"]) and math.isnan(dice))
 
 
-def test_empty_fields_and_columns_that_nobody_asked_for(tmp_path: Path) -> None:
+def test_empty_fields_and_other_columns(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b"\xef\xbb\xbfnew,folds,method,dice\r\n1,,,0.5\r\n\r\nx, 3 ,m,\r\n")
     first, second = read_rows(path, COLUMNS)
@@ -69,14 +69,14 @@ def test_empty_fields_and_columns_that_nobody_asked_for(tmp_path: Path) -> None:
     assert math.isnan(second["dice"])
 
 
-def test_words_are_the_caller_s_choice(tmp_path: Path) -> None:
+def test_the_caller_names_the_columns_of_text(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("subjects,dice\nall,1\n44,2\n")
-    assert [r["subjects"] for r in read_rows(path, ("subjects",), words=("subjects",))] == [
+    assert [r["subjects"] for r in read_rows(path, ("subjects",), text=("subjects",))] == [
         "all",
         "44",
     ]
-    with pytest.raises(InputError, match="row 2, column subjects: 'all', wanted a number"):
+    with pytest.raises(InputError, match="row 2, column subjects: must be a number, got 'all'"):
         read_rows(path, ("subjects",))
 
 
@@ -85,11 +85,14 @@ def test_words_are_the_caller_s_choice(tmp_path: Path) -> None:
     [
         (b"", "no column method, dice, folds"),
         (b"method,dice\na,1\n", "no column folds"),
-        (b"method,dice,folds\na,1,2\n\na,0;5,2\n", "row 4, column dice: '0;5', wanted a number"),
-        (b"method,dice,folds\na,1,2\na,1\n", "row 3: 2 fields, wanted 3 as in row 1"),
-        (b"method,dice,folds\na,1,2,3\n", "row 2: 4 fields, wanted 3"),
-        (b"method,dice,folds\n\xff,1,2\n", "a CSV file in UTF-8 is wanted"),
-        (b"method,dice,folds\n" + b"a" * 200_000 + b",1,2\n", "a CSV file in UTF-8 is wanted"),
+        (
+            b"method,dice,folds\na,1,2\n\na,0;5,2\n",
+            "row 4, column dice: must be a number, got '0;5'",
+        ),
+        (b"method,dice,folds\na,1,2\na,1\n", "row 3: has 2 fields, but row 1 has 3"),
+        (b"method,dice,folds\na,1,2,3\n", "row 2: has 4 fields, but row 1 has 3"),
+        (b"method,dice,folds\n\xff,1,2\n", "not a CSV file in UTF-8"),
+        (b"method,dice,folds\n" + b"a" * 200_000 + b",1,2\n", "not a CSV file in UTF-8"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, payload: bytes, said: str) -> None:
@@ -103,7 +106,7 @@ def test_wrong_files_are_named(tmp_path: Path, payload: bytes, said: str) -> Non
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rows .*absent\.csv: no such file"):
         read_rows(tmp_path / "absent.csv", COLUMNS)
-    with pytest.raises(InputError, match="a CSV file in UTF-8 is wanted"):
+    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
         read_rows(tmp_path, COLUMNS)
 
 
@@ -115,5 +118,5 @@ def test_a_column_too_many_is_a_bug_and_leaves_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == to_csv(COLUMNS, [{"method": "a"}])
 
 
-def test_words_are_columns() -> None:
-    assert {*PAIR_COLUMNS, *STRUCTURE_COLUMNS} >= WORDS
+def test_text_columns_are_columns() -> None:
+    assert {*PAIR_COLUMNS, *STRUCTURE_COLUMNS} >= TEXT_COLUMNS

@@ -1,4 +1,4 @@
-"""Numbers of registrations that are known: what a row says is what closed forms say."""
+"""Scores of known transforms, compared with closed forms."""
 
 import math
 from pathlib import Path
@@ -15,10 +15,10 @@ from scored_pairs import (
     STILL,
     about_the_middle,
     box,
-    case_of,
-    found,
+    loaded_pair_of,
     pair_scan,
-    rowed,
+    scored_transform,
+    scores,
     shift,
     structures,
     texture,
@@ -27,21 +27,24 @@ from scored_pairs import (
 
 from voxwarp.data.pairs import Pair
 from voxwarp.data.structures import Table
-from voxwarp.evaluation.case import read_case
-from voxwarp.evaluation.protocol import Protocol, ranges
+from voxwarp.evaluation.loaded_pair import load_pair
+from voxwarp.evaluation.protocol import Protocol, parse_ranges
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS
-from voxwarp.evaluation.scoring import ScoredTransform, measure
+from voxwarp.evaluation.scoring import ScoredTransform, score_registration
 from voxwarp.space.transform import Chain
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_nothing_moved(tmp_path):
-    """The best there is; sizes are those of voxels of 2 x 1.5 x 1 mm."""
+    """Perfect scores; sizes are those of voxels of 2 x 1.5 x 1 mm."""
     labels = label_map(3, SHAPE, (4, 10, 11, 49))
     protocol = Protocol(Table(["a", "b"], {4: 1, 10: 2, 11: 2}))
-    row, parts = measure(
-        case_of(tmp_path, labels, labels), found(inverse=STILL), protocol, Chain([STILL])
+    row, parts = score_registration(
+        loaded_pair_of(tmp_path, labels, labels),
+        scored_transform(inverse=STILL),
+        protocol,
+        reverse=Chain([STILL]),
     )
     perfect = {"dice": 1, "dice_regions": 1, "hd95_mm": 0, "surface_mm": 0}
     perfect |= {"folds": 0, "folds_percent": 0, "folds_any": 0, "nondiffeomorphic_percent": 0}
@@ -58,10 +61,12 @@ def test_nothing_moved(tmp_path):
 
 
 def test_columns(tmp_path):
-    """All that there are, but for those of the method."""
+    """All columns except those about the method."""
     labels = label_map(3, SHAPE)
-    case = case_of(tmp_path, labels, labels)
-    row, parts = measure(case, found(inverse=STILL), Protocol(structures(4, 10)), Chain([STILL]))
+    loaded = loaded_pair_of(tmp_path, labels, labels)
+    row, parts = score_registration(
+        loaded, scored_transform(inverse=STILL), Protocol(structures(4, 10)), reverse=Chain([STILL])
+    )
     others = {"method", "reason", "first_s", "affine_s", "deform_s", "whole_s", "memory_mb"}
     assert set(PAIR_COLUMNS) - row.keys() == others | {"device", "threads", "timed"}
     assert all(part.keys() | {"method"} == set(STRUCTURE_COLUMNS) for part in parts)
@@ -77,8 +82,8 @@ def test_a_box_that_is_elsewhere(tmp_path):
     are 4 mm away (where no side is nearer), a stretch of 4 mm of the sides 2 mm on average.
     """
     moving, fixed = box((8, 8, 8), (12, 14, 16)), box((6, 8, 8), (12, 14, 16))
-    case = case_of(tmp_path, moving, fixed)
-    row, (part,) = measure(case, found(), Protocol(structures(1)))
+    loaded = loaded_pair_of(tmp_path, moving, fixed)
+    row, (part,) = score_registration(loaded, scored_transform(), Protocol(structures(1)))
     assert row["dice"] == part["dice"] == pytest.approx(10 / 12)
     assert row["hd95_mm"] == part["hd95_mm"] == pytest.approx(4)
     a, b, c, t = 24.0, 21.0, 16.0, 4.0
@@ -88,9 +93,9 @@ def test_a_box_that_is_elsewhere(tmp_path):
     mean = (t * b * c + inner + 2 * (b + c) * t * t / 2) / (2 * (a * b + b * c + c * a))
     assert row["surface_mm"] == part["surface_mm"] == pytest.approx(mean, rel=0.1)
     assert part["fixed_ml"] == pytest.approx(12 * 14 * 16 * 3 / 1000)
-    exact = rowed(case, found(shift(4, 0, 0)))
+    exact = scores(loaded, scored_transform(shift(4, 0, 0)))
     assert (exact["dice"], exact["hd95_mm"], exact["surface_mm"]) == (1, 0, 0)
-    worse = rowed(case, found(shift(-4, 0, 0)))
+    worse = scores(loaded, scored_transform(shift(-4, 0, 0)))
     assert worse["dice"] == pytest.approx(8 / 12)
 
 
@@ -98,12 +103,15 @@ def test_images_are_compared_in_the_fixed_brain_after_the_motion(tmp_path):
     """A scan moved by whole voxels comes back as it was; the wrong way it is unlike."""
     image = texture(1)
     moved = np.roll(image, (2, -1, 3), (0, 1, 2))
-    case = read_case(Pair(pair_scan(tmp_path, "m", moved), pair_scan(tmp_path, "f", image)))
-    there = shift(4, -1.5, 3)
-    right, wrong = rowed(case, found(there)), rowed(case, found(there.inverse()))
+    loaded = load_pair(Pair(pair_scan(tmp_path, "m", moved), pair_scan(tmp_path, "f", image)))
+    motion = shift(4, -1.5, 3)
+    right, wrong = (
+        scores(loaded, scored_transform(motion)),
+        scores(loaded, scored_transform(motion.inverse())),
+    )
     assert right["correlation"] == pytest.approx(1, abs=1e-5)
     assert right["local_ncc"] == pytest.approx(1, abs=1e-3)
-    unmoved = rowed(case, found())
+    unmoved = scores(loaded, scored_transform())
     assert wrong["correlation"] < unmoved["correlation"] < 0.9
     assert wrong["local_ncc"] < unmoved["local_ncc"] < 0.9
 
@@ -113,20 +121,22 @@ def test_intensities_do_not_matter(tmp_path):
     image, labels = texture(1), None
     z_scored = np.where(image > 0, (image - image.mean()) / image.std(), 0).astype(np.float32)
     pair = Pair(pair_scan(tmp_path, "m", 7 * image, labels), pair_scan(tmp_path, "f", z_scored))
-    row = rowed(read_case(pair), found())
+    row = scores(load_pair(pair), scored_transform())
     assert row["correlation"] > 0.99
 
 
 def test_errors_of_inverses_are_mm(tmp_path):
-    case = case_of(tmp_path)
-    there = shift(3, -4, 12)
-    row = rowed(case, found(there, inverse=there.inverse()), swapped=shift(-3, 4, -11))
+    loaded = loaded_pair_of(tmp_path)
+    motion = shift(3, -4, 12)
+    row = scores(
+        loaded, scored_transform(motion, inverse=motion.inverse()), reverse=shift(-3, 4, -11)
+    )
     assert row["inverse_error_mm"] == pytest.approx(0, abs=1e-9)
     assert row["consistency_mm"] == pytest.approx(1)
-    row = rowed(case, found(there, inverse=shift(0, 0, 0)))
+    row = scores(loaded, scored_transform(motion, inverse=shift(0, 0, 0)))
     assert row["inverse_error_mm"] == pytest.approx(13)
     assert "consistency_mm" not in row
-    assert "inverse_error_mm" not in rowed(case, found(there))
+    assert "inverse_error_mm" not in scores(loaded, scored_transform(motion))
 
 
 def test_folds_are_counted(tmp_path):
@@ -137,8 +147,8 @@ def test_folds_are_counted(tmp_path):
     voxels[0] = (phi - np.arange(SHAPE[0]))[:, None, None]
     warp = warp_of(voxels)
     image = texture()
-    case = case_of(tmp_path, image=image)
-    row = rowed(case, ScoredTransform(warp, warp))
+    loaded = loaded_pair_of(tmp_path, image=image)
+    row = scores(loaded, ScoredTransform(warp, warp))
     brain = (image > 0).sum(axis=(1, 2)) / (image > 0).sum()  # share of the brain by x
     central, ahead = np.gradient(phi), np.diff(phi, append=phi[-1] + 1)
     behind = np.diff(phi, prepend=phi[0] - 1)
@@ -160,20 +170,22 @@ def test_folds_outside_of_the_brain_do_not_count(tmp_path):
     voxels = np.zeros((3, *SHAPE))
     voxels[1, :, :2] = 5 * np.array([1, -1])[:, None]
     warp = warp_of(voxels)
-    row = rowed(case_of(tmp_path), ScoredTransform(warp, warp))
+    row = scores(loaded_pair_of(tmp_path), ScoredTransform(warp, warp))
     assert row["folds"] == row["folds_any"] == row["nondiffeomorphic_percent"] == 0
     given = np.zeros(SHAPE, bool)
     given[4:9, 0:3, 5:9] = True
-    pair = case_of(tmp_path).pair
-    assert rowed(read_case(pair, given), ScoredTransform(warp, warp))["folds_any"] > 0
+    pair = loaded_pair_of(tmp_path).pair
+    assert scores(load_pair(pair, given), ScoredTransform(warp, warp))["folds_any"] > 0
 
 
 def test_structures_of_one_map_or_of_none(tmp_path):
     """In one map: Dice 0 and no distance; in neither: no row, and no part in the mean."""
     moving = box((5, 5, 5), (4, 4, 4), 1) + box((15, 15, 15), (4, 4, 4), 2)
     fixed = box((5, 5, 5), (4, 4, 4), 1) + box((15, 5, 5), (4, 4, 4), 3)
-    row, parts = measure(
-        case_of(tmp_path, moving, fixed), found(), Protocol(structures(1, 2, 3, 4))
+    row, parts = score_registration(
+        loaded_pair_of(tmp_path, moving, fixed),
+        scored_transform(),
+        Protocol(structures(1, 2, 3, 4)),
     )
     assert [(p["structure"], p["dice"]) for p in parts] == [("s1", 1), ("s2", 0), ("s3", 0)]
     assert [math.isnan(p["hd95_mm"]) for p in parts] == [False, True, True]
@@ -183,10 +195,12 @@ def test_structures_of_one_map_or_of_none(tmp_path):
     assert (row["hd95_mm"], row["surface_mm"]) == (0, 0)
 
 
-def test_a_structure_that_is_carried_out_of_the_scan(tmp_path):
+def test_a_structure_that_moves_out_of_the_scan(tmp_path):
     labels = box((5, 5, 5), (4, 4, 4))
-    row, (part,) = measure(
-        case_of(tmp_path, labels, labels), found(shift(100, 0, 0)), Protocol(structures(1))
+    row, (part,) = score_registration(
+        loaded_pair_of(tmp_path, labels, labels),
+        scored_transform(shift(100, 0, 0)),
+        Protocol(structures(1)),
     )
     assert part["dice"] == row["dice"] == row["dice_regions"] == 0
     assert math.isnan(part["hd95_mm"])
@@ -194,9 +208,11 @@ def test_a_structure_that_is_carried_out_of_the_scan(tmp_path):
 
 
 @pytest.mark.parametrize("sides", [(False, False), (True, False), (False, True)])
-def test_without_labels_of_both_there_is_no_overlap(tmp_path, sides):
-    labels = [box((5, 5, 5), (4, 4, 4)) if there else None for there in sides]
-    row, parts = measure(case_of(tmp_path, *labels), found(), Protocol(structures(1)))
+def test_without_both_label_maps_there_is_no_overlap(tmp_path, sides):
+    labels = [box((5, 5, 5), (4, 4, 4)) if has_labels else None for has_labels in sides]
+    row, parts = score_registration(
+        loaded_pair_of(tmp_path, *labels), scored_transform(), Protocol(structures(1))
+    )
     assert parts == []
     assert not {"dice", "dice_regions", "hd95_mm", "surface_mm"} & row.keys()
     assert row["correlation"] == pytest.approx(1)
@@ -206,7 +222,9 @@ def test_labels_that_are_no_structures(tmp_path):
     """No row of a structure and no Dice, but of regions."""
     labels = box((5, 5, 5), (4, 4, 4), 7)
     for table_ in (structures(1, 2), structures()):
-        row, parts = measure(case_of(tmp_path, labels, labels), found(), Protocol(table_))
+        row, parts = score_registration(
+            loaded_pair_of(tmp_path, labels, labels), scored_transform(), Protocol(table_)
+        )
         assert parts == []
         assert math.isnan(row["dice"])
         assert row["dice_regions"] == 1
@@ -216,12 +234,14 @@ def test_maps_of_other_types_and_large_values(tmp_path):
     moving, fixed = (box((5, 5, 5), (6, 6, 6), 1).astype(t) for t in (np.float32, np.uint8))
     moving[moving == 1] = 2035
     fixed = fixed.astype(np.int32) * 2035
-    row = rowed(case_of(tmp_path, moving, fixed), found(), Protocol(structures(2035)))
+    row = scores(
+        loaded_pair_of(tmp_path, moving, fixed), scored_transform(), Protocol(structures(2035))
+    )
     assert (row["dice"], row["dice_regions"]) == (1, 1)
 
 
 @pytest.mark.parametrize("labels", ["nearest", "linear"])
-def test_labels_are_carried_as_the_protocol_says(tmp_path, labels):
+def test_labels_are_resampled_as_the_protocol_says(tmp_path, labels):
     """By SciPy: the nearest voxel's label, or the largest of the interpolated indicators."""
     moving, fixed = (label_map(5, SHAPE, (1, 2, 3)) for _ in range(2))
     motion = about_the_middle(rotation(4, -6, 8), (1.3, -2.1, 0.7))
@@ -237,8 +257,10 @@ def test_labels_are_carried_as_the_protocol_says(tmp_path, labels):
             for v in range(4)
         ]
         moved = np.argmax(soft, axis=0)
-    row, parts = measure(
-        case_of(tmp_path, moving, fixed), found(motion), Protocol(structures(1, 2, 3), None, labels)
+    row, parts = score_registration(
+        loaded_pair_of(tmp_path, moving, fixed),
+        scored_transform(motion),
+        Protocol(structures(1, 2, 3), None, labels),
     )
     by_hand = [
         2 * ((moved == v) & (fixed == v)).sum() / ((moved == v).sum() + (fixed == v).sum())
@@ -251,15 +273,15 @@ def test_labels_are_carried_as_the_protocol_says(tmp_path, labels):
 
 
 def regions_of(folder: Path, sizes: dict[int, tuple[int, int]], regions=None) -> float:
-    """Dice-regions of bars that begin at one place in both maps and are as long as said."""
+    """Dice-regions of bars that start at the same place in both maps and have these lengths."""
     moving, fixed = np.zeros(SHAPE, np.int32), np.zeros(SHAPE, np.int32)
     for i, (value, lengths) in enumerate(sizes.items()):
         for data, length in zip((moving, fixed), lengths, strict=True):
             plane = np.zeros(SHAPE[1] * SHAPE[2], np.int32)
             plane[:length] = value
             data[2 * i] = plane.reshape(SHAPE[1:])
-    case = case_of(folder, moving, fixed)
-    return rowed(case, found(), Protocol(structures(1), regions))["dice_regions"]
+    loaded = loaded_pair_of(folder, moving, fixed)
+    return scores(loaded, scored_transform(), Protocol(structures(1), regions))["dice_regions"]
 
 
 def test_regions_of_50_voxels_in_both_maps_count(tmp_path):
@@ -278,9 +300,9 @@ def test_regions_are_those_of_the_ranges(tmp_path):
         "3,42-300": (3, 42, 44, 207),
         "4,4-4,4-41": (4, 41),
     }.items():
-        wanted = np.mean([each[value] for value in values])
-        assert regions_of(tmp_path, sizes, ranges(text)) == pytest.approx(wanted)
-    assert math.isnan(regions_of(tmp_path, sizes, ranges("43,45-100")))
+        expected = np.mean([each[value] for value in values])
+        assert regions_of(tmp_path, sizes, parse_ranges(text)) == pytest.approx(expected)
+    assert math.isnan(regions_of(tmp_path, sizes, parse_ranges("43,45-100")))
     assert regions_of(tmp_path, sizes) == pytest.approx(np.mean(list(each.values())))
 
 
@@ -289,12 +311,14 @@ def test_regions_are_measured_before_anything_is_warped(tmp_path):
     small, large = box((12, 12, 12), (3, 4, 4), 5), box((4, 4, 20), (4, 4, 4), 6)
     labels = small + large
     zoom = about_the_middle(0.5 * np.eye(3))
-    row = rowed(case_of(tmp_path, labels, labels), found(zoom), Protocol(structures(1)))
+    row = scores(
+        loaded_pair_of(tmp_path, labels, labels), scored_transform(zoom), Protocol(structures(1))
+    )
     at = np.moveaxis(GRID.to_voxel(zoom.map(GRID.nodes())), -1, 0)
     moved = ndimage.map_coordinates(labels, at, order=0)
     assert (moved == 5).sum() >= 50 > (small == 5).sum()
-    both = 2 * ((moved == 6) & (labels == 6)).sum() / ((moved == 6).sum() + 64)
-    assert row["dice_regions"] == pytest.approx(both)
+    expected = 2 * ((moved == 6) & (labels == 6)).sum() / ((moved == 6).sum() + 64)
+    assert row["dice_regions"] == pytest.approx(expected)
 
 
 def test_the_protocol_of_the_earlier_benchmark(tmp_path):
@@ -311,11 +335,11 @@ def test_the_protocol_of_the_earlier_benchmark(tmp_path):
     named = script.structures(table(tmp_path / "l.csv", "value,structure\n" + "\n".join(rows)))
     warp = warp_of(smooth_field(2, SHAPE, amplitude=2.0)[0].numpy())
     motion = about_the_middle(rotation(3, 2, -4), (1, -2, 0.5))
-    case = case_of(tmp_path, *maps)
+    loaded = loaded_pair_of(tmp_path, *maps)
     result = ScoredTransform(Chain([warp, motion]), warp)
-    row = rowed(case, result, Protocol(named, ranges(OF_REGIONS)))
+    row = scores(loaded, result, Protocol(named, parse_ranges(OF_REGIONS)))
     moved = script.resample(
-        case.moving_labels, case.fixed.grid, result.transform, interpolation="nearest"
+        loaded.moving_labels, loaded.fixed.grid, result.transform, interpolation="nearest"
     ).data
     regions = script.large_regions(*maps)
     assert 5 < len(regions) < 15
@@ -323,6 +347,6 @@ def test_the_protocol_of_the_earlier_benchmark(tmp_path):
     assert row["dice_regions"] == pytest.approx(
         script.dice_regions(moved, maps[1], regions), abs=1e-12
     )
-    folds = script.jacobian_statistics(warp, case.fixed.data != 0)
+    folds = script.jacobian_statistics(warp, loaded.fixed.data != 0)
     assert (row["folds"], row["folds_percent"]) == (folds["folds"], folds["folds_percent"])
     assert 0.3 < row["dice_regions"] < 0.9

@@ -1,4 +1,4 @@
-"""Intervals and tests: against enumeration of all draws, SciPy, and studies that are simulated."""
+"""Intervals and tests, compared with all possible draws, SciPy and simulated studies."""
 
 import itertools
 import math
@@ -216,12 +216,14 @@ def test_nothing_in_common() -> None:
 
 def test_what_cannot_be_compared() -> None:
     both = Results(rows("a", [0.5] * 6) + rows("b", [0.5] * 6), [])
-    with pytest.raises(InputError, match="method 'c': no rows of it; there are a, b"):
+    with pytest.raises(
+        InputError, match="method 'c': has no rows; the methods with rows are: a, b"
+    ):
         compare(both, "a", "c")
-    with pytest.raises(InputError, match="comparison by 'device'"):
+    with pytest.raises(InputError, match=r"value must be one of dice, .*got 'device'"):
         compare(both, "a", "b", "device")
     mixed = Results(rows("a", [0.5] * 6) + rows("a", [0.5] * 6, labels="linear"), [])
     with pytest.raises(InputError, match=r"two ways \(nearest and linear\)"):
         compare(mixed, "a", "a")
-    with pytest.raises(InputError, match="no rows of it; there are none"):
+    with pytest.raises(InputError, match="has no rows; the methods with rows are: none"):
         reference_of(Results([], []), None)

@@ -39,7 +39,7 @@ def test_the_table_agrees_with_the_statistics() -> None:
     results = cohort("affine", "a", "b")
     for kind in ("inter", "retest"):
         for line in table(results, kind, reference="b"):
-            rows = results.of_method(line["method"], kind)
+            rows = results.rows_of(line["method"], kind)
             subjects = [[r[f"{role}_subject"] for r in rows] for role in ("moving", "fixed")]
             interval = bootstrap_over_subjects([r["dice"] for r in rows], *subjects)
             assert (line["dice"], line["dice_low"], line["dice_high"]) == interval
@@ -71,13 +71,15 @@ def test_pairs_that_were_stopped_took_longer_than_the_others(
     assert line["cpu_timed"] == len(seconds) + stopped
 
 
-def test_dice_of_an_unquiet_run_and_the_limit_of_a_quiet_one() -> None:
-    """A pair that has its Dice from a run without a limit: the limit is told all the same."""
-    quiet = pair("a", "p", "q", status="time limit", reason="stopped after 60 s", timed="yes")
-    results = Results([pair("a", "p", "q", dice=0.5, deform_s=99.0)], [], [quiet])
+def test_dice_of_an_untimed_run_and_the_limit_of_a_timed_one() -> None:
+    """A pair has its Dice from a run without a limit, but the table shows the limit."""
+    stopped = pair("a", "p", "q", status="time limit", reason="stopped after 60 s", timed="yes")
+    results = Results([pair("a", "p", "q", dice=0.5, deform_s=99.0)], [], [stopped])
     (line,) = table(results, "inter")
     assert (line["dice"], line["cpu_deform_s"], line["remarks"]) == (0.5, "> 60", "")
-    assert "> n: stopped" in table_caption(results, "inter")
+    caption = table_caption(results, "inter")
+    assert caption.startswith("1 method on 1 ordered pair of different subjects, 2 subjects in all")
+    assert "> n: the method was stopped after n s" in caption
 
 
 def test_times_of_a_gpu() -> None:
@@ -100,7 +102,9 @@ def test_the_reference_is_the_first_that_deforms() -> None:
     still = cohort("still", "a", deform_s=0.0)
     still.pairs[len(still.pairs) // 2 :] = cohort("a").pairs
     assert not math.isnan(table(still, "inter")[0]["difference"])
-    with pytest.raises(InputError, match="method 'c': no rows of it; there are affine, a"):
+    with pytest.raises(
+        InputError, match="method 'c': has no rows; the methods with rows are: affine, a"
+    ):
         table(cohort("affine", "a"), "inter", reference="c")
 
 

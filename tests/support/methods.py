@@ -1,6 +1,6 @@
-"""Methods of a user, named ``methods:function``: some that work, and what can go wrong.
+"""Methods of a user, named ``methods:function``: some work, others fail in every way.
 
-Only what each needs is imported: most of them take a few tenths of a second.
+Each imports only what it needs, so most of them take a few tenths of a second.
 """
 
 import atexit
@@ -19,15 +19,15 @@ SHIFT = (2.0, -1.0, 3.0)  # mm, RAS
 
 
 def count(run: Any) -> int:
-    """Note that the method runs; how often it has on this pair."""
-    path = run.job.place.parent / "count.txt"
+    """Record that the method runs; return how often it has run on this pair."""
+    path = run.job.path.parent / "count.txt"
     with open(path, "a") as stream:
-        print(run.job.place.name, file=stream)
-    return path.read_text().split().count(run.job.place.name)
+        print(run.job.path.name, file=stream)
+    return path.read_text().split().count(run.job.path.name)
 
 
 def shift(run: Any) -> None:
-    """Every point moves by ``SHIFT``."""
+    """Move every point by ``SHIFT``."""
     from voxwarp.space.transform import Warp
     from voxwarp.space.volume import read_volume
 
@@ -39,7 +39,7 @@ def shift(run: Any) -> None:
 
 
 def write_shift(run: Any, of: float = 1.0, name: str = "1Warp.nii.gz") -> None:
-    """The same as an ITK field, by nibabel alone: quick in a process of its own."""
+    """The same as an ITK field, by nibabel alone, which starts faster."""
     import nibabel as nib
 
     fixed = nib.load(run.job.fixed)
@@ -47,7 +47,7 @@ def write_shift(run: Any, of: float = 1.0, name: str = "1Warp.nii.gz") -> None:
     field[:] = of * np.array(SHIFT) * (-1, -1, 1)
     image = nib.Nifti1Image(field, fixed.affine)
     image.header.set_intent("vector")
-    nib.save(image, run.job.place / name)
+    nib.save(image, run.job.path / name)
 
 
 def quick_shift(run: Any) -> None:
@@ -57,99 +57,99 @@ def quick_shift(run: Any) -> None:
 
 
 def waits_once(run: Any) -> None:
-    """``quick_shift``; the second pair hangs the first time, and with it a child process."""
+    """``quick_shift``, but on the second pair it hangs the first time, with a child process."""
     number = count(run)
-    if len(list(run.job.place.parent.glob("*/job.json"))) == 2 and number == 1:
+    if len(list(run.job.path.parent.glob("*/job.json"))) == 2 and number == 1:
         sleeps(run)
     run.deform(lambda: write_shift(run))
 
 
-def tells(run: Any) -> None:
-    """What it sees of its surroundings goes to ``told.json``, words to both streams."""
+def reports(run: Any) -> None:
+    """Write its surroundings to ``surroundings.json``, and text to both streams."""
     names = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
-    told = {
+    surroundings = {
         "threads": [os.environ[name] for name in names],
-        "there": [Path(run.job.fixed).exists(), Path(run.job.moving).exists()],
+        "exist": [Path(run.job.fixed).exists(), Path(run.job.moving).exists()],
         "folder": str(Path.cwd()),
-        "place": str(run.job.place),
+        "path": str(run.job.path),
         "stdin": sys.stdin.read(),
         "python_path": os.environ.get("PYTHONPATH"),
     }
-    (run.job.place / "told.json").write_text(json.dumps(told))
+    (run.job.path / "surroundings.json").write_text(json.dumps(surroundings))
     print("to stdout")
     print("to stderr", file=sys.stderr)
     run.deform(lambda: None)
 
 
 def raises(run: Any) -> None:
-    """With a message of several lines."""
+    """Fail with a message of several lines."""
     count(run)
     raise RuntimeError("itkFilter.cxx:12:\nITK ERROR: no overlap")
 
 
 def raises_and_greets(run: Any) -> None:
-    """``raises``; the traceback is not the last word, as libraries may have one at the end."""
+    """As ``raises``, but text follows the traceback, as some libraries print it."""
     atexit.register(print, "goodbye", file=sys.stderr)
     raises(run)
 
 
 def raises_once(run: Any) -> None:
-    """``quick_shift`` from the second time on."""
+    """Fail the first time, then work as ``quick_shift``."""
     if count(run) == 1:
         raise RuntimeError("not yet")
     run.deform(lambda: write_shift(run))
 
 
 def exits(run: Any) -> None:
-    """With a word and a code, as scripts do."""
+    """End with a message and an exit code, as scripts do."""
     print("no licence found", file=sys.stderr)
     sys.exit(3)
 
 
 def stops_early(run: Any) -> None:
-    """Claims to be done."""
+    """End with exit code 0, but without a result."""
     sys.exit(0)
 
 
 def crashes(run: Any) -> None:
-    """As native code does."""
+    """Crash as native code does."""
     count(run)
     os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60)
 
 
 def sleeps(run: Any) -> None:
-    """For ever, and so does its child."""
+    """Sleep for ever, with a child process that does too."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    (run.job.place / "pids.json").write_text(json.dumps([os.getpid(), child.pid]))
+    (run.job.path / "pids.json").write_text(json.dumps([os.getpid(), child.pid]))
     time.sleep(600)
 
 
 def half_file(run: Any) -> None:
-    """The field breaks off: a full disk, and nobody looked."""
+    """Write an incomplete field, as on a full disk."""
     count(run)
     run.deform(lambda: write_shift(run))
-    path = run.job.place / "1Warp.nii.gz"
+    path = run.job.path / "1Warp.nii.gz"
     path.write_bytes(path.read_bytes()[:200])
 
 
 def half_file_one_way(run: Any) -> None:
     """``half_file`` for the pair whose moving scan is called b, ``quick_shift`` for others."""
-    (half_file if run.job.place.name.startswith("b_") else quick_shift)(run)
+    (half_file if run.job.path.name.startswith("b_") else quick_shift)(run)
 
 
 def leaves_nan(run: Any) -> None:
-    """A field with a hole."""
+    """Write a field of NaN."""
     run.deform(lambda: write_shift(run, of=np.nan))
 
 
 def leaves_nothing(run: Any) -> None:
-    """Ends well, without a field."""
+    """End without an error and without a field."""
     run.deform(lambda: None)
 
 
 def inverse_at_first(run: Any) -> None:
-    """An inverse the first time, and a file of its own; then the field alone."""
+    """Write a field, and the first time an inverse too."""
     if count(run) == 1:
         write_shift(run, -1.0, "1InverseWarp.nii.gz")
     run.deform(lambda: write_shift(run))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from voxwarp.data.pairs import Pair, PairScan
+from voxwarp.evaluation.result_files import failed_row
 from voxwarp.evaluation.results import Results
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, Row, write_rows
-from voxwarp.evaluation.sheet import failure
 
 SUBJECTS = ("p", "q", "r")
 PAIRS = [*itertools.permutations(SUBJECTS, 2)]
@@ -71,5 +71,5 @@ def stopped(method: str, number: int, limit: str, **more: Any) -> Row:
 
 def plain_row(**more: Any) -> Row:
     """A row of the pair a, b as a sheet takes it, with the numbers that are printed of any."""
-    row = failure(Pair(PairScan("a", Path("a")), PairScan("b", Path("b"))), "ok", "", "nearest")
+    row = failed_row(Pair(PairScan("a", Path("a")), PairScan("b", Path("b"))), "ok", "", "nearest")
     return {**row, "method": "m", "folds": 31, "local_ncc": 0.5, **more}

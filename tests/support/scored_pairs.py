@@ -1,4 +1,4 @@
-"""Pairs of small scans in files, transforms that are known, and their rows."""
+"""Pairs of small scans in files, known transforms, and their scores."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from phantoms import blobs, homogeneous
 
 from voxwarp.data.pairs import Pair, PairScan
 from voxwarp.data.structures import Table
-from voxwarp.evaluation.case import Case, read_case
+from voxwarp.evaluation.loaded_pair import LoadedPair, load_pair
 from voxwarp.evaluation.protocol import Protocol
 from voxwarp.evaluation.rows import Row
-from voxwarp.evaluation.scoring import ScoredTransform, measure
+from voxwarp.evaluation.scoring import ScoredTransform, score_registration
 from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine, Chain, Warp
 
@@ -22,7 +22,7 @@ GRID = Grid(SHAPE, AFFINE)
 
 
 def texture(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """A brain of 1 to 200 within zeros, float32, 4 voxels from the border."""
+    """A brain with values from 1 to 200, float32; the outer 4 voxels are zero."""
     image = np.zeros(shape, np.float32)
     inside = tuple(slice(4, n - 4) for n in shape)
     image[inside] = 1 + 199 * blobs(seed, image[inside].shape, count=60)
@@ -43,11 +43,13 @@ def pair_scan(folder: Path, name: str, image: np.ndarray, labels=None, **more) -
     return PairScan(name, path, labels, more.pop("subject", name), **more)
 
 
-def case_of(folder: Path, moving=None, fixed=None, image: np.ndarray | None = None) -> Case:
-    """Two scans that look the same; their label maps, or none."""
+def loaded_pair_of(
+    folder: Path, moving=None, fixed=None, image: np.ndarray | None = None
+) -> LoadedPair:
+    """Two identical scans with these label maps, or without."""
     image = texture() if image is None else image
-    sides = pair_scan(folder, "m", image, moving), pair_scan(folder, "f", image, fixed)
-    return read_case(Pair(*sides))
+    scans = pair_scan(folder, "m", image, moving), pair_scan(folder, "f", image, fixed)
+    return load_pair(Pair(*scans))
 
 
 def structures(*values: int) -> Table:
@@ -55,7 +57,7 @@ def structures(*values: int) -> Table:
 
 
 def warp_of(voxels: np.ndarray, grid: Grid = GRID) -> Warp:
-    """From a displacement (3, X, Y, Z) in voxels."""
+    """The warp of a displacement (3, X, Y, Z) in voxels."""
     mm = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], voxels)
     return Warp(mm.astype(np.float32), grid)
 
@@ -63,8 +65,8 @@ def warp_of(voxels: np.ndarray, grid: Grid = GRID) -> Warp:
 STILL = warp_of(np.zeros((3, *SHAPE)))
 
 
-def found(*steps: Affine | Warp, inverse=None) -> ScoredTransform:
-    return ScoredTransform(Chain([STILL, *steps]), STILL, inverse)
+def scored_transform(*transforms: Affine | Warp, inverse=None) -> ScoredTransform:
+    return ScoredTransform(Chain([STILL, *transforms]), STILL, inverse)
 
 
 def shift(*mm: float) -> Affine:
@@ -76,7 +78,9 @@ def about_the_middle(matrix: np.ndarray, mm=(0, 0, 0)) -> Affine:
     return Affine(homogeneous(matrix, middle - matrix @ middle + mm))
 
 
-def rowed(
-    case: Case, result: ScoredTransform, protocol: Protocol | None = None, swapped=None
+def scores(
+    loaded: LoadedPair, scored: ScoredTransform, protocol: Protocol | None = None, reverse=None
 ) -> Row:
-    return measure(case, result, protocol or Protocol(structures(1)), swapped)[0]
+    return score_registration(loaded, scored, protocol or Protocol(structures(1)), reverse=reverse)[
+        0
+    ]

@@ -1,4 +1,5 @@
-"""Other tools and ours on the same pairs, from the same affine map, each in a process of its own.
+"""Compare other tools and voxwarp on the same pairs, from the same affine map.
 
-It may know everything that scores registrations, and is the only place that knows other tools.
+Each run is a process of its own. This package may import everything that scores registrations,
+and it is the only one that imports other tools.
 """

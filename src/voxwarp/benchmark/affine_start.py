@@ -1,4 +1,4 @@
-"""Where each brain lies in MNI152 space: the affine map that all methods start from."""
+"""The affine start of a benchmark: where each brain lies in MNI152 space."""
 
 import json
 from collections.abc import Sequence
@@ -16,51 +16,54 @@ from ..runtime import Runtime
 from ..space.volume import read_volume
 
 
-def places_of(pairs: Sequence[Pair], folder: Path, *, threads: int, alone: bool) -> dict[str, Any]:
-    """Where each brain lies in MNI152 space, and the seconds it took to find out.
+def align_scans(
+    pairs: Sequence[Pair], folder: Path, *, threads: int, alone: bool
+) -> dict[str, Any]:
+    """Align each brain with MNI152 and measure the time.
 
-    What was found before stays; under other terms it is found again for the time it takes.
+    Earlier results are kept. If they were timed under other conditions, the alignment runs again
+    for its time, and the earlier map stays, because all rows start from it.
 
     Args:
-        pairs: whose brains.
-        folder: where what was found is kept, a file for each scan.
-        threads: that the affine stage may use.
-        alone: nothing else runs on the machine, so that its time counts.
+        pairs: the pairs whose brains are aligned.
+        folder: folder for the results, one JSON file per scan.
+        threads: number of threads of the affine stage.
+        alone: nothing else runs on the machine, so that the time counts.
 
     Returns:
         By the name of the scan: ``template_to_scan`` ((4, 4), RAS mm), ``seconds``, and the
-        terms that these were taken under.
+        conditions of the timing.
 
     Raises:
-        InputError: one of them is a head.
+        InputError: a scan is a head.
     """
     scans = {s.name: s for pair in pairs for s in (pair.moving, pair.fixed)}
-    places, warm = {}, False
+    starts, warm = {}, False
     for name, scan in scans.items():
         path, known = folder / f"{name}.json", dict[str, Any]()
         with suppress(OSError, ValueError):
             known = json.loads(path.read_text(encoding="utf-8"))
         digest = (origin(scan.path) or {})["sha256"]
-        now = {"sha256": digest, "threads": threads, "alone": alone}
-        if not now.items() <= known.items():
-            if not warm:
-                _place(scan, threads)
+        conditions = {"sha256": digest, "threads": threads, "alone": alone}
+        if not conditions.items() <= known.items():
+            if not warm:  # the first alignment loads code and data, so its time does not count
+                _align(scan, threads)
                 warm = True
-            is_it = "template_to_scan" in known and known.get("sha256", digest) == digest
-            pose = {"template_to_scan": known["template_to_scan"]} if is_it else {}
-            known = _place(scan, threads) | pose | now
+            same_scan = "template_to_scan" in known and known.get("sha256", digest) == digest
+            earlier = {"template_to_scan": known["template_to_scan"]} if same_scan else {}
+            known = _align(scan, threads) | earlier | conditions
             write_record(path, known)
-        places[name] = known
-    return places
+        starts[name] = known
+    return starts
 
 
-def _place(scan: PairScan, threads: int) -> dict[str, Any]:
+def _align(scan: PairScan, threads: int) -> dict[str, Any]:
     with Runtime(threads=threads).with_threads(), (meter := Meter(memory=False)).stage("affine"):
-        found = examine(read_volume(scan.path))
-    if found.kind == "head":
+        examination = examine(read_volume(scan.path))
+    if examination.kind == "head":
         raise InputError(
-            f"image {scan.path}: this is a head, and the other methods want brains: extract "
-            f"it first (voxwarp preprocess)"
+            f"image {scan.path}: is a head, but a benchmark needs skull-stripped brains, because "
+            "other tools do not extract them; run voxwarp preprocess first"
         )
-    matrix = found.template_to_scan.matrix.tolist()
+    matrix = examination.template_to_scan.matrix.tolist()
     return {"template_to_scan": matrix, "seconds": meter.seconds["affine"]}

@@ -1,4 +1,4 @@
-"""The methods by name, and those of the user's own."""
+"""The methods of a benchmark by name, and methods of the user's own."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from .methods.ours import affine, network, refined
 
 
 class Method(NamedTuple):
-    """How a method is run, and the package on PyPI that it needs."""
+    """The function that runs a method, and the PyPI package that it needs."""
 
     run: Callable[[Run], None]
     package: str | None = None
@@ -27,26 +27,26 @@ METHODS = {
     "greedy": Method(greedy, "picsl-greedy"),
     "elastix": Method(elastix, "itk-elastix"),
     "convexadam": Method(convexadam, "convexAdam"),
-    "network": Method(network),  # any model, under the model's name
-    "refined": Method(refined),  # and under that with rows.REFINE behind it
+    "network": Method(network),  # any model; in rows under the model's name
+    "refined": Method(refined),  # the same with rows.REFINE after the name
 }
-OF_MODELS = "network", "refined"
+MODEL_METHODS = "network", "refined"
 
 
-def method_of(name: str) -> Callable[[Run], None]:
-    """A method's function: a key of ``METHODS``, or ``module:function``.
+def find_method(name: str) -> Callable[[Run], None]:
+    """The function of a method: a key of ``METHODS``, or ``module:function``.
 
-    A function of the user's gets a ``Run`` and does as those above do: it takes paths and
-    threads from ``run.job``, finds its affine map in ``run.job.place``, hands its deformable
-    stage to ``run.deform``, and ends with ``run.write``.
+    A function of your own gets a ``Run`` and works like those in ``methods``: it reads paths and
+    threads from ``run.job``, finds the affine map in the folder ``run.job.path``, passes its
+    deformable stage to ``run.deform``, and ends with ``run.write``.
 
     Raises:
-        InputError: there is no such function.
+        InputError: the function does not exist.
     """
     return METHODS[name].run if name in METHODS else function_named(name, "method", METHODS)
 
 
-def missing(method: str) -> str | None:
-    """The package that a method lacks here, if it does."""
+def missing_package(method: str) -> str | None:
+    """The package that a method needs and that is not installed, or None."""
     package = METHODS[method].package
     return package if package and version_of(package) is None else None

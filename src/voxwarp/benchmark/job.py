@@ -1,6 +1,7 @@
-"""One method on one pair: what is to be done, and what it took.
+"""One method on one pair: the job, and time and memory of its run.
 
-Nothing heavy is imported before it is needed: what other tools hold in memory shall not be ours.
+Heavy modules are imported only where they are needed, so that the memory measured for other tools
+does not include them.
 """
 
 import json
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from ..space.transform import Warp
 
 
-# The affine map as greedy and elastix are given it; other files have the names of ``layout``.
+# The affine map in the formats of greedy and elastix; other files have the names of ``layout``.
 AFFINE_TEXT, AFFINE_ELASTIX = "affine.txt", "affine-elastix.txt"
 JOB, RECORD = "job.json", "run.json"
-QUICK, REPEATS = 10.0, 3  # seconds of a deformable stage that is repeated, and how often
+#: A deformable stage of less than QUICK seconds runs REPEATS more times, and their median counts,
+#: because the first run includes warming up. Both are set by hand.
+QUICK, REPEATS = 10.0, 3
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,17 @@ class Job:
     """One method, one pair.
 
     Args:
-        method: key of ``METHODS``, or a function of the user's as ``module:function``.
+        method: key of ``METHODS``, or a function of your own as ``module:function``.
         fixed, moving: paths of the two brains.
-        template_to_fixed, template_to_moving: where they lie in MNI152 space, (4, 4), RAS mm.
-        folder: holds the two files of the affine map, and takes what is found.
-        threads: that the method may use.
-        weights: of a network: an installed model, a model's folder or a Keras file.
-        device: "cpu", "cuda" or "auto", of a network.
-        repeat: run a quick deformable stage several times, since its first run warms up, as far
-            as the limit allows.
-        limit: seconds after which it is stopped.
-        weights_sha256: of the weights, to be refused if they are others by then.
-        package: name and version of the package behind the method.
+        template_to_fixed, template_to_moving: maps from MNI152 space to the scans, (4, 4), RAS mm.
+        folder: folder with the files of the affine map, and for the results.
+        threads: number of threads that the method may use.
+        weights: weights of a network: an installed model, a model's folder or a Keras file.
+        device: device of a network, "cpu", "cuda" or "auto".
+        repeat: run a quick deformable stage several times, as far as the limit allows.
+        limit: seconds after which the run is stopped.
+        weights_sha256: hash of the weights; the run fails if they have changed.
+        package: name and version of the package that the method uses.
     """
 
     method: str
@@ -62,19 +64,19 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The folder as a ``Path``."""
         return Path(self.folder)
 
     def save(self) -> Path:
-        """Write it and the affine map into its folder, as the methods and this module want them.
+        """Write the job and the affine map, in the formats of all methods, into its folder.
 
-        Its paths are absolute then: whoever reads it may be elsewhere.
+        The paths in the file are absolute, because the process that reads it has another folder.
         """
         from ..space.formats import write_affine, write_elastix_affine
         from ..space.transform import Affine
 
         fixed, moving = (
-            Affine(np.array(pose)) for pose in (self.template_to_fixed, self.template_to_moving)
+            Affine(np.array(matrix)) for matrix in (self.template_to_fixed, self.template_to_moving)
         )
         start = moving.after(fixed.inverse())
         write_affine(start, self.path / AFFINE)
@@ -92,14 +94,14 @@ class Job:
 
 @dataclass
 class Run:
-    """A method at work on a job.
+    """The run of a job, in which the method works.
 
     Args:
-        job: what is to be done.
-        meter: has the stages read, deform, inverse and write, and what a method adds.
-        first: seconds of the first run of the deformable stage, warm-up included.
-        repeated: seconds that were spent on running it again.
-        device: what the method ran on, as a word.
+        job: the job.
+        meter: time and memory of the stages read, deform, inverse, write, and others of a method.
+        first: seconds of the first run of the deformable stage, including warm-up.
+        repeated: seconds of the repetitions of the deformable stage.
+        device: name of the device on which the method ran.
     """
 
     job: Job
@@ -109,22 +111,29 @@ class Run:
     device: str = "cpu"
 
     def deform(self, stage: Callable[[], Any]) -> Any:
-        """Run the deformable stage; a quick one again, if that is asked for."""
-        with self.meter.stage("deform"):
-            found = stage()
-        self.first = self.meter.seconds["deform"]
-        if self.job.repeat and self.first < min(QUICK, self.job.limit / (2 * REPEATS + 2)):
-            again = [_seconds(stage) for _ in range(REPEATS)]
-            self.repeated = sum(again)
-            self.meter.seconds["deform"] = statistics.median(again)
-        return found
-
-    def write(self, warp: "Warp | None" = None, inverse: "Warp | None" = None) -> None:
-        """Write the files that every method leaves.
+        """Run and time the deformable stage; repeat a quick one if the job says so.
 
         Args:
-            warp: W of x ↦ A(W(x)), on the fixed grid; None: ``1Warp.nii.gz`` is there already,
-                and its inverse beside it if the method has one.
+            stage: a function without arguments that deforms.
+
+        Returns:
+            What the first call of ``stage`` returned.
+        """
+        with self.meter.stage("deform"):
+            result = stage()
+        self.first = self.meter.seconds["deform"]
+        if self.job.repeat and self.first < min(QUICK, self.job.limit / (2 * REPEATS + 2)):
+            times = [_seconds(stage) for _ in range(REPEATS)]
+            self.repeated = sum(times)
+            self.meter.seconds["deform"] = statistics.median(times)
+        return result
+
+    def write(self, warp: "Warp | None" = None, inverse: "Warp | None" = None) -> None:
+        """Write the result files, which are the same for all methods.
+
+        Args:
+            warp: W of x ↦ A(W(x)), on the fixed grid; None if the method has already written
+                ``1Warp.nii.gz``, and its inverse beside it if it has one.
             inverse: W⁻¹, if the method has one.
         """
         from ..files import run_in_parallel
@@ -133,18 +142,18 @@ class Run:
         from ..space.transform import Chain
         from ..space.volume import read_volume, write_volume
 
-        place, jobs = self.job.path, list[Callable[[], None]]()
+        folder, jobs = self.job.path, list[Callable[[], None]]()
         with self.meter.stage("write"):
-            start = formats.read_affine(place / AFFINE)
+            start = formats.read_affine(folder / AFFINE)
             for field_, name in ((warp, WARP), (inverse, INVERSE_WARP)):
                 if field_ is not None:
-                    jobs.append(partial(formats.write_warp, field_, place / name))
-            warp = warp or formats.read_warp(place / WARP)
+                    jobs.append(partial(formats.write_warp, field_, folder / name))
+            warp = warp or formats.read_warp(folder / WARP)
             moved = resample(read_volume(self.job.moving), warp.grid, Chain([warp, start]))
-            run_in_parallel([*jobs, lambda: write_volume(moved, place / WARPED)])
+            run_in_parallel([*jobs, lambda: write_volume(moved, folder / WARPED)])
 
     def record(self) -> dict[str, Any]:
-        """What became of it, for JSON."""
+        """Times, memory and device, for ``run.json``."""
         return {
             "seconds": self.meter.seconds,
             "memory_mb": self.meter.memory_mb,
@@ -155,6 +164,6 @@ class Run:
 
 
 def _seconds(stage: Callable[[], Any]) -> float:
-    with (meter := Meter(memory=False)).stage("again"):
+    with (meter := Meter(memory=False)).stage("repeat"):
         stage()
-    return meter.seconds["again"]
+    return meter.seconds["repeat"]

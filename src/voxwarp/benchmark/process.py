@@ -1,4 +1,4 @@
-"""A method on a pair in a process of its own, and what became of it."""
+"""Run a method on a pair in a process of its own, and record the outcome."""
 
 import json
 import os
@@ -17,40 +17,40 @@ LOG = "log.txt"
 
 
 def execute(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
-    """Run a method on a pair, and leave ``run.json`` in its folder, whatever becomes of it.
+    """Run a method on a pair; ``run.json`` in its folder records the outcome, good or bad.
 
     Args:
-        job: what is to be done; its folder is made.
-        limit: seconds after which it is stopped.
-        alone: nothing else is running on the machine, so that its times count.
+        job: the job; its folder is made.
+        limit: seconds after which the run is stopped.
+        alone: nothing else runs on the machine, so that the times count.
 
     Returns:
-        What run.json says: status ("ok", "failed", "time limit") and reason, seconds and memory.
+        The contents of run.json: status ("ok", "failed" or "time limit"), reason, seconds, memory.
     """
-    job.place.mkdir(parents=True, exist_ok=True)
-    (job.place / RECORD).unlink(missing_ok=True)
-    remove_images(job.place)  # of an earlier run, which is not to be taken for what this one finds
+    job.path.mkdir(parents=True, exist_ok=True)
+    (job.path / RECORD).unlink(missing_ok=True)
+    remove_images(job.path)  # results of an earlier run, not to be mistaken for those of this one
     path, meter = job.save(), Meter(memory=False)
     with meter.stage("process"):
-        code = _work(job, path, limit)
+        code = _exit_code(job, path, limit)
     about = {"process_s": meter.seconds["process"], "threads": job.threads, "alone": alone}
     record = _outcome(job, code, limit) | about
-    write_record(job.place / RECORD, record)
+    write_record(job.path / RECORD, record)
     return record
 
 
-def _work(job: Job, path: Path, limit: float) -> int | None:
-    """The exit code of a process that does a job; None where it was stopped."""
-    places = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
-    words = [sys.executable, "-u", "-c", _WORKER, str(path), str(os.getpid()), places]
-    with open(job.place / LOG, "wb") as stream:
+def _exit_code(job: Job, path: Path, limit: float) -> int | None:
+    """Run a job in a process; return its exit code, or None if it was stopped."""
+    folders = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    command = [sys.executable, "-u", "-c", _WORKER, str(path), str(os.getpid()), folders]
+    with open(job.path / LOG, "wb") as stream:
         process = subprocess.Popen(
-            words,
+            command,
             stdout=stream,
             stderr=stream,
             stdin=subprocess.DEVNULL,
             env=os.environ | _threads(job.threads),
-            cwd=job.place,  # elastix leaves files where it runs
+            cwd=job.path,  # elastix writes files into the current folder
             start_new_session=True,
         )
         try:
@@ -62,20 +62,20 @@ def _work(job: Job, path: Path, limit: float) -> int | None:
 
 
 def _outcome(job: Job, code: int | None, limit: float) -> dict[str, Any]:
-    """Status and reason, and what the process said of itself."""
-    said: dict[str, Any] = {}
+    """Status and reason, and the record that the process wrote."""
+    record: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        said = json.loads((job.place / RECORD).read_text())
+        record = json.loads((job.path / RECORD).read_text())
     if code is None:
         return {"status": "time limit", "reason": f"stopped after {limit:g} s"}
-    if code != 0 or "seconds" not in said:
-        reason = said.get("reason") or _last_words(job.place / LOG, code)
+    if code != 0 or "seconds" not in record:
+        reason = record.get("reason") or _failure_reason(job.path / LOG, code)
         return {"status": "failed", "reason": reason}
-    return {"status": "ok", "reason": ""} | said
+    return {"status": "ok", "reason": ""} | record
 
 
-# Modules are where they are for us, also those of the user in the folder that we are in; in
-# PYTHONPATH that would reach the interpreters of other tools.
+# The process gets our module search path, so that it finds modules in the current folder too. The
+# variable PYTHONPATH would also change the interpreters that other tools start.
 _WORKER = (
     "import os, sys; sys.path[:] = sys.argv.pop().split(os.pathsep); "
     "from voxwarp.benchmark.worker import main; main()"
@@ -88,29 +88,31 @@ def _threads(number: int) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Stop a process and those that it started."""
+    """Stop a process and all processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _last_words(log: Path, code: int) -> str:
-    """Why a process failed, in one line: the last of its log, or the signal that ended it."""
+def _failure_reason(log: Path, code: int) -> str:
+    """Why a process failed, in one line: the last line of its log, or the signal that ended it."""
     if code < 0:
         return _signal(-code)
     if code == 0:
-        return "it ended without an error before it was done"
+        return "the process ended without an error, but wrote no result"
     lines = log.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
     return " ".join(lines[-1].split())[:200]
 
 
 def _signal(number: int) -> str:
     known = {one.value: one.name for one in signal.Signals}
-    killed = " (by the system, where memory runs out)" if number == signal.SIGKILL else ""
+    killed = (
+        " (the system kills processes when memory runs out)" if number == signal.SIGKILL else ""
+    )
     return f"ended by signal {known.get(number, number)}{killed}"
 
 
 def remove_images(folder: Path) -> None:
-    """Remove what is large."""
+    """Remove images and fields, which are large."""
     for path in folder.glob("*.nii*"):
         path.unlink()

@@ -1,4 +1,7 @@
-"""Where the rows of a benchmark come from; those of another method or scan are not mixed in."""
+"""The record of a benchmark: where its rows come from.
+
+Rows of another version of a method or scan under the same name are refused.
+"""
 
 import json
 from collections.abc import Sequence
@@ -9,18 +12,18 @@ from typing import Any
 from ..data.pairs import Pair
 from ..errors import InputError
 from ..evaluation.record import BENCHMARK, earlier_machines, inputs_of
-from ..evaluation.sheet import Sheet
+from ..evaluation.result_files import ResultFiles
 from ..provenance import machine, versions
-from .catalogue import METHODS, method_of
-from .entries import Entry
-from .weights import model_of
+from .catalogue import METHODS, find_method
+from .selection import SelectedMethod
+from .weights import load_model
 
 
-def provenance(pairs: Sequence[Pair], methods: Sequence[Entry]) -> dict[str, Any]:
-    """Scans, versions, the machine and the methods, for the record.
+def provenance(pairs: Sequence[Pair], methods: Sequence[SelectedMethod]) -> dict[str, Any]:
+    """The scans, versions, machine and methods, for the record.
 
     Raises:
-        InputError: a scan, label map or landmarks cannot be read, or weights.
+        InputError: a scan, label map, file of landmarks or of weights cannot be read.
     """
     packages = {METHODS[e.method].package for e in methods if e.method in METHODS} - {None}
     return {
@@ -31,44 +34,44 @@ def provenance(pairs: Sequence[Pair], methods: Sequence[Entry]) -> dict[str, Any
     }
 
 
-def _described(entry: Entry) -> dict[str, Any]:
-    about = {"what": (method_of(entry.method).__doc__ or "").strip()}
+def _described(entry: SelectedMethod) -> dict[str, Any]:
+    about = {"what": (find_method(entry.method).__doc__ or "").strip()}
     if entry.weights is not None:
-        model = model_of(entry.weights)
+        model = load_model(entry.weights)
         return about | {"weights": entry.weights, "weights_sha256": model.sha256}
     package = METHODS[entry.method].package if entry.method in METHODS else None
     return about | ({"package": f"{package} {version(package)}"} if package else {})
 
 
-def joined(record: dict[str, Any], out: Path, sheet: Sheet) -> dict[str, Any]:
-    """The record with what the one in the folder says of methods and scans of earlier calls.
+def merge_records(record: dict[str, Any], out: Path, results: ResultFiles) -> dict[str, Any]:
+    """Add the methods and scans of earlier calls, from the record in the folder.
 
     Raises:
-        InputError: there are rows of a method or a scan of that name that was another one.
+        InputError: the folder has rows of another method or scan with the same name.
     """
-    if not sheet.pairs:
+    if not results.pairs:
         return record
     before = json.loads((out / BENCHMARK).read_text(encoding="utf-8"))
-    named = {row[column] for row in sheet.pairs for column in ("method", "moving", "fixed")}
+    named = {row[column] for row in results.pairs for column in ("method", "moving", "fixed")}
     for part in ("methods", "inputs"):
         earlier = before.get(part, {})
         for name in named & earlier.keys() & record[part].keys():
-            _check_same(f"output {out}: its rows of {name}", earlier[name], record[part][name])
+            _check_same(out, name, earlier[name], record[part][name])
         record[part] = earlier | record[part]
     record["versions"] = before.get("versions", {}) | record["versions"]
     return record | earlier_machines(before, record["machine"])
 
 
-def _check_same(rows: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same(out: Path, name: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Compare weights and package of a method, or the files of a scan; paths may have changed."""
     for key in ("weights_sha256", "package", "image", "labels", "landmarks"):
-        was, is_ = (
+        old, new = (
             x.get(key, {}).get("sha256") if isinstance(x.get(key), dict) else x.get(key)
             for x in (before, now)
         )
-        if key in before and key in now and was != is_:
-            what = key.partition("_")[0]
+        if key in before and key in now and old != new:
+            part = key.partition("_")[0]
             raise InputError(
-                f"{rows} were made with another {what} ({str(was)[:24]}; now {str(is_)[:24]}): use "
-                f"--overwrite to begin anew, or another folder"
+                f"output {out}: holds rows of {name} made with different {part} ({str(old)[:24]}, "
+                f"now {str(new)[:24]}); start again with `overwrite`, or use another folder"
             )

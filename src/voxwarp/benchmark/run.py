@@ -1,4 +1,4 @@
-"""Methods side by side: each on every pair, one at a time, in a process of its own."""
+"""Run every method on every pair, one run at a time, each in a process of its own."""
 
 import json
 import logging
@@ -13,39 +13,39 @@ from typing import Any, NamedTuple
 from ..data.pairs import Pair, couples
 from ..device import torch_device
 from ..errors import InputError
-from ..evaluation.case import read_case, values_of
-from ..evaluation.folder import alone_in, begin
+from ..evaluation.folder import lock_folder, open_results
 from ..evaluation.landmarks import read_landmarks
+from ..evaluation.loaded_pair import label_values_in, load_pair
 from ..evaluation.protocol import Protocol
 from ..evaluation.record import BENCHMARK, inputs_of, write_record
+from ..evaluation.result_files import failed_row
 from ..evaluation.rows import Row
-from ..evaluation.scoring import ScoredTransform, measure
-from ..evaluation.sheet import failure
-from ..evaluation.summary import line
+from ..evaluation.scoring import ScoredTransform, score_registration
+from ..evaluation.summary import format_row
 from ..layout import AFFINE, INVERSE_WARP, WARP
 from ..runtime import ProgressCallback
 from ..space.formats import read_affine, read_warp
 from ..space.transform import Chain, Transform
-from .affine_start import places_of
-from .entries import Entry, names_a_file
+from .affine_start import align_scans
 from .job import JOB, RECORD, Job
 from .process import execute, remove_images
-from .record import joined, provenance
+from .record import merge_records, provenance
+from .selection import SelectedMethod, is_file_name
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The terms that all methods get.
+    """How all methods are run.
 
     Args:
-        threads: that each may use.
-        limit: seconds for a pair.
-        alone: nothing else runs on the machine, so that times count; quick methods are
-            repeated to time them.
-        device: of networks.
-        keep: leave the transforms where they are.
+        threads: number of threads that each may use.
+        limit: seconds after which a run is stopped.
+        alone: nothing else runs on the machine, so that times count; quick methods then run
+            several times.
+        device: device of networks.
+        keep: keep the warps.
     """
 
     threads: int
@@ -57,7 +57,7 @@ class RunOptions:
 
 def benchmark(
     pairs: Sequence[Pair],
-    methods: Sequence[Entry],
+    methods: Sequence[SelectedMethod],
     out: Path,
     *,
     protocol: Protocol,
@@ -66,85 +66,92 @@ def benchmark(
     retry: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Row]:
-    """Run every method on every pair, from the same affine map, and write its numbers.
+    """Run every method on every pair, from the same affine map, and write the scores.
 
     The folder gets ``pairs.csv``, ``structures.csv``, ``benchmark.json`` and, for every run,
-    ``transforms/METHOD/PAIR/run.json`` with its log. A benchmark that was interrupted goes on
-    where it stopped, and more methods and pairs can be added. A method that fails on a pair, or
-    takes too long, leaves a row that says so. Transforms that were kept are measured again where
-    their rows are gone, and stand for what their run.json says, threads and times included.
+    ``transforms/METHOD/PAIR/run.json`` and its log. An interrupted benchmark continues where it
+    stopped, and methods and pairs can be added later. A method that fails on a pair, or takes too
+    long, gets a row that says so. Kept warps whose rows are missing are scored again; threads
+    and times then come from their run.json.
 
     Args:
-        pairs: brains, from ``pairs.read_pairs``.
-        methods: from ``entries``.
-        out: folder of the results.
-        protocol: what is counted.
-        options: what each method gets.
-        overwrite: drop the rows that are there; what failed or took too long is run again.
-        retry: run again what failed or took too long.
-        progress: called with a line for every pair.
+        pairs: pairs of skull-stripped brains, from ``read_pairs``.
+        methods: the methods, from ``select_methods``.
+        out: folder for the results.
+        protocol: which structures count, and how labels are resampled.
+        options: how the methods are run.
+        overwrite: delete earlier rows; failed and stopped runs are repeated.
+        retry: repeat failed and stopped runs.
+        progress: called with one line per pair.
 
     Returns:
-        The rows of the pairs.
+        The rows of all pairs in the folder.
 
     Raises:
-        InputError: an input is missing or is no brain, the folder holds rows that were made
-            otherwise, or another benchmark is at work in it.
+        InputError: an input is missing or is a head, the folder holds rows made in another way,
+            or another benchmark is using it.
     """
     _check(pairs)
-    if any(entry.weights for entry in methods):
+    if any(method.weights for method in methods):
         torch_device(options.device)
-    with alone_in(out):
-        # All that may be refused comes before rows are dropped.
+    with lock_folder(out):
+        # Everything that can raise an error comes before rows are deleted.
         record = {"protocol": protocol.described()} | provenance(pairs, methods)
-        places = places_of(pairs, out / "scans", threads=options.threads, alone=options.alone)
-        sheet = begin(out, BENCHMARK, {"protocol": protocol.described()}, overwrite=overwrite)
-        record = joined(record, out, sheet)
+        starts = align_scans(pairs, out / "scans", threads=options.threads, alone=options.alone)
+        results = open_results(
+            out, BENCHMARK, {"protocol": protocol.described()}, overwrite=overwrite
+        )
+        record = merge_records(record, out, results)
         write_record(out / BENCHMARK, record)
-        for entry in methods:
-            about = record["methods"][entry.name]
-            jobs = {pair.key: _job(pair, entry, about, out, places, options) for pair in pairs}
+        for method in methods:
+            about = record["methods"][method.name]
+            jobs = {pair.key: _job(pair, method, about, out, starts, options) for pair in pairs}
             if retry:
-                sheet.forget_failures(entry.name, pairs)
+                results.drop_failures(method.name, pairs)
             for couple in couples(pairs):
-                todo = [pair for pair in couple if not sheet.holds(entry.name, pair)]
+                todo = [pair for pair in couple if not results.has(method.name, pair)]
                 if not todo:
                     continue
-                # One that has its row is there to be compared with, if its files still are.
-                needed = [p for p in couple if p in todo or (jobs[p.key].place / WARP).exists()]
+                # For the consistency of both directions, a finished pair counts if it was kept.
+                needed = [p for p in couple if p in todo or (jobs[p.key].path / WARP).exists()]
                 runs = {p.key: _run(jobs[p.key], options, retry or overwrite) for p in needed}
                 for pair in todo:
-                    row, structures = _measured(pair, runs, protocol)
-                    affine = sum(places[s.name]["seconds"] for s in (pair.fixed, pair.moving))
+                    row, structures = _score(pair, runs, protocol)
+                    affine = sum(starts[s.name]["seconds"] for s in (pair.fixed, pair.moving))
                     row |= _times(affine, runs[pair.key].record, options)
-                    sheet.add(entry.name, row, structures)
+                    results.add(method.name, row, structures)
                     if progress:
-                        progress(line(sheet.pairs[-1]))
+                        progress(format_row(results.pairs[-1]))
                 if not options.keep:
                     for run in runs.values():
-                        remove_images(run.job.place)
-        return sheet.pairs
+                        remove_images(run.job.path)
+        return results.pairs
 
 
 def _check(pairs: Sequence[Pair]) -> None:
-    """What would come up after hours: names that are no files', labels that do not fit.
+    """Find errors now that would otherwise stop the benchmark after hours.
 
     Raises:
-        InputError: there is such a thing, or a label map or landmarks cannot be read.
+        InputError: a scan's name cannot be a file's, or labels or landmarks cannot be read.
     """
     inputs_of(pairs)
     for scan in {s for pair in pairs for s in (pair.moving, pair.fixed)}:
-        if not names_a_file(scan.name):
-            raise InputError(f"pairs: scan {scan.name!r}: that cannot be a file's name")
+        if not is_file_name(scan.name):
+            raise InputError(
+                f"pairs: the scan name {scan.name!r} cannot name a folder of results; give the "
+                "scan a shorter name without slashes"
+            )
         if scan.landmarks is not None:
             read_landmarks(scan.landmarks)
     if len({"_to_".join(pair.key) for pair in pairs}) < len(pairs):
-        raise InputError("pairs: two of them would have one folder: give the scans other names")
-    values_of(pairs)
+        raise InputError(
+            "pairs: the names of two pairs give the same folder MOVING_to_FIXED; rename the scans"
+        )
+    label_values_in(pairs)
 
 
-class Done(NamedTuple):
-    """A job and what its run.json says."""
+class FinishedRun(NamedTuple):
+    """A job and its run.json."""
 
     job: Job
     record: dict[str, Any]
@@ -152,21 +159,21 @@ class Done(NamedTuple):
 
 def _job(
     pair: Pair,
-    entry: Entry,
+    method: SelectedMethod,
     about: dict[str, Any],
     out: Path,
-    places: dict[str, Any],
+    starts: dict[str, Any],
     options: RunOptions,
 ) -> Job:
     return Job(
-        method=entry.method,
+        method=method.method,
         fixed=str(pair.fixed.path.absolute()),
         moving=str(pair.moving.path.absolute()),
-        template_to_fixed=places[pair.fixed.name]["template_to_scan"],
-        template_to_moving=places[pair.moving.name]["template_to_scan"],
-        folder=str((out / "transforms" / entry.name / "_to_".join(pair.key)).absolute()),
+        template_to_fixed=starts[pair.fixed.name]["template_to_scan"],
+        template_to_moving=starts[pair.moving.name]["template_to_scan"],
+        folder=str((out / "transforms" / method.name / "_to_".join(pair.key)).absolute()),
         threads=options.threads,
-        weights=entry.weights,
+        weights=method.weights,
         device=options.device,
         repeat=options.alone,
         limit=options.limit,
@@ -175,59 +182,60 @@ def _job(
     )
 
 
-def _run(job: Job, options: RunOptions, retry: bool) -> Done:
-    """A job that is done, now or before."""
+def _run(job: Job, options: RunOptions, retry: bool) -> FinishedRun:
+    """Run a job, or take the result of an earlier run."""
     with suppress(OSError, ValueError):
-        record = json.loads((job.place / RECORD).read_text(encoding="utf-8"))
-        whole = record.get("status") == "ok" and (job.place / WARP).exists()
+        record = json.loads((job.path / RECORD).read_text(encoding="utf-8"))
+        complete = record.get("status") == "ok" and (job.path / WARP).exists()
         failed = record.get("status", "ok") != "ok" and not retry
-        if (whole or failed) and _is_of(job):
-            _log.info("%s: what an earlier run left is taken", job.place)
-            return Done(job, record)
-    return Done(job, execute(job, limit=options.limit, alone=options.alone))
+        if (complete or failed) and _is_result_of(job):
+            _log.info("%s: using the result of an earlier run", job.path)
+            return FinishedRun(job, record)
+    return FinishedRun(job, execute(job, limit=options.limit, alone=options.alone))
 
 
-def _is_of(job: Job) -> bool:
-    """Whether the files in a job's folder are its own: of this method, start and weights."""
-    wanted, there = asdict(job), json.loads((job.place / JOB).read_text(encoding="utf-8"))
+def _is_result_of(job: Job) -> bool:
+    """Whether the files in a job's folder come from this method, affine map and weights."""
+    now, before = asdict(job), json.loads((job.path / JOB).read_text(encoding="utf-8"))
     same = ("method", "template_to_fixed", "template_to_moving")
-    known = ("weights_sha256", "package")  # where they were written down
-    return all(there.get(key) == wanted[key] for key in same) and all(
-        there.get(key, "") in ("", wanted[key]) for key in known
+    same_if_recorded = ("weights_sha256", "package")
+    return all(before.get(key) == now[key] for key in same) and all(
+        before.get(key, "") in ("", now[key]) for key in same_if_recorded
     )
 
 
-def _measured(
-    pair: Pair, runs: dict[tuple[str, str], Done], protocol: Protocol
+def _score(
+    pair: Pair, runs: dict[tuple[str, str], FinishedRun], protocol: Protocol
 ) -> tuple[Row, list[Row]]:
-    """The numbers of a pair; where its files are of no use, its run.json says so from now on."""
+    """Score a pair; if its files cannot be used, its run.json then says that it failed."""
     job, record = runs[pair.key]
     if record["status"] == "ok":
         try:
-            back = _there(runs.get(pair.swapped_key))
-            return measure(read_case(pair), _found(job), protocol, back)
-        except Exception as error:  # a file that a method left half-written, say
-            _log.info("%s: what is there cannot be scored", job.place, exc_info=True)
+            reverse = _reverse_transform(runs.get(pair.swapped_key))
+            return score_registration(load_pair(pair), _result(job), protocol, reverse=reverse)
+        except Exception as error:  # for example, of a field that is incomplete
+            _log.info("%s: the result cannot be scored", job.path, exc_info=True)
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            words = f"{kind}{error}".replace(f"{job.place}{os.sep}", "")
-            record |= {"status": "failed", "reason": words}
-            write_record(job.place / RECORD, record)
-    return failure(pair, record["status"], record["reason"], protocol.labels), []
+            reason = f"{kind}{error}".replace(f"{job.path}{os.sep}", "")
+            record |= {"status": "failed", "reason": reason}
+            write_record(job.path / RECORD, record)
+    return failed_row(pair, record["status"], record["reason"], protocol.labels), []
 
 
-def _there(run: Done | None) -> Transform | None:
-    """What was found for the pair the other way round; none if that is of no use."""
+def _reverse_transform(run: FinishedRun | None) -> Transform | None:
+    """The transform of the pair in the other direction; None if it failed or cannot be read."""
     with suppress(InputError, ValueError):
-        return _found(run.job).transform if run and run.record["status"] == "ok" else None
+        return _result(run.job).transform if run and run.record["status"] == "ok" else None
     return None
 
 
 def _times(affine: float, run: dict[str, Any], options: RunOptions) -> Row:
-    """Columns of a run: ``whole_s`` is that of one without repetitions.
+    """The columns of time, memory and device; ``whole_s`` does not include repetitions.
 
-    Kept files of another run are timed if the affine stage was measured as they were.
+    The result of an earlier run counts as timed if it and the affine stage ran alone, with the
+    same number of threads.
     """
-    alike = (run["alone"], run["threads"]) == (True, options.threads) and options.alone
+    is_timed = (run["alone"], run["threads"]) == (True, options.threads) and options.alone
     seconds = run.get("seconds", {})
     whole = affine + run["process_s"] - run.get("repeated_s", 0.0)
     return {
@@ -238,14 +246,14 @@ def _times(affine: float, run: dict[str, Any], options: RunOptions) -> Row:
         "memory_mb": run.get("memory_mb", {}).get("deform", math.nan),
         "device": run.get("device", "cpu"),
         "threads": run["threads"],
-        "timed": "yes" if alike else "no",
+        "timed": "yes" if is_timed else "no",
     }
 
 
-def _found(job: Job) -> ScoredTransform:
-    """What a method left in its folder."""
-    affine, warp = read_affine(job.place / AFFINE), read_warp(job.place / WARP)
+def _result(job: Job) -> ScoredTransform:
+    """Read the result of a method from its folder."""
+    affine, warp = read_affine(job.path / AFFINE), read_warp(job.path / WARP)
     inverse = None
-    if (job.place / INVERSE_WARP).exists():
-        inverse = Chain([affine.inverse(), read_warp(job.place / INVERSE_WARP)])
+    if (job.path / INVERSE_WARP).exists():
+        inverse = Chain([affine.inverse(), read_warp(job.path / INVERSE_WARP)])
     return ScoredTransform(Chain([warp, affine]), warp, inverse)

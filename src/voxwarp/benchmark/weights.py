@@ -1,4 +1,4 @@
-"""Weights that a benchmark is pointed at: a model of voxwarp's, or a Keras file."""
+"""The weights of a network in a benchmark: a voxwarp model, or a Keras file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from ..networks.model import Model
 
 
-KERAS = ".h5", ".hdf5"  # endings of the weights of the paper's authors
+KERAS = ".h5", ".hdf5"  # file endings of the weights that the paper's authors published
 
 
-def model_of(weights: str) -> "Model":
-    """The model of that name or folder, or the one in a Keras file.
+def load_model(weights: str) -> "Model":
+    """Load an installed model, the model in a folder, or one from a Keras file.
 
     Raises:
-        InputError: there is none, or its scans lie elsewhere than in MNI152 space.
+        InputError: it does not exist, or its working space is not MNI152 space.
     """
     from ..networks.keras import import_keras
     from ..networks.model import Model
@@ -30,17 +30,18 @@ def model_of(weights: str) -> "Model":
     model = Model.load(weights)
     if model.recipe.template is not mni152():
         raise InputError(
-            f"model {weights}: it takes scans as they lie ({model.recipe.alignment_name}), and all "
-            f"methods of a benchmark start from an affine map through MNI152 space"
+            f"model {weights}: does not work in MNI152 space (its alignment is "
+            f"{model.recipe.alignment_name}), but all methods of a benchmark start from an affine "
+            "alignment with MNI152; use voxwarp evaluate for this model"
         )
     return model
 
 
-def located(weights: str) -> str:
-    """Where the model of that name, folder or Keras file is, wherever one looks from.
+def locate_model(weights: str) -> str:
+    """The absolute path of an installed model, a model's folder or a Keras file.
 
     Raises:
-        InputError: there is no such model.
+        InputError: the model does not exist.
     """
     from ..networks.model import find
 

@@ -1,6 +1,6 @@
-"""How good registrations are: rows of numbers, statistics, tables and figures of them.
+"""How good registrations are: rows of numbers, and statistics, tables and figures made from them.
 
-It may know registrations and how they are made, and which scans there are; of a row it knows no
-more than what its columns say, whoever made it. ``rows`` names the columns; ``scoring`` and the
-times of ``evaluate`` and ``benchmark`` fill them.
+This package may import registrations and the lists of scans. The tables and figures know nothing
+of a row but its columns, whichever command wrote it: ``rows`` names the columns, and ``scoring``,
+``evaluate`` and ``benchmark`` fill them.
 """

@@ -1,4 +1,4 @@
-"""Dice by structure, of which left and right are one."""
+"""Dice of each structure, with the left and the right side joined."""
 
 import math
 import re
@@ -10,46 +10,48 @@ from .results import Results
 
 
 def dice_by_structure(results: Results, kind: str = "inter") -> dict[str, dict[str, list[float]]]:
-    """Dice by method and structure, one a pair; that of left and right is their mean."""
+    """Dice values by method and structure, one per pair.
+
+    A structure that has a left and a right side counts once, with the mean of both sides.
+    """
     pair_of = ("method", "moving", "fixed")
     done = {
         tuple(row[c] for c in pair_of)
         for row in results.pairs
         if (row["kind"], row["status"]) == (kind, "ok")
     }
-    joint = joined_names(row["structure"] for row in results.structures)
+    joined = join_sides(row["structure"] for row in results.structures)
     sides: dict[tuple, list[float]] = {}
     for row in results.structures:
         pair = tuple(row[c] for c in pair_of)
         if pair in done and not math.isnan(row["dice"]):
-            sides.setdefault((joint[row["structure"]], *pair), []).append(row["dice"])
+            sides.setdefault((joined[row["structure"]], *pair), []).append(row["dice"])
     dice: dict[str, dict[str, list[float]]] = {}
-    for (structure, method, *_), both in sides.items():
-        dice.setdefault(method, {}).setdefault(structure, []).append(float(np.mean(both)))
+    for (structure, method, *_), values in sides.items():
+        dice.setdefault(method, {}).setdefault(structure, []).append(float(np.mean(values)))
     return dice
 
 
-def joined_names(names: Iterable[str]) -> dict[str, str]:
-    """The name without its side for each of a left and a right structure; others keep theirs.
+def join_sides(names: Iterable[str]) -> dict[str, str]:
+    """Map the names of a left and a right structure to their common name; others stay.
 
-    Sides are left and right, L and R or lh and rh, as words of their own: ``cortex_L``,
-    ``Left-Hippocampus``, ``ctx-lh-insula``. A structure whose other side is not there keeps its
-    name, too.
+    Sides are left and right, L and R, or lh and rh, as separate words: ``cortex_L``,
+    ``Left-Hippocampus``, ``ctx-lh-insula``. A structure without its other side keeps its name.
     """
-    without = {name: _without_side(name) for name in names}
+    split = {name: _split_side(name) for name in names}
     sides: dict[str, list[str]] = {}
-    for whole, side in without.values():
-        sides.setdefault(whole, []).append(side)
+    for common, side in split.values():
+        sides.setdefault(common, []).append(side)
     return {
-        name: whole if sorted(sides[whole]) == ["l", "r"] else name
-        for name, (whole, _) in without.items()
+        name: common if sorted(sides[common]) == ["l", "r"] else name
+        for name, (common, _) in split.items()
     }
 
 
-def _without_side(name: str) -> tuple[str, str]:
-    """The name without its side, and the side: l, r or nothing."""
-    found = re.search(r"(?:^|[\W_]+)(left|right|[lr]h?)(?![^\W_])", name, re.IGNORECASE)
-    if not found:
+def _split_side(name: str) -> tuple[str, str]:
+    """The name without its side, and the side: "l", "r" or nothing."""
+    match = re.search(r"(?:^|[\W_]+)(left|right|[lr]h?)(?![^\W_])", name, re.IGNORECASE)
+    if not match:
         return name, ""
-    whole = (name[: found.start()] + name[found.end() :]).strip(" _-()")
-    return whole or name, found[1][0].lower()
+    common = (name[: match.start()] + name[match.end() :]).strip(" _-()")
+    return common or name, match[1][0].lower()

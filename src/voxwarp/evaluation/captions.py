@@ -1,4 +1,4 @@
-"""What is said above tables and under figures: how the numbers came about."""
+"""Captions of tables and figures: how the numbers were obtained."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -13,87 +13,95 @@ KINDS = {
 }
 LABELS = {
     "nearest": "nearest neighbour",
-    "linear": "linear interpolation of each label, of which the largest wins",
+    "linear": "linear interpolation of each label (the label with the largest value wins)",
 }
 
 
 def table_caption(results: Results, kind: str, *, reference: str | None = None) -> str:
-    """What has to be said above ``table``: how it was measured."""
+    """The caption of ``table``: how its numbers were measured."""
     rows = [row for row in results.pairs if row["kind"] == kind]
-    there = {row["method"] for row in rows}
+    methods = {row["method"] for row in rows}
     reference = reference_of(results, reference)
     stopped = any(limit_of(r) for r in (*rows, *results.timed) if r["kind"] == kind)
     parts = [
-        f"{plural(len(there), 'method')} on {pairs_told(results, kind)} Means over the pairs done "
-        "of the means over structures; sd: over pairs.",
-        f"Difference: Dice minus that of {escaped(reference)} on the pairs both have, with the "
-        f"95 % interval of a bootstrap over subjects{warning(rows)}; p: Wilcoxon's test, two-sided, "
-        "optimistic since pairs share subjects." * (reference in there and len(there) > 1),
+        f"{plural(len(methods), 'method')} on {pairs_sentence(results, kind)} Each value is the "
+        "mean over the finished pairs of the mean over structures; sd: standard deviation over "
+        "pairs.",
+        f"Difference: Dice minus that of {escaped(reference)} on the pairs that both have, with "
+        f"the 95 % interval of a bootstrap over subjects{interval_warning(rows)}; p: Wilcoxon's "
+        "two-sided test, which is optimistic because pairs share subjects."
+        * (reference in methods and len(methods) > 1),
         "Folds: voxels of the fixed brain with det J ≤ 0 by central differences.",
-        times_told(results, kind),
-        "> n: stopped when the whole command had run n s." * stopped,
+        times_sentence(results, kind),
+        "> n: the method was stopped after n s of the whole command." * stopped,
         "–: not known.",
     ]
     return " ".join(filter(None, parts))
 
 
 def speed_caption(rows: Sequence[Row]) -> str:
-    """What has to be said above ``speed``."""
-    told = (
-        f"How many times as long as {escaped(rows[0]['reference'])} a method takes: medians of the "
-        "ratios on the ordered pairs of different subjects that both did alone on one device with "
-        "the same number of threads."
+    """The caption of ``speed``."""
+    caption = (
+        f"Time of each method as a multiple of the time of {escaped(rows[0]['reference'])}: median "
+        "of the ratios over the ordered pairs of different subjects that both methods registered "
+        "alone on the same device with the same number of threads."
     )
     if any(row["is_bound"] for row in rows):
-        told += " > n: at least n; the whole command was stopped at its time limit."
-    return told
+        caption += " > n: at least n, because the method was stopped at its time limit."
+    return caption
 
 
-def times_told(results: Results, kind: str) -> str:
-    """A sentence: how many pairs were timed, and on what."""
+def times_sentence(results: Results, kind: str) -> str:
+    """A sentence that says how many pairs were timed, and on which device."""
     timed = [r for r in results.timed if (r["kind"], r["status"]) == (kind, "ok")]
     if not timed:
-        return "Times are not told: no pair ran alone."
+        return "No times: no pair ran alone on the machine."
     runs = [(row["method"], on_gpu(row)) for row in timed]
     counts = {runs.count(run) for run in runs}
     pairs = _span(counts, "pair") + (" of each method" if len({*runs}) > 1 else "")
     threads = {int(row["threads"]) for row in timed if not on_gpu(row) and row["threads"] > 0}
-    where = [f"a CPU with {_span(threads, 'thread')}"] if threads else []
-    where += sorted({escaped(row["device"]) for row in timed if on_gpu(row)})
-    return f"Times: median of the {pairs} that ran alone{f', on {joined(where)}' if where else ''}."
+    devices = [f"a CPU with {_span(threads, 'thread')}"] if threads else []
+    devices += sorted({escaped(row["device"]) for row in timed if on_gpu(row)})
+    where = f", on {join_words(devices)}" if devices else ""
+    return f"Times: median of the {pairs} that ran alone{where}."
 
 
-def pairs_told(results: Results, kind: str) -> str:
-    """A sentence's end: how many pairs and subjects, and how labels were resampled."""
+def pairs_sentence(results: Results, kind: str) -> str:
+    """The end of a sentence: how many pairs and subjects, and how labels were resampled."""
     rows = [row for row in results.pairs if row["kind"] == kind]
     pairs = {(row["moving"], row["fixed"]) for row in rows}
+    pairs_of = KINDS[kind] if len(pairs) != 1 else KINDS[kind].replace("pairs", "pair")
     return (
-        f"{len(pairs)} {KINDS[kind]}, {plural(len(_subjects(rows)), 'subject')} in all; "
+        f"{len(pairs)} {pairs_of}, {plural(len(_subjects(rows)), 'subject')} in all; "
         f"labels resampled once, by {LABELS[results.labels[0]]}."
     )
 
 
 def not_shown(results: Results, shown: Collection[str], why: str = "") -> str:
-    """A sentence that names the methods that a figure lacks, or nothing."""
+    """A sentence that names the methods missing from a figure, or nothing."""
     missing = [escaped(method) for method in results.methods if method not in shown]
-    return f" Not shown{why}: {joined(missing)}." if missing else ""
+    return f" Not shown{why}: {join_words(missing)}." if missing else ""
 
 
 def _subjects(rows: Iterable[Row]) -> set[str]:
     return {row[f"{role}_subject"] for row in rows for role in ("moving", "fixed")}
 
 
-def warning(rows: Iterable[Row]) -> str:
-    """What is wrong with intervals from few subjects, in brackets, or nothing."""
+def interval_warning(rows: Iterable[Row]) -> str:
+    """In brackets, what is wrong with intervals from few subjects, or nothing.
+
+    ``bootstrap_over_subjects`` gives no interval for fewer than 3 subjects. The limit of 10 for
+    the warning is set by hand, near the 12 subjects at which a 95 % interval covers 90 %.
+    """
     subjects = len(_subjects(rows))
     if subjects < 3:
         return " (none from fewer than 3 subjects)"
-    return f" (which {subjects} subjects make too narrow)" if subjects < 10 else ""
+    return f" (too narrow, with only {subjects} subjects)" if subjects < 10 else ""
 
 
 def plural(number: int, word: str) -> str:
-    """A number of things: "1 pair", "3 subjects"."""
-    return f"{number} {word if number == 1 else {'subject': 'subjects'}.get(word, f'{word}s')}"
+    """A number and a noun: "1 pair", "3 pairs"."""
+    return f"{number} {word if number == 1 else f'{word}s'}"
 
 
 def _span(numbers: Collection[int], word: str) -> str:
@@ -101,6 +109,6 @@ def _span(numbers: Collection[int], word: str) -> str:
     return plural(low, word) if low == high else f"{low} to {plural(high, word)}"
 
 
-def joined(words: Sequence[str]) -> str:
-    """Words as a sentence lists them: "a, b and c"."""
+def join_words(words: Sequence[str]) -> str:
+    """The words as a list in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

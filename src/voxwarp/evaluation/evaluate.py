@@ -18,7 +18,7 @@ from ..networks.model import Model
 from ..networks.refine import Refinement
 from ..preparation.settings import DEFAULTS, Preparation
 from ..provenance import machine, versions
-from ..registration.deform import check_obeyed, check_smoothness
+from ..registration.deform import check_smoothness, check_smoothness_applies
 from ..registration.register import register
 from ..registration.result import Registration
 from ..runtime import DEFAULT_RUNTIME, Runtime
@@ -79,7 +79,7 @@ def evaluate(
     loaded = model if isinstance(model, Model) else Model.load(model, target)
     method = _Method(loaded, preparation, Refinement.from_value(refine), smoothness, runtime)
     check_smoothness(smoothness)
-    check_obeyed(loaded, smoothness, refined=method.refinement is not None)
+    check_smoothness_applies(loaded, smoothness, refined=method.refinement is not None)
     settings: dict[str, Any] = {
         "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
         "protocol": protocol.described(),

@@ -1,4 +1,4 @@
-"""A folder of results: one command at a time in it, and rows of one kind."""
+"""A folder of results: one command at a time works in it, and its rows share their settings."""
 
 import logging
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from ..errors import InputError
 from ..files import check_writable
 from .record import finite, read_record
+from .result_files import ResultFiles
 from .rows import PAIRS, STRUCTURES
-from .sheet import Sheet
 
 LOCK = ".lock"
 
@@ -20,11 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Keep a second command out of a folder of results: each would write over the other's rows.
+def lock_folder(out: Path) -> Iterator[None]:
+    """Keep other commands out of a folder of results: each would overwrite the other's rows.
 
     Raises:
-        InputError: another one is at work in it, or it cannot be written.
+        InputError: another command is using the folder, or it cannot be written.
     """
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -32,41 +32,47 @@ def alone_in(out: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise InputError(f"output {out}: another command is at work in it") from error
+        raise InputError(
+            f"output {out}: another command is writing here; wait for it, or use another folder"
+        ) from error
     except (OSError, NotImplementedError) as error:  # a file system without locks
-        _log.info("%s cannot be locked (%s): a second command would not be noticed", out, error)
+        _log.info("%s cannot be locked (%s); another command would not notice this one", out, error)
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows lets nobody remove what is open
+        with suppress(OSError):  # Windows does not remove open files
             (out / LOCK).unlink()
         lock.release()
 
 
-def begin(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) -> Sheet:
-    """The rows that a folder holds, if they were made with the same settings.
+def open_results(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) -> ResultFiles:
+    """Open the result files of a folder, if its rows were made with the same settings.
 
     Args:
         out: folder of the results.
-        name: of the record in it.
-        settings: that rows in one file have to share; as the record has them.
-        overwrite: drop the rows that are there.
+        name: file name of the record in it.
+        settings: what all rows of a folder must share, as in the record.
+        overwrite: delete earlier rows.
 
     Raises:
-        InputError: it holds rows that were made otherwise, or cannot be written.
+        InputError: the folder holds rows made by another command or with other settings, or it
+            cannot be written.
     """
     check_writable(out)
     if (out / PAIRS).exists() and not (out / name).exists():
-        raise InputError(f"output {out}: it holds rows of another command: use another folder")
+        raise InputError(
+            f"output {out}: holds {PAIRS} but no {name}, so another command wrote it; use another "
+            "folder"
+        )
     if overwrite:
-        for there in (PAIRS, STRUCTURES, name):
-            (out / there).unlink(missing_ok=True)
+        for file in (PAIRS, STRUCTURES, name):
+            (out / file).unlink(missing_ok=True)
     if (out / name).exists():
         before = read_record(out / name)
-        other = [k for k, v in finite(settings).items() if before.get(k) != v]
-        if other:
+        changed = [key for key, value in finite(settings).items() if before.get(key) != value]
+        if changed:
             raise InputError(
-                f"output {out}: its rows were made with other {' and '.join(other)}: use "
-                f"--overwrite to begin anew, or another folder"
+                f"output {out}: holds rows made with different {' and '.join(changed)}; start "
+                "again with `overwrite`, or use another folder"
             )
-    return Sheet.open(out)
+    return ResultFiles.open(out)

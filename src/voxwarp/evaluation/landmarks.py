@@ -1,4 +1,4 @@
-"""Points that experts have marked in scans, and how far from each other a transform leaves them."""
+"""Landmarks that experts placed in scans, and the distance at which a transform leaves them."""
 
 import math
 from pathlib import Path
@@ -16,50 +16,61 @@ _AXES = "x", "y", "z"
 
 
 def landmark_error(pair: Pair, transform: Transform) -> float:
-    """Mean target registration error in mm; NaN without landmarks."""
+    """Mean target registration error in mm over the shared landmarks; NaN without landmarks.
+
+    Raises:
+        InputError: a file cannot be read, or the two files have no landmark in common.
+    """
     if pair.moving.landmarks is None or pair.fixed.landmarks is None:
         return math.nan
     fixed, moving = (read_landmarks(s.landmarks) for s in (pair.fixed, pair.moving) if s.landmarks)
     shared = [name for name in fixed if name in moving]
     if not shared:
         raise InputError(
-            f"landmarks {pair.moving.landmarks}: none is called as one of {pair.fixed.landmarks}"
+            f"landmarks {pair.moving.landmarks}: no landmark has the name of one in "
+            f"{pair.fixed.landmarks}; give the same landmark the same name in both files"
         )
     fixed_points, moving_points = (
-        np.array([side[name] for name in shared]) for side in (fixed, moving)
+        np.array([points[name] for name in shared]) for points in (fixed, moving)
     )
     errors = target_registration_errors(transform, moving=moving_points, fixed=fixed_points)
     return float(errors.mean())
 
 
 def read_landmarks(path: Path) -> dict[str, Point]:
-    """Points by name, RAS mm, of a table with columns x, y, z.
+    """Read points by name, in RAS mm, from a table with columns x, y, z.
 
-    The name is what stands in the first other column, or the row's number, from 1.
+    The name is the value of the first other column, or the row's number, counted from 1.
 
     Raises:
-        InputError: the file cannot be read, has no such columns, a name twice or no numbers.
+        InputError: the file cannot be read, lacks a column, repeats a name or has no numbers.
     """
     records, columns = read_table(path)
     if missing := [axis for axis in _AXES if axis not in columns]:
-        raise InputError(f"landmarks {path}: there is no column {', '.join(missing)}")
+        raise InputError(
+            f"landmarks {path}: no column {', '.join(missing)}; landmarks need x, y and z in RAS mm"
+        )
     other = [column for column in columns if column not in _AXES]
     points: dict[str, Point] = {}
     for number, record in enumerate(records, 1):
-        name = record.words.get(other[0], "") if other else str(number)
+        name = record.values.get(other[0], "") if other else str(number)
         if not name:
-            raise InputError(f"{record.where}: it has no {other[0]}, in landmarks {path}")
+            raise InputError(f"landmarks {path}: column {other[0]} is empty ({record.where})")
         if name in points:
-            raise InputError(f"{record.where}: {name!r} is there already, in landmarks {path}")
+            raise InputError(f"landmarks {path}: {name!r} is listed twice ({record.where})")
         points[name] = _point(record, path)
     return points
 
 
 def _point(record: Record, path: Path) -> Point:
+    words = [record.values.get(axis, "") for axis in _AXES]
     try:
-        x, y, z = (float(record.words.get(axis, "")) for axis in _AXES)
+        x, y, z = map(float, words)
     except ValueError:
         x = y = z = math.nan
     if not all(map(math.isfinite, (x, y, z))):
-        raise InputError(f"{record.where}: x, y, z are wanted, in landmarks {path}")
+        raise InputError(
+            f"landmarks {path}: x, y and z must be numbers, got {', '.join(map(repr, words))} "
+            f"({record.where})"
+        )
     return x, y, z

@@ -1,4 +1,4 @@
-"""Tables as Markdown shows them."""
+"""Tables in Markdown."""
 
 import math
 import re
@@ -9,13 +9,13 @@ from .tables import DIFFERENCE
 
 
 def escaped(text: str) -> str:
-    """A text that Markdown shows as it is, in a cell of a table, too."""
+    """The text with Markdown's special characters escaped, on one line, for cells of tables."""
     text = re.sub(r"[\\|*`<\[\]&~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
     return " ".join(text.split())
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Rows of ``table`` or ``speed`` as a Markdown table, without columns that are not known."""
+    """Rows of ``table`` or ``speed`` as a Markdown table, without columns that are unknown."""
     columns = []
     for title, write in (_TABLE if "asked" in rows[0] else _SPEED).items():
         cells = [title, *(write(row) for row in rows)]
@@ -29,17 +29,23 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _number(column: str, form: str = "", least: float = 0.0) -> Callable[[Row], str]:
-    """Writes a column; where there is no form, with three digits or all before the point."""
+    """A function that formats a column.
+
+    Args:
+        column: name of the column.
+        form: format of the number; by default three digits, or all digits before the point.
+        least: smaller values are written as "<least", so that they do not read as zero.
+    """
 
     def write(row: Row) -> str:
         value = row[column]
-        if isinstance(value, str):  # "> 1800"
+        if isinstance(value, str):  # a bound such as "> 1800"
             return value
         if math.isnan(value):
             return "–"
         if value == 0 and form[:1] != "+":
             return "0"
-        if 0 < abs(value) < least:  # not to be read as none
+        if 0 < abs(value) < least:
             return f"<{least:g}"
         digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
         number = format(value, form or f".{digits}f").replace("-", "−")
@@ -48,21 +54,21 @@ def _number(column: str, form: str = "", least: float = 0.0) -> Callable[[Row], 
     return write
 
 
-def _with_spread(row: Row) -> str:
+def _dice_with_sd(row: Row) -> str:
     spread = "" if math.isnan(row["dice_sd"]) else f" ({row['dice_sd']:.3f})"
     return _number("dice", ".3f")(row) + spread
 
 
-def _with_interval(row: Row) -> str:
-    whole, low, high = (_number(column, "+.3f")(row) for column in DIFFERENCE[:3])
-    return whole if low == "–" else f"{whole} [{low}, {high}]"
+def _difference_with_interval(row: Row) -> str:
+    difference, low, high = (_number(column, "+.3f")(row) for column in DIFFERENCE[:3])
+    return difference if low == "–" else f"{difference} [{low}, {high}]"
 
 
 _TABLE: Mapping[str, Callable[[Row], str]] = {
     "Method": lambda row: escaped(row["method"]),
     "Pairs": lambda row: f"{row['pairs']} of {row['asked']}",
-    "Dice (sd)": _with_spread,
-    "Difference [95 %]": _with_interval,
+    "Dice (sd)": _dice_with_sd,
+    "Difference [95 %]": _difference_with_interval,
     "p": _number("p", ".3f", 0.001),
     "Dice, regions": _number("dice_regions", ".3f"),
     "HD95, mm": _number("hd95_mm", ".2f"),

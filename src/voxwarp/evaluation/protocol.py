@@ -1,4 +1,4 @@
-"""What an evaluation counts: structures, regions, and how labels are carried."""
+"""What an evaluation counts: structures, regions, and how labels are resampled."""
 
 import os
 import re
@@ -10,20 +10,20 @@ from ..data.pairs import Pair
 from ..data.sources import Structures
 from ..data.structures import Table, structures_of
 from ..errors import InputError
-from .case import values_of
+from .loaded_pair import label_values_in
 
 Ranges = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is counted, and how labels are carried.
+    """What an evaluation counts, and how it resamples labels.
 
     Args:
-        structures: over which Dice and distances are averaged.
-        regions: label values that Dice-regions is averaged over, where a map has at least
-            50 voxels of each; None: all of them.
-        labels: how they are resampled: "nearest" neighbour, or "linear", one value at a time.
+        structures: the structures over which Dice and distances are averaged.
+        regions: ranges of label values (first, last) over which ``dice_regions`` is averaged, as
+            far as both maps have at least 50 voxels of a value; None: all values.
+        labels: how labels are resampled: "nearest" neighbour, or "linear", one value at a time.
     """
 
     structures: Table
@@ -31,7 +31,7 @@ class Protocol:
     labels: Literal["nearest", "linear"] = "nearest"
 
     def described(self) -> dict[str, Any]:
-        """For records in JSON."""
+        """The protocol as JSON values, for records."""
         return {
             "structures": self.structures.names,
             "regions": "all" if self.regions is None else [list(r) for r in self.regions],
@@ -39,17 +39,19 @@ class Protocol:
         }
 
 
-def ranges(text: str) -> Ranges:
-    """Label values in words, such as ``4-41,44,47-62``.
+def parse_ranges(text: str) -> Ranges:
+    """Read ranges of label values such as ``4-41,44,47-62``.
 
     Raises:
-        InputError: it is something else.
+        InputError: the text is something else.
     """
     parts = [re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", x) for x in text.split(",")]
-    found = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
-    if not all(parts) or any(low > high for low, high in found):
-        raise InputError(f"regions {text!r}: label values are wanted, such as 4-41,44,47-62")
-    return found
+    ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    if not all(parts) or any(low > high for low, high in ranges):
+        raise InputError(
+            f"regions must be label values and ranges such as 4-41,44,47-62, got {text!r}"
+        )
+    return ranges
 
 
 def protocol_of(
@@ -59,18 +61,20 @@ def protocol_of(
     regions: str | None = None,
     labels: Literal["nearest", "linear"] = "nearest",
 ) -> Protocol:
-    """A protocol in words.
+    """Make a protocol.
 
     Args:
-        pairs: whose label values are the structures where none are named.
-        structures: path of a CSV table with columns value and structure, or a training's.
-        regions: see ``ranges``; None: all label values.
-        labels: how they are resampled.
+        pairs: without ``structures``, every label value in these pairs is a structure.
+        structures: path of a CSV table with columns value and structure, or the structures of a
+            training.
+        regions: ranges of label values such as ``4-41,44,47-62``; None: all label values.
+        labels: how labels are resampled, "nearest" or "linear".
 
     Raises:
-        InputError: one of these is wrong, or a label map cannot be read.
+        InputError: an argument is wrong, or a label map cannot be read.
     """
-    chosen = None if regions is None else ranges(regions)  # before any map is read
+    chosen = None if regions is None else parse_ranges(regions)  # before any map is read
     if not isinstance(structures, Structures):
         structures = Structures(table=None if structures is None else os.fspath(structures))
-    return Protocol(structures_of(structures, lambda split: values_of(pairs)), chosen, labels)
+    table = structures_of(structures, lambda split: label_values_in(pairs))
+    return Protocol(table, chosen, labels)

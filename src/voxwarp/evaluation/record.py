@@ -1,4 +1,4 @@
-"""The record beside rows: where they come from, as JSON."""
+"""The record of an evaluation or benchmark: where its rows come from, as JSON."""
 
 import json
 import math
@@ -16,27 +16,27 @@ RECORDS = BENCHMARK, EVALUATE
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write JSON with NaN as null, whole or not at all."""
+    """Write a record as JSON, with NaN as null; the file is complete or does not exist."""
     write_bytes(path, (json.dumps(finite(record), indent=2) + "\n").encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record in a file.
+    """Read a record.
 
     Raises:
-        InputError: it cannot be read, or is no JSON object.
+        InputError: the file cannot be read, or is not a JSON object.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"record {path}: cannot be read ({error})") from error
+        raise InputError(f"record {path}: cannot be read as JSON ({error})") from error
     if not isinstance(record, dict):
-        raise InputError(f"record {path}: a JSON object is wanted")
+        raise InputError(f"record {path}: must be a JSON object, not a {type(record).__name__}")
     return record
 
 
 def finite(value: Any) -> Any:
-    """A value as JSON has it: null for what is no finite number, words for keys."""
+    """The value as JSON allows it: None for NaN and infinity, strings as keys."""
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -48,31 +48,34 @@ def inputs_of(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Paths and SHA-256 of all scans, label maps and landmarks, by name of the scan.
 
     Raises:
-        InputError: one of them is not there or cannot be read, or two scans have one name.
+        InputError: a file does not exist or cannot be read, or two scans share a name.
     """
     scans: dict[str, PairScan] = {}
     for scan in (s for pair in pairs for s in (pair.moving, pair.fixed)):
         if scans.setdefault(scan.name, scan) != scan:
-            raise InputError(f"pairs: {scan.name!r} stands for two scans, or two of their files")
+            raise InputError(
+                f"pairs: two scans, or one scan with different labels or landmarks, have the name "
+                f"{scan.name!r}; give each its own name"
+            )
     files = {
         name: {"image": s.path, "labels": s.labels}
         | ({} if s.landmarks is None else {"landmarks": s.landmarks})
         for name, s in scans.items()
     }
-    for what, path in (item for of_scan in files.values() for item in of_scan.items()):
+    for role, path in (item for of_scan in files.values() for item in of_scan.items()):
         if path is not None:
-            check_readable(path, "label map" if what == "labels" else what)
+            check_readable(path, "label map" if role == "labels" else role)
     try:
         return {name: {k: origin(p) for k, p in of.items()} for name, of in files.items()}
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise InputError(f"file {error.filename}: cannot be read ({error.strerror})") from error
 
 
 def earlier_machines(before: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    """The machines that rows were made on before this one, as an item of a record, or none.
+    """An item of a record with the other machines that made earlier rows; empty if none did.
 
     Args:
-        before: the record that is there.
+        before: the record that exists.
         here: this machine.
     """
     machines = [*before.get("earlier_machines", []), before.get("machine")]

@@ -1,4 +1,4 @@
-"""What is known of some methods on some pairs: folders of rows, joined by a rule."""
+"""The results of methods on pairs, merged from the rows of several folders."""
 
 import json
 import os
@@ -17,17 +17,18 @@ _CHOICES = {
     "labels": ("nearest", "linear"),
     "timed": ("yes", "no"),
 }
+_FILES = {"labels": "label map"}  # what messages call the files of a record
 
 
 @dataclass
 class Results:
-    """What is known of some methods on some pairs.
+    """The results of methods on pairs.
 
     Args:
-        pairs: rows with ``PAIR_COLUMNS``; one for each method, pair and way of the labels.
+        pairs: rows with ``PAIR_COLUMNS``; one per method, pair and way of resampling labels.
         structures: rows with ``STRUCTURE_COLUMNS`` that belong to ``pairs``.
-        timed: the rows whose times count; those among ``pairs`` where none are given. There
-            can be more than one for a pair: one on the CPU, one on a GPU.
+        timed: the rows whose times count; by default the timed rows of ``pairs``. A pair can
+            have several: one on the CPU and one on a GPU.
     """
 
     pairs: list[Row]
@@ -39,18 +40,18 @@ class Results:
 
     @classmethod
     def load(cls, folders: Sequence[str | os.PathLike[str]]) -> "Results":
-        """Read folders of results and join them.
+        """Read folders of results and merge them.
 
-        Of the rows for the same method, pair and way of the labels one is kept: a timed "ok"
-        row before an untimed one, and that before all others; then the folder named first.
-        So a quiet run of few pairs goes together with an unquiet run of all. The rows of the
-        structures come from the folder of the pair's row. The times come from all timed rows,
-        one for each device.
+        One row is kept for each method, pair and way of resampling labels: a timed "ok" row
+        rather than an untimed one, an untimed "ok" row rather than a failed one, and otherwise
+        the one from the folder named first. So a timed run of few pairs can be combined with an
+        untimed run of all pairs. Rows of structures come from the folder of the pair's row. Times
+        come from all timed rows, one per device.
 
         Raises:
-            InputError: a folder lacks a file, a file is not as it should be, one file has the
-                same method, pair and way of the labels twice, or the records beside the rows
-                tell of other structures, scans or weights under the same names.
+            InputError: a folder lacks a file, a file has the wrong format or two rows for the
+                same method, pair and way of resampling, or the records of two folders differ in
+                the structures, scans or weights of the same name.
         """
         _check_records([Path(folder) for folder in folders])
         chosen: dict[tuple, tuple[int, Row]] = {}
@@ -60,10 +61,11 @@ class Results:
             for row in _pairs_of(Path(folder) / PAIRS):
                 key = _key(row)
                 if key not in chosen or _worth(row) > _worth(chosen[key][1]):
-                    chosen[key] = number, row  # its place is that of its first appearance
-                on = (*key, row["device"])
-                if row["timed"] == "yes" and (on not in timed or _worth(row) > _worth(timed[on])):
-                    timed[on] = row
+                    chosen[key] = number, row  # a replaced row keeps its place in the order
+                timing = (*key, row["device"])
+                better = timing not in timed or _worth(row) > _worth(timed[timing])
+                if row["timed"] == "yes" and better:
+                    timed[timing] = row
             structures.append({})
             for row in read_rows(Path(folder) / STRUCTURES, STRUCTURE_COLUMNS):
                 structures[-1].setdefault(_key(row), []).append(row)
@@ -83,8 +85,8 @@ class Results:
         """The ways in which labels were resampled, in the order of their first appearance."""
         return list(dict.fromkeys(row["labels"] for row in self.pairs))
 
-    def of(self, labels: str) -> "Results":
-        """The rows whose labels were resampled in this way."""
+    def with_labels(self, labels: str) -> "Results":
+        """The rows whose labels were resampled in this way, "nearest" or "linear"."""
         return Results(
             *(
                 [row for row in rows if row["labels"] == labels]
@@ -92,8 +94,8 @@ class Results:
             )
         )
 
-    def of_method(self, method: str, kind: str, status: str | None = "ok") -> list[Row]:
-        """Rows of a method's pairs of a kind; ``status`` None: however they ended."""
+    def rows_of(self, method: str, kind: str, status: str | None = "ok") -> list[Row]:
+        """Rows of a method for one kind of pair and one status; None: any status."""
         return [
             row
             for row in self.pairs
@@ -102,34 +104,40 @@ class Results:
 
 
 def _check_records(folders: Sequence[Path]) -> None:
-    """Refuse rows that mean different things by one name, as far as records tell."""
+    """Check that a name means the same in all folders, as far as their records say."""
     known: dict[str, tuple[Path, Any]] = {}
     for folder in folders:
-        for what, value in _facts(folder):
-            first, before = known.setdefault(what, (folder, value))
+        for name, value in _facts(folder):
+            first, before = known.setdefault(name, (folder, value))
             if before != value:
-                raise InputError(f"rows {folder}: {what} are others than in {first}")
+                raise InputError(
+                    f"rows {folder}: the {name} differ from those in {first}, so the rows cannot "
+                    "be compared; draw figures of the two folders separately"
+                )
 
 
 def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
+    """What must agree between folders, by name: structures, regions, files and weights."""
     for path in (folder / name for name in RECORDS):
         try:
             record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             for part in ("structures", "regions"):
                 if "protocol" in record:
-                    yield f"the {part}", record["protocol"][part]
+                    yield part, record["protocol"][part]
             for name, files in record.get("inputs", {}).items():
-                for what, file in files.items():
+                for role, file in files.items():
                     if file and file["sha256"]:
-                        yield f"the {what} of {name}", file["sha256"]
+                        yield f"contents of the {_FILES.get(role, role)} of {name}", file["sha256"]
             methods = record.get("methods", {})
             if "model" in record:
                 methods = {record["model"]["name"]: record["model"]}
             for name, about in methods.items():
                 if "weights_sha256" in about:
-                    yield f"the weights of {name}", about["weights_sha256"]
+                    yield f"weights of {name}", about["weights_sha256"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise InputError(f"record {path}: it cannot be read ({error!r})") from error
+            raise InputError(
+                f"record {path}: not a record of voxwarp ({error!r}); was it changed by hand?"
+            ) from error
 
 
 def _pairs_of(path: Path) -> Iterator[Row]:
@@ -138,14 +146,14 @@ def _pairs_of(path: Path) -> Iterator[Row]:
         for column, choices in _CHOICES.items():
             if row[column] not in choices:
                 raise InputError(
-                    f"rows {path}, row {number}, column {column}: {row[column]!r}, "
-                    f"wanted one of {', '.join(choices)}"
+                    f"rows {path}, row {number}, column {column}: must be one of "
+                    f"{', '.join(choices)}, got {row[column]!r}"
                 )
         key = _key(row)
         if key in seen:
             raise InputError(
-                f"rows {path}, row {number}: method {row['method']!r} has the pair "
-                f"{row['moving']}, {row['fixed']} with {row['labels']} labels twice"
+                f"rows {path}, row {number}: second row of method {row['method']!r} for the pair "
+                f"{row['moving']}, {row['fixed']} (labels {row['labels']}); remove one of them"
             )
         seen.add(key)
         yield row
@@ -160,16 +168,16 @@ def _worth(row: Row) -> int:
 
 
 def deforms(results: Results, method: str) -> bool:
-    """Whether a method does more than the affine stage: some pair takes it more than 0 s."""
+    """Whether a method deforms; the affine stage alone takes 0 s in the deformable stage."""
     done = [r for r in results.pairs if (r["method"], r["status"]) == (method, "ok")]
     return method != "affine" and not (done and all(row["deform_s"] == 0 for row in done))
 
 
 def reference_of(results: Results, named: str | None) -> str:
-    """The method that others are compared to: the one named, or the first that deforms.
+    """The method that others are compared with: the one named, or else the first that deforms.
 
     Raises:
-        InputError: there are no rows of it.
+        InputError: it has no rows.
     """
     if named is None:
         named = next(iter(sorted(results.methods, key=lambda m: not deforms(results, m))), "")
@@ -177,26 +185,27 @@ def reference_of(results: Results, named: str | None) -> str:
     return named
 
 
-def check_one_way(results: Results) -> None:
-    """Make sure that labels were resampled in one way alone, so that Dice compare.
+def check_one_resampling(results: Results) -> None:
+    """Check that all labels were resampled in the same way; otherwise Dice is not comparable.
 
     Raises:
-        InputError: there are two.
+        InputError: they were resampled in two ways.
     """
     if len(results.labels) > 1:
         raise InputError(
-            f"labels were resampled in two ways ({' and '.join(results.labels)}), "
-            f"whose Dice do not compare: take those of one, Results.of({results.labels[0]!r})"
+            f"rows: labels were resampled in two ways ({' and '.join(results.labels)}), so Dice is "
+            f"not comparable; choose one with Results.with_labels({results.labels[0]!r})"
         )
 
 
 def check_method(results: Results, method: str) -> None:
-    """Make sure that there are rows of a method.
+    """Check that a method has rows.
 
     Raises:
-        InputError: there are none.
+        InputError: it has none.
     """
     if method not in results.methods:
         raise InputError(
-            f"method {method!r}: no rows of it; there are {', '.join(results.methods) or 'none'}"
+            f"method {method!r}: has no rows; the methods with rows are: "
+            f"{', '.join(results.methods) or 'none'}"
         )

@@ -1,4 +1,4 @@
-"""Rows in a few words, as commands print them."""
+"""Rows as lines of text, as commands print them."""
 
 import math
 from collections.abc import Sequence
@@ -7,30 +7,30 @@ from .rows import Row
 from .statistics import mean
 
 
-def line(row: Row) -> str:
-    """A row in a few words."""
-    words = f"{row['method']}: {row['moving']} -> {row['fixed']}"
+def format_row(row: Row) -> str:
+    """One line about a row."""
+    pair = f"{row['method']}: {row['moving']} -> {row['fixed']}"
     if row["status"] != "ok":
-        return f"{words}: {row['status']} ({row['reason']})"
+        return f"{pair}: {row['status']} ({row['reason']})"
     parts = [
         f"Dice {row['dice']:.3f}" if not math.isnan(row.get("dice", math.nan)) else "",
         f"folds {row['folds']}",
         f"local NCC {row['local_ncc']:.3f}",
         f"{row['deform_s']:.2f} s" if not math.isnan(row.get("deform_s", math.nan)) else "",
     ]
-    return f"{words}: {', '.join(filter(None, parts))}"
+    return f"{pair}: {', '.join(filter(None, parts))}"
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """A line of means for every method and kind of pairs."""
+    """One line of means for each method and kind of pair."""
     lines = []
     for method, kind in dict.fromkeys((row["method"], row["kind"]) for row in rows):
-        all_of = [row for row in rows if (row["method"], row["kind"]) == (method, kind)]
-        done = [row for row in all_of if row["status"] == "ok"]
-        parts = [f"{len(done)} of {len(all_of)} pairs"]
-        for column, words in _SUMMARY.items():
+        of_kind = [row for row in rows if (row["method"], row["kind"]) == (method, kind)]
+        done = [row for row in of_kind if row["status"] == "ok"]
+        parts = [f"{len(done)} of {len(of_kind)} pairs"]
+        for column, form in _SUMMARY.items():
             if not math.isnan(value := mean(done, column)):
-                parts.append(words.format(value))
+                parts.append(form.format(value))
         lines.append(f"{method}, {kind}: {', '.join(parts)}")
     return lines
 

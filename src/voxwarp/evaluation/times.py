@@ -1,21 +1,21 @@
-"""What methods take, and how many times as long as another one."""
+"""How long methods take, in seconds and relative to another method."""
 
 import math
 import re
 from typing import NamedTuple
 
-from .results import Results, check_one_way, deforms, reference_of
+from .results import Results, check_one_resampling, deforms, reference_of
 from .rows import Row
 from .statistics import median
 
 
 class Seconds(NamedTuple):
-    """What a stage takes.
+    """How long a stage takes.
 
     Args:
-        median: over pairs, s; NaN where it is not known, the limit where it was stopped.
-        stopped: the median pair was stopped at a time limit.
-        pairs: how many were timed.
+        median: median over pairs, in s; NaN if unknown, the limit if the median pair was stopped.
+        stopped: whether the median pair was stopped at a time limit.
+        pairs: number of timed pairs.
     """
 
     median: float
@@ -24,52 +24,52 @@ class Seconds(NamedTuple):
 
     @property
     def written(self) -> float | str:
-        """As a table has it: a number, or "> limit"."""
+        """The value in a table: a number, or "> limit"."""
         return f"> {self.median:g}" if self.stopped else self.median
 
 
 def seconds(results: Results, method: str, kind: str, column: str, *, gpu: bool) -> Seconds:
-    """Median over the timed pairs, for which the limit of one that was stopped is a bound."""
+    """Median time of a column over the timed pairs; a pair that was stopped counts as its limit."""
     about = {"method": method, "kind": kind}
-    # A limit that was hit beside other work is told where nothing better is known.
-    for rows in (results.timed, results.of_method(method, kind, "time limit")):
+    # Untimed pairs that hit their limit count only if no pair of the method was timed.
+    for rows in (results.timed, results.rows_of(method, kind, "time limit")):
         ours = [r for r in rows if about.items() <= r.items() and on_gpu(r) == gpu]
-        took = [r[column] for r in ours if r["status"] == "ok" and r[column] >= 0]
+        times = [r[column] for r in ours if r["status"] == "ok" and r[column] >= 0]
         limits = [limit for r in ours if (limit := limit_of(r))]
-        if took or limits:
-            stopped = median([*took, *(math.inf for _ in limits)]) == math.inf
-            return Seconds(median([*took, *limits]), stopped, len(took) + len(limits))
+        if times or limits:
+            stopped = median([*times, *(math.inf for _ in limits)]) == math.inf
+            return Seconds(median([*times, *limits]), stopped, len(times) + len(limits))
     return Seconds(math.nan, False, 0)
 
 
 def speed(results: Results, *, reference: str | None = None) -> list[Row]:
-    """``speed_ratio`` of every other method that has one.
+    """``speed_ratio`` of every deforming method with timed pairs, relative to the reference.
 
     Raises:
-        InputError: there is no such reference.
+        InputError: the reference has no rows.
     """
-    to = reference_of(results, reference)
-    others = [m for m in results.methods if m != to and deforms(results, m)]
-    ratios = [speed_ratio(results, method, to) for method in others]
+    reference = reference_of(results, reference)
+    others = [m for m in results.methods if m != reference and deforms(results, m)]
+    ratios = [speed_ratio(results, method, reference) for method in others]
     return [row for row in ratios if row["pairs"]]
 
 
 def speed_ratio(results: Results, method: str, reference: str) -> Row:
-    """How many times as long as the reference a method takes.
+    """Time of a method as a multiple of the time of a reference.
 
-    What counts are pairs of different subjects that were timed for both on one device with the
-    same number of threads: those on a CPU, or on a GPU where there are none on a CPU. For a pair
-    on which the method was stopped, its limit is what it took at least.
+    Counted are the pairs of different subjects on which both methods were timed, on the same
+    device and with the same number of threads: those on a CPU or, if there are none, on a GPU.
+    If the method was stopped on a pair, its limit counts as its time.
 
     Returns:
-        ``pairs``, how many those are; the medians over them of the ratio of the deformable stage,
-        ``deform_ratio``, and of the whole command, ``whole_ratio``, NaN where they are not known;
-        ``is_bound``, whether a pair was stopped, so that the true ratios may be higher.
+        ``pairs``, their number; ``deform_ratio`` and ``whole_ratio``, the median ratios of the
+        deformable stage and of the whole command, NaN if unknown; ``is_bound``, whether a pair
+        was stopped, so that the true ratios may be higher.
 
     Raises:
-        InputError: labels were resampled in two ways, so that pairs are there twice.
+        InputError: labels were resampled in two ways, so pairs would count twice.
     """
-    check_one_way(results)
+    check_one_resampling(results)
     timed = [r for r in results.timed if r["kind"] == "inter" and r["threads"] > 0]
     done = {_run(r): r for r in timed if (r["method"], r["status"]) == (reference, "ok")}
     ours = [r for r in timed if r["method"] == method and (r["status"] == "ok" or limit_of(r))]
@@ -100,6 +100,6 @@ def on_gpu(row: Row) -> bool:
 
 
 def limit_of(row: Row) -> float:
-    """Seconds in a reason such as "stopped after 1800 s"; 0 where it was not stopped."""
-    found = re.search(r"(\d+(?:\.\d+)?) ?s\b", row["reason"])
-    return float(found[1]) if found and row["status"] == "time limit" else 0.0
+    """The time limit in a reason such as "stopped after 1800 s"; 0 if it was not stopped."""
+    match = re.search(r"(\d+(?:\.\d+)?) ?s\b", row["reason"])
+    return float(match[1]) if match and row["status"] == "time limit" else 0.0

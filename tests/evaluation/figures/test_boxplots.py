@@ -31,7 +31,7 @@ def test_at_most_six_methods_and_the_reference_and_affine_among_them() -> None:
     names = ["affine", *"abcdefg"]
     results = cohort(*names)
     for rank, method in enumerate("bcdefga"):  # b is the best, a the worst
-        for row in results.of_method(method, "inter"):
+        for row in results.rows_of(method, "inter"):
             row["dice"] = 0.9 - 0.1 * rank
     drawing = figure5(results, reference="a")
     assert drawing is not None

@@ -12,7 +12,7 @@ from voxwarp.evaluation.results import Results
 from voxwarp.evaluation.tables import table
 
 
-def words(figure: Figure) -> list[str]:
+def texts_of(figure: Figure) -> list[str]:
     """All texts of a figure, as they are drawn."""
     from matplotlib.text import Text
 
@@ -22,7 +22,7 @@ def words(figure: Figure) -> list[str]:
 def test_points_bars_and_the_front() -> None:
     results = cohort("affine", "fast", "worse", "best")
     for method, dice in (("fast", 0.7), ("worse", 0.6), ("best", 0.8)):
-        for i, row in enumerate(results.of_method(method, "inter")):
+        for i, row in enumerate(results.rows_of(method, "inter")):
             row["dice"] = dice + i / 100
     drawing = dice_against_time(results)
     assert drawing is not None
@@ -43,21 +43,21 @@ def test_points_bars_and_the_front() -> None:
     np.testing.assert_allclose(front, [*expected, (axes.get_xlim()[1], best[1])])
     (flat,) = (line.get_ydata() for line in axes.lines if line.get_color() == "0.3")
     assert [*flat] == [lines[0]["dice"]] * 2
-    assert {"affine", "fast", "worse", "best"} <= {*words(drawing.figure)}
+    assert {"affine", "fast", "worse", "best"} <= {*texts_of(drawing.figure)}
 
 
 def test_means_of_fewer_pairs_say_so() -> None:
-    """They may be those of easier pairs, so they are no part of the front either."""
+    """These pairs may be easier, so the front leaves such a method out too."""
     results = cohort("a", "b")
     for method, dice in (("a", 0.7), ("b", 0.8)):
-        for row in results.of_method(method, "inter"):
+        for row in results.rows_of(method, "inter"):
             row["dice"] = dice
-    gone = results.of_method("b", "inter")[2:]
+    gone = results.rows_of("b", "inter")[2:]
     results.pairs = [row for row in results.pairs if row not in gone]
     drawing = dice_against_time(results)
     assert drawing is not None
-    assert {"a", "b, of 2 pairs"} <= {*words(drawing.figure)}
-    assert "of n pairs: a mean of these alone" in drawing.caption
+    assert {"a", "b (2 pairs)"} <= {*texts_of(drawing.figure)}
+    assert "(n pairs): the mean over these pairs alone" in drawing.caption
     (front,) = (x.get_ydata() for x in drawing.figure.axes[0].lines if x.get_color() == "0.75")
     assert {*np.round(front, 9)} == {0.7}
 
@@ -93,8 +93,8 @@ def test_a_method_that_was_stopped_is_an_arrow_at_its_limit() -> None:
     low, high = axes.get_ylim()
     assert arrow.get_xdata()[0] == 1800
     assert low < arrow.get_ydata()[0] < low + 0.1 * (high - low)
-    assert "Not shown, for want of times: untimed." in drawing.caption
-    assert "open, dotted: the same on a GPU" in drawing.caption
+    assert "Not shown, because not timed: untimed." in drawing.caption
+    assert "open marker, dotted: the same on a GPU" in drawing.caption
     gpu = [
         line
         for line in axes.lines

@@ -69,7 +69,7 @@ def test_linear_labels_have_files_of_their_own(tmp_path: Path) -> None:
     assert {"table1.md", "table1-linear.md", "figure5-linear.svg"} <= names
     linear = (tmp_path / "out" / "table1-linear.md").read_text(encoding="utf-8")
     assert "by linear interpolation of each label" in linear
-    assert f"{np.mean([row['dice'] for row in other.of_method('b', 'inter')]):.3f} (" in linear
+    assert f"{np.mean([row['dice'] for row in other.rows_of('b', 'inter')]):.3f} (" in linear
 
 
 def test_trainings_alone(tmp_path: Path, learning: list[Row]) -> None:
@@ -86,7 +86,7 @@ def test_trainings_without_rows_are_left_out(tmp_path: Path) -> None:
     assert {"table1.md", "figure5.svg"} <= {file.name for file in files}
 
 
-def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+def test_figures_without_rows_are_left_out(tmp_path: Path) -> None:
     results = cohort("a", timed="no")
     inter = [row for row in results.pairs if row["kind"] == "inter"]
     files = draw([save(Results(inter, []), tmp_path / "rows")], tmp_path / "out")
@@ -95,16 +95,20 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
     failed = Results([pair("a", "p", "q", status="failed", reason="no memory")], [])
-    with pytest.raises(InputError, match=r"nothing to draw in .*rows: no row is 'ok'"):
+    with pytest.raises(
+        InputError, match=r"rows .*rows: nothing to draw, because no pair has the status ok"
+    ):
         draw([save(failed, tmp_path / "rows")], tmp_path / "out")
-    with pytest.raises(InputError, match="nothing to draw in no folder"):
+    with pytest.raises(
+        InputError, match="rows: nothing to draw; give folders of evaluate or benchmark"
+    ):
         draw([], tmp_path / "out")
     write_rows(tmp_path / "learning.csv", LEARNING_COLUMNS, [])
-    with pytest.raises(InputError, match=r"nothing to draw in .*learning\.csv"):
+    with pytest.raises(InputError, match=r"rows .*learning\.csv: nothing to draw"):
         draw([], tmp_path / "out", learning=tmp_path / "learning.csv")
-    with pytest.raises(InputError, match=r"nothing to draw in .*rows, .*learning\.csv"):
+    with pytest.raises(InputError, match=r"rows .*rows, .*learning\.csv: nothing to draw"):
         draw([tmp_path / "rows"], tmp_path / "out", learning=tmp_path / "learning.csv")
-    with pytest.raises(InputError, match="method 'b': no rows of it; there are a"):
+    with pytest.raises(InputError, match="method 'b': has no rows; the methods with rows are: a"):
         draw([tmp_path / "rows"], tmp_path / "out", reference="b")
     assert not (tmp_path / "out").exists()
 
@@ -112,7 +116,10 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.style", None)
-    with pytest.raises(InputError, match=r"figures need matplotlib: pip install 'voxwarp\[bench"):
+    with pytest.raises(
+        InputError,
+        match=r"figures need matplotlib, which is not installed: pip install 'voxwarp\[bench",
+    ):
         draw([save(cohort("a"), tmp_path / "rows")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert table(cohort("a"), "inter")  # numbers need none

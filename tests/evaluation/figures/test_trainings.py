@@ -37,7 +37,7 @@ def test_the_sweeps_take_the_last_row_of_each_training(learning: list[Row]) -> N
 def test_the_published_trainings() -> None:
     """What benchmarks/README.md says of them."""
     source = Path(__file__).parents[3] / "benchmarks" / "learning.csv"
-    rows = read_rows(source, LEARNING_COLUMNS, words=("experiment", "network", "subjects"))
+    rows = read_rows(source, LEARNING_COLUMNS, text=("experiment", "network", "subjects"))
     sweep, subjects = smoothness(rows), training_set(rows)
     assert sweep is not None
     assert subjects is not None

@@ -1,5 +1,5 @@
-"""The methods of a benchmark: how each is told to deform one scan onto another.
+"""The methods of a benchmark: how each tool is called to deform one scan onto another.
 
-All get the same two brains and the same affine map between them, and leave the deformable part
-as ITK's files. A method knows its run, and imports what it needs when it runs.
+All methods get the same two brains and the same affine map between them, and write the deformable
+part as ITK displacement fields. A method gets its ``Run`` and imports its tool when it runs.
 """

@@ -1,4 +1,4 @@
-"""ANTs: SyN as antspyx has it by default, and as the paper ran it."""
+"""ANTs: SyN with the defaults of antspyx, and with the settings of the paper."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from ..job import Run
 
 
 def ants_syn(run: Run) -> None:
-    """ANTs SyN as antspyx has it by default: mutual information, 40x20x0, step 0.2."""
+    """ANTs SyN with the defaults of antspyx: mutual information, 40x20x0 iterations, step 0.2."""
     _ants(run)
 
 
 def ants_syncc(run: Run) -> None:
-    """ANTs SyN as the paper ran it (CVPR 2018): CC, step 0.25, Gaussians of 9 and 0.2, 3 × 201."""
+    """ANTs SyN as in the paper (CVPR 2018): CC, step 0.25, Gaussians 9 and 0.2, 3 × 201."""
     _ants(
         run,
         syn_metric="CC",
@@ -27,7 +27,7 @@ def ants_syncc(run: Run) -> None:
 def _ants(run: Run, **options: Any) -> None:
     import ants
 
-    place = run.job.place
+    folder = run.job.path
     with run.meter.stage("read"):
         fixed, moving = (ants.image_read(path) for path in (run.job.fixed, run.job.moving))
     run.deform(
@@ -35,8 +35,8 @@ def _ants(run: Run, **options: Any) -> None:
             fixed,
             moving,
             type_of_transform="SyNOnly",
-            initial_transform=[str(place / AFFINE)],
-            outprefix=f"{place}/",
+            initial_transform=[str(folder / AFFINE)],
+            outprefix=f"{folder}/",
             random_seed=1,
             **options,
         )

@@ -1,4 +1,4 @@
-"""Greedy, of the makers of ITK-SNAP."""
+"""Greedy, by the authors of ITK-SNAP."""
 
 import re
 from pathlib import Path
@@ -8,30 +8,33 @@ from ..job import AFFINE_TEXT, Run
 
 
 def greedy(run: Run) -> None:
-    """Greedy with local correlation in 5³ windows, 100x50x10 steps."""
+    """Greedy with local correlation in windows of 5³ voxels, 100x50x10 iterations."""
     import picsl_greedy
 
-    job, place = run.job, run.job.place
+    job, folder = run.job, run.job.path
     tool = picsl_greedy.Greedy3D()
-    same = f"-d 3 -threads {job.threads}"
+    common = f"-d 3 -threads {job.threads}"
     run.deform(
         lambda: tool.execute(
-            f"{same} -m NCC 2x2x2 -n 100x50x10 -i {_word(job.fixed)} {_word(job.moving)} "
-            f"-it {_word(place / AFFINE_TEXT)} -o {_word(place / 'warp.nii')}"
+            f"{common} -m NCC 2x2x2 -n 100x50x10 -i {_escaped(job.fixed)} {_escaped(job.moving)} "
+            f"-it {_escaped(folder / AFFINE_TEXT)} -o {_escaped(folder / 'warp.nii')}"
         )
     )
     with run.meter.stage("inverse"):
-        tool.execute(f"{same} -iw {_word(place / 'warp.nii')} {_word(place / 'inverse.nii')}")
-    warp, inverse = _itk_fields(place / "warp.nii", place / "inverse.nii")
+        tool.execute(
+            f"{common} -iw {_escaped(folder / 'warp.nii')} {_escaped(folder / 'inverse.nii')}"
+        )
+    warp, inverse = _take_warps(folder / "warp.nii", folder / "inverse.nii")
     run.write(warp, inverse)
 
 
-def _word(path: str | Path) -> str:
-    """A path as one word of greedy's command line, spaces and quotes in it or not."""
+def _escaped(path: str | Path) -> str:
+    """A path with its special characters escaped, as one word of greedy's command line."""
     return re.sub(r"([^\w/.-])", r"\\\1", str(path))
 
 
-def _itk_fields(*paths: Path) -> list[Any]:
+def _take_warps(*paths: Path) -> list[Any]:
+    """Read warps and delete their files, which are not part of the results."""
     from ...space.formats import read_warp
 
     warps = [read_warp(path) for path in paths]

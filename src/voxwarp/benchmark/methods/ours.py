@@ -1,4 +1,4 @@
-"""What voxwarp does itself: the affine map alone, and networks."""
+"""The methods of voxwarp: the affine map alone, and models."""
 
 from typing import TYPE_CHECKING
 
@@ -18,23 +18,23 @@ def affine(run: Run) -> None:
     from ...space.volume import read_volume
 
     grid = read_volume(run.job.fixed).grid
-    still = run.deform(lambda: Warp(np.zeros((3, *grid.shape), np.float32), grid))
-    run.write(still, still)
+    identity = run.deform(lambda: Warp(np.zeros((3, *grid.shape), np.float32), grid))
+    run.write(identity, identity)
 
 
 def network(run: Run) -> None:
-    """A model of voxwarp's, or weights of the paper's authors; an inverse where it has one."""
-    _answer(run, None)
+    """A model of voxwarp, or the weights that the paper's authors published."""
+    _register(run, None)
 
 
 def refined(run: Run) -> None:
-    """A model of voxwarp's, then its answer refined for the pair, as ``register --refine`` does."""
+    """A model of voxwarp, then a refinement for the pair, as in ``register --refine``."""
     from ...networks.refine import Refinement
 
-    _answer(run, Refinement())
+    _register(run, Refinement())
 
 
-def _answer(run: Run, refinement: "Refinement | None") -> None:
+def _register(run: Run, refinement: "Refinement | None") -> None:
     import torch
 
     from ...device import device_name, torch_device
@@ -50,29 +50,33 @@ def _answer(run: Run, refinement: "Refinement | None") -> None:
     with run.meter.stage("read"):
         model = load_model(str(job.weights))
         if job.weights_sha256 not in ("", model.sha256):
-            raise InputError(f"model {job.weights}: its weights have changed meanwhile")
+            raise InputError(
+                f"model {job.weights}: its weights have changed since the benchmark started; if a "
+                "training still writes to the folder, give a copy of it"
+            )
         model.network.to(device)
         images = read_volume(job.fixed), read_volume(job.moving)
     brain = images[0].data != 0
-    poses = [Affine(np.array(pose)) for pose in (job.template_to_fixed, job.template_to_moving)]
+    matrices = job.template_to_fixed, job.template_to_moving
+    affines = [Affine(np.array(matrix)) for matrix in matrices]
 
     def stage() -> list[Warp | None]:
-        # Scans of their own each time: what one remembers would cost nothing the second time.
+        # New scans for each repetition, because a scan caches what was computed from it.
         scans = [Scan(image) for image in images]
-        found = [
-            Examination("brain", image.grid, pose)
-            for image, pose in zip(images, poses, strict=True)
+        examinations = [
+            Examination("brain", image.grid, affine)
+            for image, affine in zip(images, affines, strict=True)
         ]
-        f, m = prepare_scans(model.recipe, *zip(scans, found, strict=True))
+        f, m = prepare_scans(model.recipe, *zip(scans, examinations, strict=True))
         answer = compute_deformation(
             model, moving=m, fixed=f, device=device, refinement=refinement, invert=False
         )
-        ways = (u for u in (answer.displacement, answer.inverse) if u is not None)
-        warp, *inverse = on_fixed_grid(ways, model, f, images[0].grid)
-        back = inverse[0] if inverse else None
+        fields = (u for u in (answer.displacement, answer.inverse) if u is not None)
+        warp, *others = on_fixed_grid(fields, model, f, images[0].grid)
+        inverse = others[0] if others else None
         if refinement or model.capabilities.is_descent:
-            warp, back = without_folds(warp, back, brain)
-        return [warp, back]
+            warp, inverse = without_folds(warp, inverse, brain)
+        return [warp, inverse]
 
     run.device = device_name(device)
     run.write(*run.deform(stage))

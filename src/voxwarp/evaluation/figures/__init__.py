@@ -1,5 +1,5 @@
-"""The figures of a comparison, and all its files, made from rows and from nothing else.
+"""The figures of a comparison, made from rows alone.
 
-Where there are no rows for something, it is left out. What is drawn knows rows and statistics of
-them; matplotlib is imported when something is drawn.
+A figure without rows is left out. Only rows and their statistics are used; matplotlib is imported
+when something is drawn.
 """

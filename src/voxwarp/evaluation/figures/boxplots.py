@@ -1,4 +1,4 @@
-"""Dice of each structure as box plots: the figure 5 of the paper."""
+"""Dice of each structure as box plots: Figure 5 of the paper."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..by_structure import dice_by_structure
-from ..captions import not_shown, pairs_told, plural
+from ..captions import not_shown, pairs_sentence, plural
 from ..markdown import escaped
-from ..results import Results, check_one_way, deforms, reference_of
+from ..results import Results, check_one_resampling, deforms, reference_of
 from ..statistics import mean
 from .style import DARK, FILLS, Drawing, new_axes, styled
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 @styled()
 def figure5(results: Results, *, reference: str | None = None) -> Drawing | None:
-    """Dice of each structure as box plots, one box a method; None where there are no rows.
+    """Draw Dice of each structure as box plots, one box per method; None without rows.
 
-    The figure 5 of the paper (arXiv 1802.02604), which sorts structures, as this does, by the
-    median of the reference. Of more methods than boxes can be told apart, those shown are the
-    reference, those that do not deform and those of the highest mean Dice.
+    As in Figure 5 of the paper (arXiv 1802.02604), structures are sorted by the median of the
+    reference. If there are more methods than distinguishable fills, the figure shows the
+    reference, the methods that do not deform and those of the highest mean Dice.
 
     Args:
         results: rows whose labels were all resampled in the same way.
-        reference: the method that sorts; the first one that deforms where none is named.
+        reference: the method that sorts; by default the first one that deforms.
 
     Raises:
-        InputError: labels were resampled in two ways, or there is no such method.
+        InputError: labels were resampled in two ways, or the reference has no rows.
     """
-    check_one_way(results)
+    check_one_resampling(results)
     dice = dice_by_structure(results)
     if not dice:
         return None
@@ -41,7 +41,7 @@ def figure5(results: Results, *, reference: str | None = None) -> Drawing | None
 
     def rank(method: str) -> tuple[bool, float]:
         kept = method == sorter or not deforms(results, method)
-        return not kept, -mean(results.of_method(method, "inter"), "dice")
+        return not kept, -mean(results.rows_of(method, "inter"), "dice")
 
     chosen = sorted(dice, key=rank)[: len(FILLS)]
     shown = {method: dice[method] for method in results.methods if method in chosen}
@@ -49,10 +49,11 @@ def figure5(results: Results, *, reference: str | None = None) -> Drawing | None
     structures = sorted(heights, key=lambda structure: (heights[structure], structure))
     return Drawing(
         _boxes(shown, structures, sorter),
-        f"Dice of {plural(len(structures), 'structure')}, by the median of "
-        f"{escaped(sorter)}: {pairs_told(results, 'inter')} Left and right are one: the mean of "
-        "both. Box: quartiles and median over pairs; whiskers: farthest pair within 1.5 times "
-        f"the box; dots: others.{not_shown(results, shown)}",
+        f"Dice of {plural(len(structures), 'structure')}, sorted by the median of "
+        f"{escaped(sorter)}: {pairs_sentence(results, 'inter')} The left and right side of a "
+        "structure are averaged. Box: quartiles and median over pairs; whiskers: the farthest "
+        "pairs within 1.5 interquartile ranges of the box; dots: all other pairs."
+        f"{not_shown(results, shown)}",
     )
 
 
@@ -64,8 +65,8 @@ def _boxes(
     fills = dict(zip(sorted(dice, key=lambda method: method != sorter), FILLS, strict=False))
     for i, (method, values) in enumerate(dice.items()):
         at = {n + (i - (len(dice) - 1) / 2) * step: s for n, s in enumerate(structures)}
-        there = {x: values[structure] for x, structure in at.items() if structure in values}
-        _draw_boxes(axes, there, 0.82 * step, *fills[method]).set_label(method)
+        boxes = {x: values[structure] for x, structure in at.items() if structure in values}
+        _draw_boxes(axes, boxes, 0.82 * step, *fills[method]).set_label(method)
     names = [structure.replace("_", " ") for structure in structures]
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
@@ -74,7 +75,7 @@ def _boxes(
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylabel="Dice")
-    columns = int(11 * figure.get_figwidth() / (9 + max(map(len, dice))))  # of 9 points
+    columns = int(11 * figure.get_figwidth() / (9 + max(map(len, dice))))  # 9 point text
     ncols = max(1, min(columns, len(dice)))
     figure.legend(loc="outside upper center", ncols=ncols, handleheight=1.2)
     return figure
@@ -83,9 +84,9 @@ def _boxes(
 def _draw_boxes(
     axes: "Axes", values: Mapping[float, Sequence[float]], width: float, face: str, hatch: str
 ) -> Any:
-    """Boxes of one look by where they stand; the first of them."""
+    """Draw the boxes of one method, by horizontal position; return the first box."""
     thin = {"linewidth": 0.6}
-    made = axes.boxplot(
+    drawn = axes.boxplot(
         [*values.values()],
         positions=[*values],
         widths=width,
@@ -97,4 +98,4 @@ def _draw_boxes(
         whiskerprops=thin,
         flierprops={"marker": ".", "markersize": 2.5, "markeredgecolor": "0.3"},
     )
-    return made["boxes"][0]
+    return drawn["boxes"][0]

@@ -33,34 +33,37 @@ def draw(
     learning: str | os.PathLike[str] | None = None,
     reference: str | None = None,
 ) -> list[Path]:
-    """Make every table and figure there are rows for.
+    """Make every table and figure for which there are rows.
 
-    Tables are written as CSV and Markdown, figures as PNG and SVG, their captions as
-    ``captions.md``. The same rows give the same bytes. Where labels were resampled otherwise
-    than by nearest neighbour, the names of the files say so: ``table1-linear.md``.
+    Tables are written as CSV and Markdown, figures as PNG and SVG, captions as ``captions.md``.
+    The same rows give the same bytes. If labels were resampled linearly, the file names say so:
+    ``table1-linear.md``.
 
     Args:
-        folders: of results, which are joined, see ``Results.load``; none for trainings alone.
+        folders: folders of results, which are merged (see ``Results.load``); may be empty.
         out: folder for the files.
         learning: rows of trainings, as in benchmarks/learning.csv.
-        reference: the method that others are compared to; the first one that deforms where
-            none is named.
+        reference: the method that others are compared with; by default the first that deforms.
 
     Returns:
-        The files, in the order of ``captions.md``, which is the last.
+        The files in the order of ``captions.md``, which comes last.
 
     Raises:
-        InputError: there is nothing to draw, rows are wrong, the reference is not among the
-            methods, matplotlib is not installed, or a file cannot be written.
+        InputError: there is nothing to draw, a file of rows is wrong, the reference has no rows,
+            matplotlib is not installed, or a file cannot be written.
     """
     items = dict(_items(folders, learning, reference))
     if not items:
-        where = ", ".join(map(str, filter(None, (*folders, learning)))) or "no folder"
-        raise InputError(f"nothing to draw in {where}: no row is 'ok', and none of a training")
-    told = "\n\n".join(f"**{name}.** {item.caption}" for name, item in items.items())
+        if not folders and learning is None:
+            raise InputError(
+                "rows: nothing to draw; give folders of evaluate or benchmark, or `learning`"
+            )
+        where = ", ".join(map(str, filter(None, (*folders, learning))))
+        raise InputError(f"rows {where}: nothing to draw, because no pair has the status ok")
+    captions = "\n\n".join(f"**{name}.** {item.caption}" for name, item in items.items())
     files = {f"{n}.{end}": payload for n, i in items.items() for end, payload in i.files.items()}
-    files["captions.md"] = f"# Captions\n\n{told}\n".encode()
-    for name, payload in files.items():  # all are made before the first is written
+    files["captions.md"] = f"# Captions\n\n{captions}\n".encode()
+    for name, payload in files.items():  # written only once all were made without an error
         write_bytes(Path(out) / name, payload)
     return [Path(out) / name for name in files]
 
@@ -74,11 +77,11 @@ def _items(
     if folders and reference is not None:
         check_method(results, reference)
     for labels in results.labels:
-        part, ending = results.of(labels), "" if labels == "nearest" else f"-{labels}"
+        part, ending = results.with_labels(labels), "" if labels == "nearest" else f"-{labels}"
         for name, item in _of_results(part, reference if reference in part.methods else None):
             yield name + ending, item
     if learning is not None:
-        rows = read_rows(learning, LEARNING_COLUMNS, words=("experiment", "network", "subjects"))
+        rows = read_rows(learning, LEARNING_COLUMNS, text=("experiment", "network", "subjects"))
         yield from _drawn("smoothness", smoothness(rows)).items()
         yield from _drawn("training_set", training_set(rows)).items()
         yield from _drawn("learning", learning_curves(rows)).items()

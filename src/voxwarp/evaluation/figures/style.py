@@ -1,4 +1,4 @@
-"""How figures look: grey, with hatches and markers, to be read in print and by everybody."""
+"""The style of figures: grey, with hatches and markers, readable in print and when colour-blind."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 DARK = "0.35"
-FILLS = (  # face, hatch: boxes that differ in print; the reference is the dark one
+FILLS = (  # face and hatch of boxes, distinguishable in print; the reference is the dark one
     *((DARK, ""), ("white", ""), ("0.82", ""), ("0.6", "")),
     *(("white", "//////"), ("white", "||||||")),
 )
@@ -24,8 +24,8 @@ STYLE = {
     "axes.linewidth": 0.8,
     "hatch.linewidth": 0.5,
     "legend.frameon": False,
-    "text.parse_math": False,  # a method's name may hold a $
-    "svg.fonttype": "none",  # words stay words: to be searched, and edited for print
+    "text.parse_math": False,  # the name of a method may contain a $
+    "svg.fonttype": "none",  # text stays text, so that it can be searched and edited
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.06,
     "svg.hashsalt": "voxwarp",  # the same rows give the same bytes
@@ -33,7 +33,7 @@ STYLE = {
 
 
 class Drawing(NamedTuple):
-    """A figure, and what has to be said under it."""
+    """A figure and its caption."""
 
     figure: "Figure"
     caption: str
@@ -41,17 +41,19 @@ class Drawing(NamedTuple):
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our look, whatever the user's matplotlibrc says; also a decorator."""
+    """Use our style, whatever the user's matplotlibrc says; also works as a decorator."""
     try:
         import matplotlib.style
     except ImportError as error:
-        raise InputError("figures need matplotlib: pip install 'voxwarp[benchmark]'") from error
+        raise InputError(
+            "figures need matplotlib, which is not installed: pip install 'voxwarp[benchmark]'"
+        ) from error
     with matplotlib.style.context(["default", STYLE]):
         yield
 
 
 def new_axes(width: float, height: float) -> tuple["Figure", "Axes"]:
-    """A figure of so many inches that belongs to no window."""
+    """A figure of this size in inches and its axes, without a window."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
