@@ -55,8 +55,12 @@ def documented() -> Callable[[str], Any]:
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLE)
-def test_examples_run(documented, name: str, folder: Path, stand_ins: None, monkeypatch) -> None:
-    monkeypatch.chdir(folder)
+def test_examples_run(
+    documented, name: str, folder: Path, stand_ins: None, monkeypatch, tmp_path: Path
+) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
     test, lines = examples(documented(name), name), list[str]()
     assert test.examples, f"{name} has no example"
     assert any("import voxwarp" in example.source for example in test.examples)

@@ -27,10 +27,10 @@ class Preparation:
 
     Example:
         >>> import voxwarp
-        >>> own = voxwarp.Preparation(brain_extract="no", bias=True)
+        >>> own = voxwarp.Preparation(brain_extract="no", bias=False)
         >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz", preparation=own)
         >>> result.metrics["preparation"]["moving"]["bias_corrected"]
-        True
+        False
     """
 
     brain_extract: str = "auto"
