@@ -33,7 +33,7 @@ def test_image_is_carried_as_register_did(cli, saved, tmp_path, inverse: bool):
         if inverse
         else (saved.moving, "Warped.nii.gz", saved.fixed)
     )
-    out = tmp_path / "carried.nii.gz"
+    out = tmp_path / "moved.nii.gz"
     outcome = cli("apply", source, "-t", saved.out, "-o", out, *(["--inverse"] * inverse))
     assert outcome.code == 0, outcome.err
     assert "linear" in outcome.out
@@ -159,12 +159,8 @@ def test_series_is_carried_frame_by_frame(cli, saved, tmp_path):
     series = nib.Nifti1Image(np.stack(frames, axis=-1), affine)
     series.header.set_zooms((*series.header.get_zooms()[:3], 2.5))
     nib.save(series, tmp_path / "bold.nii.gz")
-    assert (
-        cli(
-            *("apply", tmp_path / "bold.nii.gz", "-t", saved.out, "-o", tmp_path / "all.nii.gz")
-        ).code
-        == 0
-    )
+    words = "apply", tmp_path / "bold.nii.gz", "-t", saved.out, "-o", tmp_path / "all.nii.gz"
+    assert cli(*words).code == 0
     for number, frame in enumerate(frames):
         nib.save(nib.Nifti1Image(frame, affine), tmp_path / "one.nii.gz")
         target = tmp_path / f"{number}.nii.gz"
@@ -198,7 +194,7 @@ def test_reference_gives_the_grid(cli, saved, make_grid, phantoms, tmp_path):
 def test_several_images_go_into_a_folder(cli, saved, tmp_path):
     mgz = tmp_path / "extra.mgz"
     nib.save(nib.MGHImage(voxels(saved.moving_float), nib.load(saved.moving).affine), mgz)
-    out = tmp_path / "new" / "carried"
+    out = tmp_path / "new" / "moved"
     outcome = cli("apply", saved.moving, saved.moving_labels, mgz, "-t", saved.out, "-o", out)
     assert outcome.code == 0, outcome.err
     assert {path.name for path in out.iterdir()} == {
@@ -346,9 +342,6 @@ def test_folder_without_metrics_wants_a_reference_for_the_inverse_alone(
     assert cli(*words).code == 0
     assert np.abs(voxels(out) - voxels(saved.out / "InverseWarped.nii.gz")).max() <= 1
     assert cli("apply", saved.moving, "-t", folder, "-o", tmp_path / "forward.nii.gz").code == 0
-
-
-# Python
 
 
 def test_python_refuses_as_the_command_does(saved, tmp_path):

@@ -12,7 +12,7 @@ import voxwarp
 from voxwarp.errors import InputError
 from voxwarp.registration.apply import apply_to_image, chain_of, load_transform
 from voxwarp.registration.points import apply_to_points
-from voxwarp.space.formats import write_affine
+from voxwarp.space.formats import read_affine, write_affine
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import read_volume
 
@@ -60,14 +60,14 @@ def test_points_go_as_in_simpleitk(saved, rigid, points):
 def test_an_image_is_resampled_once_as_in_simpleitk(saved, rigid, phantoms, make_grid):
     """BOLD → T1 → the fixed scan: one linear interpolation on the last fixed grid."""
     bold = phantoms.image(make_grid("LPS", (5, 4, 6)), dtype=np.float32)
-    carried = apply_to_image(bold, [str(rigid), saved.out])
+    moved = apply_to_image(bold, [str(rigid), saved.out])
     reference = sitk.ReadImage(str(saved.fixed), sitk.sitkFloat32)
     nib.save(bold, saved.out.parent / "bold.nii.gz")
     pulled = itk_chain(rigid, saved.out / "0GenericAffine.mat", saved.out / "1Warp.nii.gz")
     theirs = sitk.Resample(
         sitk.ReadImage(str(saved.out.parent / "bold.nii.gz"), sitk.sitkFloat32), reference, pulled
     )
-    ours, theirs = carried.data, sitk.GetArrayFromImage(theirs).T
+    ours, theirs = moved.data, sitk.GetArrayFromImage(theirs).T
     inside = (ours > 30) & (theirs > 30)
     assert inside.mean() > 0.05
     assert np.abs(ours - theirs)[inside].mean() < 0.05
@@ -96,6 +96,21 @@ def test_grids_are_those_of_the_ends(saved, rigid):
         apply_to_image(saved.fixed, [rigid, saved.out], inverse=True)
     with pytest.raises(InputError, match="transforms must name at least one"):
         chain_of([])
+
+
+def test_an_affine_in_memory_does_as_well_as_its_file(saved, rigid, points):
+    affine = read_affine(rigid)
+    for inverse in (False, True):
+        ours, theirs = (
+            apply_to_points(points, [one, saved.result], inverse=inverse) for one in (affine, rigid)
+        )
+        np.testing.assert_array_equal(ours, theirs)
+    moved = apply_to_image(saved.moving, affine, reference=saved.fixed)
+    np.testing.assert_array_equal(
+        moved.data, apply_to_image(saved.moving, rigid, reference=saved.fixed).data
+    )
+    with pytest.raises(InputError, match="reference is needed"):
+        apply_to_image(saved.moving, affine)
 
 
 def test_what_is_in_memory_goes_in_and_comes_out(saved):

@@ -99,19 +99,19 @@ def test_what_is_written_is_free_of_folds_and_each_other_s_inverse(
     """From end to end: carrying the warp to the fixed grid tears it, as it now and then does."""
     recipe = Recipe(Recipe().grid.resized((40, 48, 56)))
     model = Model.build({"name": "descent", "steps": [8, 8]}, recipe)
-    carried: list[Warp] = []
+    warps: list[Warp] = []
 
     def tearing(*arguments: object) -> list[Warp]:
         warp, inverse = on_fixed_grid(*arguments)
         x, y, z = (n // 2 for n in warp.grid.shape)
         warp.displacement[:, x : x + 2, y, z] += 15  # mm
-        carried.extend((Warp(warp.displacement.copy(), warp.grid), inverse))
+        warps.extend((Warp(warp.displacement.copy(), warp.grid), inverse))
         return [warp, inverse]
 
     whole = verb.register(scans.moving, scans.fixed, model)
     monkeypatch.setattr(verb, "on_fixed_grid", tearing)
     result = verb.register(scans.moving, scans.fixed, model)
-    (torn, former), brain = carried, result.brain.data != 0
+    (torn, former), brain = warps, result.brain.data != 0
     assert folding(torn, brain) > 2
     assert folding(whole.warp, brain) == folding(result.warp, brain) == 0
     assert result.metrics["jacobian"]["folds_any_difference"] == 0
@@ -124,8 +124,8 @@ def test_what_is_written_is_free_of_folds_and_each_other_s_inverse(
     # The images are those of the written warp, not of the torn one.
     np.testing.assert_array_equal(result.warp.displacement, warp.displacement)
     middle = tuple(n // 2 for n in brain.shape)
-    there = result.transform.map(result.fixed_grid.nodes()[middle])
-    assert result.warped.data[middle] == pytest.approx(value_at(result.moving.image, there), abs=1)
+    point = result.transform.map(result.fixed_grid.nodes()[middle])
+    assert result.warped.data[middle] == pytest.approx(value_at(result.moving.image, point), abs=1)
 
 
 def value_at(image, point: np.ndarray) -> float:
@@ -148,16 +148,18 @@ def model_on(grid: Grid) -> Model:
 def test_warps_of_the_working_grid_are_the_same_motion_in_the_fixed_scans_space() -> None:
     """T W T⁻¹ with T from the common space to the scan: of a linear W, all is known exactly."""
     working, fixed = oblique_grid(1, (30, 32, 34)), oblique_grid(2, (12, 11, 10))
-    matrix, there = near_identity(3, strength=0.1, shift=1.0), near_identity(4)
+    matrix, to_scan = near_identity(3, strength=0.1, shift=1.0), near_identity(4)
     nodes = working.nodes()
     motion = Warp(
         np.moveaxis(apply_affine(matrix, nodes) - nodes, -1, 0).astype(np.float32), working
     )
-    scan = prepared(torch.zeros(1, 1, *working.shape), there)
+    scan = prepared(torch.zeros(1, 1, *working.shape), to_scan)
     (warp,) = on_fixed_grid([motion.in_voxels()[None]], model_on(working), scan, fixed)
     assert warp.grid == fixed
-    expected = apply_affine(there @ matrix @ np.linalg.inv(there), fixed.nodes()) - fixed.nodes()
-    at = working.to_voxel(apply_affine(np.linalg.inv(there), fixed.nodes()))
+    expected = (
+        apply_affine(to_scan @ matrix @ np.linalg.inv(to_scan), fixed.nodes()) - fixed.nodes()
+    )
+    at = working.to_voxel(apply_affine(np.linalg.inv(to_scan), fixed.nodes()))
     inside = ((at > 0) & (at < np.array(working.shape) - 1)).all(axis=-1)
     assert inside.mean() > 0.3
     found = np.moveaxis(warp.displacement, 0, -1)
@@ -227,16 +229,16 @@ def test_an_inverse_is_found_where_the_network_knows_none() -> None:
 def test_the_meter_takes_the_stages_that_there_are() -> None:
     model, pair = of_model("descent", steps=[2, 2]), [prepared(image) for image in PAIR]
     for refinement, stages in ((None, ["network"]), (Refinement(1), ["network", "refine"])):
-        told: list[str] = []
-        meter = Meter(memory=False, announce=told.append)
+        announced: list[str] = []
+        meter = Meter(memory=False, announce=announced.append)
         compute_deformation(
             model, moving=pair[0], fixed=pair[1], device=CPU, refinement=refinement, meter=meter
         )
-        assert told == stages
+        assert announced == stages
 
 
-def test_smoothness_goes_to_whatever_obeys_it() -> None:
-    """The network's own answer is as it is where it decides by itself."""
+def test_smoothness_changes_descents_and_refinements_alone() -> None:
+    """A network that learned its smoothness gives the same deformation."""
     pair = [prepared(image) for image in PAIR]
     stubborn = of_model("diffeomorphic", encoder=[4, 8], decoder=[8, 8, 8])
     plain, asked = (

@@ -1,4 +1,4 @@
-"""A network that wants more than two images: a file, and a line in the catalogue."""
+"""A network with more inputs than two images: a file, and a line in the catalogue."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from voxwarp.registration.register import register
 
 
 class Shifting(nn.Module):
-    """Moves what it is told to by a voxel along the last axis; remembers what it was given."""
+    """Moves the mask by a voxel along the last axis, and remembers its inputs."""
 
     def __init__(self) -> None:
         super().__init__()

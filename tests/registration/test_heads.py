@@ -1,4 +1,4 @@
-"""Heads: their brains decide where they go, the whole of them goes there."""
+"""Heads: they are aligned by their brains and resampled whole."""
 
 import hashlib
 import types

@@ -101,8 +101,10 @@ def test_the_files_are_ants_own_and_are_read_back(cli, pair, quick_affine, tiny_
     for ours in (saved.transform, back.transform):
         np.testing.assert_allclose(ours.map(POINTS), theirs, atol=1e-6)
     np.testing.assert_allclose(saved.inverse.map(saved.transform.map(POINTS)), POINTS, atol=1e-9)
-    carried = voxwarp.apply_to_image(moved(motion()), saved)
-    np.testing.assert_array_equal(carried.data, np.asarray(nib.load(out / "Warped.nii.gz").dataobj))
+    resampled = voxwarp.apply_to_image(moved(motion()), saved)
+    np.testing.assert_array_equal(
+        resampled.data, np.asarray(nib.load(out / "Warped.nii.gz").dataobj)
+    )
     # What a deformable registration left before goes.
     words = moved(motion()), fixed, "-o", out, "--overwrite", "--model", tiny_model
     assert cli("register", *words).code == 0

@@ -242,13 +242,13 @@ def test_a_result_without_transforms_does_not_load(everything, tmp_path, names, 
 def test_apply_names_the_file_that_is_missing(full, scans, refuses, tmp_path, save, name):
     full.save(tmp_path / "out", save=save)
     line = refuses("apply", scans.moving, "-t", tmp_path / "out", "-o", tmp_path / "x.nii.gz")
-    assert line.endswith(f"transform {tmp_path / 'out'}: {name} is missing")
+    assert f"transform {tmp_path / 'out'}: {name} is missing; give a folder" in line
 
 
 def test_a_deformable_result_without_warps_is_not_taken_for_an_affine(
     everything, scans, refuses, tmp_path
 ):
-    """Its record says that there was one."""
+    """Its record says that it is deformable."""
     folder = without(everything, tmp_path / "out", WARP, INVERSE_WARP)
     line = refuses("apply", scans.moving, "-t", folder, "-o", tmp_path / "x.nii.gz")
-    assert line.endswith(f"transform {folder}: {WARP} is missing")
+    assert f"transform {folder}: {WARP} is missing; give a folder" in line

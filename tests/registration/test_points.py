@@ -23,14 +23,14 @@ def read_points(path: Path) -> np.ndarray:
 
 
 def test_points_go_with_the_image_they_are_drawn_on(phantoms, poses, saved):
-    """A blob drawn on the moving scan: its centre is carried to that of the blob carried."""
+    """A blob drawn on the moving scan: its centre moves to the centre of the moved blob."""
     affine = nib.load(saved.moving).affine
     transform = load_transform(saved.out)
     for center in brain_points(saved.moving, 3):
         distance = np.linalg.norm(nodes(saved.moving) - center, axis=-1)
         blob = nib.Nifti1Image(np.exp(-((distance / 9) ** 2)).astype(np.float32), affine)
-        carried = apply_to_image(blob, transform)
-        weights = carried.data[..., None]
+        moved_blob = apply_to_image(blob, transform)
+        weights = moved_blob.data[..., None]
         found = (weights * nodes(saved.fixed)).sum(axis=(0, 1, 2)) / weights.sum()
         ours = apply_to_points(center[None], transform)[0]
         assert np.linalg.norm(ours - center) > 2
@@ -45,12 +45,12 @@ def test_points_there_and_back(cli, saved, tmp_path):
     outcome = cli("points", names[1], "-t", saved.out, "-o", names[2], "--inverse")
     assert outcome.code == 0
     assert "80 points" in outcome.out
-    there, again = read_points(names[1]), read_points(names[2])
-    assert np.linalg.norm(there - points, axis=1).mean() > 2
+    moved, again = read_points(names[1]), read_points(names[2])
+    assert np.linalg.norm(moved - points, axis=1).mean() > 2
     error = np.linalg.norm(again - points, axis=1)
     assert np.median(error) < 0.1
     assert error.max() < 0.5
-    np.testing.assert_allclose(there, saved.result.inverse.map(points), atol=1e-3)
+    np.testing.assert_allclose(moved, saved.result.inverse.map(points), atol=1e-3)
 
 
 def test_lps_is_ras_with_two_signs_changed(cli, saved, tmp_path):

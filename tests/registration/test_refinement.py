@@ -1,4 +1,4 @@
-"""Refined registrations, and how smooth they are: more alike, whole, on record."""
+"""Refined registrations: more similar scans, the smoothness, the record."""
 
 import json
 from pathlib import Path
@@ -48,12 +48,12 @@ def test_refinement_makes_the_scans_more_alike(result, refined):
 
 
 def test_refined_transform_then_inverse_returns(refined, scans):
-    for path, there, back in (
+    for path, forward, back in (
         (scans.fixed, refined.transform, refined.inverse),
         (scans.moving, refined.inverse, refined.transform),
     ):
         points = brain_points(path)
-        error = np.linalg.norm(back.map(there.map(points)) - points, axis=1)
+        error = np.linalg.norm(back.map(forward.map(points)) - points, axis=1)
         assert np.median(error) < 0.1
         assert np.quantile(error, 0.95) < 0.5
 

@@ -172,7 +172,7 @@ def test_without_report(result, tmp_path):
 
 @pytest.mark.usefixtures("fails")
 def test_a_report_that_fails_is_a_warning(result, tmp_path):
-    """All else is written, no half report is there, and an older one is gone."""
+    """All else is written, without half a report, and an older report is removed."""
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / REPORT).write_text("of an earlier run")

@@ -113,10 +113,10 @@ def test_sheared_scan_is_put_on_an_orthogonal_grid_with_a_warning(
         np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-5)
         sitk.ReadImage(str(tmp_path / "out" / f"{name}.nii.gz"))
         if of == role:  # all of the scan is on the new grid
-            there = nib.load(tmp_path / "out" / f"{name}.nii.gz")
-            at = apply_affine(np.linalg.inv(there.affine), sheared.to_world(sheared.corners()))
+            image = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+            at = apply_affine(np.linalg.inv(image.affine), sheared.to_world(sheared.corners()))
             assert (at > -1e-2).all()
-            assert (at < np.array(there.shape[:3]) - 1 + 1e-2).all()
+            assert (at < np.array(image.shape[:3]) - 1 + 1e-2).all()
 
     # The world is the same as for the scan that was not sheared.
     reference = register_quickly(straight["moving"], straight["fixed"])

@@ -224,7 +224,10 @@ def _find_file(folder: Path, name: str) -> Path:
     """The file of that name, or else the only one whose name ends in it."""
     files = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*{name}"))
     if not files:
-        raise InputError(f"transform {folder}: {name} is missing")
+        raise InputError(
+            f"transform {folder}: {name} is missing; give a folder with the transforms of "
+            f"register, preprocess or antsRegistration"
+        )
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(

@@ -45,7 +45,7 @@ def files_of(save: str | Iterable[str]) -> frozenset[str]:
             iterable of strings.
 
     Raises:
-        InputError: there is no output of such a name.
+        InputError: a name is unknown.
     """
     names = save.split(",") if isinstance(save, str) else list(save)
     files = {METRICS}
@@ -86,5 +86,5 @@ class MissingWarp:
         """The error that names the file."""
         return InputError(
             f"transform {self.path.parent}: {self.path.name} is missing, and the inverse of the "
-            f"deformation is needed here"
+            f"deformation is needed here; register again and save it, too"
         )

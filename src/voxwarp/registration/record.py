@@ -42,9 +42,13 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"result {path}: not the record of a registration ({error})") from error
+        raise InputError(
+            f"result {path}: this is not the record of a registration ({error})"
+        ) from error
     if not isinstance(record, dict) or not isinstance(record.get("inputs"), dict):
-        raise InputError(f"result {path}: not the record of a registration (it has no inputs)")
+        raise InputError(
+            f"result {path}: this is not the record of a registration (it has no inputs)"
+        )
     return _bounded(record)
 
 
@@ -107,7 +111,7 @@ def input_path(record: Mapping[str, Any], role: str) -> Path | None:
     try:
         check_readable(Path(path), what)
         if not Path(path).is_file():  # reading a pipe or a device might never end
-            raise InputError(f"{what} {path}: not a regular file")
+            raise InputError(f"{what} {path}: this is not a regular file")
         is_same = sha256_of(path) == digest
     except InputError:
         raise

@@ -153,7 +153,7 @@ def _template(model: Model, labels: ImageLike | None) -> Scan:
     """
     if model.recipe.template is None:
         raise InputError(
-            f"model {model.name}: has no template to register to; give a fixed scan with `fixed`"
+            f"model {model.name} has no template to register to; give a fixed scan (`fixed`)"
         )
     return Scan.of_template(model.recipe.template, labels)
 
