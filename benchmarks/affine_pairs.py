@@ -1,11 +1,12 @@
-"""Overlap of labels after the affine stage alone, and its time, beside antspyx and greedy.
+"""Overlap of labels after the affine stage alone, and its time, compared with antspyx and greedy.
 
     python benchmarks/affine_pairs.py DATA/oasis-malf ROWS.csv [ants greedy]
 
-Ten pairs of subjects of the train split (each with the one seven further on) and the two of val;
-nothing is trained here, and test stays untouched. Extracted brains, native scan to native scan,
-one method after the other on each pair. `voxwarp` aligns the pair directly; `voxwarp, both to
-MNI152` is what register does: both to the template, one map after the other's inverse.
+Ten pairs of subjects of the train split (each subject with the seventh after it) and the two pairs
+of val; nothing is trained here, and the test split is not used. The brains are skull-stripped and
+on their native grids; the methods run one after the other on each pair. `voxwarp` aligns the pair
+directly; `voxwarp, both to MNI152` aligns both scans with the template, as register does, and
+combines one map with the inverse of the other.
 """
 
 import csv
@@ -31,8 +32,8 @@ def main() -> None:
     table = structures(oasis / "labels.csv")
     methods = {"voxwarp": direct, "voxwarp, both to MNI152": by_template}
     methods |= {name: PEERS[name] for name in sys.argv[3:]}
-    pairs = subjects(oasis)
-    for method in methods.values():  # warm-up, not timed
+    pairs = chosen_pairs(oasis)
+    for method in methods.values():  # to warm up, not timed
         method(*pairs[0], oasis)
     rows = []
     for moving, fixed in pairs:
@@ -42,9 +43,9 @@ def main() -> None:
             for i, scan in zip((moving, fixed), scans, strict=True)
         )
         for name, method in methods.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             affine = method(moving, fixed, oasis)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start
             moved = resample(m, f.grid, affine, interpolation="nearest").data
             row = {"moving": moving, "fixed": fixed, "method": name}
             row["dice_30"] = round(dice_30(moved, f.data, table), 4)
@@ -63,7 +64,7 @@ def main() -> None:
         print(f"{name}: Dice-30 {means[0]:.4f}, Dice-regions {means[1]:.4f}, {means[2]:.1f} s")
 
 
-def subjects(oasis: Path) -> list[tuple[str, str]]:
+def chosen_pairs(oasis: Path) -> list[tuple[str, str]]:
     rows = read_table(oasis / "subjects.csv")
     train, val = ([r["id"] for r in rows if r["split"] == split] for split in ("train", "val"))
     return [(train[i], train[(i + 7) % len(train)]) for i in range(10)] + [
@@ -86,7 +87,7 @@ def by_template(moving: str, fixed: str, oasis: Path) -> Affine:
 
 
 def ants(moving: str, fixed: str, oasis: Path) -> Affine:
-    """Antspyx's default affine."""
+    """The affine map of antspyx, with its defaults."""
     import ants as antspy
 
     images = [antspy.image_read(str(oasis / "t1" / f"{i}.nii.gz")) for i in (fixed, moving)]
@@ -94,7 +95,7 @@ def ants(moving: str, fixed: str, oasis: Path) -> Affine:
 
 
 def greedy(moving: str, fixed: str, oasis: Path) -> Affine:
-    """Greedy's affine, NCC, centres of the images as the start."""
+    """The affine map of greedy: NCC, starting from the centres of the images."""
     import picsl_greedy
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,13 @@
-"""Score a model on oasis-malf: Dice and folds of pairs of subjects, native scan to native scan.
+"""Score a model on oasis-malf: Dice and folds of pairs of subjects, between their native scans.
 
     python benchmarks/evaluate_pairs.py DATA/oasis-malf MODEL ROWS.csv [split ...]
 
 The protocol: every ordered pair of different subjects of a split; moving labels resampled once
-onto the fixed scan's own grid by nearest neighbour. Dice-30 is the mean over the 30 structures
-of labels.csv; Dice-regions that over the label values from 4 to 207 with at least 50 voxels in
-both maps (without 42, 43, 46, 63, 64, 69, 74). Each scan's affine is computed once.
+onto the grid of the fixed scan by nearest neighbour. Dice-30 is the mean over the 30 structures of
+labels.csv; Dice-regions is the mean over the label values from 4 to 207 with at least 50 voxels in
+both maps (without 42, 43, 46, 63, 64, 69, 74). The affine map of each scan is computed once.
+
+``voxwarp evaluate`` grew from this script; tests compare the two.
 """
 
 import csv
@@ -46,7 +48,9 @@ def main() -> None:
     rows = []
     for split in sys.argv[4:] or ["val", "test"]:
         subjects = {
-            r["id"]: r["person"] for r in read_table(oasis / "subjects.csv") if r["split"] == split
+            r["id"]: r.get("subject") or r["person"]  # "person" in older copies of the data
+            for r in read_table(oasis / "subjects.csv")
+            if r["split"] == split
         }
         scans = {i: load(oasis, i, model) for i in subjects}
         pairs = [p for p in itertools.permutations(subjects, 2) if subjects[p[0]] != subjects[p[1]]]
@@ -75,15 +79,17 @@ def load(oasis: Path, scan: str, model: Model) -> tuple[Volume, Volume, Prepared
     image, labels = (oasis / kind / f"{scan}.nii.gz" for kind in ("t1", "labels"))
     read = Scan.read(image, labels=labels)
     assert read.labels is not None
-    found = read.examined(model.recipe, cache=False)
-    return read.image, read.labels, read.prepared(model.recipe, found)
+    examination = read.examined(model.recipe, cache=False)
+    return read.image, read.labels, read.prepared(model.recipe, examination)
 
 
 def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
-    """Rows of the affine alone and of the model."""
+    """Rows of the affine map alone and of the model, for scans from ``load``."""
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
-    answer = compute_deformation(model, moving=moving[2], fixed=f, device=torch.device("cpu"), invert=False)
+    answer = compute_deformation(
+        model, moving=moving[2], fixed=f, device=torch.device("cpu"), invert=False
+    )
     (warp,) = on_fixed_grid([answer.displacement], model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
     regions = large_regions(moving[1].data, labels.data)
@@ -107,12 +113,12 @@ def dice_30(moved: np.ndarray, fixed: np.ndarray, table: Table) -> float:
 
 
 def dice_regions(moved: np.ndarray, fixed: np.ndarray, regions: list[int]) -> float:
-    each = dice(moved, fixed)
-    return float(np.mean([each[value] for value in regions]))
+    of_values = dice(moved, fixed)
+    return float(np.mean([of_values[value] for value in regions]))
 
 
 def large_regions(moving: np.ndarray, fixed: np.ndarray) -> list[int]:
-    """Values from 4 to 207 with 50 voxels or more in both maps, before anything is warped."""
+    """The values from 4 to 207 with at least 50 voxels in both maps, before any warping."""
     sizes = [np.bincount(x.ravel(), minlength=208) for x in (moving, fixed)]
     values = (v for v in range(4, 208) if v not in NOT_REGIONS)
     return [v for v in values if min(size[v] for size in sizes) >= 50]

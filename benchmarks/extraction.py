@@ -1,10 +1,11 @@
-"""Does brain extraction, run on extracted brains, leave them whole?
+"""Brain extraction forced on skull-stripped brains: how much of each brain does it keep?
 
     python benchmarks/extraction.py DATA/oasis-malf ROWS.csv
 
-The extractor is forced on each of the 27 scans, whose own mask is that of the expert labels
-(label > 0). Dice of the two masks, the share of the labelled voxels that are kept (the labels
-leave out the outer cerebrospinal fluid, the extractor does not), and what `auto` sees.
+The extractor is forced on each of the 27 scans and compared with the mask of the expert labels
+(label > 0). The columns: Dice of the two masks; `kept`, the share of the labelled voxels that the
+extractor keeps (it includes the outer cerebrospinal fluid, which the labels do not); `of_nonzero`,
+the share of the nonzero voxels that it keeps; and what `--brain-extract auto` takes the scan for.
 """
 
 import csv
@@ -25,11 +26,11 @@ def main() -> None:
     for path in sorted((oasis / "t1").glob("*.nii.gz")):
         scan = Scan.read(path, labels=oasis / "labels" / path.name)
         assert scan.labels is not None
-        found = scan.examined(Recipe(), forced, cache=False)
-        mask = scan.brain_mask(found).data > 0
+        examination = scan.examined(Recipe(), forced, cache=False)
+        mask = scan.brain_mask(examination).data > 0
         truth = scan.labels.data > 0
-        both = (mask & truth).sum()
-        dice, kept = 2 * both / (mask.sum() + truth.sum()), both / truth.sum()
+        shared = (mask & truth).sum()
+        dice, kept = 2 * shared / (mask.sum() + truth.sum()), shared / truth.sum()
         row = {"scan": path.name.removesuffix(".nii.gz"), "dice": dice, "kept": kept}
         row["of_nonzero"] = mask[scan.image.data > 0].mean()
         rows.append({k: v if isinstance(v, str) else round(float(v), 4) for k, v in row.items()})

@@ -1,11 +1,12 @@
-"""Score a model of configs/hippocampus.yaml on its test subjects, beside greedy and nothing at all.
+"""Score a model of configs/hippocampus.yaml on its test subjects, and greedy on the same pairs.
 
     voxwarp train configs/hippocampus.yaml -o RUN
     python benchmarks/hippocampus.py RUN ROWS.csv
 
-Ordered pairs of test subjects, evenly chosen; Dice of the anterior and the posterior part, moving
-labels resampled once by nearest neighbour. All start with the crops centre on centre. greedy
-runs as on brains (NCC 2x2x2, 100x50x10), its affine stage before it, and without that.
+30 ordered pairs of test subjects, evenly chosen; Dice of the anterior and the posterior part, with
+moving labels resampled once by nearest neighbour. All methods start with the middles of the crops
+on each other; `none` stops there. greedy has the settings used for brains (NCC 2x2x2, 100x50x10)
+and runs with and without its affine stage.
 """
 
 import csv
@@ -42,21 +43,25 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     for method in dict.fromkeys(r["method"] for r in rows):
-        of_it = [r for r in rows if r["method"] == method]
-        means = {k: np.mean([r[k] for r in of_it]) for k in (*LABELS.values(), "folds", "seconds")}
-        print(method, len(of_it), {k: round(float(v), 4) for k, v in means.items()})
+        chosen_rows = [r for r in rows if r["method"] == method]
+        means = {
+            k: np.mean([r[k] for r in chosen_rows]) for k in (*LABELS.values(), "folds", "seconds")
+        }
+        print(method, len(chosen_rows), {k: round(float(v), 4) for k, v in means.items()})
 
 
 def score(moving: dict, fixed: dict, run: Path) -> list[dict[str, object]]:
     image, target = (read_volume(s["path"]) for s in (moving, fixed))
-    labels, wanted = (read_labels(s["labels"], v) for s, v in ((moving, image), (fixed, target)))
+    labels, target_labels = (
+        read_labels(s["labels"], v) for s, v in ((moving, image), (fixed, target))
+    )
     rows = []
     for method, register in METHODS.items():
-        began = time.perf_counter()
+        start = time.perf_counter()
         transform, warp = register(moving["path"], fixed["path"], image, target, run)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         moved = resample(labels, target.grid, transform, interpolation="nearest").data
-        each = dice(moved, wanted.data)
+        each = dice(moved, target_labels.data)
         everywhere = np.ones(target.grid.shape, dtype=bool)
         folds = jacobian_statistics(warp, everywhere)["folds"] if warp else 0
         rows.append(
@@ -71,38 +76,38 @@ def score(moving: dict, fixed: dict, run: Path) -> list[dict[str, object]]:
     return rows
 
 
-ScoredTransform = tuple[Transform, Warp | None]
+Result = tuple[Transform, Warp | None]
 
 
 def centred(moving: Volume, fixed: Volume) -> Affine:
-    """Fixed to moving, middle on middle."""
+    """The shift from the fixed to the moving scan that puts their middles on each other."""
     middles = [v.grid.to_world((np.asarray(v.grid.shape) - 1) / 2) for v in (moving, fixed)]
     matrix = np.eye(4)
     matrix[:3, 3] = middles[0] - middles[1]
     return Affine(matrix)
 
 
-def nothing(_m: str, _f: str, moving: Volume, fixed: Volume, _run: Path) -> ScoredTransform:
+def none(_m: str, _f: str, moving: Volume, fixed: Volume, _run: Path) -> Result:
     return centred(moving, fixed), None
 
 
-def ours(m: str, f: str, _moving: Volume, _fixed: Volume, run: Path) -> ScoredTransform:
+def ours(m: str, f: str, _moving: Volume, _fixed: Volume, run: Path) -> Result:
     result = voxwarp.register(m, f, run)
     return result.transform, result.warp
 
 
 def greedy(*, affine: bool):
-    def register(m: str, f: str, moving: Volume, fixed: Volume, _run: Path) -> ScoredTransform:
+    def register(m: str, f: str, moving: Volume, fixed: Volume, _run: Path) -> Result:
         with tempfile.TemporaryDirectory() as folder:
-            matrix = f"{folder}/affine.mat"
+            matrix = f"{folder}/start.mat"
             np.savetxt(matrix, centred(moving, fixed).matrix)
             tool = picsl_greedy.Greedy3D()
             if affine:
                 tool.execute(
-                    f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x10 -i {f} {m} -o {folder}/found.mat "
+                    f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x10 -i {f} {m} -o {folder}/affine.mat "
                     f"-ia {matrix}"
                 )
-                matrix = f"{folder}/found.mat"
+                matrix = f"{folder}/affine.mat"
             tool.execute(
                 f"-d 3 -m NCC 2x2x2 -n 100x50x10 -i {f} {m} -it {matrix} -o {folder}/warp.nii.gz"
             )
@@ -113,7 +118,7 @@ def greedy(*, affine: bool):
 
 
 METHODS = {
-    "none": nothing,
+    "none": none,
     "voxwarp": ours,
     "greedy, deformable": greedy(affine=False),
     "greedy, affine and deformable": greedy(affine=True),

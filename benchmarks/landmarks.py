@@ -1,16 +1,16 @@
-"""Target registration error, Colin27's head to MNI152, by expert landmarks, beside other tools.
+"""Target registration error of Colin27 to MNI152 by expert landmarks, compared with other tools.
 
     python benchmarks/landmarks.py DATA ROWS.csv [--peers]
 
-The fixed image's points (MNI152) are mapped to the moving image (Colin27) and compared with the
-points placed there: mean Euclidean distance over 30 of the 32 AFIDs (without 29 and 30, the
+The points of the fixed image (MNI152) are mapped to the moving image (Colin27) and compared with
+the points placed there: mean Euclidean distance over 30 of the 32 AFIDs (without 29 and 30, the
 ventral occipital horns, which end more than 1 cm apart in the two brains). voxwarp gets the head;
-the other tools get the brain that it extracts.
+the other tools get the brain that voxwarp extracts.
 
-Colin27's points lie about 2 mm below their structures in this head: below the anterior and the
-posterior commissure, the pineal gland, the splenium, as one sees in a sagittal slice; and every
-method misses them all in that direction. So a right registration has an error of 2 mm and more.
-``without_offset_mm`` is the mean distance after the mean vector, ``offset_*_mm``, is taken away.
+The points of Colin27 lie about 2 mm below their structures in this head: below the anterior and
+the posterior commissure, the pineal gland and the splenium, as a sagittal slice shows. Every method
+misses all points in that direction, so even a correct registration has an error of 2 mm or more.
+``without_offset_mm`` is the mean distance after subtracting the mean vector, ``offset_*_mm``.
 """
 
 import csv
@@ -29,7 +29,7 @@ from voxwarp.space.formats import read_affine, read_warp
 from voxwarp.space.transform import Affine, Chain, Transform
 from voxwarp.space.volume import read_volume, to_canonical, write_volume
 
-LEFT_OUT = {29, 30}
+EXCLUDED = {29, 30}  # the ventral occipital horns, see above
 MODELS = [
     (m, r)
     for m in ("pyramid", "default", "none")
@@ -46,13 +46,13 @@ def main() -> None:
     rows: list[dict[str, object]] = []
 
     def score(method: str, transform: Transform, seconds: float) -> None:
-        missed = transform.map(fixed) - moving
-        offset = missed.mean(axis=0)
-        errors = np.linalg.norm(missed, axis=1)
+        error_vectors = transform.map(fixed) - moving
+        offset = error_vectors.mean(axis=0)
+        errors = np.linalg.norm(error_vectors, axis=1)
         row = {"method": method, "mean_mm": errors.mean(), "median_mm": np.median(errors)}
         row |= {"largest_mm": errors.max()}
         row |= {f"offset_{axis}_mm": value for axis, value in zip("xyz", offset, strict=True)}
-        row |= {"without_offset_mm": np.linalg.norm(missed - offset, axis=1).mean()}
+        row |= {"without_offset_mm": np.linalg.norm(error_vectors - offset, axis=1).mean()}
         row |= {"seconds": seconds}
         rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
         print(*rows[-1].values(), flush=True)
@@ -60,12 +60,12 @@ def main() -> None:
     score("identity", Chain([]), 0.0)
     without_cache = voxwarp.Runtime(cache=False)
     for model, refine in MODELS:
-        began = time.perf_counter()
+        start = time.perf_counter()
         result = voxwarp.register(head, model=model, refine=refine, runtime=without_cache)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         if len(rows) == 1:
-            found = result.metrics["preparation"]["moving"]["seconds"]
-            score("voxwarp, affine", result.affine, sum(found.values()))
+            affine_seconds = result.metrics["preparation"]["moving"]["seconds"]
+            score("voxwarp, affine", result.affine, sum(affine_seconds.values()))
         score(f"voxwarp, {model}{' --refine' if refine else ''}", result.transform, seconds)
     if "--peers" in sys.argv:
         scan = from_zero(to_canonical(read_volume(head)))
@@ -73,8 +73,8 @@ def main() -> None:
             brain = Path(folder) / "brain.nii.gz"
             write_volume(examine(scan).brain_of(scan, scan.grid), brain)
             for name, method in PEERS.items():
-                began = time.perf_counter()
-                score(name, method(brain, Path(folder)), time.perf_counter() - began)
+                start = time.perf_counter()
+                score(name, method(brain, Path(folder)), time.perf_counter() - start)
     with open(out, "w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -82,11 +82,11 @@ def main() -> None:
 
 
 def points(path: Path) -> np.ndarray:
-    """(30, 3), RAS mm, in the order of their numbers."""
+    """The points in RAS mm, (30, 3), in the order of their numbers."""
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
     named = {int(r["afid"]): [float(r[axis]) for axis in "xyz"] for r in rows}
-    return np.array([named[i] for i in sorted(named) if i not in LEFT_OUT])
+    return np.array([named[i] for i in sorted(named) if i not in EXCLUDED])
 
 
 def ants(kind: str):
@@ -94,10 +94,10 @@ def ants(kind: str):
         import ants as antspy
 
         images = [antspy.image_read(str(path)) for path in (mni152().path, brain)]
-        found = antspy.registration(*images, type_of_transform=kind)["fwdtransforms"]
-        if len(found) == 1:
-            return read_affine(found[0])
-        return Chain([read_warp(found[0]), read_affine(found[1])])
+        files = antspy.registration(*images, type_of_transform=kind)["fwdtransforms"]
+        if len(files) == 1:
+            return read_affine(files[0])
+        return Chain([read_warp(files[0]), read_affine(files[1])])
 
     return run
 

@@ -1,13 +1,13 @@
-"""The paper's two networks learning: step by step, with λ, with the number of subjects.
+"""Train the paper's two networks: Dice against steps, λ and the number of subjects.
 
     python benchmarks/learning.py RUNS ROWS.csv [experiment ...]
     voxwarp figures --learning ROWS.csv -o FOLDER
 
-Each training is a ``voxwarp train`` of a configuration in configs/, in RUNS, with a higher
-learning rate and far fewer steps than the paper's, coarse to fine, and NCC windows of 5 voxels;
-one that was interrupted goes on. The rows are its
-validations: Dice-30 and folds of the ordered pairs of the val subjects on the lattice of 1 mm
-(nearest neighbour), after so many steps and seconds. Labels are seen by the validation alone.
+Each training is a ``voxwarp train`` of a configuration in configs/, in the folder RUNS. It has a
+higher learning rate and far fewer steps than in the paper, goes from coarse to fine, and uses NCC
+windows of 5 voxels. Interrupted trainings continue. The rows are the validations: Dice-30 and folds
+of the ordered pairs of the val subjects on the working grid of 1 mm (labels by nearest neighbour),
+with steps and seconds. Labels are used only for the validation.
 """
 
 import csv
@@ -33,14 +33,14 @@ COLUMNS = [
 
 
 def trainings() -> list[dict]:
-    """Every training: what it is called, its configuration and what is changed in that."""
+    """Every training: its columns in the rows, and the changes to its configuration."""
     every = []
     for weight in LAMBDAS:
         every.append(
             {"experiment": "lambda", "network": "vm1", "smoothness": weight, "subjects": "all"}
             | {"changes": [*COARSE, f"losses.diffusion.weight={weight}"]}
         )
-    for subjects in SUBJECTS:  # all of them: λ = 1 above
+    for subjects in SUBJECTS:  # the training with all subjects is λ = 1 above
         every.append(
             {"experiment": "subjects", "network": "vm1", "smoothness": 1.0, "subjects": subjects}
             | {"changes": [*COARSE, f"data.subjects={subjects}"]}
@@ -56,10 +56,10 @@ def trainings() -> list[dict]:
 
 
 def main() -> None:
-    runs, out, wanted = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    runs, out, experiments = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     rows = []
     for training in trainings():
-        if not wanted or training["experiment"] in wanted:
+        if not experiments or training["experiment"] in experiments:
             run(training, folder(training, runs))
     for training in trainings():
         rows += rows_of(training, folder(training, runs))
@@ -76,8 +76,8 @@ def folder(training: dict, runs: Path) -> Path:
 
 def run(training: dict, folder: Path) -> None:
     config = CONFIGS / f"{training['network']}-pairwise.yaml"
-    words = [config, *SHORT, *training["changes"], "log.tensorboard=false", "-o", folder]
-    command = [sys.executable, "-m", "voxwarp", "train", *map(str, words), "--resume"]
+    options = [config, *SHORT, *training["changes"], "log.tensorboard=false", "-o", folder]
+    command = [sys.executable, "-m", "voxwarp", "train", *map(str, options), "--resume"]
     print(*command, flush=True)
     subprocess.run(command, check=True)
 

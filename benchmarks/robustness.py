@@ -1,13 +1,13 @@
-"""How many of 60 start poses the affine stage brings home, beside other tools.
+"""How many of 60 starting poses the affine stage aligns, compared with other tools.
 
     python benchmarks/robustness.py DATA ROWS.csv [voxwarp ants greedy greedy-search ...]
 
-Six scans of DATA, ten poses each: the header is turned by up to 90° about a random axis and
-shifted by up to 100 mm. voxwarp gets the scan as it is, heads with their skull, and extracts the
-brain anew in each pose. The other tools get the brain that voxwarp extracted in the unperturbed
-pose, since they extract none. A pose has landed where the brain mask, brought to the template,
-overlaps with that of the same tool's unperturbed result by a Dice of more than 0.9; the stricter
-column asks that no point of the brain be more than 10 mm off.
+Six scans of DATA, ten poses each: the header is rotated by up to 90° about a random axis and
+shifted by up to 100 mm. voxwarp gets the scan unchanged, heads with their skull, and extracts the
+brain again in each pose. The other tools do not extract brains, so they get the brain that voxwarp
+extracted in the original pose. A pose counts as aligned if the brain mask, mapped to the template,
+overlaps with that of the same tool in the original pose by a Dice of more than 0.9; a stricter
+criterion is that no point of the brain is more than 10 mm off.
 """
 
 import csv
@@ -56,22 +56,22 @@ def main() -> None:
             writer.writeheader()
         scans = {name: read_volume(data / name) for name in SCANS}
         brains = {name: extracted(scan) for name, scan in scans.items()}
-        homes: dict[tuple[str, str], tuple[Affine, Volume]] = {}
-        # Pose by pose, so that a run that is cut short has seen all scans.
+        originals: dict[tuple[str, str], tuple[Affine, Volume]] = {}  # results in the original pose
+        # Pose by pose, so that an interrupted run has poses of all scans.
         for pose, (number, name), method in product(range(POSES), enumerate(SCANS), methods):
             if (name, str(pose), method) in done:
                 continue
             scan, brain, run = scans[name], brains[name], METHODS[method]
-            if (name, method) not in homes:
-                homes[name, method] = run(scan, brain)
-            motion, degrees, shift = start(scan, 100 * number + pose)
-            began = time.perf_counter()
+            if (name, method) not in originals:
+                originals[name, method] = run(scan, brain)
+            motion, degrees, shift = random_motion(scan, 100 * number + pose)
+            start = time.perf_counter()
             try:
-                found = run(moved(scan, motion), moved(brain, motion))
-                dice, far = compare(*homes[name, method], *found, motion)
+                result = run(moved(scan, motion), moved(brain, motion))
+                dice, far = compare(*originals[name, method], *result, motion)
             except (InputError, RuntimeError):
                 dice, far = 0.0, float("inf")
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start
             values = [name, pose, method, degrees, shift, dice, far, seconds]
             rounded = [round(v, 3) if isinstance(v, float) else v for v in values]
             writer.writerow(dict(zip(COLUMNS, rounded, strict=True)))
@@ -85,8 +85,8 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def start(scan: Volume, seed: int) -> tuple[Affine, float, float]:
-    """A rotation about the scan's middle and a shift; degrees; mm."""
+def random_motion(scan: Volume, seed: int) -> tuple[Affine, float, float]:
+    """A random rotation about the middle of the scan and a shift; their size in degrees and mm."""
     random = np.random.default_rng(seed)
     axis, direction = (x / np.linalg.norm(x) for x in random.normal(size=(2, 3)))
     degrees, shift = random.uniform(0, 90), random.uniform(0, 100)
@@ -98,64 +98,63 @@ def start(scan: Volume, seed: int) -> tuple[Affine, float, float]:
 
 
 def moved(scan: Volume, motion: Affine) -> Volume:
-    """The same voxels, placed elsewhere."""
+    """The same voxels with a moved header."""
     affine = motion.matrix @ scan.grid.affine
     return Volume(scan.data, Grid(scan.grid.shape, affine), scan.name)
 
 
 def extracted(scan: Volume) -> Volume:
-    """The scan's brain on the scan's own grid."""
-    found = examine(scan)
+    """The brain of the scan, on the scan's grid with axes R, A, S."""
     standard = from_zero(to_canonical(scan))
-    return found.brain_of(standard, standard.grid)
+    return examine(scan).brain_of(standard, standard.grid)
 
 
 def voxwarp(scan: Volume, brain: Volume) -> tuple[Affine, Volume]:
-    found = examine(scan)
-    mask = found.mask or Volume(scan.data != 0, scan.grid)
-    return found.template_to_scan, mask
+    examination = examine(scan)
+    mask = examination.mask or Volume(scan.data != 0, scan.grid)
+    return examination.template_to_scan, mask
 
 
 def ants(scan: Volume, brain: Volume) -> tuple[Affine, Volume]:
-    """Antspyx's default affine."""
+    """The affine map of antspyx, with its defaults."""
     import ants as antspy
 
     with tempfile.TemporaryDirectory() as folder:
         write_volume(brain, Path(folder) / "brain.nii.gz")
         images = [antspy.image_read(str(p)) for p in (mni152().path, Path(folder, "brain.nii.gz"))]
-        found = antspy.registration(*images, type_of_transform="Affine")
-        return read_affine(found["fwdtransforms"][0]), Volume(brain.data > 0, brain.grid)
+        result = antspy.registration(*images, type_of_transform="Affine")
+        return read_affine(result["fwdtransforms"][0]), Volume(brain.data > 0, brain.grid)
 
 
 def greedy(scan: Volume, brain: Volume, *more: str) -> tuple[Affine, Volume]:
-    """Greedy's affine: 12 parameters, to 2 mm, centres of the images as the start."""
+    """The affine map of greedy: 12 parameters, down to 2 mm, starting from the image centres."""
     import picsl_greedy
 
     with tempfile.TemporaryDirectory() as folder:
         write_volume(brain, Path(folder) / "brain.nii.gz")
-        words = f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x0 -i {mni152().path} "
-        words += f"{folder}/brain.nii.gz -o {folder}/affine.mat -ia-image-centers "
-        picsl_greedy.Greedy3D().execute(words + " ".join(more))
-        # Greedy's text matrix: RAS mm, fixed to moving, as voxwarp has it.
+        command = f"-d 3 -a -dof 12 -m NCC 2x2x2 -n 100x50x0 -i {mni152().path} "
+        command += f"{folder}/brain.nii.gz -o {folder}/affine.mat -ia-image-centers "
+        picsl_greedy.Greedy3D().execute(command + " ".join(more))
+        # The text matrix of greedy maps fixed to moving points in RAS mm, like an Affine.
         return Affine(np.loadtxt(f"{folder}/affine.mat")), Volume(brain.data > 0, brain.grid)
 
 
 def greedy_search(scan: Volume, brain: Volume) -> tuple[Affine, Volume]:
-    """The same with greedy's own random search: 400 rigid starts, any rotation, 50 mm."""
+    """As ``greedy``, with its random search: 400 rigid starts, any rotation, shifts of 50 mm."""
     return greedy(scan, brain, "-search", "400", "any", "50")
 
 
 def compare(
-    home: Affine, home_mask: Volume, found: Affine, mask: Volume, motion: Affine
+    original: Affine, original_mask: Volume, affine: Affine, mask: Volume, motion: Affine
 ) -> tuple[float, float]:
     """Dice of the two brain masks in template space, and the largest distance of brain points."""
     template = mni152().image
     grid = template.grid
-    a, b = mask_on(home_mask, grid, home), mask_on(mask, grid, found)
+    a, b = mask_on(original_mask, grid, original), mask_on(mask, grid, affine)
     points = grid.to_world(np.argwhere(template.data > 0)[::97])
-    off = motion.inverse().after(found).map(points) - home.map(points)
+    errors = motion.inverse().after(affine).map(points) - original.map(points)
     dice = 2 * (a & b).sum() / max(1, a.sum() + b.sum())
-    return float(dice), float(np.linalg.norm(off, axis=1).max())
+    return float(dice), float(np.linalg.norm(errors, axis=1).max())
 
 
 METHODS: dict[str, Method] = {
@@ -169,10 +168,12 @@ METHODS: dict[str, Method] = {
 def summary(rows: list[dict[str, str]]) -> None:
     for method in dict.fromkeys(r["method"] for r in rows):
         chosen = [r for r in rows if r["method"] == method]
-        landed = sum(float(r["dice"]) > 0.9 for r in chosen)
+        aligned = sum(float(r["dice"]) > 0.9 for r in chosen)
         close = sum(float(r["farthest_mm"]) < 10 for r in chosen)
         seconds = np.median([float(r["seconds"]) for r in chosen])
-        print(f"{method}: {landed} of {len(chosen)} landed, {close} within 10 mm, {seconds:.1f} s")
+        print(
+            f"{method}: {aligned} of {len(chosen)} aligned, {close} within 10 mm, {seconds:.1f} s"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the smoothness knob does: overlap against regularity, on the val subjects.
+"""What `--smoothness` does: overlap against regularity, on the val subjects.
 
     python benchmarks/smoothness.py DATA/oasis-malf ROWS.csv FIGURE
 
-``voxwarp evaluate --smoothness`` with `default`, for every factor; the rows are means over the
-ordered pairs of the val subjects. FIGURE gets .png and .svg.
+The model `default` is evaluated with every factor of ``voxwarp evaluate --smoothness``; the rows
+are means over the ordered pairs of the val subjects. The figure is written as FIGURE.png and .svg.
 """
 
 import csv
@@ -22,7 +22,7 @@ MEASURES = ("dice", "dice_regions", "std_log_jacobian", "minimum_determinant", "
 
 
 def main() -> None:
-    oasis, out, figure = (Path(word) for word in sys.argv[1:4])
+    oasis, out, figure = map(Path, sys.argv[1:4])
     rows = measured(oasis)
     with open(out, "w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -40,9 +40,9 @@ def measured(oasis: Path) -> list[dict]:
     rows = []
     for factor in FACTORS:
         with tempfile.TemporaryDirectory() as folder:
-            found = evaluate(pairs, "default", folder, protocol=protocol, smoothness=factor)
-        means = {m: float(f"{np.mean([row[m] for row in found]):.4g}") for m in MEASURES}
-        rows.append({"smoothness": factor, "pairs": len(found), **means})
+            scores = evaluate(pairs, "default", folder, protocol=protocol, smoothness=factor)
+        means = {m: float(f"{np.mean([row[m] for row in scores]):.4g}") for m in MEASURES}
+        rows.append({"smoothness": factor, "pairs": len(scores), **means})
         print(*rows[-1].values(), flush=True)
     return rows
 

@@ -1,26 +1,28 @@
-"""Seconds and memory of a training step beside voxelmorph's, at two sizes, in one run.
+"""Seconds and memory of a training step, compared with voxelmorph, at two sizes in one run.
 
     python benchmarks/training_step.py ROWS.csv [--voxelmorph PYTHON] [--steps 5] [--threads N]
                                                 [--shapes 80x96x112 160x192x224]
 
-A step is forward, loss, backward and Adam. Each row is a process of its own: one step to warm up,
-then the median of the timed ones, and the most memory the process ever held (ru_maxrss, in 2**20
-bytes, the imports of about 300 included). PYTHON is an interpreter that has voxelmorph (PyPI).
+A step is forward pass, loss, backward pass and Adam. Each row comes from a process of its own: one
+step to warm up, then the median of the timed steps, and the peak memory of the process (ru_maxrss,
+in 2**20 bytes, including about 300 for the imports). PYTHON is an interpreter with voxelmorph from
+PyPI.
 
-The same for all: the pair (smooth noise of fixed seeds), the loss (−mean squared local
-correlation in windows of 9³ + 1 · mean squared difference of the velocity's neighbours), Adam,
-the threads, a U-Net of four levels of 16 channels, five squarings. Not the same:
+All variants share the pair (smooth noise with fixed seeds), the loss (−mean squared local
+correlation in windows of 9³ + 1 · mean squared difference of neighbouring velocities), Adam, the
+threads, a U-Net of four levels with 16 channels, and five squarings. They differ in:
 
-- voxelmorph is ``VxmPairwise`` with neurite's ``NCC`` and ``SpatialGradient``. Its U-Net goes down
-  by max-pooling after a convolution at each level, ours by convolutions of stride two; it goes up
-  by linear interpolation, ours by the nearest neighbour. It convolves 2 to 16 and 32 to 16
-  channels at the full resolution and predicts, integrates and smooths the velocity there.
-- voxwarp, ``half``: ours predicts and integrates the velocity at half the resolution, as its
-  models do (and those of the papers), and convolves nothing at the full one.
-- voxwarp, ``full``: ours goes up to the full resolution (18 to 16 and 16 to 16 channels there), and
-  integrates there, too.
-- ``bfloat16`` is autocast around the network, for either; ours keeps the rest in float32.
-- Windows of the correlation: theirs see zeros outside of the image, ours end at its border.
+- voxelmorph is ``VxmPairwise`` with ``NCC`` and ``SpatialGradient`` of neurite. Its U-Net
+  downsamples by max-pooling after a convolution at each level, voxwarp's by convolutions of stride
+  two; it upsamples linearly, voxwarp's by nearest neighbour. It convolves 2 to 16 and 32 to 16
+  channels at full resolution, and predicts, integrates and smooths the velocity there.
+- voxwarp, ``half``, predicts and integrates the velocity at half the resolution, as its models and
+  those of the papers do, and has no convolution at full resolution.
+- voxwarp, ``full``, goes up to full resolution (18 to 16 and 16 to 16 channels there) and
+  integrates there.
+- ``bfloat16`` is autocast around the network for both; voxwarp keeps the rest in float32.
+- Windows of the correlation see zeros outside the image in voxelmorph, and end at its border in
+  voxwarp.
 """
 
 import argparse
@@ -42,7 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEATURES, LEVELS, SQUARINGS, WINDOW, SMOOTHNESS = 16, 4, 5, 9, 1.0
-VARIANTS = [  # tool, lattice of the velocity, precision
+VARIANTS = [  # tool, resolution of the velocity, precision
     ("voxelmorph", "full", "float32"),
     ("voxelmorph", "full", "bfloat16"),
     ("voxwarp", "full", "float32"),
@@ -55,11 +57,13 @@ VARIANTS = [  # tool, lattice of the velocity, precision
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--voxelmorph", default=sys.executable, help="its Python interpreter")
+    parser.add_argument(
+        "--voxelmorph", default=sys.executable, help="Python interpreter with voxelmorph"
+    )
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--shapes", nargs="+", default=["80x96x112", "160x192x224"])
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a row, in its own process
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # measure one row, in a process
     options = parser.parse_args()
     if options.one:
         torch.set_num_threads(options.threads)
@@ -88,9 +92,9 @@ def in_a_process(variant: tuple[str, str, str], shape: str, options) -> dict:
     command = [python, __file__, str(answer), "--one", *variant, "--shapes", shape]
     command += ["--steps", str(options.steps), "--threads", str(options.threads)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(options.threads)})
-    found = json.loads(answer.read_text())
+    measured = json.loads(answer.read_text())
     answer.unlink()
-    return found
+    return measured
 
 
 def row(tool: str, velocity: str, precision: str, shape: str, steps: int) -> dict:
@@ -101,11 +105,11 @@ def row(tool: str, velocity: str, precision: str, shape: str, steps: int) -> dic
     moving, fixed = image(sides, 1), image(sides, 2)
 
     def step() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         optimizer.zero_grad()
         loss(moving, fixed).backward()
         optimizer.step()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     step()
     seconds = [step() for _ in range(steps)]

@@ -1,4 +1,4 @@
-"""``voxwarp benchmark``: whole, killed and refused."""
+"""``voxwarp benchmark``: complete, interrupted and refused."""
 
 import os
 import signal
@@ -17,18 +17,18 @@ from voxwarp.benchmark.job import RECORD
 
 @pytest.fixture
 def command(cohort, tmp_path: Path, bench: Bench) -> list[str]:
-    """``voxwarp benchmark`` with a method that hangs once; where the scans lie is known."""
+    """``voxwarp benchmark`` with a method that hangs once; the scans are aligned already."""
     pairs = listed(cohort.folder / "two.csv", [("a", "b"), ("b", "c")])
     bench("", options=replace(OPTIONS, alone=True))
-    words = ["benchmark", str(pairs), "-o", str(tmp_path / "out"), "--threads", "1"]
-    return [*words, "--methods", "once=methods:waits_once", "--limit", f"{PATIENCE:g}"]
+    command = ["benchmark", str(pairs), "-o", str(tmp_path / "out"), "--threads", "1"]
+    return [*command, "--methods", "once=methods:waits_once", "--limit", f"{PATIENCE:g}"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_killed_it_leaves_nothing_running_and_goes_on(
+def test_a_killed_benchmark_leaves_nothing_running_and_continues(
     command: list[str], cohort, cli, tmp_path: Path, how: signal.Signals
 ):
-    """Ctrl-C, or the system: nothing is lost but the run that was on."""
+    """By Ctrl-C or by the system: only the current run is lost."""
     code = f"import signal, sys; sys.path[:] = {sys.path!r}; sys.argv[1:] = {command!r}\n"
     # Where the tests run in the background, Ctrl-C is ignored, and by those they start, too.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -61,12 +61,12 @@ def test_killed_it_leaves_nothing_running_and_goes_on(
 
 
 def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
-    """Processes, rows, warnings of what is skipped, tables and figures; exit code 3 of failures."""
+    """Processes, rows, warnings about skipped methods, tables and figures; exit code 3."""
     pytest.importorskip("matplotlib")
     bench("")
     out, table = tmp_path / "out", listed(cohort.folder / "one.csv", [("a", "b")])
-    words = "benchmark", table, "-o", out, "--threads", "1", "--busy"
-    outcome = cli(*words, "--methods", "affine, mine=methods:shift,greedy")
+    command = "benchmark", table, "-o", out, "--threads", "1", "--busy"
+    outcome = cli(*command, "--methods", "affine, mine=methods:shift,greedy")
     assert outcome.code == 0, outcome.err
     assert outcome.err == (
         "voxwarp: warning: method greedy is skipped: picsl-greedy is not installed: "
@@ -83,10 +83,10 @@ def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
     assert rows["mine"]["tre_mm"] > 1
     assert rows["mine"]["whole_s"] > rows["mine"]["deform_s"] >= 0.02
 
-    broken = cli(*words, "--methods", "x y=methods:crashes", "--limit", f"{PATIENCE:g}")
+    broken = cli(*command, "--methods", "x y=methods:crashes", "--limit", f"{PATIENCE:g}")
     assert (broken.code, broken.err) == (3, "")
     assert "x y: a -> b: failed (ended by signal SIGSEGV)" in broken.out
-    slow = cli(*words, "--methods", "slow=methods:sleeps", "--limit", "1")
+    slow = cli(*command, "--methods", "slow=methods:sleeps", "--limit", "1")
     assert (slow.code, slow.err) == (3, "")
     assert "slow: a -> b: time limit (stopped after 1 s)" in slow.out
     assert "slow, inter: 0 of 1 pairs" in slow.out
@@ -99,7 +99,7 @@ def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
         (["--methods", "gredy"], "unknown method 'gredy'"),
         (["--methods", "affine", "--limit", "0"], "--limit"),
@@ -110,14 +110,14 @@ def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
         (["--methods", "x=methods:gone"], "methods:gone"),
     ],
 )
-def test_command_is_refused(refuses, cohort, tmp_path: Path, words: list[str], said: str):
-    line = refuses("benchmark", cohort.folder / "pairs.csv", "-o", tmp_path / "out", *words)
-    assert said in line
+def test_command_is_refused(refuses, cohort, tmp_path: Path, options: list[str], message: str):
+    line = refuses("benchmark", cohort.folder / "pairs.csv", "-o", tmp_path / "out", *options)
+    assert message in line
 
 
 def test_command_without_any_method(cli, cohort, tmp_path: Path, no_greedy):
-    words = "benchmark", cohort.folder / "pairs.csv", "-o", tmp_path / "out"
-    outcome = cli(*words, "--methods", "greedy")
+    command = "benchmark", cohort.folder / "pairs.csv", "-o", tmp_path / "out"
+    outcome = cli(*command, "--methods", "greedy")
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1] == (
         "voxwarp: error: --methods: none of them can run here; the warnings say what is missing"
@@ -130,7 +130,7 @@ def test_figures_of_nothing(refuses, tmp_path: Path):
     assert "pairs.csv" in refuses("figures", tmp_path / "empty", "-o", tmp_path / "figures")
 
 
-def test_help_says_what_can_be_named(cli):
+def test_help_lists_methods_and_options(cli):
     outcome = cli("benchmark", "--help")
     assert outcome.code == 0
     for word in ("ants-syncc", "NAME=WEIGHTS", "--limit", "--retry", "--keep", "--busy"):
@@ -141,15 +141,15 @@ def test_help_says_what_can_be_named(cli):
 @pytest.mark.slow
 @pytest.mark.data
 def test_greedy_on_two_subjects(cli, data: Path, tmp_path: Path, monkeypatch):
-    """The whole of it: a split of a real data set, the real affine stage, a real peer."""
+    """End to end: a split of a real data set, the real affine stage, another tool."""
     pytest.importorskip("picsl_greedy")
     from voxwarp.preparation.examination import examine
 
     monkeypatch.setattr(affine_start, "examine", examine)
     root = data / "oasis-malf"
-    words = "benchmark", root / "subjects.csv", "-o", tmp_path / "out", "--kind", "inter"
+    command = "benchmark", root / "subjects.csv", "-o", tmp_path / "out", "--kind", "inter"
     more = "--scan", "t1/{id}.nii.gz", "--labels", "labels/{id}.nii.gz", "--first", "1"
-    outcome = cli(*words, *more, "--methods", "affine,greedy", "--threads", "1", "--busy")
+    outcome = cli(*command, *more, "--methods", "affine,greedy", "--threads", "1", "--busy")
     assert outcome.code == 0, outcome.err
     rows = {row["method"]: row for row in in_file(tmp_path / "out")}
     for row in rows.values():

@@ -29,7 +29,7 @@ from voxwarp.space.volume import read_volume
 
 
 def installed_or_skip(module: str) -> None:
-    """Without an import: ITK's in one process with others end it with a segmentation fault."""
+    """Checked without an import, because two copies of ITK in one process crash it."""
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
 
@@ -53,7 +53,7 @@ class Left:
 
 
 PEERS = {
-    # module, largest error left of the affine map's, whether there is an inverse
+    # module, largest remaining share of the error of the affine map, whether it has an inverse
     "greedy": ("picsl_greedy", 0.3, True),
     "ants-syn": ("ants", 0.55, True),
     "elastix": ("itk", 0.3, False),
@@ -64,7 +64,7 @@ PEERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("method", PEERS)
 def test_peer_brings_the_phantom_home(case: Case, tmp_path: Path, method: str):
-    """Direction, order, signs, units and the affine's inverse; or it would be far off."""
+    """Direction, order, signs, units and the inverse of the affine map are right."""
     module, rest, has_inverse = PEERS[method]
     installed_or_skip(module)
     out = tmp_path / "out folder"
@@ -105,18 +105,18 @@ def test_peer_moves_the_image_as_its_own_files_say(case: Case, tmp_path: Path, m
     installed_or_skip(PEERS[method][0])
     assert execute(case.job(method, tmp_path), limit=600, alone=False)["status"] == "ok"
     field = sitk.ReadImage(str(tmp_path / WARP), sitk.sitkVectorFloat64)
-    both = sitk.CompositeTransform(
+    transform = sitk.CompositeTransform(
         [sitk.ReadTransform(str(tmp_path / AFFINE)), sitk.DisplacementFieldTransform(field)]
     )
     images = (sitk.ReadImage(str(case.folder / f"{side}.nii.gz")) for side in ("moving", "fixed"))
-    theirs = sitk.GetArrayFromImage(sitk.Resample(*images, both, sitk.sitkLinear, 0.0)).T
+    theirs = sitk.GetArrayFromImage(sitk.Resample(*images, transform, sitk.sitkLinear, 0.0)).T
     ours = np.asarray(nib.load(tmp_path / WARPED).dataobj)
     inner = ours > 20
     assert np.abs(theirs - ours)[inner].mean() < 0.1
 
 
 def test_the_papers_syn_gets_the_papers_settings(case: Case, tmp_path: Path, monkeypatch):
-    """It takes an hour a pair, and minutes even on phantoms: here ANTs only listens."""
+    """It takes an hour per pair, and minutes even on phantoms, so ANTs is replaced by a fake."""
     options_given = {}
 
     def registration(*images: str, **options: object) -> None:
@@ -143,7 +143,7 @@ def test_the_papers_syn_gets_the_papers_settings(case: Case, tmp_path: Path, mon
     }
 
 
-def test_affine_is_the_given_map_and_nothing_else(case: Case, tmp_path: Path):
+def test_affine_is_the_affine_map_alone(case: Case, tmp_path: Path):
     job = case.job("affine", tmp_path)
     job.save()
     ours.affine(Run(job))
@@ -184,11 +184,11 @@ def methods_pose() -> Pose:
 
 
 def of_network(result, paths: tuple[Path, Path], weights: Path, folder: Path) -> Job:
-    """The job that starts from where ``register`` found the scans."""
-    found = result.metrics["preparation"]
-    poses = (found[side]["template_to_scan"] for side in ("fixed", "moving"))
+    """The job that starts from the affine maps that ``register`` found."""
+    preparation = result.metrics["preparation"]
+    matrices = (preparation[side]["template_to_scan"] for side in ("fixed", "moving"))
     folder.mkdir(exist_ok=True)
-    job = Job("network", *map(str, paths), *poses, str(folder), 1, str(weights), repeat=False)
+    job = Job("network", *map(str, paths), *matrices, str(folder), 1, str(weights), repeat=False)
     job.save()
     return job
 
@@ -266,7 +266,7 @@ def test_network_without_an_inverse_leaves_none(
 
 
 def test_weights_that_changed_meanwhile_are_refused(tiny_model: Path, case: Case, tmp_path: Path):
-    """A training that goes on writes into the folder that is benchmarked."""
+    """A running training writes into the folder that is benchmarked."""
     job = case.job("network", tmp_path, weights=str(tiny_model), weights_sha256="0" * 64)
     with pytest.raises(InputError, match="its weights have changed since the benchmark started"):
         ours.network(Run(job))

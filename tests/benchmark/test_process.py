@@ -24,7 +24,7 @@ def recorded(job: Job) -> dict[str, Any]:
 
 
 def test_surroundings_of_a_method(job, cohort, tmp_path: Path, monkeypatch):
-    """Paths from where we are, though the process is in the job's folder; threads; the log."""
+    """Paths relative to our folder work in the job's folder; threads and the log are set."""
     monkeypatch.chdir(cohort.folder)
     its = job(
         "reports", folder=os.path.relpath(tmp_path / "x"), fixed="a.nii.gz", moving="b.nii.gz"
@@ -71,7 +71,7 @@ def test_signals_have_names():
 
 
 def test_time_limit_ends_a_process_and_its_child(job, monkeypatch):
-    """The limit, whatever it is, is over when both are asleep."""
+    """Simulated: the limit is reached once both are asleep."""
     its, limits, asleep, wait = job("sleeps"), [], [], subprocess.Popen.wait
 
     def over(process: subprocess.Popen, timeout: float | None = None) -> int:
@@ -92,7 +92,7 @@ def test_time_limit_ends_a_process_and_its_child(job, monkeypatch):
 
 
 def test_seconds_of_a_process(job, monkeypatch):
-    """From its start to its end, by a clock that runs while it is waited for."""
+    """From its start to its end, by a simulated clock."""
     clock, wait = SimpleNamespace(now=100.0), subprocess.Popen.wait
 
     def waited(process: subprocess.Popen, timeout: float | None = None) -> int:
@@ -110,12 +110,11 @@ def test_files_of_an_earlier_run_are_not_taken_for_its_own(job):
         assert execute(its, limit=PATIENCE, alone=False)["status"] == "ok"
         assert (its.path / INVERSE_WARP).exists() == has_inverse
         assert (its.path / WARP).exists()
-    assert (its.path.parent / "count.txt").exists(), "what is beside its folder stays"
+    assert (its.path.parent / "count.txt").exists(), "files outside its folder stay"
 
 
 def test_modules_are_found_where_we_find_them(job, tmp_path: Path, monkeypatch):
-    """A user's file in the current folder, which is on the path as ''; other tools' Pythons
-    are left with their own."""
+    """Also a file in the current folder, which is '' on the path; PYTHONPATH is unchanged."""
     (tmp_path / "mine_alone.py").write_text(
         "import methods\ndef run(run):\n    methods.reports(run)\n"
     )

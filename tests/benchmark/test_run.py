@@ -45,10 +45,10 @@ def test_numbers_of_a_known_transform(here, bench: Bench, cohort, protocol, tmp_
         moving, fixed = (affine_of(POSES[row[side]]) for side in ("moving", "fixed"))
         start, back = moving.after(fixed.inverse()), fixed.after(moving.inverse())
         linear = start.matrix[:3, :3]
-        # Landmarks agree under A alone, so that A of the shift is what is left.
+        # Landmarks agree under A alone, so the error is A applied to the shift.
         assert row["tre_mm"] == pytest.approx(np.linalg.norm(linear @ shift), rel=1e-4)
         assert row["inverse_error_mm"] == pytest.approx(0, abs=1e-3)
-        # There and back, with a shift each way: s + A⁻¹ s, wherever one starts.
+        # There and back, with a shift each way: s + A⁻¹ s at every point.
         twice = shift + back.matrix[:3, :3] @ shift
         assert row["consistency_mm"] == pytest.approx(np.linalg.norm(twice), rel=0.02)
         assert (row["folds"], row["folds_any"], row["minimum_determinant"]) == (0, 0, 1)
@@ -150,7 +150,7 @@ class InterruptedRunError(Exception):
 
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_interrupted_benchmark_continues(here, bench: Bench, cohort, tmp_path: Path, after: int):
-    """After a pair, between the two ways of one, wherever: the same rows, nothing run twice."""
+    """After any pair: the same rows in the end, and nothing runs twice."""
     whole = bench("quick_shift shift", out=tmp_path / "whole")
     lines: list[str] = []
 
@@ -205,7 +205,7 @@ def test_progress_has_a_line_for_each_pair(here, bench: Bench, cohort):
     assert lines[1] == "raises: a -> b: failed (itkFilter.cxx:12: ITK ERROR: no overlap)"
 
 
-def test_failure_of_a_pair_is_a_row_and_the_others_go_on(
+def test_failure_of_a_pair_is_a_row_and_the_others_continue(
     here, bench: Bench, cohort, tmp_path: Path
 ):
     rows = bench("half_file_one_way")
@@ -217,7 +217,7 @@ def test_failure_of_a_pair_is_a_row_and_the_others_go_on(
             assert np.isnan(row["whole_s"])
     structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
     assert {s["moving"] for s in structures} == {"a", "c"}
-    # The way back is of no use where it failed, and that is no failed_row of the way there.
+    # Without the reverse direction a pair has no consistency, but it has not failed.
     by_pair = {(row["moving"], row["fixed"]): row["consistency_mm"] for row in rows}
     assert np.isnan(by_pair["a", "b"])
     assert by_pair["a", "c"] > 0
@@ -231,7 +231,7 @@ def test_failure_of_a_pair_is_a_row_and_the_others_go_on(
         ("half_file", f"transform {WARP}: not an image that can be read"),
     ],
 )
-def test_files_of_no_use_are_a_failure(
+def test_unusable_files_are_a_failure(
     here, bench: Bench, cohort, tmp_path: Path, method: str, reason: str
 ):
     (row,) = bench(method, chosen(cohort, ("a", "b")))
@@ -273,8 +273,8 @@ def test_large_files_are_removed_unless_kept(here, bench: Bench, cohort, tmp_pat
             assert left & images == (images if keep else set())
 
 
-def test_kept_transforms_are_measured_again(here, bench: Bench, cohort, tmp_path: Path):
-    """Where rows are gone, or are not wanted; but not those of another start."""
+def test_kept_transforms_are_scored_again(here, bench: Bench, cohort, tmp_path: Path):
+    """If their rows are missing or overwritten, unless they start from another affine map."""
     out, pairs = tmp_path / "out", both_ways(cohort)
     keep = replace(OPTIONS, keep=True)
     first = bench("shift", pairs, options=keep)
@@ -357,7 +357,7 @@ def test_labels_that_do_not_fit_are_refused_before_anything_runs(
 
 
 def test_second_benchmark_in_a_folder_is_refused(here, bench: Bench, cohort):
-    """Each holds all rows in memory: the last to write would drop those of the other."""
+    """Each keeps all rows in memory, so the last to write would drop the rows of the other."""
     said = []
 
     def another(line: str) -> None:

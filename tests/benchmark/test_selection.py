@@ -15,8 +15,8 @@ def test_methods_are_understood(no_greedy, tiny_model: Path, tmp_path, monkeypat
     monkeypatch.chdir(tiny_model.parent)
     names = ["affine", "greedy", "elastix", "shelved", "vm1-authors", "ours=tiny"]
     names += ["fn=methods:shift", "again=shelved", "shelved+refine", "more=tiny+refine"]
-    found, skipped = select_methods(names)
-    assert found == [
+    selected, skipped = select_methods(names)
+    assert selected == [
         SelectedMethod("affine", "affine"),
         SelectedMethod("elastix", "elastix"),
         SelectedMethod("shelved", "network", str(tmp_path / "shelved")),
@@ -63,6 +63,6 @@ def test_methods_are_refused(text: str, message: str):
 
 
 def test_default_methods_take_no_hours():
-    found, skipped = select_methods(DEFAULT_METHODS)
-    assert {entry.name for entry in found} | skipped.keys() == {*DEFAULT_METHODS}
+    selected, skipped = select_methods(DEFAULT_METHODS)
+    assert {entry.name for entry in selected} | skipped.keys() == {*DEFAULT_METHODS}
     assert "ants-syncc" not in DEFAULT_METHODS

@@ -25,7 +25,7 @@ def test_weights_of_the_authors_have_a_hash(data: Path):
     pytest.importorskip("h5py")
     path = data.parent / "peers" / "voxelmorph-cvpr2018" / "vm1_cc.h5"
     if not path.is_file():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(f"{path} does not exist")
     assert load_model(str(path)).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -34,7 +34,7 @@ def test_where_models_are(tiny_model: Path, monkeypatch, tmp_path):
     monkeypatch.setenv("VOXWARP_MODELS", str(tmp_path))
     assert Path(locate_model("tiny")) == tiny_model
     assert locate_model("weights.h5") == str(tiny_model.parent / "weights.h5")
-    shelf = tmp_path / "tiny"  # an installed model wins over a folder beside us
+    shelf = tmp_path / "tiny"  # an installed model comes before a folder here
     Model.load(tiny_model).save(shelf)
     assert Path(locate_model("tiny")) == shelf
     with pytest.raises(InputError, match="gone"):

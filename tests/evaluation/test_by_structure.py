@@ -57,5 +57,5 @@ def test_dice_of_both_sides_is_their_mean() -> None:
             *((done, "hip_L", 0.1), (done, "hip_R", math.nan), (failed, "stem", 0.3)),
         ]
     ]
-    found = dice_by_structure(Results([done, failed], of_structures))
-    assert found == {"a": {"cortex": [0.6], "hip": [0.1]}}
+    dice = dice_by_structure(Results([done, failed], of_structures))
+    assert dice == {"a": {"cortex": [0.6], "hip": [0.1]}}

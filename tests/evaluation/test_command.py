@@ -13,8 +13,8 @@ from voxwarp.networks.refine import Refinement
 
 
 @pytest.fixture
-def words(study: Path, small_model: Path, tmp_path: Path) -> list[object]:
-    """Those of the command for the study."""
+def command(study: Path, small_model: Path, tmp_path: Path) -> list[object]:
+    """The command for the study."""
     named = table(study / "s.csv", "value,structure\n1,a\n2,a\n3,b\n4,\n")
     return [
         *("evaluate", study / "subjects.csv", "--scan", "t1/p{id}.nii.gz"),
@@ -23,9 +23,9 @@ def words(study: Path, small_model: Path, tmp_path: Path) -> list[object]:
     ]
 
 
-def test_the_command(cli, words, whole, tmp_path):
+def test_the_command(cli, command, whole, tmp_path):
     """Prints a line for each pair and the means; the rows are those of the function."""
-    done = cli(*words)
+    done = cli(*command)
     rows = read_rows(whole / "pairs.csv", PAIR_COLUMNS)
     assert (done.code, done.err) == (0, "")
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
@@ -40,14 +40,14 @@ def test_the_command(cli, words, whole, tmp_path):
     assert lines[7].startswith(f"small, retest: 2 of 2 pairs, Dice {retest:.4f}, ")
     assert lines[8:] == [str(tmp_path / "out" / "pairs.csv")]
     assert differing(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS), rows) <= TIMES
-    again = cli(*words)
+    again = cli(*command)
     assert (again.code, again.out.splitlines()) == (0, lines[6:])
 
 
-def test_options_of_the_command(cli, words, study, tmp_path):
-    """What they choose, by the rows and the record."""
+def test_options_of_the_command(cli, command, study, tmp_path):
+    """Their effect on the rows and the record."""
     chosen = "--kind", "inter", "--first", "3", "--resampling", "linear", "--regions", "2-3"
-    done = cli(*words, *chosen, "--no-cache", "--device", "cpu", "--split", "val")
+    done = cli(*command, *chosen, "--no-cache", "--device", "cpu", "--split", "val")
     assert (done.code, done.err) == (0, "")
     rows = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
     assert [(r["moving"], r["fixed"]) for r in rows] == [("p0", "p1"), ("p1", "p0"), ("p1", "p2")]
@@ -55,7 +55,7 @@ def test_options_of_the_command(cli, words, study, tmp_path):
     assert [math.isnan(r["consistency_mm"]) for r in rows] == [False, False, True]
     protocol = record_of(tmp_path / "out")["protocol"]
     assert protocol == {"structures": ["a", "b"], "regions": [[2, 3]], "labels": "linear"}
-    without = [w for w in words if w not in ("--structures", study / "s.csv")]
+    without = [w for w in command if w not in ("--structures", study / "s.csv")]
     done = cli(*without, "--first", "2", "--overwrite")
     assert done.code == 0
     assert record_of(tmp_path / "out")["protocol"]["structures"] == ["1", "2", "3", "4"]
@@ -63,38 +63,38 @@ def test_options_of_the_command(cli, words, study, tmp_path):
     assert len(structures) == 8
 
 
-def test_answers_are_refined(cli, words, run, tmp_path):
+def test_answers_are_refined(cli, command, run, tmp_path):
     plain, refined = run("plain"), run("refined", refine=Refinement(6))
     assert {row["method"] for row in refined} == {"small+refine"}
     assert record_of(tmp_path / "refined")["refine"] == {"steps": 6, "seconds": None}
     for before, after in zip(plain, refined, strict=True):
         assert after["local_ncc"] > before["local_ncc"] + 0.01
-    done = cli(*words, "--refine-steps", "6")
+    done = cli(*command, "--refine-steps", "6")
     assert done.code == 0
     both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "refined")]
     assert differing(*both) <= TIMES
 
 
-def test_deformations_are_smoothed(cli, words, run, tmp_path):
-    """Refined ones are; a model that decides by itself is refused before anything is written."""
+def test_deformations_are_smoothed(cli, command, run, tmp_path):
+    """With refinement; other models are refused before anything is written."""
     rough, smooth = (run(f"s{s}", refine=Refinement(6), smoothness=s) for s in (1.0, 3.0))
     assert record_of(tmp_path / "s3.0")["smoothness"] == 3
     for one, other in zip(rough, smooth, strict=True):
         assert other["std_log_jacobian"] < 0.9 * one["std_log_jacobian"]
-    assert cli(*words, "--refine-steps", "6", "--smoothness", "3").code == 0
+    assert cli(*command, "--refine-steps", "6", "--smoothness", "3").code == 0
     both = [read_rows(tmp_path / name / "pairs.csv", PAIR_COLUMNS) for name in ("out", "s3.0")]
     assert differing(*both) <= TIMES
-    refused = cli(*words, "--smoothness", "3", "--overwrite")
+    refused = cli(*command, "--smoothness", "3", "--overwrite")
     assert refused.code == 2
     assert "no effect on model small" in refused.err
     assert read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS) == both[0]
 
 
-def test_a_failed_pair_is_exit_code_3(cli, words, study, tmp_path):
-    """Every time that the rows are looked at."""
+def test_a_failed_pair_is_exit_code_3(cli, command, study, tmp_path):
+    """Also when the command only reports earlier rows."""
     write_scan(study / "t1" / "p0.nii.gz", np.zeros((24, 24, 24), np.int16))
     for _ in range(2):
-        done = cli(*words)
+        done = cli(*command)
         assert (done.code, done.err) == (3, "")
         assert "small, inter: 2 of 4 pairs, Dice" in done.out
         assert "small, retest: 0 of 2 pairs" in done.out.splitlines()
@@ -102,7 +102,7 @@ def test_a_failed_pair_is_exit_code_3(cli, words, study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--split", "tests"], "--split must be train, val, test or all, got 'tests'"),
         (["--kind", "both"], "--kind must be inter, retest or all, got 'both'"),
@@ -116,38 +116,38 @@ def test_a_failed_pair_is_exit_code_3(cli, words, study, tmp_path):
         (["--device", "tpu"], "tpu"),
         (["--model", "no-such-model"], "unknown model 'no-such-model'"),
         (["--structures", "none.csv"], "none.csv: no such file"),
-        (["--scan", "{scan}"], "no column 'scan', which {scan} needs"),
+        (["--scan", "{scan}"], "no column 'scan'"),
         (["--labels", "labels/{id}.nii.gz"], "labels/0.nii.gz: no such file"),
         (["--no-such-option"], "--no-such-option"),
     ],
 )
-def test_wrong_words(refuses, words, more, said):
-    assert said in refuses(*words, *more)
+def test_wrong_words(refuses, command, more, message):
+    assert message in refuses(*command, *more)
 
 
-def test_wrong_tables(refuses, words, study, tmp_path):
-    words = [w for w in words if not isinstance(w, str) or "{id}" not in w]
-    words = [w for w in words if w not in ("--scan", "--labels")]
-    for text, said in (
+def test_wrong_tables(refuses, command, study, tmp_path):
+    command = [w for w in command if not isinstance(w, str) or "{id}" not in w]
+    command = [w for w in command if w not in ("--scan", "--labels")]
+    for text, message in (
         ("moving,fixed\nt1/p0.nii.gz,\n", "list.csv row 2: the column fixed is empty"),
         ("moving,fixed\nt1/p0.nii.gz,t1/none.nii\n", "t1/none.nii: no such file"),
         ("moving\nt1/p0.nii.gz\n", "no column 'fixed'"),
         ("scan,split\nt1/p0.nii.gz,train\n", "there is no pair in split test"),
     ):
-        words[1] = table(study / "list.csv", text)
-        assert said in refuses(*words)
-    words[1] = tmp_path / "nothing.csv"
-    assert f"pairs {tmp_path / 'nothing.csv'}: no such file or folder" in refuses(*words)
+        command[1] = table(study / "list.csv", text)
+        assert message in refuses(*command)
+    command[1] = tmp_path / "nothing.csv"
+    assert f"pairs {tmp_path / 'nothing.csv'}: no such file or folder" in refuses(*command)
 
 
-def test_the_command_does_not_mix_rows(cli, refuses, words, tmp_path):
-    assert cli(*words, "--first", "2").code == 0
-    said = refuses(*words, "--first", "2", "--resampling", "linear")
-    assert "made with different protocol; start again with --overwrite" in said
+def test_the_command_does_not_mix_rows(cli, refuses, command, tmp_path):
+    assert cli(*command, "--first", "2").code == 0
+    message = refuses(*command, "--first", "2", "--resampling", "linear")
+    assert "made with different protocol; start again with --overwrite" in message
     assert "made with different inputs; start again with --overwrite" in refuses(
-        *words, "--first", "3"
+        *command, "--first", "3"
     )
-    assert cli(*words, "--first", "3", "--overwrite").code == 0
+    assert cli(*command, "--first", "3", "--overwrite").code == 0
     assert len(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)) == 3
 
 

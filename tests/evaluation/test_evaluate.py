@@ -41,19 +41,19 @@ from voxwarp.space.volume import read_volume
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The names of the files that were registered, as they come."""
-    seen: list[tuple[str, str]] = []
+    """The names of the registered files, in order."""
+    registered: list[tuple[str, str]] = []
 
     def counted(moving: Path, fixed: Path, **more: Any) -> Any:
-        seen.append((moving.name[:2], fixed.name[:2]))
+        registered.append((moving.name[:2], fixed.name[:2]))
         return register(moving, fixed, **more)
 
     monkeypatch.setattr(evaluate_module, "register", counted)
-    return seen
+    return registered
 
 
 class StopError(Exception):
-    """What ends a run, as a signal would."""
+    """Stops a run, as a signal would."""
 
 
 def stop_after(number: int) -> Callable[[str], None]:
@@ -86,7 +86,7 @@ def brains(phantoms, poses, unlike_grids, tmp_path_factory) -> Path:
 
 
 def test_brains_from_end_to_end(brains, tiny_model, quick_affine, tmp_path):
-    """Dice and folds are those of benchmarks/evaluate_pairs.py, and those that register finds."""
+    """Dice and folds equal those of benchmarks/evaluate_pairs.py and of register."""
     script = evaluate_pairs()
     pairs = read_pairs(brains / "scans.csv", scan="t1/{id}.nii.gz", labels="labels/{id}.nii.gz")
     named = structures_of(Structures(table=str(brains / "labels.csv")), lambda split: set())
@@ -122,7 +122,7 @@ def test_brains_from_end_to_end(brains, tiny_model, quick_affine, tmp_path):
 
 
 def test_times(monkeypatch):
-    """The whole is not known of scans that were examined before, if they were: half was done."""
+    """With a cache, scans may have been examined before, so the whole time is unknown."""
     meter = Meter()
     meter.seconds = {"read": 1, "prepare": 2, "network": 4, "compose": 8, "measure": 16}
     meter.memory_mb = {"read": 99, "prepare": 99, "network": 5, "compose": 6, "measure": 99}
@@ -135,21 +135,21 @@ def test_times(monkeypatch):
         sides["fixed"]["seconds"] = {"affine": 0.5} if seconds else {}
         result = SimpleNamespace(metrics={"preparation": sides})
         times = {"affine_s": 4.0 if seconds else 0, "deform_s": 12, "memory_mb": 6}
-        found = evaluate_module._times(result, meter, cache)
-        assert found == pytest.approx(times | {"whole_s": whole}, nan_ok=True)
+        columns = evaluate_module._times(result, meter, cache)
+        assert columns == pytest.approx(times | {"whole_s": whole}, nan_ok=True)
 
 
 def test_a_head_is_scored_within_its_brain(run, study, small_model, monkeypatch):
-    """Where register had to look for the brain, folds and likeness are those inside of it."""
+    """If register extracted the brain, folds and similarity are those inside it."""
     image = read_volume(pairs_of(study)[0].fixed.path)
     mask = np.zeros((24, 24, 24), np.uint8)
     mask[4:20, 5:19, 6:18] = 1
 
-    def found(moving: Path, fixed: Path, **more: Any) -> Any:
+    def with_mask(moving: Path, fixed: Path, **more: Any) -> Any:
         return replace(register(moving, fixed, **more), fixed_mask=replace(image, data=mask))
 
     (plain,) = run("plain", pairs=pairs_of(study)[:1])
-    monkeypatch.setattr(evaluate_module, "register", found)
+    monkeypatch.setattr(evaluate_module, "register", with_mask)
     (row,) = run(pairs=pairs_of(study)[:1])
     pair = pairs_of(study)[0]
     result = register(pair.moving.path, pair.fixed.path, small_model)
@@ -171,7 +171,7 @@ def test_a_sheared_scan_is_scored(run, study):
 
 
 def test_rows_are_complete_and_read_back(run, tmp_path):
-    """What is returned is what the files hold, to six digits; nothing is missing."""
+    """The returned rows are those of the files, to six digits; no value is missing."""
     lines: list[str] = []
     rows = run(progress=lines.append)
     keys = [("p0", "p1"), ("p1", "p0"), ("p0", "p2"), ("p2", "p0"), ("p1", "p2"), ("p2", "p1")]
@@ -190,10 +190,10 @@ def test_rows_are_complete_and_read_back(run, tmp_path):
     read = read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS)
     for row, again in zip(rows, read, strict=True):
         for column, value in row.items():
-            wanted = (
+            expected = (
                 value if isinstance(value, str) else pytest.approx(value, rel=1e-5, nan_ok=True)
             )
-            assert again[column] == wanted, column
+            assert again[column] == expected, column
     structures = read_rows(tmp_path / "out" / "structures.csv", STRUCTURE_COLUMNS)
     assert [(s["moving"], s["fixed"], s["structure"]) for s in structures] == [
         (*key, name) for key in keys for name in "ab"
@@ -243,17 +243,17 @@ def test_the_record_says_where_rows_come_from(run, study, small_model, tmp_path)
 
 
 def test_threads_of_a_registration(run, study, monkeypatch):
-    """Are those that were asked for, in the row as in the registration, and nobody's after it."""
-    before, seen = torch.get_num_threads(), []
+    """As requested, in the row and in the registration; afterwards they are as before."""
+    before, threads = torch.get_num_threads(), []
 
     def counted(*paths: Path, **more: Any) -> Any:
         result = register(*paths, **more)
-        seen.append(result.metrics["settings"]["threads"])
+        threads.append(result.metrics["settings"]["threads"])
         return result
 
     monkeypatch.setattr(evaluate_module, "register", counted)
     (row,) = run(pairs=pairs_of(study)[:1], runtime=Runtime(threads=before + 1))
-    assert (row["threads"], {*seen}) == (before + 1, {before + 1})
+    assert (row["threads"], {*threads}) == (before + 1, {before + 1})
     assert torch.get_num_threads() == before
 
 
@@ -261,11 +261,11 @@ def test_consistency_is_that_of_both_ways(run, study, small_model):
     """Mean over every second voxel of the fixed brain, by hand."""
     pairs = pairs_of(study)[:2]
     rows = run(pairs=pairs)
-    ways = [register(pair.moving.path, pair.fixed.path, small_model) for pair in pairs]
-    for row, there, back in zip(rows, ways, ways[::-1], strict=True):
-        voxels = 2 * np.argwhere(there.fixed.image.data[::2, ::2, ::2] > 0)
-        points = there.fixed.grid.to_world(voxels)
-        error = np.linalg.norm(back.transform.map(there.transform.map(points)) - points, axis=1)
+    results = [register(pair.moving.path, pair.fixed.path, small_model) for pair in pairs]
+    for row, result, reverse in zip(rows, results, results[::-1], strict=True):
+        voxels = 2 * np.argwhere(result.fixed.image.data[::2, ::2, ::2] > 0)
+        points = result.fixed.grid.to_world(voxels)
+        error = np.linalg.norm(reverse.transform.map(result.transform.map(points)) - points, axis=1)
         assert row["consistency_mm"] == pytest.approx(error.mean())
     assert math.isnan(run("alone", pairs=pairs[:1])[0]["consistency_mm"])
 
@@ -277,8 +277,8 @@ def test_landmarks_are_in_the_row_and_in_the_record(run, study, small_model, tmp
     pairs = read_pairs(table(study / "list.csv", text))
     (row,) = run(pairs=pairs)
     point = np.array([[12.0, 13, 14]])
-    found = register(pairs[0].moving.path, pairs[0].fixed.path, small_model).transform
-    assert row["tre_mm"] == pytest.approx(np.linalg.norm(found.map(point) - point))
+    transform = register(pairs[0].moving.path, pairs[0].fixed.path, small_model).transform
+    assert row["tre_mm"] == pytest.approx(np.linalg.norm(transform.map(point) - point))
     inputs = record_of(tmp_path / "out")["inputs"]
     digest = hashlib.sha256(names["p1"].read_bytes()).hexdigest()
     assert inputs["p1"]["landmarks"] == {"path": str(names["p1"]), "sha256": digest}
@@ -293,7 +293,7 @@ def test_landmarks_are_in_the_row_and_in_the_record(run, study, small_model, tmp
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 def test_an_interrupted_evaluation_continues(run, whole, tmp_path, calls, number):
-    """To the rows of one that was not; what is done stays, but for the half of a couple."""
+    """The rows equal those of an uninterrupted one; only a half-finished couple runs again."""
     with pytest.raises(StopError):
         run(progress=stop_after(number))
     first = len(calls)
@@ -311,11 +311,11 @@ def test_an_interrupted_evaluation_continues(run, whole, tmp_path, calls, number
     assert differing(rows[:number], done) == set()
     structures = [out / "structures.csv" for out in (whole, tmp_path / "out")]
     assert structures[0].read_bytes() == structures[1].read_bytes()
-    record, wanted = record_of(tmp_path / "out"), record_of(whole)
-    assert list(record["stages"]) == list(wanted["stages"])
+    record, expected = record_of(tmp_path / "out"), record_of(whole)
+    assert list(record["stages"]) == list(expected["stages"])
     assert before == {key: record["stages"][key] for key in before}
-    assert [list(row) for row in record["pairs"]] == [list(row) for row in wanted["pairs"]]
-    for row, other in zip(record["pairs"], wanted["pairs"], strict=True):
+    assert [list(row) for row in record["pairs"]] == [list(row) for row in expected["pairs"]]
+    for row, other in zip(record["pairs"], expected["pairs"], strict=True):
         counts = [(r["folds"], r["folds_any"], r["threads"]) for r in (row, other)]
         assert counts[0] == counts[1]
         assert {type(count) for both in counts for count in both} == {int}
@@ -333,7 +333,7 @@ def test_a_finished_evaluation_is_left_as_it_is(run, tmp_path, calls):
 
 
 def test_more_pairs_of_the_same_scans_are_added(run, study, whole, tmp_path):
-    """Some of the six, then all of them: rows of one folder are of one kind."""
+    """Some of the six pairs, then all of them."""
     pairs = pairs_of(study)
     run(pairs=[pair for pair in pairs if pair.moving.name == "p1"])
     rows = run()
@@ -342,14 +342,14 @@ def test_more_pairs_of_the_same_scans_are_added(run, study, whole, tmp_path):
         sorted(read_rows(out / "pairs.csv", PAIR_COLUMNS), key=lambda r: (r["moving"], r["fixed"]))
         for out in (tmp_path / "out", whole)
     ]
-    # Pairs that came without their other way do not know of it.
+    # A pair that was registered without its reverse has no consistency.
     assert differing(*by_pair) <= TIMES | {"consistency_mm"}
 
 
 def test_it_is_interrupted_before_the_first_row(run, study, tmp_path, monkeypatch):
-    """The record is there before the rows: without it they would be taken for another's."""
+    """The record is written before the rows: without it, nobody knows whose rows they are."""
 
-    def failing(*words: Any) -> None:
+    def failing(*arguments: Any) -> None:
         raise StopError
 
     with monkeypatch.context() as patch:
@@ -381,17 +381,17 @@ def test_rows_whose_record_was_not_written_are_not_lost(run, study, tmp_path, mo
 
 
 def test_another_machine_continues(run, tmp_path, monkeypatch):
-    """Its times are others, so that the record names both."""
+    """Its times differ, so the record names both machines."""
     with pytest.raises(StopError):
         run(progress=stop_after(2))
     here = machine()
-    there = here | {"processor": "another"}
+    other = here | {"processor": "another"}
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate_module, "machine", lambda: there)
+        patch.setattr(evaluate_module, "machine", lambda: other)
         with pytest.raises(StopError):
             run(progress=stop_after(2))
         record = record_of(tmp_path / "out")
-        assert (record["machine"], record["earlier_machines"]) == (there, [here])
+        assert (record["machine"], record["earlier_machines"]) == (other, [here])
         run()
         assert record_of(tmp_path / "out")["earlier_machines"] == [here]
 
@@ -438,7 +438,7 @@ def test_another_evaluation_in_the_same_folder_is_refused(
 
 
 def test_the_rows_of_another_command_stay(run, tmp_path):
-    """Even where results may be replaced: those are not this command's."""
+    """Also with overwrite: they do not belong to this command."""
     for name in ("pairs.csv", "structures.csv", "benchmark.json"):
         table(tmp_path / "out" / name, "dear")
     for overwrite in (False, True):
@@ -450,7 +450,7 @@ def test_the_rows_of_another_command_stay(run, tmp_path):
 
 
 def test_earlier_rows_survive_a_wrong_request(run, tmp_path, study, monkeypatch):
-    """With --overwrite too: nothing goes before all is known to be right."""
+    """With --overwrite too: nothing is deleted before all arguments are checked."""
     run()
     before = bytes_of(tmp_path / "out")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -509,7 +509,7 @@ def test_an_output_that_cannot_be(run, tmp_path):
 def test_one_pairs_trouble_is_not_the_others(run, study, tmp_path, monkeypatch):
     """A scan that is all zero, a scan that is cut off after it was hashed, labels of another grid.
 
-    All the others are done, and no time of the failed ones is told.
+    All other pairs are registered, and failed pairs have no times.
     """
     pairs = pairs_of(study)
     zero = pairs[0].moving.path  # p0
@@ -539,9 +539,9 @@ def test_a_scan_that_is_cut_off_meanwhile(run, study, monkeypatch):
     hashed = evaluate_module.inputs_of
 
     def then_cut(pairs: list[Pair]) -> dict[str, Any]:
-        found = hashed(pairs)
+        inputs = hashed(pairs)
         cut(study / "t1" / "p1.nii.gz")
-        return found
+        return inputs
 
     monkeypatch.setattr(evaluate_module, "inputs_of", then_cut)
     rows = run()
@@ -550,7 +550,7 @@ def test_a_scan_that_is_cut_off_meanwhile(run, study, monkeypatch):
 
 
 def test_labels_that_do_not_fit(run, study):
-    """The registration is fine, but its overlap cannot be told."""
+    """The registration succeeds, but its overlap cannot be computed."""
     path = study / "labels" / "p2.nii.gz"
     write_scan(path, np.ones((5, 5, 5), np.int16))
     rows = run()
@@ -560,9 +560,9 @@ def test_labels_that_do_not_fit(run, study):
 
 
 def test_a_bug_is_reported_with_its_type(run, study, monkeypatch, caplog):
-    """In the row; the log has the lines that it went through."""
+    """In the row; the log has the traceback."""
 
-    def broken(*words: Any, **more: Any) -> None:
+    def broken(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("out of\nmemory " + 300 * "x")
 
     monkeypatch.setattr(evaluate_module, "register", broken)
@@ -575,7 +575,7 @@ def test_a_bug_is_reported_with_its_type(run, study, monkeypatch, caplog):
 
 
 def test_the_other_way_fails(run, study, small_model, monkeypatch):
-    """A pair is scored without it, but for their consistency."""
+    """The pair is scored without the consistency of both directions."""
 
     def one_way(moving: Path, fixed: Path, **more: Any) -> Any:
         if moving.name == "p1.nii.gz":
@@ -589,13 +589,13 @@ def test_the_other_way_fails(run, study, small_model, monkeypatch):
     assert first["inverse_error_mm"] > 0
 
 
-def test_registrations_are_let_go(run, monkeypatch):
-    """Of a couple two are needed, for some hundred MB each; of those before, none."""
+def test_registrations_are_freed(run, monkeypatch):
+    """Two per couple are needed, with some hundred MB each; earlier ones are freed."""
     alive: list[weakref.ref] = []
     most = []
 
     def watched(*paths: Path, **more: Any) -> Any:
-        most.append(sum(found() is not None for found in alive))
+        most.append(sum(reference() is not None for reference in alive))
         alive.append(weakref.ref(result := register(*paths, **more)))
         return result
 

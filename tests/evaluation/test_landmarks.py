@@ -1,4 +1,4 @@
-"""Landmarks: matched by name, and refused where they are none."""
+"""Landmarks: matched by name; wrong files are refused."""
 
 import math
 from pathlib import Path
@@ -73,10 +73,10 @@ WRONG_LANDMARKS = {
     "x,y,z\n1,2,3\n\n1,,3\n": "must be numbers, got '1', '', '3' .*row 4",
     "x,y,z\n1,2,nan\n": "must be numbers, got '1', '2', 'nan' .*row 2",
     "x,y,z\n1,inf,2\n": "must be numbers, got '1', 'inf', '2' .*row 2",
-    "x,y,z\n1,2,3,\n1,2,3,\n": "row 2: it has 4 values, but the first row names 3",
+    "x,y,z\n1,2,3,\n1,2,3,\n": "row 2: it has 4 values, but the first row has 3",
     "x,y,z,name\n1,2,3\n": "column name is empty .*row 2",
     "x,y,z,name\n1,2,3,a\n4,5,6,\n": "column name is empty .*row 3",
-    "n,x,y,z\na,1,2,3\nb,1,2,3\na ,4,5,6\n": "'a' is listed twice .*row 4",
+    "n,x,y,z\na,1,2,3\nb,1,2,3\na ,4,5,6\n": "the name 'a' is used twice .*row 4",
 }
 
 
@@ -89,15 +89,15 @@ def test_wrong_landmarks(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("none.csv", "no such file"),
         (".", "this is a folder"),
         ("image.nii", "not a CSV, TSV or JSON-lines table"),
     ],
 )
-def test_landmarks_that_cannot_be_read(tmp_path, name, said):
+def test_landmarks_that_cannot_be_read(tmp_path, name, message):
     (tmp_path / "image.nii").write_bytes(b"\xff\xfe\x00\xff")
-    with pytest.raises(InputError, match=said) as refusal:
+    with pytest.raises(InputError, match=message) as refusal:
         read_landmarks(tmp_path / name)
     assert str(tmp_path / name) in str(refusal.value)

@@ -49,9 +49,9 @@ def test_a_timed_run_of_few_pairs_is_merged_with_an_untimed_one_of_all(tmp_path:
         pair("b", "1", "2", status="time limit", reason="stopped after 9 s", timed="yes"),
         marked=0.75,
     )
-    found = Results.load([everything, quiet])
-    assert found.methods == ["a", "b", "c", "d"]
-    chosen = {(row["method"], row["moving"]): row["dice"] for row in found.pairs}
+    results = Results.load([everything, quiet])
+    assert results.methods == ["a", "b", "c", "d"]
+    chosen = {(row["method"], row["moving"]): row["dice"] for row in results.pairs}
     assert list(chosen.items()) == [
         (("a", "1"), 0.5),
         (("b", "1"), 0.2),
@@ -59,7 +59,7 @@ def test_a_timed_run_of_few_pairs_is_merged_with_an_untimed_one_of_all(tmp_path:
         (("c", "1"), 0.6),
         (("d", "1"), 0.4),
     ]
-    marks = {(row["method"], row["moving"]): row["dice"] for row in found.structures}
+    marks = {(row["method"], row["moving"]): row["dice"] for row in results.structures}
     assert marks == {
         ("a", "1"): 0.75,
         ("b", "1"): 0.25,
@@ -68,7 +68,7 @@ def test_a_timed_run_of_few_pairs_is_merged_with_an_untimed_one_of_all(tmp_path:
         ("d", "1"): 0.75,
     }
     # The timed limit of b counts beside its untimed Dice; so does the timed failure of c.
-    assert [(row["method"], row["status"]) for row in found.timed] == [
+    assert [(row["method"], row["status"]) for row in results.timed] == [
         ("c", "failed"),
         ("d", "ok"),
         ("a", "ok"),
@@ -85,28 +85,28 @@ def test_the_rule_by_brute_force(tmp_path: Path) -> None:
         for i, state in enumerate(chosen):
             rows = [pair(status=state[0], timed=state[1], dice=i)] if state else []
             folders.append(folder(tmp_path / f"{number}-{i}", *rows, marked=i))
-        found = Results.load(folders)
-        there = [i for i in range(3) if chosen[i]]
-        best = max(there, key=lambda i: (worth.get(chosen[i], 0), -i), default=None)
-        assert [row["dice"] for row in found.pairs] == ([] if best is None else [best])
+        results = Results.load(folders)
+        present = [i for i in range(3) if chosen[i]]
+        best = max(present, key=lambda i: (worth.get(chosen[i], 0), -i), default=None)
+        assert [row["dice"] for row in results.pairs] == ([] if best is None else [best])
         marked = best is not None and chosen[best][0] == "ok"
-        assert [row["dice"] for row in found.structures] == ([best] if marked else [])
+        assert [row["dice"] for row in results.structures] == ([best] if marked else [])
 
 
 def test_times_of_two_devices_and_dice_of_one(tmp_path: Path) -> None:
     cpu = folder(tmp_path / "cpu", pair(timed="yes", deform_s=9, dice=0.5))
     gpu = folder(tmp_path / "gpu", pair(timed="yes", deform_s=1, dice=0.6, device="H100"))
-    found = Results.load([cpu, gpu])
-    assert [row["dice"] for row in found.pairs] == [0.5]
-    assert {row["device"]: row["deform_s"] for row in found.timed} == {"cpu": 9, "H100": 1}
+    results = Results.load([cpu, gpu])
+    assert [row["dice"] for row in results.pairs] == [0.5]
+    assert {row["device"]: row["deform_s"] for row in results.timed} == {"cpu": 9, "H100": 1}
 
 
 def test_labels_of_two_ways_are_kept_apart(tmp_path: Path) -> None:
     rows = pair(dice=0.5, timed="yes"), pair(dice=0.6, labels="linear")
-    found = Results.load([folder(tmp_path / "both", *rows)])
-    assert found.labels == ["nearest", "linear"]
+    results = Results.load([folder(tmp_path / "both", *rows)])
+    assert results.labels == ["nearest", "linear"]
     for labels, dice, timed in (("nearest", 0.5, 1), ("linear", 0.6, 0)):
-        part = found.with_labels(labels)
+        part = results.with_labels(labels)
         assert [row["dice"] for row in part.pairs] == [dice]
         assert [row["labels"] for row in part.structures] == [labels]
         assert len(part.timed) == timed
@@ -114,14 +114,14 @@ def test_labels_of_two_ways_are_kept_apart(tmp_path: Path) -> None:
 
 def test_rows_of_a_method() -> None:
     rows = [pair("a"), pair("a", "2", "1", status="failed"), pair("b"), pair("a", kind="retest")]
-    found = Results(rows, [])
-    assert found.rows_of("a", "inter") == rows[:1]
-    assert found.rows_of("a", "inter", "failed") == rows[1:2]
-    assert found.rows_of("a", "inter", None) == rows[:2]
+    results = Results(rows, [])
+    assert results.rows_of("a", "inter") == rows[:1]
+    assert results.rows_of("a", "inter", "failed") == rows[1:2]
+    assert results.rows_of("a", "inter", None) == rows[:2]
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         (
             pair(status="done"),
@@ -132,8 +132,8 @@ def test_rows_of_a_method() -> None:
         (pair(timed=""), "row 2, column timed: must be one of yes, no, got ''"),
     ],
 )
-def test_unknown_values(tmp_path: Path, row: Row, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_unknown_values(tmp_path: Path, row: Row, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Results.load([folder(tmp_path, row)])
 
 

@@ -51,9 +51,9 @@ def test_what_is_written_is_read(
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.csv"
     write_rows(path, ("method", "dice"), [{"method": m, "dice": d} for m, d in pairs])
-    found = read_rows(path, ("dice", "method"))
-    assert [tuple(row) for row in found] == [("dice", "method")] * len(pairs)
-    for row, (method, dice) in zip(found, pairs, strict=True):
+    rows_read = read_rows(path, ("dice", "method"))
+    assert [tuple(row) for row in rows_read] == [("dice", "method")] * len(pairs)
+    for row, (method, dice) in zip(rows_read, pairs, strict=True):
         assert row["method"] == method
         rounded = float(f"{dice:.6g}")
         assert row["dice"] == rounded or (math.isnan(row["dice"]) and math.isnan(dice))
@@ -81,7 +81,7 @@ def test_the_caller_names_the_columns_of_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"),
+    ("payload", "message"),
     [
         (b"", "no column method, dice, folds"),
         (b"method,dice\na,1\n", "no column folds"),
@@ -95,10 +95,10 @@ def test_the_caller_names_the_columns_of_text(tmp_path: Path) -> None:
         (b"method,dice,folds\n" + b"a" * 200_000 + b",1,2\n", "not a CSV file in UTF-8"),
     ],
 )
-def test_wrong_files_are_named(tmp_path: Path, payload: bytes, said: str) -> None:
+def test_wrong_files_are_named(tmp_path: Path, payload: bytes, message: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(payload)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_rows(path, COLUMNS)
     assert str(path) in str(error.value)
 

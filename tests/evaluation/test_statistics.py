@@ -46,7 +46,7 @@ def every_draw(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> lis
         (INTER + RETEST[:3], 26, (0.02, 2.5 / 26)),  # one subject has no other scan
         (INTER[:2] + INTER[3:], 24, (0.025, 1.5 / 24)),
     ],
-    ids=["inter", "retest", "both", "a pair lacks"],
+    ids=["inter", "retest", "results", "without one pair"],
 )
 def test_three_subjects_against_all_their_draws(
     pairs: list[tuple[str, str]], draws: int, tails: tuple[float, ...]
@@ -62,7 +62,7 @@ def test_three_subjects_against_all_their_draws(
 
 
 def test_the_distribution_of_the_draws() -> None:
-    """Not its ends alone: nine deciles, of four subjects on pairs of which some lack."""
+    """Not only its ends: nine deciles, with four subjects and some missing pairs."""
     pairs = [*itertools.permutations("abcd", 2), ("b", "b"), ("c", "c")][2:]
     values = np.random.default_rng(3).normal(size=len(pairs))
     exact = np.array(every_draw(values, pairs))
@@ -77,10 +77,10 @@ def test_the_distribution_of_the_draws() -> None:
 
 def test_one_pair_a_subject_is_the_ordinary_bootstrap() -> None:
     values = np.random.default_rng(5).gamma(2.0, size=15)
-    _, *found = bootstrap(values, [(f"{i:02}",) * 2 for i in range(15)], draws=40_000)
+    _, *comparison = bootstrap(values, [(f"{i:02}",) * 2 for i in range(15)], draws=40_000)
     drawn = np.random.default_rng(1).choice(values, (40_000, 15)).mean(axis=1)
     expected = np.quantile(drawn, [0.025, 0.975])
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * np.ptp(expected))
+    np.testing.assert_allclose(comparison, expected, rtol=0, atol=0.02 * np.ptp(expected))
 
 
 def test_the_order_of_the_pairs_and_the_names_of_subjects_do_not_matter() -> None:
@@ -104,16 +104,16 @@ def test_a_shift_and_a_scale_go_through() -> None:
 
 def test_nan_is_left_out() -> None:
     values = [0.1, math.nan, 0.2, 0.4, math.nan, 0.3]
-    there = [i for i in range(6) if not math.isnan(values[i])]
-    expected = bootstrap([values[i] for i in there], [INTER[i] for i in there])
+    known = [i for i in range(6) if not math.isnan(values[i])]
+    expected = bootstrap([values[i] for i in known], [INTER[i] for i in known])
     assert bootstrap(values, INTER) == expected
 
 
 def test_too_few_subjects_to_say() -> None:
-    found = bootstrap([0.4, 0.6], [("a", "b"), ("b", "a")])
-    assert found.mean == 0.5
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
+    comparison = bootstrap([0.4, 0.6], [("a", "b"), ("b", "a")])
+    assert comparison.mean == 0.5
+    assert math.isnan(comparison.low)
+    assert math.isnan(comparison.high)
     lost = bootstrap([0.4, math.nan], [("a", "b"), ("b", "c")])  # c has no value
     assert lost.mean == 0.4
     assert math.isnan(lost.low)
@@ -180,48 +180,48 @@ def test_a_comparison_by_hand() -> None:
     ours = rows("ours", [0.8, 0.7, 0.9, math.nan, 0.6, 0.9])
     theirs = rows("theirs", [0.7, 0.5, 0.6, 0.1, 0.1])  # one pair less
     theirs[4]["status"] = "failed"
-    found = compare(Results(ours + theirs[::-1], []), "ours", "theirs")
-    assert (found.method, found.reference, found.pairs) == ("ours", "theirs", 3)
-    assert found.difference.mean == pytest.approx(0.2)  # of 0.1, 0.2, 0.3
-    assert found.p == pytest.approx(2 / 8)
+    comparison = compare(Results(ours + theirs[::-1], []), "ours", "theirs")
+    assert (comparison.method, comparison.reference, comparison.pairs) == ("ours", "theirs", 3)
+    assert comparison.difference.mean == pytest.approx(0.2)  # of 0.1, 0.2, 0.3
+    assert comparison.p == pytest.approx(2 / 8)
     expected = bootstrap([0.1, 0.2, 0.3], INTER[:3])
-    np.testing.assert_allclose(found.difference, expected, atol=1e-12)
+    np.testing.assert_allclose(comparison.difference, expected, atol=1e-12)
 
 
 def test_the_other_way_round() -> None:
     random = np.random.default_rng(1)
-    both = Results(rows("a", random.random(6)) + rows("b", random.random(6)), [])
-    one, other = compare(both, "a", "b"), compare(both, "b", "a")
+    results = Results(rows("a", random.random(6)) + rows("b", random.random(6)), [])
+    one, other = compare(results, "a", "b"), compare(results, "b", "a")
     assert one.p == other.p
     assert one.difference.mean == pytest.approx(-other.difference.mean)
-    folds = compare(both, "a", "b", "folds")
+    folds = compare(results, "a", "b", "folds")
     np.testing.assert_allclose(folds.difference, 10 * np.array(one.difference))
 
 
 def test_kinds_do_not_mix() -> None:
     inter = rows("a", [0.5] * 6) + rows("b", [0.4] * 6)
     others = rows("a", [0.9, 0.9], kind="retest") + rows("b", [0.2, 0.4], kind="retest")
-    both = Results(inter + others, [])
-    assert compare(both, "a", "b").difference == pytest.approx((0.1, 0.1, 0.1))
-    assert compare(both, "a", "b", kind="retest").difference.mean == pytest.approx(0.6)
+    results = Results(inter + others, [])
+    assert compare(results, "a", "b").difference == pytest.approx((0.1, 0.1, 0.1))
+    assert compare(results, "a", "b", kind="retest").difference.mean == pytest.approx(0.6)
 
 
-def test_nothing_in_common() -> None:
+def test_no_common_pairs() -> None:
     ours, theirs = rows("a", [0.5] * 6)[:3], rows("b", [0.5] * 6)[3:]
-    found = compare(Results(ours + theirs, []), "a", "b")
-    assert found.pairs == 0
-    assert math.isnan(found.p)
-    assert all(map(math.isnan, found.difference))
+    comparison = compare(Results(ours + theirs, []), "a", "b")
+    assert comparison.pairs == 0
+    assert math.isnan(comparison.p)
+    assert all(map(math.isnan, comparison.difference))
 
 
-def test_what_cannot_be_compared() -> None:
-    both = Results(rows("a", [0.5] * 6) + rows("b", [0.5] * 6), [])
+def test_comparisons_that_are_refused() -> None:
+    results = Results(rows("a", [0.5] * 6) + rows("b", [0.5] * 6), [])
     with pytest.raises(
         InputError, match="method 'c': has no rows; the methods with rows are: a, b"
     ):
-        compare(both, "a", "c")
+        compare(results, "a", "c")
     with pytest.raises(InputError, match=r"value must be one of dice, .*got 'device'"):
-        compare(both, "a", "b", "device")
+        compare(results, "a", "b", "device")
     mixed = Results(rows("a", [0.5] * 6) + rows("a", [0.5] * 6, labels="linear"), [])
     with pytest.raises(InputError, match=r"two ways \(nearest and linear\)"):
         compare(mixed, "a", "a")

@@ -30,7 +30,7 @@ def test_a_table_by_hand(small: Results) -> None:
     assert (theirs["pairs"], theirs["asked"], theirs["remarks"]) == (5, 6, "1 of 6 failed")
     assert theirs["dice"] == pytest.approx(0.64)
     assert math.isnan(theirs["difference"])  # to itself
-    assert math.isnan(theirs["cpu_deform_s"])  # it was never alone on the machine
+    assert math.isnan(theirs["cpu_deform_s"])  # never timed
     assert (slow["cpu_deform_s"], slow["cpu_whole_s"]) == ("> 1800", "> 1800")
     assert slow["remarks"] == "1 of 1 stopped at its time limit"
 
@@ -44,8 +44,8 @@ def test_the_table_agrees_with_the_statistics() -> None:
             interval = bootstrap_over_subjects([r["dice"] for r in rows], *subjects)
             assert (line["dice"], line["dice_low"], line["dice_high"]) == interval
             if line["method"] != "b":
-                found = compare(results, line["method"], "b", kind=kind)
-                assert (line["difference"], line["p"]) == (found.difference.mean, found.p)
+                comparison = compare(results, line["method"], "b", kind=kind)
+                assert (line["difference"], line["p"]) == (comparison.difference.mean, comparison.p)
 
 
 @pytest.mark.parametrize(

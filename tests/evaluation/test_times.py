@@ -1,4 +1,4 @@
-"""What methods take: ratios and bounds worked out by hand."""
+"""Times of methods: ratios and bounds, computed by hand."""
 
 import math
 
@@ -22,10 +22,10 @@ def test_a_ratio_by_hand() -> None:
     for row in (ours, theirs):  # nor do two scans of one subject
         row.append(pair(row[0]["method"], "p", "p2", deform_s=7.0, whole_s=7.0, timed="yes"))
     rows = ours + theirs + others[:-1]
-    found = speed_ratio(
+    ratio = speed_ratio(
         Results(rows, [], [r for r in rows if r["timed"] == "yes"]), "theirs", "ours"
     )
-    assert found == {
+    assert ratio == {
         **{"method": "theirs", "reference": "ours", "device": "cpu", "pairs": 3},
         **{"deform_ratio": 30, "whole_ratio": 3, "is_bound": False},  # of 30, 10, 100; of 4, 2, 3
     }
@@ -42,8 +42,8 @@ def test_a_pair_that_was_stopped_is_a_bound() -> None:
         | {"deform_ratio": 900, "whole_ratio": 180, "is_bound": True}
     ]
     two = Results([*one.pairs, timed("slow", 1, 2000.0, 2010.0), stopped("slow", 2, "0.5")], [])
-    found = speed_ratio(two, "slow", "ours")
-    assert (found["pairs"], found["deform_ratio"], found["is_bound"]) == (3, 900, True)
+    ratio = speed_ratio(two, "slow", "ours")
+    assert (ratio["pairs"], ratio["deform_ratio"], ratio["is_bound"]) == (3, 900, True)
     failed = {"status": "failed", "reason": "signal 9 after 3 s"}
     none = Results([*ours, stopped("slow", 0, "1800") | failed], [])
     assert speed(none, reference="ours") == []
@@ -57,18 +57,18 @@ def test_a_gpu_counts_where_there_is_no_cpu() -> None:
     ours = [timed("ours", 0, 2.0, 10.0), timed("ours", 0, 0.1, 8.0, **gpu)]
     fast = [timed("fast", 0, 0.2, 4.0, **gpu)]
     both = [timed("both", 0, 6.0, 20.0), timed("both", 0, 0.1, 8.0, **gpu)]
-    found = {row["method"]: row for row in speed(Results(ours + fast + both, []), reference="ours")}
-    assert (found["fast"]["device"], found["fast"]["deform_ratio"]) == ("NVIDIA H100", 2)
-    assert (found["both"]["device"], found["both"]["deform_ratio"]) == ("cpu", 3)
+    ratio = {row["method"]: row for row in speed(Results(ours + fast + both, []), reference="ours")}
+    assert (ratio["fast"]["device"], ratio["fast"]["deform_ratio"]) == ("NVIDIA H100", 2)
+    assert (ratio["both"]["device"], ratio["both"]["deform_ratio"]) == ("cpu", 3)
 
 
 def test_ratios_that_are_not_known() -> None:
-    """The reference does not deform, or came from the cache; or nobody knows the threads."""
+    """The reference does not deform or came from a cache, or the threads are unknown."""
     still, cached = timed("ours", 0, 0.0, 5.0), timed("ours", 1, 2.0, math.nan)
     theirs = [timed("theirs", i, 4.0, 10.0) for i in range(2)]
-    found = speed_ratio(Results([still, cached, *theirs], []), "theirs", "ours")
-    assert (found["pairs"], found["deform_ratio"], found["whole_ratio"]) == (2, 2, 2)
-    found = speed_ratio(Results([still, theirs[0]], []), "theirs", "ours")
-    assert math.isnan(found["deform_ratio"])
+    ratio = speed_ratio(Results([still, cached, *theirs], []), "theirs", "ours")
+    assert (ratio["pairs"], ratio["deform_ratio"], ratio["whole_ratio"]) == (2, 2, 2)
+    ratio = speed_ratio(Results([still, theirs[0]], []), "theirs", "ours")
+    assert math.isnan(ratio["deform_ratio"])
     unknown = [row | {"threads": math.nan} for row in (cached, theirs[1])]
     assert speed(Results(unknown, []), reference="ours") == []

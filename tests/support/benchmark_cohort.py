@@ -1,4 +1,4 @@
-"""Three small scans and the pairs of them, and what a benchmark of them leaves."""
+"""Three small scans, their pairs, and the files of a benchmark of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ OPTIONS = RunOptions(threads=1, limit=60, alone=False)
 
 
 def affine_of(pose: Pose) -> Affine:
-    """From the template to the scan."""
+    """The affine map from the template to the scan."""
     matrix = np.eye(4)
     matrix[:3, 3] = pose(np.zeros(3))
     matrix[:3, :3] = (pose(np.eye(3)) - matrix[:3, 3]).T
@@ -52,7 +52,7 @@ Bench = Callable[..., list[dict[str, Any]]]
 
 
 def count_of(out: Path, method: str) -> list[str]:
-    """The runs of a method, in their order."""
+    """The pairs on which a method ran, in order."""
     return (out / "transforms" / method / "count.txt").read_text().split()
 
 

@@ -1,4 +1,4 @@
-"""What nibabel and SciPy make of image files, by their affines alone: an oracle for resampling."""
+"""Image files read and resampled by nibabel and SciPy: an oracle for resampling."""
 
 from pathlib import Path
 
@@ -7,25 +7,25 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
-Source = Path | nib.Nifti1Image
+PathOrImage = Path | nib.Nifti1Image
 
 
-def opened(source: Source) -> nib.Nifti1Image:
+def opened(source: PathOrImage) -> nib.Nifti1Image:
     return nib.load(source) if isinstance(source, Path) else source
 
 
-def voxels(source: Source) -> np.ndarray:
+def voxels(source: PathOrImage) -> np.ndarray:
     return np.asarray(opened(source).dataobj)
 
 
-def nodes(source: Source) -> np.ndarray:
-    """RAS mm of all voxel centres, (X, Y, Z, 3)."""
+def nodes(source: PathOrImage) -> np.ndarray:
+    """All voxel centres in RAS mm, (X, Y, Z, 3)."""
     image = opened(source)
     return apply_affine(image.affine, np.moveaxis(np.indices(image.shape[:3]), 0, -1))
 
 
 def taken(
-    source: Source, points: np.ndarray, order: int, mode: str = "nearest"
+    source: PathOrImage, points: np.ndarray, order: int, mode: str = "nearest"
 ) -> tuple[np.ndarray, np.ndarray]:
     """SciPy's values of an image at RAS points, and where all eight neighbours are inside."""
     image = opened(source)

@@ -18,7 +18,7 @@ STRUCTURES = ("cortex_L", "cortex_R", "brain_stem", "3rd_ventricle")
 
 
 def pair(method: str, moving: str, fixed: str, **more: Any) -> Row:
-    """An "ok" row: scans are their subjects, or "p2", another scan of p."""
+    """An "ok" row; a scan has the name of its subject, or is "p2", the second scan of p."""
     subjects = moving[0], fixed[0]
     row: Row = dict.fromkeys(PAIR_COLUMNS, math.nan)
     row |= {"method": method, "moving": moving, "fixed": fixed, "status": "ok", "reason": ""}
@@ -40,7 +40,7 @@ def save(results: Results, folder: Path) -> Path:
 
 
 def cohort(*methods: str, seed: int = 0, **more: Any) -> Results:
-    """Methods on every ordered pair of three subjects and on two re-scans of each, all timed."""
+    """Methods on every ordered pair of three subjects and on the two scans of each, all timed."""
     random = np.random.default_rng(seed)
     scans = PAIRS + [pair for p in SUBJECTS for pair in ((p, f"{p}2"), (f"{p}2", p))]
     pairs, of_structures = [], []
@@ -55,12 +55,12 @@ def cohort(*methods: str, seed: int = 0, **more: Any) -> Results:
 
 
 def timed(method: str, number: int, deform: float, whole: float, **more: Any) -> Row:
-    """A pair that ran alone on the machine."""
+    """The row of a timed pair."""
     return pair(method, *PAIRS[number], deform_s=deform, whole_s=whole, timed="yes") | more
 
 
 def stopped(method: str, number: int, limit: str, **more: Any) -> Row:
-    """One that ran alone until its time limit."""
+    """The row of a timed pair that was stopped at its time limit."""
     reason = f"stopped after {limit} s"
     return (
         timed(method, number, math.nan, math.nan)
@@ -70,6 +70,6 @@ def stopped(method: str, number: int, limit: str, **more: Any) -> Row:
 
 
 def plain_row(**more: Any) -> Row:
-    """A row of the pair a, b as a sheet takes it, with the numbers that are printed of any."""
+    """A row of the pair a, b without a method's own columns, with the numbers that are printed."""
     row = failed_row(Pair(PairScan("a", Path("a")), PairScan("b", Path("b"))), "ok", "", "nearest")
     return {**row, "method": "m", "folds": 31, "local_ncc": 0.5, **more}

@@ -57,7 +57,7 @@ def read_landmarks(path: Path) -> dict[str, Point]:
         if not name:
             raise InputError(f"landmarks {path}: column {other[0]} is empty ({record.where})")
         if name in points:
-            raise InputError(f"landmarks {path}: {name!r} is listed twice ({record.where})")
+            raise InputError(f"landmarks {path}: the name {name!r} is used twice ({record.where})")
         points[name] = _point(record, path)
     return points
 

@@ -20,9 +20,9 @@ def test_the_boxes_are_the_quartiles() -> None:
     medians = [line for line in axes.lines if line.get_linewidth() == 1.3]
     drawn = [(method, name) for method in results.methods for name in by_reference]
     for (method, name), box, median in zip(drawn, boxes, medians, strict=True):
-        found = box.y0, median.get_ydata()[0], box.y1
+        drawn_quartiles = box.y0, median.get_ydata()[0], box.y1
         quartiles = np.quantile(expected[method][name], [0.25, 0.5, 0.75])
-        np.testing.assert_allclose(found, quartiles, atol=1e-12)
+        np.testing.assert_allclose(drawn_quartiles, quartiles, atol=1e-12)
         assert abs(np.mean(median.get_xdata()) - by_reference.index(name)) < 0.5
         assert (median.get_color() == "white") == (method == "b")  # on dark: the reference
 

@@ -28,10 +28,10 @@ def test_points_bars_and_the_front() -> None:
     assert drawing is not None
     (axes,) = drawing.figure.axes
     lines = table(results, "inter")
-    found = [
+    points_drawn = [
         (line.get_xdata(), line.get_ydata()) for line in axes.lines if line.get_marker() != "None"
     ]
-    assert [(x[0], y[0]) for x, y in found] == [
+    assert [(x[0], y[0]) for x, y in points_drawn] == [
         (line["cpu_deform_s"], line["dice"]) for line in lines[1:]
     ]
     bars = [line.get_ydata() for line in axes.lines if line.get_color() == "0.55"]

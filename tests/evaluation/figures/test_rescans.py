@@ -22,9 +22,9 @@ def test_rescans_beside_two_subjects() -> None:
         for line in axes.lines
         if line.get_marker() == "s" and len(line.get_xdata())
     }
-    for kind, found in (("inter", discs), ("retest", squares)):
+    for kind, means_drawn in (("inter", discs), ("retest", squares)):
         means = [line["dice"] for line in table(results, kind)]
-        assert [found[height] for height in sorted(found, reverse=True)] == means
+        assert [means_drawn[height] for height in sorted(means_drawn, reverse=True)] == means
     assert "6 pairs of two scans of one subject, 3 subjects in all" in drawing.caption
     inter = Results([row for row in results.pairs if row["kind"] == "inter"], [])
     assert rescans(inter) is None

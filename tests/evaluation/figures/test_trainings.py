@@ -43,7 +43,7 @@ def test_the_published_trainings() -> None:
     assert subjects is not None
     dice = sweep.figure.axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(dice, [0.668, 0.672, 0.690, 0.688, 0.675], atol=6e-4)
-    found = subjects.figure.axes[0].lines[0].get_xydata()
+    points = subjects.figure.axes[0].lines[0].get_xydata()
     np.testing.assert_allclose(
-        found, [(5, 0.666), (10, 0.678), (20, 0.676), (44, 0.690)], atol=6e-4
+        points, [(5, 0.666), (10, 0.678), (20, 0.676), (44, 0.690)], atol=6e-4
     )

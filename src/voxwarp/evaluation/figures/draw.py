@@ -59,7 +59,10 @@ def draw(
                 "rows: nothing to draw; give folders of evaluate or benchmark, or `learning`"
             )
         where = ", ".join(map(str, filter(None, (*folders, learning))))
-        raise InputError(f"rows {where}: nothing to draw, because no pair has the status ok")
+        raise InputError(
+            f"rows {where}: nothing to draw, because no pair has the status ok and no training has "
+            "a row"
+        )
     captions = "\n\n".join(f"**{name}.** {item.caption}" for name, item in items.items())
     files = {f"{n}.{end}": payload for n, i in items.items() for end, payload in i.files.items()}
     files["captions.md"] = f"# Captions\n\n{captions}\n".encode()
