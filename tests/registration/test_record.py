@@ -186,7 +186,7 @@ def test_the_file_is_found_while_it_is_the_same(of_file):
     with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: no such file"):
         input_path(record, "moving")
     copy.mkdir()
-    with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: not a regular file"):
+    with pytest.raises(InputError, match=r"moving .*copy\.nii\.gz: this is not a regular file"):
         input_path(record, "moving")
 
 
