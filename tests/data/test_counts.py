@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from voxwarp.data.counts import Counts, counted
+from voxwarp.data.counts import Counts, count_scans
 from voxwarp.data.scans import ScanRecord
 from voxwarp.data.sources import Split
 
@@ -18,7 +18,7 @@ def test_scans_subjects_and_labels_are_counted_by_data_set_and_split() -> None:
         *(scan("a", "cleo", "test"), scan("b", "ann", "val", mapped)),
     ]
     none = Counts(0, 0, 0)
-    assert counted(scans) == {
+    assert count_scans(scans) == {
         "a": {"train": Counts(3, 2, 1), "val": none, "test": Counts(1, 1, 0)},
         "b": {"train": none, "val": Counts(1, 1, 1), "test": none},
     }

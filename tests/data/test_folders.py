@@ -41,8 +41,8 @@ def test_a_folder_with_folders(tmp_path):
         ("2/T1", None),
     ]
     for pattern, message in (
-        ("../map/{folder}/{name}", r"no scan has any; there is no .*map/1/T1\.nii"),
-        ("{id}", "no 'id' for '{id}'; there are name, stem, folder"),
+        ("../map/{folder}/{name}", r"none of the scans has a label map; .*map/1/T1\.nii does not"),
+        ("{id}", "unknown placeholder 'id'; use {name}, {stem} or {folder}"),
     ):
         with pytest.raises(InputError, match=message):
             gather(Data(sources=[{**source, "labels": pattern}]), 0)

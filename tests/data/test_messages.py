@@ -1,12 +1,12 @@
 """Words of messages: short, on one line, with the nearest word that is known."""
 
-from voxwarp.data.messages import LONGEST, nearest, one_line, short
+from voxwarp.data.messages import LONGEST, one_line, short, suggestion
 
 
 def test_the_nearest_word_is_named_or_all_are() -> None:
     known = {"channels": 1, "steps": 2}
-    assert nearest("chanels", known) == "; did you mean 'channels'?"
-    assert nearest("x", known) == "; there are channels, steps"
+    assert suggestion("chanels", known) == "; did you mean 'channels'?"
+    assert suggestion("x", known) == "; known are channels, steps"
 
 
 def test_a_value_is_shown_in_part() -> None:

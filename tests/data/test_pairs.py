@@ -9,7 +9,7 @@ from cohorts import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.pairs import Pair, PairScan, beside_their_swaps, read_pairs
+from voxwarp.data.pairs import Pair, PairScan, group_swaps, read_pairs
 from voxwarp.data.scans import scans_of
 from voxwarp.data.sources import read_training_data
 from voxwarp.errors import InputError
@@ -49,7 +49,7 @@ def test_kind_of_a_pair(subjects, kind):
     )
 )
 def test_each_pair_stands_beside_its_swap(wanted):
-    order = keys(beside_their_swaps(Pair(scan(a), scan(b)) for a, b in wanted))
+    order = keys(group_swaps(Pair(scan(a), scan(b)) for a, b in wanted))
     assert sorted(order) == sorted(wanted)
     for key in wanted:
         if key[::-1] in wanted:
@@ -112,6 +112,16 @@ def test_what_a_row_says_of_a_scan_counts_in_all(tmp_path):
     assert [pair.kind for pair in pairs] == ["inter", "inter", "retest"]
 
 
+def test_a_list_of_an_earlier_version_names_persons(tmp_path):
+    text = "moving,fixed,moving_{0},fixed_{0}\na,b,ann,ann\nc,b,bob,\n"
+    former, today = (
+        read_pairs(table(tmp_path / f"{name}.csv", text.format(name)))
+        for name in ("person", "subject")
+    )
+    assert former == today
+    assert [pair.kind for pair in former] == ["retest", "inter"]
+
+
 def test_a_list_is_put_in_order(tmp_path):
     text = "moving,fixed\na,b\nc,d\nb,a\nd,e\nd,c\n"
     found = keys(read_pairs(table(tmp_path / "p.csv", text)))
@@ -128,27 +138,27 @@ def test_files_of_one_name_are_told_apart(tmp_path):
 
 
 WRONG_LISTS = {
-    "moving\na.nii\n": r"no 'fixed' for .*; there are moving",
-    "fixed,subject\na.nii,x\n": r"no 'moving' for .*; there are fixed, subject",
-    "moving,fixed\n": "there are no rows",
-    "moving,fixed\na,b\n,c\n": r"p\.csv row 3: it names no moving scan, in .*p\.csv",
-    "moving,fixed,x\na,b,1\nc,,2\n": r"row 3: it names no fixed scan",
-    "moving,fixed\na,b\nb,a\na,b\n": r"row 4: this pair is there already",
-    "moving,fixed\na,b\nx/../a,./b\n": r"row 3: this pair is there already",
-    "moving,fixed\nx/a.nii,./x/a.nii\n": r"row 2: this pair is a scan with itself",
-    "moving,fixed\na,b,c\n": r"row 2: it has 3 fields",
-    "moving,fixed\na,b\nb,b\n": r"row 3: this pair is a scan with itself",
-    "moving,fixed,moving_name\na,b,b\n": r"scan .*/b: .*/a is called 'b', too",
-    "moving,fixed,fixed_name\na,b,n\na,c,n\n": r"scan .*/c: .*/b is called 'n', too",
-    "moving,fixed\nx/T1.nii,x/T1.mgz\n": r"x/T1\.mgz: .*/x/T1\.nii is called 'T1', too",
-    'moving,fixed,fixed_name\na,b,"x\ny"\n': r"scan .*/b: 'x\\ny' is no name",
-    "moving,fixed,fixed_subject\na,b,ann\nc,b,bob\n": r"row 3: fixed_subject 'bob': .* has 'ann'",
+    "moving\na.nii\n": r"no column 'fixed'; its columns are moving",
+    "fixed,subject\na.nii,x\n": r"no column 'moving'; its columns are fixed, subject",
+    "moving,fixed\n": "it has no rows",
+    "moving,fixed\na,b\n,c\n": r"p\.csv row 3: the column moving is empty, in .*p\.csv",
+    "moving,fixed,x\na,b,1\nc,,2\n": r"row 3: the column fixed is empty",
+    "moving,fixed\na,b\nb,a\na,b\n": r"row 4: an earlier row has this pair already",
+    "moving,fixed\na,b\nx/../a,./b\n": r"row 3: an earlier row has this pair already",
+    "moving,fixed\nx/a.nii,./x/a.nii\n": r"row 2: moving and fixed are the same scan",
+    "moving,fixed\na,b,c\n": r"row 2: it has 3 values, but the first row has 2 column names",
+    "moving,fixed\na,b\nb,b\n": r"row 3: moving and fixed are the same scan",
+    "moving,fixed,moving_name\na,b,b\n": r"scan .*/b: its name 'b' is also the name of .*/a;",
+    "moving,fixed,fixed_name\na,b,n\na,c,n\n": r"scan .*/c: its name 'n' is also the name of .*/b;",
+    "moving,fixed\nx/T1.nii,x/T1.mgz\n": r"x/T1\.mgz: its name 'T1' is also .*/x/T1\.nii;",
+    'moving,fixed,fixed_name\na,b,"x\ny"\n': r"scan .*/b: its name 'x\\ny' must be one line",
+    "moving,fixed,fixed_subject\na,b,ann\nc,b,bob\n": r"row 3: fixed_subject is 'bob', .* 'ann'",
     "moving,fixed,fixed_labels,moving_labels\na,b,s,\nb,a,,t\n": (
-        r"row 3: moving_labels 't': another row has 's'"
+        r"row 3: moving_labels is 't', but another row has 's'"
     ),
-    "moving,fixed,fixed_landmarks\na,b,s\nc,b,t\n": r"row 3: fixed_landmarks 't'",
-    "moving,fixed\na\0b,c\n": "no table of UTF-8 text",
-    "moving,fixed,fixed_labels\na,b,c\0\n": "no table of UTF-8 text",
+    "moving,fixed,fixed_landmarks\na,b,s\nc,b,t\n": r"row 3: fixed_landmarks is 't'",
+    "moving,fixed\na\0b,c\n": "not a CSV, TSV or JSON-lines table",
+    "moving,fixed,fixed_labels\na,b,c\0\n": "not a CSV, TSV or JSON-lines table",
 }
 
 
@@ -161,14 +171,14 @@ def test_a_wrong_list_is_refused(tmp_path, text):
 
 def test_a_wrong_line_of_json_is_refused(tmp_path):
     path = table(tmp_path / "p.jsonl", '{"moving": "a", "fixed": "b"}\n\n{"moving": "a"}\n')
-    with pytest.raises(InputError, match=r"p\.jsonl row 3: it names no fixed scan"):
+    with pytest.raises(InputError, match=r"p\.jsonl row 3: the column fixed is empty"):
         read_pairs(path)
 
 
 def test_a_name_that_no_path_can_have_is_refused(tmp_path):
     lines = '{"moving": "a\\u0000b", "fixed": "c"}\n', '{"moving": "a", "fixed": "c\\u0000"}\n'
     for line, name in zip(lines, (r"a\\x00b", r"c\\x00"), strict=True):
-        with pytest.raises(InputError, match=rf"p\.jsonl: '{name}' is no path"):
+        with pytest.raises(InputError, match=rf"p\.jsonl: '{name}' is not a valid path"):
             read_pairs(table(tmp_path / "p.jsonl", line))
 
 
@@ -261,10 +271,12 @@ def test_scans_of_one_name_do_not_vanish(tmp_path):
         itertools.permutations(["01-T1", "02-T1", "T2"], 2)
     )
     path = table(tmp_path / "t.csv", "scan\nx/T1.nii.gz\nx/T1.mgz\n")
-    with pytest.raises(InputError, match=r"x/T1\.mgz: .*x/T1\.nii\.gz is called 'T1', too"):
+    with pytest.raises(
+        InputError, match=r"x/T1\.mgz: its name 'T1' is also the name of .*x/T1\.nii\.gz;"
+    ):
         read_pairs(path)
     path = table(tmp_path / "t.csv", "scan\na-b/T1.nii\na/b-T1.nii\na/T1.nii\n")
-    with pytest.raises(InputError, match="is called 'a-b-T1', too"):
+    with pytest.raises(InputError, match="its name 'a-b-T1' is also the name of"):
         read_pairs(path)
 
 
@@ -309,26 +321,26 @@ def test_only_what_a_configuration_says_of_scans_is_read(tmp_path):
 
 
 def test_words_that_are_none(tmp_path):
-    with pytest.raises(InputError, match=r"split 'tests': one of train, val, test and all"):
+    with pytest.raises(InputError, match=r"^split must be train, val, test or all, got 'tests'"):
         read_split(tmp_path, split="tests")
-    with pytest.raises(InputError, match="kind 'both': inter, retest or all"):
+    with pytest.raises(InputError, match=r"^kind must be inter, retest or all, got 'both'"):
         read_split(tmp_path, kind="both")
-    with pytest.raises(InputError, match="no 'name' for"):
+    with pytest.raises(InputError, match=r"no column 'name', which \{name\}\.nii needs"):
         read_split(tmp_path, labels="{name}.nii")
 
 
 def test_no_pairs_are_refused(tmp_path):
     """With the split in words where there is one."""
     for more, message in (
-        ({"split": "val", "kind": "inter"}, r"t\.csv: there is no pair in split val \(kind inter"),
+        ({"split": "val", "kind": "inter"}, r"t\.csv: there is no pair of kind inter in split val"),
         ({"text": "id,split\n1,val\n", "split": "val"}, "no pair in split val"),
         ({"text": "id,split\n1,val\n"}, "no pair in split test"),
-        ({"text": "id\n1\n2\n", "kind": "retest", "split": "all"}, r"no pair \(kind retest\)"),
+        ({"text": "id\n1\n2\n", "kind": "retest", "split": "all"}, r"no pair of kind retest$"),
     ):
         with pytest.raises(InputError, match=message):
             read_split(tmp_path, **more)
     path = table(tmp_path / "p.csv", "moving,fixed\na,b\n")
-    with pytest.raises(InputError, match=r"p\.csv: there is no pair \(kind retest\)"):
+    with pytest.raises(InputError, match=r"p\.csv: there is no pair of kind retest$"):
         read_pairs(path, kind="retest")
 
 
@@ -339,7 +351,7 @@ def test_patterns_that_would_not_be_looked_at_are_refused(tmp_path):
     ]
     table(tmp_path / "t.csv", "scan\na\nb\n")
     for path, word in itertools.product(paths, ("scan", "labels")):
-        with pytest.raises(InputError, match="are for tables of scans"):
+        with pytest.raises(InputError, match="`scan` and `labels` are for tables of scans"):
             read_pairs(path, split="all", **{word: "{id}.nii"})
 
 
@@ -350,7 +362,7 @@ def test_files_that_are_no_tables(tmp_path):
     for name, message in (
         ("none.csv", r"pairs .*none\.csv: no such file"),
         ("folder", "this is a folder"),
-        ("image.nii", "no table of UTF-8 text"),
+        ("image.nii", "not a CSV, TSV or JSON-lines table"),
         ("bad.yaml", r"bad\.yaml"),
     ):
         with pytest.raises(InputError, match=message):

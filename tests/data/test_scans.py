@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from voxwarp.data.scans import ScanRecord, gather, scans_of
 from voxwarp.data.sources import Data
-from voxwarp.data.splits import shares
+from voxwarp.data.splits import split_sizes
 from voxwarp.errors import InputError
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -54,6 +54,13 @@ def test_patterns_are_filled_from_columns(tmp_path):
     ]
 
 
+def test_a_table_of_an_earlier_version_names_persons(tmp_path):
+    """The column of the subjects had another name; the new one counts where both are filled."""
+    text = "scan,person,subject\na.nii,ann,\nb.nii,x,ann\nc.nii,,\n"
+    found = gather(table_data(table(tmp_path / "t.csv", text), split="train"), 0)
+    assert [s.subject for s in found] == ["ann", "ann", "c"]
+
+
 def test_numbers_in_json_are_names(tmp_path):
     text = '{"id": 7, "subject": 3}\n\n{"id": 8, "subject": "3"}\n'
     found = gather(table_data(table(tmp_path / "t.jsonl", text), scan="{id}.nii", split="train"), 0)
@@ -70,21 +77,21 @@ def test_scans_of_one_name_in_several_folders_are_several_subjects(tmp_path):
 
 
 WRONG_TABLES = {
-    "": "there are no rows",
-    "scan\n": "there are no rows",
-    "scan,subject\na.nii\n,bob\n": r"t\.csv row 3: it names no scan",
-    "scan\na.nii,b\n": r"row 2: it has 2 fields",
+    "": "it has no rows",
+    "scan\n": "it has no rows",
+    "scan,subject\na.nii\n,bob\n": r"t\.csv row 3: .* \{scan\} needs is empty, in .*t\.csv",
+    "scan\na.nii,b\n": r"row 2: it has 2 values, but the first row has 1",
     "scan,scan\na.nii,b\n": "two columns have the same name",
-    "image\na.nii\n": r"no 'scan' for '\{scan\}'; there are image",
-    "scan,split\na.nii,training\n": r"row 2: split 'training': one of train, val, test",
+    "image\na.nii\n": r"no column 'scan'; its columns are image",
+    "scan,split\na.nii,training\n": r"row 2: split must be train, val, test or empty, got 'train",
     "scan,split\na.nii,val\n": "none of the 1 scans is in split train",
     "scan,split\na.nii,train\nb.nii,train\nx/../a.nii,train\n": r"row 4: scan .*row 2\)",
     "scan,subject,split\na.nii,ann,train\nb.nii,bob,\nc.nii,ann,val\n": (
         r"subject 'ann' of .* two splits: train \(t\.csv row 2, a\.nii\) and val \(t\.csv row 4"
     ),
-    'scan\n"a.nii\n': "no table of UTF-8 text",
-    "scan\n/\n": "row 2: it names no scan",
-    "scan\na\0b.nii\n": r"no table of UTF-8 text \(line contains NUL\)",
+    'scan\n"a.nii\n': "not a CSV, TSV or JSON-lines table",
+    "scan\n/\n": "row 2: '/' is not a valid path",
+    "scan\na\0b.nii\n": r"table in UTF-8 \(line contains NUL\)",
 }
 
 
@@ -99,14 +106,18 @@ def test_a_wrong_table_is_refused(tmp_path, text):
 def test_a_pattern_of_unknown_columns_is_refused(tmp_path):
     path = table(tmp_path / "t.csv", "id,age\n1,30\n")
     for patterns in ({"scan": "{idd}.nii"}, {"scan": "{id}.nii", "labels": "{idd}.nii"}):
-        with pytest.raises(InputError, match=r"no 'idd' for .*; there are id, age"):
+        with pytest.raises(
+            InputError, match=r"no column 'idd', which .* needs; its columns are id, age"
+        ):
             gather(table_data(path, **patterns), 0)
 
 
 def test_a_name_that_no_path_can_have_is_refused(tmp_path):
     for word in ("null", '"a\\u0000b.nii"'):
         path = table(tmp_path / "t.jsonl", f'{{"scan": {word}, "subject": "x"}}\n')
-        with pytest.raises(InputError, match=r"t\.jsonl row 1: it names no scan"):
+        with pytest.raises(
+            InputError, match=r"t\.jsonl row 1: .*(needs is empty|is not a valid path)"
+        ):
             gather(table_data(path), 0)
 
 
@@ -115,14 +126,14 @@ def test_sources_that_are_not_there_are_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"\xff\xfe\xff")
     sources = {
         "no such file or folder": [{kind: "none"} for kind in ("table", "folder", "bids")],
-        "a folder, a file is wanted": [{"table": "empty"}],
-        "a file, a folder is wanted": [{"folder": "file"}, {"bids": "file"}],
-        "there is no file": [
+        "a folder, but it must be a file": [{"table": "empty"}],
+        "a file, but it must be a folder": [{"folder": "file"}, {"bids": "file"}],
+        "no file in it matches": [
             *({"folder": "empty"}, {"bids": "empty"}),
             {"folder": "empty", "scan": ""},  # an empty word is none
         ],
-        "no table of UTF-8": [{"table": "file"}],
-        "is no pattern": [{"folder": "empty", "scan": "/x"}],
+        "not a CSV, TSV or JSON-lines table": [{"table": "file"}],
+        "is not a valid file pattern": [{"folder": "empty", "scan": "/x"}],
     }
     for message, wrong in sources.items():
         for source in wrong:
@@ -139,7 +150,7 @@ def test_subjects_of_two_data_sets_are_not_one(tmp_path):
         {"folder": str(tmp_path / "one/t1"), "split": "train"},
         {"folder": str(tmp_path / "two/t1"), "split": "val"},
     ]
-    with pytest.raises(InputError, match=r"one/t1 and .*two/t1 would both be called 't1'"):
+    with pytest.raises(InputError, match=r"one/t1 and .*two/t1 would both be the data set 't1'"):
         gather(Data(sources=sources), 0)
     sources[1]["dataset"] = "second"
     found = gather(Data(sources=sources), 0)
@@ -176,7 +187,7 @@ def test_splits_are_of_subjects_and_do_not_depend_on_rows(tmp_path_factory, rows
     splits = split_of_subjects(folder, rows, seed)
     subjects = {subject for subject, _ in rows}
     assert splits.keys() == subjects
-    assert Counter(splits.values()) == dict(shares(len(subjects), FRACTIONS))
+    assert Counter(splits.values()) == dict(split_sizes(len(subjects), FRACTIONS))
     shuffled = list(rows)
     order.shuffle(shuffled)
     more = [*shuffled, (rows[0][0], 99)]  # another scan of somebody moves nobody
@@ -191,7 +202,7 @@ def test_a_given_split_counts_for_all_scans_of_a_subject(tmp_path):
     splits = {scan.subject: scan.split for scan in found}
     assert (splits.pop("p3"), splits.pop("new")) == ("test", "val")
     assert [s.split for s in found if s.subject == "p3"] == ["test", "test"]
-    assert Counter(splits.values()) == {k: n for k, n in shares(9, FRACTIONS).items() if n}
+    assert Counter(splits.values()) == {k: n for k, n in split_sizes(9, FRACTIONS).items() if n}
 
 
 def test_fewer_subjects_are_the_first_of_more(tmp_path):
@@ -207,7 +218,7 @@ def test_fewer_subjects_are_the_first_of_more(tmp_path):
         assert splits.items() <= whole.items()
         assert {p for p, s in whole.items() if s != "train"} == splits.keys() - train
         before = train
-    with pytest.raises(InputError, match=r"data\.subjects: 33 are wanted, there are 32"):
+    with pytest.raises(InputError, match=r"data\.subjects must be at most 32, .* got 33"):
         split_of_subjects(tmp_path, rows, subjects=33)
     chosen = [
         split_of_subjects(tmp_path, rows, seed, split="train", subjects=5) for seed in range(6)

@@ -1,4 +1,4 @@
-"""Sections: knobs are of their types, and what is none of them is refused by its name."""
+"""Sections: settings have their types, unknown ones are refused by name."""
 
 from typing import Annotated, Any
 
@@ -51,18 +51,18 @@ def test_what_is_right_becomes_a_section() -> None:
     ("tree", "message"),
     [
         ({"sede": 1}, "unknown key 'sede'; did you mean 'seed'?"),
-        ({"colour": 1}, "unknown key 'colour'; there are leaf, leaves, weights, seed"),
+        ({"colour": 1}, "unknown key 'colour'; known are leaf, leaves, weights, seed"),
         ({"leaf": {"step": 1, "steps": 2}}, "unknown key 'leaf.step'; did you mean 'steps'?"),
         ({"leaves": [{"steps": 1}, {}]}, "leaves.1.steps is missing"),
         (
             {"leaves": [{"steps": 1}, {"steps": 1, "nam": 2}]},
             "unknown key 'leaves.1.nam'; did you mean 'name'?",
         ),
-        ({"leaf": 5}, "leaf: keys and values are wanted, got 5"),
-        ({"weights": {"a": 5}}, "weights.a: keys and values are wanted, got 5"),
-        ({"weights": []}, "weights: keys and values are wanted, got []"),
-        ({"seed": True}, "seed: a number is wanted, and not true or false"),
-        ({"leaf": 5, "seed": -1, "b": 3}, "leaf: keys and values are wanted, got 5 (and 2 more)"),
+        ({"leaf": 5}, "leaf must have keys with values, got 5"),
+        ({"weights": {"a": 5}}, "weights.a must have keys with values, got 5"),
+        ({"weights": []}, "weights must have keys with values, got []"),
+        ({"seed": True}, "seed must be a number, got true"),
+        ({"leaf": 5, "seed": -1, "b": 3}, "leaf must have keys with values, got 5 (and 2 more)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tree: dict, message: str) -> None:
@@ -82,12 +82,12 @@ def test_what_is_wrong_is_named(tree: dict, message: str) -> None:
 )
 def test_numbers_have_their_ranges(kind: Any, good: list, bad: list) -> None:
     class One(Section):
-        knob: kind
+        setting: kind
 
-    assert [build(One, {"knob": value}, "it").knob for value in good] == good
+    assert [build(One, {"setting": value}, "it").setting for value in good] == good
     for value in bad:
-        with pytest.raises(InputError, match=r"^it: knob: "):
-            build(One, {"knob": value}, "it")
+        with pytest.raises(InputError, match=r"^it: setting must be "):
+            build(One, {"setting": value}, "it")
 
 
 def test_sections_are_found_by_their_keys() -> None:

@@ -22,7 +22,7 @@ def refusal(**data: Any) -> str:
 )
 def test_a_source_is_one_thing(source: dict) -> None:
     message = refusal(sources=[{"folder": "/x"}, source])
-    assert message == "data: sources.1: one of table, folder and bids is wanted"
+    assert message == "data: sources.1 must have exactly one of table, folder and bids"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_fractions_sum_to_one_with_some_to_train_on(fractions: dict) -> None:
 
 def test_structures_come_from_one_place() -> None:
     message = refusal(structures={"values": [1], "table": "/t.csv"})
-    assert message == "data: structures: values or a table is wanted, not both"
+    assert message == "data: structures must have values or a table, not both"
 
 
 def test_the_scans_of_a_training_are_read_without_the_rest(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_the_scans_of_a_training_are_read_without_the_rest(tmp_path: Path) -> No
     [
         ("seed: 1\n", "data is missing"),
         ("data: {source: x}\n", "data.sources is missing (and 1 more)"),
-        ("data: {sources: [{folder: x}], subjects: 0}\n", "data.subjects: "),
-        ("data: {sources: [{folder: x}]}\nseed: -1\n", "seed: "),
-        ("data: [1\n", "not YAML"),
+        ("data: {sources: [{folder: x}], subjects: 0}\n", "data.subjects must be "),
+        ("data: {sources: [{folder: x}]}\nseed: -1\n", "seed must be "),
+        ("data: [1\n", "this is not valid YAML"),
     ],
 )
 def test_what_is_wrong_about_scans_is_refused(tmp_path: Path, text: str, words: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.splits import drawn_splits, first_subjects, shares
+from voxwarp.data.splits import draw_splits, first_subjects, split_sizes
 from voxwarp.errors import InputError
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -20,7 +20,7 @@ EVERYBODY = [("set", f"p{i}") for i in range(40)]
 )
 def test_shares_are_near_the_fractions(number, parts):
     fractions = {split: part / sum(parts) for split, part in zip(FRACTIONS, parts, strict=True)}
-    sizes = shares(number, fractions)
+    sizes = split_sizes(number, fractions)
     assert sum(sizes.values()) == number
     for split, fraction in fractions.items():
         if number >= 3 and fraction > 0:
@@ -38,25 +38,25 @@ def test_shares_are_near_the_fractions(number, parts):
     ],
 )
 def test_shares_of_round_numbers(number, expected):
-    assert tuple(shares(number, FRACTIONS).values()) == expected
+    assert tuple(split_sizes(number, FRACTIONS).values()) == expected
 
 
 def test_the_seed_and_the_name_decide():
-    splits = [drawn_splits(EVERYBODY, FRACTIONS, seed) for seed in range(8)]
+    splits = [draw_splits(EVERYBODY, FRACTIONS, seed) for seed in range(8)]
     assert len({tuple(sorted(each.items())) for each in splits}) == 8
     ever = {subject for each in splits for subject, split in each.items() if split == "test"}
     assert len(ever) > 15  # of 32 draws from 40
     for seed, each in enumerate(splits):
-        assert drawn_splits(EVERYBODY[::-1], FRACTIONS, seed) == each
-        assert Counter(each.values()) == shares(40, FRACTIONS)
+        assert draw_splits(EVERYBODY[::-1], FRACTIONS, seed) == each
+        assert Counter(each.values()) == split_sizes(40, FRACTIONS)
 
 
 def test_each_data_set_is_shared_out_for_itself():
     other = [("other", name) for _, name in EVERYBODY[:10]]
-    both = drawn_splits([*EVERYBODY, *other], FRACTIONS, 3)
-    alone = drawn_splits(EVERYBODY, FRACTIONS, 3)
+    both = draw_splits([*EVERYBODY, *other], FRACTIONS, 3)
+    alone = draw_splits(EVERYBODY, FRACTIONS, 3)
     assert {subject: split for subject, split in both.items() if subject[0] == "set"} == alone
-    assert Counter(both[subject] for subject in other) == shares(10, FRACTIONS)
+    assert Counter(both[subject] for subject in other) == split_sizes(10, FRACTIONS)
 
 
 def test_first_subjects_are_among_more_and_as_many_as_there_are_at_most():
@@ -68,5 +68,5 @@ def test_first_subjects_are_among_more_and_as_many_as_there_are_at_most():
         assert before < chosen
         before = chosen
     assert len({frozenset(first_subjects(EVERYBODY, 5, seed)) for seed in range(6)}) == 6
-    with pytest.raises(InputError, match=r"data\.subjects: 41 are wanted, there are 40"):
+    with pytest.raises(InputError, match=r"data\.subjects must be at most 40, .* got 41"):
         first_subjects(EVERYBODY, 41, 2)

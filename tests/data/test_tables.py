@@ -1,13 +1,14 @@
 """Tables of text: the same rows from CSV, TSV and JSON lines, each with its place; what is none."""
 
 import json
+from pathlib import Path
 
 import pytest
 from cohorts import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.tables import Record, check_pattern, filled, read_table
+from voxwarp.data.tables import Record, check_columns, fill_pattern, read_table
 from voxwarp.errors import InputError
 
 AS_CSV = """scan,labels,subject
@@ -70,12 +71,12 @@ def test_numbers_in_json_are_words_and_rows_may_have_columns_of_their_own(tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "there are no rows"),
-        ("a,b\n", "there are no rows"),
-        ("a\n1,2\n", r"t\.csv row 2: it has 2 fields, the first row of .*t\.csv 1$"),
+        ("", "it has no rows"),
+        ("a,b\n", "it has no rows"),
+        ("a\n1,2\n", r"t\.csv row 2: it has 2 values, but the first row has 1 .*, in .*t\.csv$"),
         ("a,a\n1,2\n", r"two columns have the same name \(a, a\)"),
-        ('a\n"1\n', "no table of UTF-8 text"),
-        ("a\n1\0\n", r"no table of UTF-8 text \(line contains NUL\)"),
+        ('a\n"1\n', "not a CSV, TSV or JSON-lines table"),
+        ("a\n1\0\n", r"table in UTF-8 \(line contains NUL\)"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, text, message):
@@ -87,11 +88,11 @@ def test_what_is_no_table_is_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"scan": "a.nii"', "row 2: it is not JSON"),
-        ("[" * 100_000, "row 2: it is not JSON"),
-        ('["a.nii"]', "row 2: a JSON object is wanted"),
-        ('{"scan": ["a.nii"]}', "row 2: scan: a word or a number is wanted"),
-        ('{"scan": true}', "row 2: scan: a word or a number is wanted"),
+        ('{"scan": "a.nii"', "row 2: the line is not JSON"),
+        ("[" * 100_000, "row 2: the line is not JSON"),
+        ('["a.nii"]', "row 2: the line must be a JSON object"),
+        ('{"scan": ["a.nii"]}', 'row 2: scan must be a string or a number, got (true|."a.nii)'),
+        ('{"scan": true}', 'row 2: scan must be a string or a number, got (true|."a.nii)'),
     ],
 )
 def test_a_wrong_line_of_json_is_refused(tmp_path, line, message):
@@ -104,8 +105,8 @@ def test_files_that_are_none_are_refused(tmp_path):
     (tmp_path / "image.nii").write_bytes(b"\xff\xfe\xff")
     for name, message in (
         ("gone.csv", "no such file or folder"),
-        (".", "a folder, a file is wanted"),
-        ("image.nii", "no table of UTF-8 text"),
+        (".", "a folder, but it must be a file"),
+        ("image.nii", "not a CSV, TSV or JSON-lines table"),
     ):
         with pytest.raises(InputError, match=message):
             read_table(tmp_path / name)
@@ -122,20 +123,21 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
     quoted = [",".join('"' + word.replace('"', '""') + '"' for word in row) for row in rows]
     path.write_text("a,b\n" + "\n".join(quoted) + "\n", encoding="utf-8")
     if not any(any(row) for row in rows):
-        with pytest.raises(InputError, match="there are no rows"):
+        with pytest.raises(InputError, match="it has no rows"):
             read_table(path)
         return
     records, _ = read_table(path)
-    assert [list(record.words.values()) for record in records] == [row for row in rows if any(row)]
+    assert [list(record.values.values()) for record in records] == [row for row in rows if any(row)]
 
 
 def test_patterns_are_filled_with_words():
     words = {"id": "7", "site": "{id}", "none": ""}
-    assert filled("{site}/{id}.nii", words) == "{id}/7.nii"
-    assert filled("t1.nii", words) == "t1.nii"
-    assert filled("{id}{none}", words) is None
-    check_pattern("{site}/{id}", list(words), "table t")
+    assert fill_pattern("{site}/{id}.nii", words) == "{id}/7.nii"
+    assert fill_pattern("t1.nii", words) == "t1.nii"
+    assert fill_pattern("{id}{none}", words) is None
+    check_columns("{site}/{id}", list(words), Path("t.csv"))
     with pytest.raises(
-        InputError, match=r"^table t: there is no 'idd' for '\{idd\}'; there are id"
+        InputError,
+        match=r"^table t\.csv: it has no column 'idd', which x\{idd\} needs; .* are id, age",
     ):
-        check_pattern("{idd}", ["id", "age"], "table t")
+        check_columns("x{idd}", ["id", "age"], Path("t.csv"))

@@ -108,8 +108,8 @@ def both_labels(sample: Sample) -> list[torch.Tensor | None]:
     return [sample.moving_labels, sample.fixed_labels]
 
 
-def seen_images(sample: Sample) -> list[torch.Tensor]:
-    return [sample.seen_moving, sample.seen_fixed]
+def input_images(sample: Sample) -> list[torch.Tensor]:
+    return [sample.moving_input, sample.fixed_input]
 
 
 def tensors(sample: Sample) -> list[torch.Tensor]:
@@ -118,6 +118,6 @@ def tensors(sample: Sample) -> list[torch.Tensor]:
 
 
 def same(a: Sample, b: Sample) -> bool:
-    if (a.names, a.skipped) != (b.names, b.skipped):
+    if (a.numbers, a.skipped) != (b.numbers, b.skipped):
         return False
     return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))

@@ -16,9 +16,9 @@ from phantom_cohort import (
     both_labels,
     grid_of,
     images,
+    input_images,
     pairs,
     same,
-    seen_images,
     tensors,
 )
 from phantoms import blobs, homogeneous, indices, label_map, rotation
@@ -38,7 +38,7 @@ def test_mirrors_exchange_left_and_right_and_the_names_of_structures(axes: str, 
     plain, mirrored = pairs(cohort), pairs(cohort, Augmentation(flip=1))
     for n in range(4):
         a, b = plain[n], mirrored[n]
-        assert a.names == b.names
+        assert a.numbers == b.numbers
         for before, after in zip(images(a), images(b), strict=True):
             np.testing.assert_array_equal(after[0], np.flip(before[0].numpy(), axis))
         for before, after in zip(both_labels(a), both_labels(b), strict=True):
@@ -73,7 +73,7 @@ def test_mirrors_want_a_lattice_along_left_right(degrees: float, is_fine: bool) 
     if is_fine:
         pairs(cohort, Augmentation(flip=0.5))
     else:
-        with pytest.raises(InputError, match="left-right, the nearest is 11° off"):
+        with pytest.raises(InputError, match="the nearest axis is 11° off"):
             pairs(cohort, Augmentation(flip=0.5))
 
 
@@ -163,7 +163,7 @@ def test_bending_changes_no_other_draw(motions: list[tuple]) -> None:
     for bending in (0.0, 2.0):
         motions.clear()
         one = pairs(cohort, JITTER.model_copy(update={"bending": bending}))[5]
-        both.append((one.names, [call[:3] for call in motions]))
+        both.append((one.numbers, [call[:3] for call in motions]))
     assert both[0][0] == both[1][0]
     for plain, bent in zip(*(calls for _, calls in both), strict=True):
         for before, after in zip(plain[1:], bent[1:], strict=True):
@@ -231,8 +231,8 @@ def test_the_losses_do_not_see_intensity_changes(cohort: Cohort) -> None:
         a, b = plain[n], changed[n]
         assert torch.equal(a.moving, b.moving)
         assert torch.equal(a.fixed, b.fixed)
-        assert (b.seen_moving - b.moving).abs().max() > 0.01
-        assert (b.seen_fixed - b.fixed).abs().max() > 0.01
+        assert (b.moving_input - b.moving).abs().max() > 0.01
+        assert (b.fixed_input - b.fixed).abs().max() > 0.01
 
 
 def test_background_stays_zero_and_values_within_the_range(cohort: Cohort) -> None:
@@ -240,7 +240,7 @@ def test_background_stays_zero_and_values_within_the_range(cohort: Cohort) -> No
     data = pairs(cohort, wild)
     for n in range(8):
         s = data[n]
-        for image, seen in zip(images(s), seen_images(s), strict=True):
+        for image, seen in zip(images(s), input_images(s), strict=True):
             assert 0.2 < (image == 0).float().mean() < 0.95
             assert (seen[image == 0] == 0).all()
             for x in (image, seen):
@@ -262,7 +262,7 @@ def ratios(change: Callable, augmentation: Augmentation, count: int, shape=SHAPE
     data = pairs(Middling(list("abz"), grid=grid_of(shape=shape)), augmentation)
     found = []
     for s in (data[n] for n in range(count)):
-        for image, seen in zip(images(s), seen_images(s), strict=True):
+        for image, seen in zip(images(s), input_images(s), strict=True):
             inside = image > 0
             found.append(change(seen[inside].double(), image[inside].double()).numpy())
     return found
@@ -309,8 +309,8 @@ def test_noise_is_white_and_of_random_strength() -> None:
 
 def test_no_change_of_intensity_depends_on_the_others() -> None:
     """After gamma comes bias, then noise, each as it is alone."""
-    knobs = {"gamma": 0.4, "bias": 0.3, "noise": 0.02}
-    together = ratios(lambda y, x: y, Augmentation(**knobs), 3)
+    settings = {"gamma": 0.4, "bias": 0.3, "noise": 0.02}
+    together = ratios(lambda y, x: y, Augmentation(**settings), 3)
     power = ratios(lambda y, x: y, Augmentation(gamma=0.4), 3)
     bias = ratios(lambda y, x: y / x, Augmentation(bias=0.3), 3)
     noise = ratios(lambda y, x: y - x, Augmentation(noise=0.02), 3)
@@ -325,8 +325,8 @@ def test_the_atlas_is_mirrored_and_changed_in_no_other_way(cohort: Cohort, atlas
     data = pairs(cohort, ALL, sampling=either, atlas=atlas)
     kept, mirrored, labelled = 0, 0, 0
     for s in (data[n] for n in range(30)):
-        at = s.names.index(ATLAS)
-        image, seen, labels = images(s)[at], seen_images(s)[at], both_labels(s)[at]
+        at = s.numbers.index(ATLAS)
+        image, seen, labels = images(s)[at], input_images(s)[at], both_labels(s)[at]
         assert seen is image
         labelled += labels is not None
         if torch.equal(image, atlas[0]):
@@ -336,5 +336,5 @@ def test_the_atlas_is_mirrored_and_changed_in_no_other_way(cohort: Cohort, atlas
             mirrored += 1
             np.testing.assert_array_equal(image[0], np.flip(atlas[0][0].numpy(), 0))
             assert labels is None or np.array_equal(labels, MIRROR[np.flip(atlas[1].numpy(), 0)])
-        assert not torch.equal(images(s)[1 - at], seen_images(s)[1 - at])
+        assert not torch.equal(images(s)[1 - at], input_images(s)[1 - at])
     assert min(kept, mirrored, labelled) > 5

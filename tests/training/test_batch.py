@@ -16,7 +16,7 @@ def test_a_batch_has_the_pairs_side_by_side(cohort: Cohort) -> None:
     samples = [data[n] for n in range(6)]
     samples[1].skipped, samples[4].skipped = ["one"], ["two", "three"]
     batch = collate(samples)
-    assert batch.moving.shape == batch.seen_fixed.shape == (6, 1, *SHAPE)
+    assert batch.moving.shape == batch.fixed_input.shape == (6, 1, *SHAPE)
     assert batch.labelled == [i for i, s in enumerate(samples) if s.fixed_labels is not None]
     assert 0 < len(batch.labelled) < 6
     for row, i in enumerate(batch.labelled):
@@ -25,17 +25,17 @@ def test_a_batch_has_the_pairs_side_by_side(cohort: Cohort) -> None:
     for i, s in enumerate(samples):
         assert torch.equal(batch.moving[i], s.moving)
         assert torch.equal(batch.fixed[i], s.fixed)
-        assert torch.equal(batch.seen_moving[i], s.seen_moving)
-        assert torch.equal(batch.seen_fixed[i], s.seen_fixed)
-    assert batch.names == [s.names for s in samples]
+        assert torch.equal(batch.moving_input[i], s.moving_input)
+        assert torch.equal(batch.fixed_input[i], s.fixed_input)
+    assert batch.numbers == [s.numbers for s in samples]
     assert batch.skipped == ["one", "two", "three"]
 
 
 def test_what_is_seen_is_what_is_compared_where_nothing_changes_it(cohort: Cohort) -> None:
     data = pairs(Cohort(list("abcz")), Augmentation(flip=0.5, rotation=5))
     batch: Batch = collate([data[0], data[1]])
-    assert batch.seen_moving is batch.moving
-    assert batch.seen_fixed is batch.fixed
+    assert batch.moving_input is batch.moving
+    assert batch.fixed_input is batch.fixed
     assert batch.labelled == []
     assert batch.moving_labels is batch.fixed_labels is None
 
@@ -53,8 +53,8 @@ def test_a_batch_goes_to_a_device_as_it_is(cohort: Cohort, augmentation: Augment
             assert (after.shape, after.dtype) == (before.shape, before.dtype)
         else:
             assert after == before
-    assert (there.seen_moving is there.moving) == (batch.seen_moving is batch.moving)
-    assert (there.seen_fixed is there.fixed) == (batch.seen_fixed is batch.fixed)
+    assert (there.moving_input is there.moving) == (batch.moving_input is batch.moving)
+    assert (there.fixed_input is there.fixed) == (batch.fixed_input is batch.fixed)
     bare = collate([pairs(Cohort(list("abcz")))[0]]).to("meta")
     assert bare.moving_labels is bare.fixed_labels is None
 

@@ -177,7 +177,7 @@ def test_a_full_disk_is_named_before_anything_is_written(crops, monkeypatch):
     scans = gathered(config)
     usage = type("usage", (), {"free": 20_000})
     monkeypatch.setattr(training_cache.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(InputError, match=r"prepared: .* want 0\.00 GB .* 0\.00 GB are free"):
+    with pytest.raises(InputError, match=r"prepared: .* need 0\.00 GB .* 0\.00 GB are free"):
         prepare_cohort(config, scans)
     assert not Path(config.data.cache).exists()
     report = check(config, scans)
@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_on_the_way(crops, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("voxwarp.files.os.fsync", full)
-        with pytest.raises(InputError, match=r"prepared: the prepared scans want .* are free"):
+        with pytest.raises(InputError, match=r"prepared: the prepared scans need .* are free"):
             prepare_cohort(config, scans)
     assert len(prepare_cohort(config, scans).scans) == 4
 
@@ -226,7 +226,6 @@ def test_what_is_made_again_or_removed_is_logged(crops, caplog) -> None:
     caplog.clear()
     with caplog.at_level("INFO", "voxwarp.training"):
         prepare_cohort(config, gathered(config))
-    said = [record.getMessage() for record in caplog.records]
-    assert [message.partition(" of a")[0].partition(" is")[0] for message in said] == [
-        *(str(damaged), str(part)),
-    ]
+    removed, repaired = sorted((record.getMessage() for record in caplog.records), reverse=True)
+    assert removed == f"removed {part}, left by a preparation that was killed"
+    assert repaired.startswith(f"cache entry {damaged} is damaged and will be prepared again: ")

@@ -111,7 +111,7 @@ def test_the_command_in_the_readme_can_be_pasted(card) -> None:
 
 def test_the_readme_of_a_training_without_val_subjects_says_so() -> None:
     text = readme("x", card_of(config_of(), cohort_of(), TrainingState(1), {}))
-    assert "| there are no two scans of val subjects to compare | | |" in text
+    assert "| not scored: no two val scans form a pair | | |" in text
     assert "## Limits" not in text
 
 

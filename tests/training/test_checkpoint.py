@@ -68,8 +68,8 @@ def test_a_training_goes_on_to_the_last_bit(saved: Path) -> None:
     network, kept = small(8), small(9)
     optimizer = adam(network)
     learn(network, optimizer, 1)  # moments of its own, which have to go
-    progress = load_checkpoint(saved, optimizer, network=network, kept=kept)
-    assert progress == PROGRESS
+    state = load_checkpoint(saved, optimizer, network=network, kept=kept)
+    assert state == PROGRESS
     assert torch.equal(weights(network), weights(unbroken))
     assert torch.equal(weights(kept), weights(small(2)))
     for _ in range(3):
@@ -136,7 +136,7 @@ def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     refusal(saved)
-    with pytest.raises(InputError, match="it cannot be used"):
+    with pytest.raises(InputError, match="it cannot be read"):
         saved_config(saved)
 
 
@@ -146,7 +146,7 @@ def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
     refusal(tmp_path)
-    with pytest.raises(InputError, match="it cannot be used"):
+    with pytest.raises(InputError, match="it cannot be read"):
         saved_config(tmp_path)
 
 
@@ -159,12 +159,12 @@ def test_a_header_of_something_else_is_refused(tmp_path: Path, about: str) -> No
     tensors = {f"network/{k}": v for k, v in small(1).state_dict().items()}
     save_file(tensors, tmp_path / NAME, metadata={"voxwarp": about})
     refusal(tmp_path)
-    with pytest.raises(InputError, match="it cannot be used"):
+    with pytest.raises(InputError, match="it cannot be read"):
         saved_config(tmp_path)
 
 
 def test_no_file_is_refused(tmp_path: Path) -> None:
-    assert "it cannot be used" in refusal(tmp_path)
+    assert "it cannot be read" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -240,3 +240,24 @@ def test_a_network_whose_weights_had_other_names_goes_on(tmp_path: Path) -> None
     learn(network, optimizer, 1)
     learn(other, rates, 1)
     assert torch.equal(weights(other), weights(network))
+
+
+def test_a_header_of_an_earlier_version_is_read(saved: Path) -> None:
+    """Losses were costs, a segmentation a recognition, and subjects people."""
+    config = {"costs": {"recognition": {"weight": 2}, "ncc": {}}, "data": {"people": 3}, "seed": 1}
+    progress = vars(PROGRESS) | {
+        "best": {"val_cost": 0.5, "step": 5},
+        "start": {"val_dice": 0.2, "val_cost": 0.7},
+    }
+    about = {"format": FORMAT, "progress": progress, "config": config}
+    save_file(load_file(saved / NAME), saved / NAME, metadata={"voxwarp": json.dumps(about)})
+    assert saved_config(saved) == {
+        "losses": {"segmentation": {"weight": 2}, "ncc": {}},
+        "data": {"subjects": 3},
+        "seed": 1,
+    }
+    network, kept = small(8), small(9)
+    state = load_checkpoint(saved, adam(network), network=network, kept=kept)
+    assert state.best == {"val_loss": 0.5, "step": 5}
+    assert state.start == {"val_dice": 0.2, "val_loss": 0.7}
+    assert torch.equal(weights(kept), weights(small(2)))

@@ -18,7 +18,7 @@ from cohorts import (
 )
 
 from voxwarp.errors import InputError
-from voxwarp.training.cohort import described, prepare_atlas, prepare_cohort
+from voxwarp.training.cohort import describe_cohort, prepare_atlas, prepare_cohort
 from voxwarp.training.inspection import check
 
 
@@ -36,9 +36,9 @@ def test_what_a_cohort_tells(crops):
     other = pickle.loads(pickle.dumps(cohort))  # as the workers of a loader get it
     np.testing.assert_array_equal(other.image(3), cohort.image(3))
     cohort.files[0][0].unlink()
-    with pytest.raises(InputError, match="it is gone or damaged"):
+    with pytest.raises(InputError, match="the file is missing or damaged"):
         cohort.image(0)
-    about = json.loads(json.dumps(described(cohort)))
+    about = json.loads(json.dumps(describe_cohort(cohort)))
     assert about["counts"]["crops"]["train"] == {"scans": 2, "subjects": 2, "labelled": 1}
     assert [row["subject"] for row in about["scans"]["train"]] == ["p0", "p1"]
     assert about["scans"]["val"][0]["path"] == str(crops / "t1/2.nii.gz")
@@ -65,11 +65,11 @@ def test_a_scan_that_cannot_be_prepared_is_left_out(crops):
     assert cohort.scans == scans[:3]
     (line,) = cohort.skipped
     assert line.startswith(f"scans.csv row 5: image {crops}/t1/3.nii.gz: ")
-    assert described(cohort)["skipped"] == [line]
+    assert describe_cohort(cohort)["skipped"] == [line]
     (problem,) = check(config, scans).problems
     assert problem == line
     (crops / "labels/2.nii.gz").unlink()
-    with pytest.raises(InputError, match=r"2 of 4 scans .*first: scans\.csv row 4: label map"):
+    with pytest.raises(InputError, match=r"2 of 4 scans .*first one: scans\.csv row 4: label map"):
         prepare_cohort(config, scans)
 
 
@@ -78,8 +78,8 @@ def test_too_few_scans_for_pairs_are_refused(crops):
     scans = gathered(config)
     atlas = {"mode": "atlas", "atlas": "template"}
     cases = [
-        (config, "pairwise training wants scans of 2 train subjects or more, there are 1"),
-        (crops_config(crops, sampling={"labelled": 0.5}), "wants scans of 2"),
+        (config, "mode pairwise needs at least 2 train subjects, but there are 1"),
+        (crops_config(crops, sampling={"labelled": 0.5}), "needs at least 2 train subjects"),
         (crops_config(crops, sampling=atlas), None),
     ]
     for each, message in cases:
@@ -90,7 +90,7 @@ def test_too_few_scans_for_pairs_are_refused(crops):
                 prepare_cohort(each, scans[1:])
             assert any(message in problem for problem in check(each, scans[1:]).problems)
     bare = [without_labels(scans[0]), *scans[1:]]
-    with pytest.raises(InputError, match="wants labelled scans of 2 train subjects or more"):
+    with pytest.raises(InputError, match="needs at least 2 train subjects with labels"):
         prepare_cohort(cases[1][0], bare)
 
 
@@ -102,14 +102,18 @@ def test_a_loss_of_labels_without_labels_is_refused(crops):
     scans = gathered(crops_config(crops))
     bare = [without_labels(scan) if scan.split == "train" else scan for scan in scans]
     one = [without_labels(scans[0]), *scans[1:]]
-    two, enough = "wants labelled scans of 2 train subjects or more, there are ", None
+    two, enough = "needs at least 2 train subjects with labels, but there are ", None
     cases = [
         (crops_config(crops, losses=losses), bare, two + "0"),
         (crops_config(crops, losses=losses), one, two + "1"),
         (crops_config(crops, losses=losses), scans, enough),
         (crops_config(crops, losses={"mse": {}, "dice": {"weight": 0}}), bare, enough),
         (crops_config(crops, losses=losses, sampling=atlas), scans, "the atlas has none"),
-        (crops_config(crops, losses=losses, sampling=labelled), bare, "labelled scans of 1 train"),
+        (
+            crops_config(crops, losses=losses, sampling=labelled),
+            bare,
+            "at least 1 train subjects with labels",
+        ),
         (crops_config(crops, losses=losses, sampling=labelled), one, enough),
     ]
     for config, those, message in cases:
@@ -149,11 +153,11 @@ def test_structures_of_a_table_are_in_alphabetical_order(crops):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("value,name\n1,x\n", "no 'structure' .*there are value, name"),
-        ("value,structure\nx,a\n", "names.csv row 2: 'x': a label value from 1"),
-        ("value,structure\n0,a\n", "row 2: '0': a label value from 1"),
-        ("value,structure\n1,a\n1,b\n", "row 3: value 1 has another name already"),
-        ("value,structure\n1,\n", "no row has a structure"),
+        ("value,name\n1,x\n", "no column 'structure'; its columns are value, name"),
+        ("value,structure\nx,a\n", "names.csv row 2: a label value must be .* got 'x'"),
+        ("value,structure\n0,a\n", "row 2: a label value must be .* got '0'"),
+        ("value,structure\n1,a\n1,b\n", "row 3: label value 1 is named 'b', but an earlier row"),
+        ("value,structure\n1,\n", "the column structure is empty in every row"),
     ],
 )
 def test_wrong_structures_are_refused(crops, text, message):

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from voxwarp.data.plain_yaml import parsed
+from voxwarp.data.plain_yaml import parse
 from voxwarp.data.section import Section
 from voxwarp.errors import InputError
 from voxwarp.networks.catalogue import build
@@ -18,8 +18,8 @@ from voxwarp.preparation.settings import Preparation
 from voxwarp.training.config import (
     Config,
     build_config,
-    knobs,
     read_config,
+    settings_table,
     to_yaml,
 )
 
@@ -154,7 +154,7 @@ def test_an_alignment_is_a_word_or_the_path_of_a_template(write, tmp_path: Path)
         assert read_config(path, [f"preparation.alignment={word}"]).preparation.alignment == word
     for wrong in ("center", "none.nii", "/"):
         message = refused_file(path, f"preparation.alignment={wrong}")
-        assert "preparation.alignment: mni152, centre, header or the path of" in message
+        assert "preparation.alignment must be mni152, centre, header or the path of" in message
         assert wrong in message
     assert "alignment" in refusal(changed(SMALL, preparation__alignment="x" * 5000 + ".nii"))
 
@@ -163,7 +163,9 @@ def test_the_steps_of_preparation_are_those_of_every_command() -> None:
     wanted = {"brain_extract": "no", "bias": True}
     steps = build_config(changed(SMALL, preparation=wanted)).preparation.steps
     assert steps == Preparation(brain_extract="no", bias=True)
-    with pytest.raises(InputError, match="extractor 'gone'"):
+    with pytest.raises(
+        InputError, match="extractor must be deepbet or module:function, got 'gone'"
+    ):
         _ = build_config(changed(SMALL, preparation={"extractor": "gone"})).preparation.steps
 
 
@@ -219,7 +221,7 @@ UNKNOWN = {
 def test_an_unknown_key_is_refused_with_the_nearest(name: str, near: str | None) -> None:
     message = refusal(changed(SMALL, **{name: 1}))
     assert f"unknown key {name.replace('__', '.')!r}" in message
-    assert (f"did you mean {near!r}" if near else "there are values, table, value, name") in message
+    assert (f"did you mean {near!r}" if near else "known are values, table, value, name") in message
 
 
 def test_an_unknown_key_in_a_list_is_refused_with_its_number() -> None:
@@ -274,11 +276,11 @@ def test_a_value_out_of_its_range_is_refused_by_name(name: str, value: Any) -> N
     assert message.startswith(f"config: {named}"), message
 
 
-def test_the_least_and_the_largest_lattice_are_accepted() -> None:
+def test_the_smallest_and_the_largest_working_grid_are_accepted() -> None:
     for spacing, shape in ((0.01, [8, 8, 4096]), (100, [8, 16, 24])):
-        lattice = {"spacing": spacing, "shape": shape}
-        wanted = build_config(changed(SMALL, preparation=lattice)).preparation
-        assert (wanted.spacing, wanted.shape) == (spacing, shape)
+        grid = {"spacing": spacing, "shape": shape}
+        preparation = build_config(changed(SMALL, preparation=grid)).preparation
+        assert (preparation.spacing, preparation.shape) == (spacing, shape)
 
 
 @pytest.mark.parametrize("downsample", [0, 3, 16, True, "many"])
@@ -298,19 +300,19 @@ def test_networks_and_losses_that_cannot_be_are_refused_by_name() -> None:
     assert message.startswith("config: losses: ")
     assert "window must be an odd number" in message
     message = refusal(changed(SMALL, losses={"ncc": None}))
-    assert message == "config: losses.ncc: keys and values are wanted, got None"
+    assert message == "config: losses.ncc must have keys with values, got None"
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"compare_at": "velocity"}, "voxelmorph predicts no velocity"),
+        ({"compare_at": "velocity"}, "compare_at must be full, because network voxelmorph has"),
         (
             {
                 "network": {"name": "pyramid"},
                 "phases": [{"steps": 1, "leave_out": 1}, {"steps": 1}],
             },
-            "wants a pyramid and compare_at: velocity",
+            "needs the network pyramid and compare_at: velocity",
         ),
         (
             {
@@ -318,7 +320,7 @@ def test_networks_and_losses_that_cannot_be_are_refused_by_name() -> None:
                 "compare_at": "velocity",
                 "phases": [{"steps": 1, "leave_out": 1}, {"steps": 1}],
             },
-            "wants a pyramid",
+            "needs the network pyramid",
         ),
         (
             {
@@ -326,7 +328,7 @@ def test_networks_and_losses_that_cannot_be_are_refused_by_name() -> None:
                 "compare_at": "velocity",
                 "phases": [{"steps": 1, "leave_out": 2}, {"steps": 1}],
             },
-            "the pyramid has 2 levels only",
+            "phases.leave_out must be less than 2",
         ),
         (
             {
@@ -334,11 +336,11 @@ def test_networks_and_losses_that_cannot_be_are_refused_by_name() -> None:
                 "compare_at": "velocity",
                 "phases": [{"steps": 1}, {"steps": 1, "leave_out": 1}],
             },
-            "the last one must use all levels",
+            "leave_out must be 0 in the last phase",
         ),
     ],
 )  # fmt: skip
-def test_knobs_that_do_not_fit_together_are_refused(more: dict, words: str) -> None:
+def test_settings_that_do_not_fit_together_are_refused(more: dict, words: str) -> None:
     assert words in refusal({**SMALL, **more})
 
 
@@ -446,10 +448,10 @@ def test_a_loss_of_a_module_that_is_not_there_is_refused(base: Path) -> None:
     assert "cannot be imported" in refused_file(base, "losses.nobody:loss.weight=1")
 
 
-# ---------------------------------------------------------------------------------------- Knobs
+# ------------------------------------------------------------------------------------- Settings
 
 
-def test_every_knob_is_listed_and_described() -> None:
+def test_every_setting_is_listed_and_described() -> None:
     def names(section: type[Section], before: str = "") -> Iterator[str]:
         for name, info in section.model_fields.items():
             inner, *_ = [*sections_in(info.annotation), None]
@@ -465,7 +467,7 @@ def test_every_knob_is_listed_and_described() -> None:
         for part in get_args(annotation):
             yield from sections_in(part)
 
-    listed = list(knobs())
+    listed = list(settings_table())
     assert [name for name, _, _ in listed] == list(names(Config))
     assert all(len(meaning) > 3 and "\n" not in default + meaning for _, default, meaning in listed)
     assert {"seed", "data.sources[].table", "phases[].leave_out", "optimiser.ema"} <= {
@@ -479,7 +481,7 @@ def test_defaults_that_are_shown_are_those_there_are(write) -> None:
     plain = read_config(path)
     shown = [
         f"{name.replace('[]', '.0')}={default}"
-        for name, default, _ in knobs()
+        for name, default, _ in settings_table()
         if default and name not in ("data.sources[].table", "data.sources[].bids")
     ]
     shown = [s for s in shown if s != "data.sources.0.folder=null"]
@@ -490,13 +492,13 @@ def test_defaults_that_are_shown_are_those_there_are(write) -> None:
 # --------------------------------------------------------------------------------- Command line
 
 
-def test_knobs_are_printed(cli) -> None:
-    outcome = cli("train", "--knobs")
+def test_settings_are_printed(cli) -> None:
+    outcome = cli("train", "--show-settings")
     assert (outcome.code, outcome.err) == (0, "")
     shown = outcome.out.splitlines()
     expected = [
         line
-        for name, default, meaning in knobs()
+        for name, default, meaning in settings_table()
         for line in (f"{name} = {default}" if default else name, f"    {meaning}")
     ]
     assert shown == expected
@@ -507,13 +509,13 @@ def test_knobs_are_printed(cli) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "a configuration is wanted: voxwarp train CONFIG.yaml"),
+        ([], "no configuration is given: voxwarp train CONFIG.yaml"),
         (["{tmp}/gone.yaml"], "No such file"),
         (["{tmp}/config.yaml", "optimiser.batches=2"], "'optimiser.batches'; did you mean 'batch'"),
-        (["{tmp}/config.yaml", "--check", "seed"], "key=value is wanted"),
+        (["{tmp}/config.yaml", "--check", "seed"], "write it as key=value"),
         (["{tmp}/config.yaml", "losses={}"], "a weight above 0"),
         (["{tmp}/config.yaml", "--minutes", "-1"], "minutes"),
-        (["{tmp}/config.yaml", "data.subjects=50", "--check"], "data.subjects: 50 are wanted"),
+        (["{tmp}/config.yaml", "data.subjects=50", "--check"], "data.subjects must be at most 3"),
         (["{tmp}/config.yaml", "data.sources.0.table=gone.csv", "-o", "{tmp}/run"], "gone.csv"),
     ],
 )
@@ -534,7 +536,9 @@ SCALARS = (
     | st.text(max_size=8)
     | st.sampled_from(["voxelmorph", "pyramid", "ncc", "os:getcwd", "~x", "1e-3", "${HOME}", "a.b"])
 )
-FIELDS = sorted({part for name, *_ in knobs() for part in name.replace("[]", "").split(".")})
+FIELDS = sorted(
+    {part for name, *_ in settings_table() for part in name.replace("[]", "").split(".")}
+)
 KEYS = st.sampled_from([*FIELDS, "name", "channels", "encoder", "decoder", "ncc", "dice", "weight"])
 TREES = st.recursive(
     SCALARS,
@@ -566,7 +570,7 @@ def config_or_refusal(make: Callable[[], Config]) -> Config | None:
     except InputError as error:
         one_line(error)
         return None
-    assert build_config(parsed(to_yaml(config))) == config
+    assert build_config(parse(to_yaml(config))) == config
     return config
 
 
@@ -648,19 +652,50 @@ def test_any_overrides_make_a_configuration_or_are_refused(tmp_path: Path, overr
     config_or_refusal(lambda: read_config(path, overrides))
 
 
-def refusal_to_recognise(**changes: Any) -> str:
+def refusal_to_segment(**changes: Any) -> str:
     network = {"name": "anatomy", "structures": 4, "channels": [6, 8, 8]}
     tree = {**SMALL, "network": network, "losses": {"segmentation": {}}}
     return refusal({**tree, "sampling": {"labelled": 1.0}, **changes})
 
 
-def test_what_learns_to_recognise_learns_nothing_else() -> None:
-    assert "loss segmentation alone" in refusal_to_recognise(losses={"ncc": {}})
-    assert "loss segmentation alone" in refusal_to_recognise(losses={"ncc": {}, "segmentation": {}})
-    assert "segmentation is for network anatomy" in refusal_to_recognise(network={"name": "pyramid"})
-    assert "labelled: " in refusal_to_recognise(sampling={})
-    assert "predicts no velocity" in refusal_to_recognise(compare_at="velocity")
+def test_a_network_that_segments_is_trained_with_one_loss() -> None:
+    assert "the loss segmentation only" in refusal_to_segment(losses={"ncc": {}})
+    assert "the loss segmentation only" in refusal_to_segment(
+        losses={"ncc": {}, "segmentation": {}}
+    )
+    assert "segmentation is for network anatomy" in refusal_to_segment(network={"name": "pyramid"})
+    assert "sampling.labelled must be 1" in refusal_to_segment(sampling={})
+    assert "has no velocity" in refusal_to_segment(compare_at="velocity")
 
 
 def test_descent_has_nothing_to_learn() -> None:
-    assert "no weights" in refusal_to_recognise(network={"name": "descent"}, losses={"ncc": {}})
+    assert "no weights" in refusal_to_segment(network={"name": "descent"}, losses={"ncc": {}})
+
+
+# ---------------------------------------------------------------------------- Earlier versions
+
+
+def test_a_file_of_an_earlier_version_is_read(write) -> None:
+    """Its keys had other names, also those of a file that it extends or is extended by."""
+    former = write(
+        "data: {sources: [{folder: /scans}], people: 3}\nsampling: {labelled: 1}\n"
+        "network: {name: anatomy, structures: 4, channels: [6, 8, 8]}\n"
+        "costs: {recognition: {weight: 2}}\nphases: [{steps: 5}]\n"
+    )
+    config = read_config(former)
+    assert config.data.subjects == 3
+    assert config.losses == {"segmentation": {"weight": 2}}
+    today = write(f"extends: {former.name}\ndata: {{subjects: 2}}\nseed: 4\n", "today.yaml")
+    assert read_config(today).data.subjects == 2
+    assert read_config(today).losses == config.losses
+    other = write("data: {sources: [{folder: /scans}]}\nlosses: {mse: {}}\n", "other.yaml")
+    assert read_config(
+        write(f"extends: {other.name}\ncosts: {{ncc: {{}}}}\n", "last.yaml")
+    ).losses == {"ncc": {}}
+
+
+def test_a_key_and_its_former_name_exclude_each_other(write) -> None:
+    path = write("data: {sources: [{folder: /scans}]}\nlosses: {mse: {}}\ncosts: {ncc: {}}\n")
+    assert "unknown key 'costs'" in refused_file(path)
+    losses = {"segmentation": {}, "recognition": {}}
+    assert "unknown loss 'recognition'" in refusal_to_segment(losses=losses)

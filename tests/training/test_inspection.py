@@ -19,7 +19,8 @@ def test_all_is_well(crops):
     assert calls == [(i + 1, 4) for i in range(4)]
     assert report.problems == []
     assert report.warnings == [
-        "data: there are 1 subjects in split val: hardly anything can be validated"
+        "data: split val has 1 subjects, but validation needs pairs of two; without it, the last "
+        "model counts as the best"
     ]
     assert report.structures == ["3", "40", "2035"]
     counts = {
@@ -57,13 +58,13 @@ def test_all_problems_are_named(tmp_path):
     expected = {
         ("t1", 1): "damaged or cut off",
         ("labels", 1): "damaged or cut off",
-        ("t1", 2): "1 voxels are NaN",
+        ("t1", 2): "1 voxel is NaN",
         ("t1", 3): "all zero",
         ("t1", 4): "a series of shape",
         ("t1", 5): "no such file",
         ("labels", 6): "its grid",
         ("labels", 7): "whole numbers",
-        ("labels", 8): "none of its 2 label values is a structure",
+        ("labels", 8): "none of its 2 label values is in data.structures",
         ("labels", 9): "damaged or cut off",
     }
     assert len(report.problems) == len(expected)
@@ -72,9 +73,9 @@ def test_all_problems_are_named(tmp_path):
         assert f"{folder}/{kind}/{i}.nii.gz: " in problem
         assert what in problem
         assert "\n" not in problem
-    (doubt,) = (doubt for doubt in report.warnings if "row" in doubt)
-    assert "row 12" in doubt
-    assert "1 structures are not in it (2035)" in doubt
+    (warning,) = (line for line in report.warnings if "row" in line)
+    assert "row 12" in warning
+    assert "it lacks 1 of the structures (2035)" in warning
 
 
 def test_an_atlas_that_cannot_be_read_is_a_problem(crops):
@@ -90,7 +91,7 @@ def test_an_atlas_that_cannot_be_read_is_a_problem(crops):
 def test_a_cache_that_cannot_be_written_is_a_problem(crops):
     config = crops_config(crops, data={"cache": str(crops / "scans.csv")})
     (problem,) = check(config, gathered(config)).problems
-    assert "this is a file, a folder is wanted" in problem
+    assert "this is a file, but it must be a folder" in problem
 
 
 # --------------------------------------------------------------------------------- Command line
@@ -138,14 +139,14 @@ def unprepared(subjects, tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ([], " GB of memory and 0.1 GB are free"),
+        ([], " GB of memory, but only 0.1 GB are free"),
         (
             ["start_from={brief}", "network.channels=[4,8]"],
-            "and not {'channels': [4, 8], 'name': 'pyramid'}",
+            "but the configuration has {'channels': [4, 8], 'name': 'pyramid'}",
         ),
         (
             ["start_from={brief}", "network={name: voxelmorph}"],
-            "and not {'encoder': [16, 32, 32, 32], ",
+            "but the configuration has {'encoder': [16, 32, 32, 32], ",
         ),
         (["start_from={brief}/none"], "unknown model"),
     ],

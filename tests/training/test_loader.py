@@ -36,18 +36,18 @@ def test_a_prepared_scan_that_is_damaged_meanwhile_is_skipped_and_counted(
     cohort, step = cohort_of(config), Monitor.step
     damaged = cohort.files[cohort.indices("train")[0]][0]
 
-    def damage(self: Monitor, progress: TrainingState, *more: Any) -> None:
+    def damage(self: Monitor, state: TrainingState, *more: Any) -> None:
         damaged.write_bytes(damaged.read_bytes()[:1000])
-        step(self, progress, *more)
+        step(self, state, *more)
 
     monkeypatch.setattr(Monitor, "step", damage)
-    progress = train(config, tmp_path / "run", device="cpu")
-    assert progress.step == 8
-    assert progress.skipped > 0
+    state = train(config, tmp_path / "run", device="cpu")
+    assert state.step == 8
+    assert state.skipped > 0
     said = [line for line in capsys.readouterr().err.splitlines() if "skipped;" in line]
-    assert len(said) == progress.skipped
+    assert len(said) == state.skipped
     assert all(str(damaged) in line for line in said)
-    assert Model.load(tmp_path / "run" / "last").card["samples_skipped"] == progress.skipped
+    assert Model.load(tmp_path / "run" / "last").card["samples_skipped"] == state.skipped
     assert [int(row["skipped"]) for row in read_rows(tmp_path / "run") if row["loss"]][-1] == len(
         said
     )

@@ -15,7 +15,14 @@ from torch import Tensor
 from voxwarp.errors import InputError
 from voxwarp.fields import losses
 from voxwarp.training.config import Config, build_config
-from voxwarp.training.loss_terms import GIVEN, LOSSES, LossTerm, loss_function, options_of, terms
+from voxwarp.training.loss_terms import (
+    INPUTS,
+    LOSSES,
+    LossTerm,
+    build_terms,
+    loss_function,
+    options_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def module(tmp_path: Path, monkeypatch) -> Callable[[str], None]:
 
 
 def only(name: str, **options: object) -> LossTerm:
-    (term,) = terms({name: options})
+    (term,) = build_terms({name: options})
     return term
 
 
@@ -100,7 +107,7 @@ def test_each_name_is_the_loss_of_what_it_is_called_with(name, options, expected
     term = only(name, weight=3, **options)
     assert float(term(given)) == float(expected(given))
     assert term.weight == 3
-    assert set(term.wants) <= set(GIVEN)
+    assert set(term.inputs) <= set(INPUTS)
 
 
 def test_all_losses_are_tested_above() -> None:
@@ -109,7 +116,7 @@ def test_all_losses_are_tested_above() -> None:
 
 
 def test_a_weight_of_zero_drops_a_loss_and_one_is_the_default() -> None:
-    made = terms({"ncc": {"weight": 0}, "mse": {}, "diffusion": {"weight": 0.25}})
+    made = build_terms({"ncc": {"weight": 0}, "mse": {}, "diffusion": {"weight": 0.25}})
     assert [(term.name, term.weight) for term in made] == [("mse", 1.0), ("diffusion", 0.25)]
 
 
@@ -147,7 +154,7 @@ def test_a_users_function_is_given_what_its_arguments_are_called(module, given) 
     options = {"power": 3, "gain": 2, "twice": True}
     expected = 2 * ((inverse.abs() ** 3).mean() + 2 * moved.mean())
     losses = config({"own_losses:loss": {"weight": 0.5, **options}}).losses
-    (term,) = terms(losses)
+    (term,) = build_terms(losses)
     assert (float(term(given)), term.weight) == (float(expected), 0.5)
     assert float(only("own_losses:scaled", by=2.0)(given)) == float(2 * given["fixed"].mean())
 
@@ -166,20 +173,20 @@ def test_whole_numbers_of_ours_are_bounded_and_a_users_are_not(module) -> None:
     ("name", "options", "words"),
     [
         ("own_losses:gone", {}, "it cannot be imported (AttributeError"),
-        ("own_losses:number", {}, "that is no function"),
-        ("own_losses:stray", {}, "its argument 'image' is none of fixed, moved"),
-        ("own_losses:many", {}, "its argument 'fixed' is none of"),
-        ("own_losses:anything", {}, "its argument 'more' is none of"),
-        ("own_losses:unnamed", {}, "its argument 'fixed' is none of"),
+        ("own_losses:number", {}, "this is not a function"),
+        ("own_losses:stray", {}, "its parameter 'image' is not one of the inputs fixed, moved"),
+        ("own_losses:many", {}, "its parameter 'fixed' is not one of"),
+        ("own_losses:anything", {}, "its parameter 'more' is not one of"),
+        ("own_losses:unnamed", {}, "its parameter 'fixed' is not one of"),
         ("own_losses:loss", {"powr": 3}, "has no option 'powr'; did you mean 'power'"),
         ("own_losses:loss", {"fixed": 3}, "has no option 'fixed'"),
-        ("own_losses:loss", {"power": 2.5}, "power: wanted is a value such as 2"),
-        ("own_losses:loss", {"power": True}, "power: wanted is a value such as 2"),
-        ("own_losses:loss", {"gain": "much"}, "gain: wanted is a value such as 1.0"),
-        ("own_losses:loss", {"gain": float("inf")}, "gain: wanted is a value such as 1.0"),
-        ("own_losses:loss", {"how": 3}, "how: wanted is a value such as 'mean'"),
-        ("own_losses:loss", {"twice": 1}, "twice: wanted is a value such as False"),
-        ("own_losses:scaled", {}, "option by is missing"),
+        ("own_losses:loss", {"power": 2.5}, "power must be a value such as 2"),
+        ("own_losses:loss", {"power": True}, "power must be a value such as 2"),
+        ("own_losses:loss", {"gain": "much"}, "gain must be a value such as 1.0"),
+        ("own_losses:loss", {"gain": float("inf")}, "gain must be a value such as 1.0"),
+        ("own_losses:loss", {"how": 3}, "how must be a value such as 'mean'"),
+        ("own_losses:loss", {"twice": 1}, "twice must be a value such as False"),
+        ("own_losses:scaled", {}, "its option by has no default"),
     ],
 )
 def test_a_users_function_that_cannot_be_used_is_refused(name, options, words, module) -> None:
@@ -208,7 +215,7 @@ def test_a_module_that_cannot_be_imported_is_refused(text, words, module) -> Non
 )
 def test_a_users_function_has_to_return_a_scalar(name, got, module, given) -> None:
     module(OWN)
-    with pytest.raises(InputError, match="a tensor without axes is wanted, got ") as caught:
+    with pytest.raises(InputError, match="must return a tensor without axes, got ") as caught:
         only(name)(given)
     assert got in str(caught.value)
 

@@ -156,7 +156,9 @@ def test_too_little_memory_is_told_with_both_numbers(monkeypatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda device: need)
     assert check_memory(config, (32, 48, 32), 0, CPU) == need
     monkeypatch.setattr(memory, "available_memory", lambda device: int(0.3e9))
-    with pytest.raises(InputError, match=rf"{need / 1e9:.1f} GB of memory and 0\.3 GB are free"):
+    with pytest.raises(
+        InputError, match=rf"{need / 1e9:.1f} GB of memory, but only 0\.3 GB are free"
+    ):
         check_memory(config, (32, 48, 32), 0, CPU)
 
 

@@ -42,10 +42,10 @@ def values(step: int) -> dict[str, float]:
 def go(monitor: Monitor, first: int, last: int, validate: int = 0) -> None:
     """Steps, of two seconds each, after ``first``."""
     for step in range(first + 1, last + 1):
-        progress = TrainingState(step, skipped=step // 3, seconds=2.0 * step)
-        monitor.step(progress, values(step), rate=1e-3 / step)
+        state = TrainingState(step, skipped=step // 3, seconds=2.0 * step)
+        monitor.step(state, values(step), rate=1e-3 / step)
         if validate and step % validate == 0:
-            monitor.validated(progress, SCORES, lambda: None)
+            monitor.validated(state, SCORES, lambda: None)
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -144,7 +144,7 @@ def test_lines_tell_what_is_left(tmp_path: Path, capsys) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "step 5 of 2005: loss 0.75, ncc -3, diffusion 6; 2.00 s a step, 1:06:40 left",
+        "step 5 of 2005: loss 0.75, ncc -3, diffusion 6; 2.00 s per step, 1:06:40 left",
         "step 5: val_loss -0.5, val_dice 0.75, val_folds_percent 0, val_motion 1.5",
     ]
 
@@ -154,7 +154,7 @@ def test_the_pace_is_that_of_this_run(tmp_path: Path, capsys) -> None:
     with Monitor(tmp_path, config_of(every=5, steps=205), show=True) as monitor:
         monitor.begin(TrainingState(100, seconds=1e6))
         monitor.step(TrainingState(105, seconds=1e6 + 10), values(1), 1.0)
-    assert "; 2.00 s a step, 0:03:20 left" in capsys.readouterr().err
+    assert "; 2.00 s per step, 0:03:20 left" in capsys.readouterr().err
 
 
 def test_skipped_files_are_counted(tmp_path: Path, capsys) -> None:
@@ -192,7 +192,9 @@ def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch) -> No
     monitor.begin(TrainingState())
     go(monitor, 0, 2)
     disk.full = True
-    with pytest.raises(InputError, match="No space left on device; make room and go on with --re"):
+    with pytest.raises(
+        InputError, match="No space left on device; make room, then continue with `re"
+    ):
         go(monitor, 2, 4)
     disk.full = False
     monitor.begin(TrainingState(2))
@@ -224,11 +226,11 @@ def test_the_board_has_curves_and_a_picture(tmp_path: Path) -> None:
 
     picture = np.zeros((30, 60))
     picture[:15, :20] = 1  # bright in the upper left
-    progress = TrainingState(2, seconds=1.0)
+    state = TrainingState(2, seconds=1.0)
     with Monitor(tmp_path, config_of(tensorboard=True), show=False) as monitor:
         monitor.begin(TrainingState())
         go(monitor, 0, 2)
-        monitor.validated(progress, {**SCORES, "val_motion": float("nan")}, lambda: picture)
+        monitor.validated(state, {**SCORES, "val_motion": float("nan")}, lambda: picture)
         go(monitor, 2, 4)
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
@@ -278,7 +280,8 @@ def test_without_tensorboard_there_is_one_notice(tmp_path: Path, monkeypatch, ca
         monitor.validated(TrainingState(4), SCORES, lambda: asked.append("picture"))
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "pip install" in line] == [
-        "no pictures: pip install 'voxwarp[tensorboard]' for them"
+        "TensorBoard is not installed, so there are no curves and pictures; for them, run "
+        "pip install 'voxwarp[tensorboard]'"
     ]
     assert asked == []
     assert [path.name for path in tmp_path.iterdir()] == [LOG]

@@ -18,7 +18,7 @@ from voxwarp.networks.catalogue import build
 from voxwarp.networks.pair_descent import PairDescent
 from voxwarp.training.batch import Batch, Sample, collate
 from voxwarp.training.config import Config, Phase, build_config
-from voxwarp.training.objective import Objective, drawn_structures, structures
+from voxwarp.training.objective import Objective, draw_structures, structures
 
 SHAPE = (16, 16, 16)
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -70,8 +70,8 @@ def pair(seed: int, *, labelled: bool = False, shape: tuple[int, ...] = SHAPE) -
 
 def swapped(batch: Batch) -> Batch:
     return Batch(
-        batch.fixed, batch.moving, batch.seen_fixed, batch.seen_moving, batch.labelled,
-        batch.fixed_labels, batch.moving_labels, batch.names, batch.skipped,
+        batch.fixed, batch.moving, batch.fixed_input, batch.moving_input, batch.labelled,
+        batch.fixed_labels, batch.moving_labels, batch.numbers, batch.skipped,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_the_loss_is_the_weighted_sum_of_the_losses(name: str) -> None:
 
 def test_the_network_sees_other_intensities_than_the_losses() -> None:
     sample = pair(1)
-    sample.seen_moving, sample.seen_fixed = sample.moving**2, sample.fixed**0.5
+    sample.moving_input, sample.fixed_input = sample.moving**2, sample.fixed**0.5
     network, batch = network_of("voxelmorph"), collate([sample])
     u = network(moving=batch.moving**2, fixed=batch.fixed**0.5).displacement
     values = evaluated(config_of("voxelmorph", losses={"mse": {}}), network, batch)
@@ -142,7 +142,7 @@ BOTH = {"ncc": {"window": 5}, "mse": {}, "dice": {}}
 def test_both_directions_count_as_the_mean_of_one_and_the_other(name: str, compare_at: str) -> None:
     """Networks with a velocity are antisymmetric; VoxelMorph is run both ways."""
     if name == "voxelmorph" and compare_at == "velocity":
-        with pytest.raises(ValueError, match="predicts no velocity"):
+        with pytest.raises(ValueError, match="voxelmorph has no velocity"):
             config_of(name, compare_at=compare_at)
         return
     network = network_of(name)
@@ -184,7 +184,9 @@ def test_inverse_consistency_needs_no_both_directions(name: str, both: bool) -> 
         inverse = network(moving=batch.fixed, fixed=batch.moving).displacement
     config = config_of(name, losses={"inverse_consistency": {}, "mse": {}}, both_directions=both)
     values = evaluated(config, network, batch)
-    close(values["inverse_consistency"], field_losses.inverse_consistency(out.displacement, inverse))
+    close(
+        values["inverse_consistency"], field_losses.inverse_consistency(out.displacement, inverse)
+    )
     if not both:  # the images are compared in one direction alone
         close(
             values["mse"],
@@ -289,9 +291,9 @@ def losses_of_each(fixed: Tensor, moved: Tensor) -> list[float]:
 
 
 def test_drawn_structures_are_different_ones_from_one_on() -> None:
-    assert drawn_structures(4, 0).tolist() == drawn_structures(4, 9).tolist() == [1, 2, 3, 4]
+    assert draw_structures(4, 0).tolist() == draw_structures(4, 9).tolist() == [1, 2, 3, 4]
     torch.manual_seed(0)
-    draws = [drawn_structures(5, 2).tolist() for _ in range(200)]
+    draws = [draw_structures(5, 2).tolist() for _ in range(200)]
     assert all(len(set(draw)) == 2 for draw in draws)
     assert {n for draw in draws for n in draw} == {1, 2, 3, 4, 5}
 

@@ -22,9 +22,9 @@ from voxwarp.training.parallel import (
     World,
     any_of,
     average_gradients,
-    first_then_others,
+    join_world,
     mean_of,
-    world,
+    run_first_then_others,
 )
 from voxwarp.training.schedule import phase_at
 from voxwarp.training.train import Learner, _batches, train
@@ -56,15 +56,15 @@ from pathlib import Path
 import torch
 import test_parallel as ours
 from voxwarp.training.config import read_config
-from voxwarp.training.parallel import world
+from voxwarp.training.parallel import join_world
 from voxwarp.training.train import train
 
 folder, second_port, rank = Path(sys.argv[1]), sys.argv[2], os.environ["RANK"]
-with world(torch.device("cpu")) as among:
-    assert (str(among.rank), among.size, among.is_first) == (rank, 2, rank == "0")
-    ours.check_functions(among)
+with join_world(torch.device("cpu")) as world:
+    assert (str(world.rank), world.size, world.is_first) == (rank, 2, rank == "0")
+    ours.check_functions(world)
     for path in sorted(folder.glob("*.yaml")):
-        steps = [*ours.steps_of(read_config(path), among)]
+        steps = [*ours.steps_of(read_config(path), world)]
         torch.save(steps, folder / f"{path.stem}.{rank}.pt")
 os.environ["MASTER_PORT"] = second_port
 minutes = 0 if rank == "1" else float("inf")
@@ -74,10 +74,10 @@ print(done.step, end="")
 """
 
 
-def steps_of(config: Config, among: World) -> Iterator[dict[str, Any]]:
+def steps_of(config: Config, world: World) -> Iterator[dict[str, Any]]:
     """What each of the first steps gave: gradients, weights, values, names of the pairs."""
     cohort = prepare_cohort(config, gather(config.data, config.seed))
-    learner = Learner.begin(config, cohort, CPU, among)
+    learner = Learner.begin(config, cohort, CPU, world)
     batches = list(_first(config, learner, cohort))
     again, monitor = iter(batches), Monitor(Path("no"), config, show=False, write=False)
     for step in range(STEPS):
@@ -88,7 +88,7 @@ def steps_of(config: Config, among: World) -> Iterator[dict[str, Any]]:
             "gradients": {n: g.clone() for n, g in gradients.items() if g is not None},
             "weights": {k: v.clone() for k, v in learner.network.state_dict().items()},
             "kept": {k: v.clone() for k, v in learner.kept.state_dict().items()},
-            "pairs": [name for batch in batches for name in batch.names],
+            "pairs": [name for batch in batches for name in batch.numbers],
             "labelled": [bool(batch.labelled) for batch in batches],
         }
 
@@ -100,23 +100,23 @@ def _first(config: Config, learner: Learner, cohort: Any) -> Iterator[Any]:
     every.close()
 
 
-def check_functions(among: World) -> None:
+def check_functions(world: World) -> None:
     """Of two processes; each has numbers of its own."""
-    assert mean_of([1.0 + among.rank, 5.0], among, CPU) == [1.5, 5.0]
-    assert any_of(among.rank == 1, among, CPU)
-    assert any_of(among.rank == 0, among, CPU)
-    assert not any_of(False, among, CPU)
+    assert mean_of([1.0 + world.rank, 5.0], world, CPU) == [1.5, 5.0]
+    assert any_of(world.rank == 1, world, CPU)
+    assert any_of(world.rank == 0, world, CPU)
+    assert not any_of(False, world, CPU)
     network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     for number, p in enumerate(network[0].parameters()):
-        p.grad = torch.full_like(p, 10.0 * number + among.rank)
-    average_gradients(network, among)
+        p.grad = torch.full_like(p, 10.0 * number + world.rank)
+    average_gradients(network, world)
     assert [float(p.grad.mean()) for p in network[0].parameters()] == [0.5, 10.5]
     assert all(p.grad is None for p in network[1].parameters())
     mark = Path(os.environ["MARK"])
-    if among.is_first:
-        first_then_others(among, lambda: mark.write_text("done"))
+    if world.is_first:
+        run_first_then_others(world, lambda: mark.write_text("done"))
     else:
-        assert first_then_others(among, mark.read_text) == "done"
+        assert run_first_then_others(world, mark.read_text) == "done"
 
 
 def free_port() -> str:
@@ -210,11 +210,11 @@ def test_they_stop_together_and_only_the_first_writes(together) -> None:
 
 
 def test_alone_nothing_is_asked_of_others() -> None:
-    with world(CPU) as among:
-        assert among == World(rank=0, size=1)
-        assert among.is_first
+    with join_world(CPU) as world:
+        assert world == World(rank=0, size=1)
+        assert world.is_first
     assert mean_of([2.0], World(), CPU) == [2.0]
-    assert first_then_others(World(), lambda: 5) == 5
+    assert run_first_then_others(World(), lambda: 5) == 5
 
 
 @pytest.mark.slow

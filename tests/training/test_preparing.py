@@ -83,7 +83,7 @@ def test_a_scan_that_is_not_on_the_lattice_is_left_out(crops):
     wanted = {"alignment": "header", "shape": [16, 16, 16]}
     config = crops_config(crops, preparation=wanted)
     scans = [without_labels(scan) for scan in gathered(config)]
-    with pytest.raises(InputError, match="it is zero all over the lattice"):
+    with pytest.raises(InputError, match="it is zero everywhere on the working grid"):
         prepare_cohort(config, scans)
 
 

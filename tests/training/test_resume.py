@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import about_checkpoint, run, state_of
+import torch
+from runs import about_checkpoint, logged, run, state_of
 from safetensors.torch import load_file, save_file
 
 from training import tree_of, write_config
@@ -39,12 +40,14 @@ def test_so_is_one_that_holds_a_model(held, refuses) -> None:
 def test_a_model_without_a_state_cannot_be_gone_on_with(held, refuses) -> None:
     (held[0] / NAME).unlink()
     line = refuses("train", held[1], "-o", held[0], "--resume")
-    assert f"no {NAME} to go on from" in line
+    assert f"no {NAME} to continue from" in line
 
 
 def test_going_on_and_beginning_anew_are_not_both_wanted(held, refuses, tmp_path) -> None:
     for out in (held[0], tmp_path / "new"):
-        assert "just one" in refuses("train", held[1], "-o", out, "--resume", "--overwrite")
+        assert "give only one of them" in refuses(
+            "train", held[1], "-o", out, "--resume", "--overwrite"
+        )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,9 @@ def test_other_scans_or_splits_are_not_resumed(begun, old, new) -> None:
     table.write_text(before.replace(old, new))
     held = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for _ in range(2):
-        with pytest.raises(InputError, match=r"not those that .* began with: .*start_from"):
+        with pytest.raises(
+            InputError, match=r"have changed since the training started; .*start_from"
+        ):
             run(read_config(config), out, resume=True)
         assert held == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     header, *rows = before.splitlines()
@@ -85,7 +90,7 @@ def test_another_number_of_processes_cannot_go_on(begun, refuses) -> None:
     save_file(load_file(out / NAME), out / NAME, metadata={"voxwarp": json.dumps(about)})
     for _ in range(2):
         line = refuses("train", config, "-o", out, "--resume", "--device", "cpu")
-        assert "begun by 2 processes, and these are 1" in line
+        assert "started with 2 processes, but now there are 1" in line
 
 
 @pytest.mark.parametrize(
@@ -121,3 +126,36 @@ def test_a_damaged_checkpoint_is_refused(held, refuses) -> None:
     whole = (held[0] / NAME).read_bytes()
     (held[0] / NAME).write_bytes(whole[: len(whole) // 2])
     assert NAME in refuses("train", held[1], "-o", held[0], "--resume")
+
+
+# ---------------------------------------------------------------------------- Earlier versions
+
+
+def test_a_run_of_an_earlier_version_goes_on_to_the_same_weights(begun, brief) -> None:
+    """Its table, configuration, log and checkpoint have the names of that version."""
+    table, out, config = begun
+    header, *rows = table.read_text().splitlines()
+    lines = [f"{header},person", *(f"{row},p{row.partition(',')[0]}" for row in rows)]
+    table.write_text("\n".join(lines) + "\n")
+    about = about_checkpoint(out)
+    about["config"]["costs"] = about["config"].pop("losses")
+    about["config"]["data"]["people"] = about["config"]["data"].pop("subjects")
+    for scores in (about["progress"]["best"], about["progress"]["start"]):
+        if "val_loss" in scores:
+            scores["val_cost"] = scores.pop("val_loss")
+    save_file(load_file(out / NAME), out / NAME, metadata={"voxwarp": json.dumps(about)})
+    for path in (config, out / "config.yaml"):
+        text = path.read_text()
+        assert text.count("losses:") == 1
+        path.write_text(text.replace("losses:", "costs:").replace("subjects:", "people:"))
+    log = (out / "log.csv").read_text()
+    assert log.count("val_loss") == 1
+    (out / "log.csv").write_text(log.replace("val_loss", "val_cost"))
+
+    assert run(read_config(config), out, resume=True).step == 4
+    for name in (NAME, "weights.safetensors", "last/weights.safetensors"):
+        tensors, expected = load_file(out / name), load_file(brief / name)
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+    assert read_config(out / "config.yaml").losses == read_config(config).losses
+    assert logged(out) == logged(brief)

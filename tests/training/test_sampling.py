@@ -41,7 +41,7 @@ def is_uniform(counts: Counter, kinds: int) -> bool:
 def test_ordered_pairs_of_subjects_are_equally_frequent_however_often_they_were_scanned() -> None:
     cohort = blank("aaabcddz")
     data = pairs(cohort)
-    drawn = [data[n].names for n in range(3000)]
+    drawn = [data[n].numbers for n in range(3000)]
     subjects = Counter((cohort.subjects[m], cohort.subjects[f]) for m, f in drawn)
     assert set(subjects) == set(itertools.permutations("abcd", 2))
     assert is_uniform(subjects, 12)
@@ -55,22 +55,22 @@ def test_the_share_of_labelled_pairs_is_drawn_among_the_labelled_scans_alone() -
     data = pairs(cohort, sampling=Sampling(labelled=0.3))
     found = [data[n] for n in range(count)]
     labelled = [s for s in found if s.moving_labels is not None and s.fixed_labels is not None]
-    assert {s.names for s in labelled} == {(1, 2), (2, 1)}
+    assert {s.numbers for s in labelled} == {(1, 2), (2, 1)}
     # Two of six subjects have labels, one of them on every second scan: chance adds to the share.
     expected = 0.3 + 0.7 * 2 / 30 / 2
     deviation = math.sqrt(expected * (1 - expected) / count)
     assert len(labelled) / count == pytest.approx(expected, abs=4 * deviation)
     always = pairs(cohort, sampling=Sampling(labelled=1))
-    assert {always[n].names for n in range(50)} == {(1, 2), (2, 1)}
+    assert {always[n].numbers for n in range(50)} == {(1, 2), (2, 1)}
 
 
 def test_both_have_labels_or_none(cohort: Cohort) -> None:
     data = pairs(cohort)
     for sample in (data[n] for n in range(40)):
-        both = cohort.labelled.issuperset(sample.names)
+        both = cohort.labelled.issuperset(sample.numbers)
         assert (sample.moving_labels is not None) == both == (sample.fixed_labels is not None)
         if both:
-            for i, labels in zip(sample.names, both_labels(sample), strict=True):
+            for i, labels in zip(sample.numbers, both_labels(sample), strict=True):
                 assert labels.dtype == torch.uint8
                 np.testing.assert_array_equal(labels, cohort.labels(i))
 
@@ -80,24 +80,24 @@ def test_labels_are_left_unread_where_nothing_compares_them(cohort: Cohort) -> N
     assert any(read[n].moving_labels is not None for n in range(10))
     for n in range(10):
         assert unread[n].moving_labels is None
-        assert torch.equal(unread[n].seen_fixed, read[n].seen_fixed)
+        assert torch.equal(unread[n].fixed_input, read[n].fixed_input)
 
 
 def test_unchanged_pairs_are_the_scans(cohort: Cohort) -> None:
     for sample in (pairs(cohort)[n] for n in range(10)):
-        for i, image in zip(sample.names, images(sample), strict=True):
+        for i, image in zip(sample.numbers, images(sample), strict=True):
             assert image.dtype == torch.float32
             np.testing.assert_array_equal(image[0], cohort.image(i).astype(np.float32) / 255)
-        assert sample.seen_moving is sample.moving
-        assert sample.seen_fixed is sample.fixed
+        assert sample.moving_input is sample.moving
+        assert sample.fixed_input is sample.fixed
 
 
 @pytest.mark.parametrize(
     ("subjects", "labelled", "share", "message"),
     [
-        ("aaaz", (), 0.0, "split train: 2 subjects are wanted, there is 1"),
-        ("abcz", (0,), 0.1, "2 subjects of split train with labelled scans"),
-        ("aabz", (0, 1, 3), 0.1, "2 subjects of split train with labelled scans"),
+        ("aaaz", (), 0.0, "split train must have at least 2 subjects, but has 1"),
+        ("abcz", (0,), 0.1, "at least 2 subjects with labels, but has"),
+        ("aabz", (0, 1, 3), 0.1, "at least 2 subjects with labels, but has"),
     ],
 )
 def test_too_few_subjects_are_refused(subjects, labelled, share, message) -> None:
@@ -107,7 +107,7 @@ def test_too_few_subjects_are_refused(subjects, labelled, share, message) -> Non
 
 def test_only_subjects_of_the_split_are_drawn(cohort: Cohort) -> None:
     data = pairs(Cohort(list("abcz")))
-    assert {i for n in range(40) for i in data[n].names} == {0, 1, 2}
+    assert {i for n in range(40) for i in data[n].numbers} == {0, 1, 2}
     with pytest.raises(InputError, match="split val"):
         pairs(cohort, split="val")
 
@@ -150,8 +150,8 @@ def test_processes_that_read_change_nothing(cohort: Cohort) -> None:
     batches = list(loader)
     for batch, i in zip(batches, (0, 2, 4), strict=True):
         here = collate([data[n] for n in numbers[i : i + 2]])
-        assert batch.names == here.names
-        assert torch.equal(batch.seen_moving, here.seen_moving)
+        assert batch.numbers == here.numbers
+        assert torch.equal(batch.moving_input, here.moving_input)
         assert torch.equal(batch.fixed, here.fixed)
         assert batch.labelled == here.labelled
 
@@ -202,14 +202,14 @@ def test_another_pair_takes_the_place_of_one_that_cannot_be_read(stored, damage:
     DAMAGE[damage](stored.folder / "2.npy")
     for n, before in enumerate(whole):
         after = data[n]
-        assert 2 not in after.names
-        if 2 in before.names:
+        assert 2 not in after.numbers
+        if 2 in before.numbers:
             assert after.skipped
             assert all(message.startswith("image scan2.nii.gz: ") for message in after.skipped)
             assert same(after, data[n])
         else:
             assert same(after, before)
-    assert 5 < sum(2 in before.names for before in whole) < 35
+    assert 5 < sum(2 in before.numbers for before in whole) < 35
 
 
 def test_when_nothing_can_be_read_the_message_names_the_last_file(stored) -> None:
@@ -231,11 +231,11 @@ def test_a_mistake_in_the_code_is_not_taken_for_a_damaged_file(cohort, monkeypat
 def test_the_atlas_is_the_fixed_image(cohort: Cohort, atlas) -> None:
     data = pairs(cohort, sampling=ATLAS_MODE, atlas=atlas)
     found = [data[n] for n in range(200)]
-    assert {s.names[1] for s in found} == {ATLAS}
+    assert {s.numbers[1] for s in found} == {ATLAS}
     assert all(torch.equal(s.fixed, atlas[0]) for s in found)
-    assert is_uniform(Counter(cohort.subjects[s.names[0]] for s in found), 4)
+    assert is_uniform(Counter(cohort.subjects[s.numbers[0]] for s in found), 4)
     for s in found:
-        assert (s.moving_labels is not None) == cohort.is_labelled(s.names[0])
+        assert (s.moving_labels is not None) == cohort.is_labelled(s.numbers[0])
         assert (s.fixed_labels is None) == (s.moving_labels is None)
         assert s.fixed_labels is None or torch.equal(s.fixed_labels, atlas[1].byte())
     assert any(s.fixed_labels is not None for s in found)
@@ -245,19 +245,19 @@ def test_either_direction_is_equally_frequent(cohort: Cohort, atlas) -> None:
     either = ATLAS_MODE.model_copy(update={"fixed": "either"})
     data = pairs(cohort, sampling=either, atlas=atlas)
     found = [data[n] for n in range(400)]
-    assert is_uniform(Counter(s.names.index(ATLAS) for s in found), 2)
+    assert is_uniform(Counter(s.numbers.index(ATLAS) for s in found), 2)
     for s in found:
-        assert torch.equal(images(s)[s.names.index(ATLAS)], atlas[0])
+        assert torch.equal(images(s)[s.numbers.index(ATLAS)], atlas[0])
 
 
 def test_one_labelled_subject_is_enough_beside_an_atlas(atlas) -> None:
     cohort = Cohort(list("abz"), frozenset({1}))
     share = ATLAS_MODE.model_copy(update={"labelled": 1.0})
     data = pairs(cohort, sampling=share, atlas=atlas)
-    assert {data[n].names for n in range(10)} == {(1, ATLAS)}
+    assert {data[n].numbers for n in range(10)} == {(1, ATLAS)}
     with pytest.raises(InputError, match="the atlas has no labels"):
         pairs(cohort, sampling=share, atlas=(atlas[0], None))
-    with pytest.raises(InputError, match="1 subjects of split train with labelled"):
+    with pytest.raises(InputError, match="at least 1 subjects with labels, but has 0"):
         pairs(Cohort(list("abz")), sampling=share, atlas=atlas)
 
 
@@ -266,10 +266,10 @@ def test_an_atlas_without_labels_has_none(cohort: Cohort, atlas) -> None:
     assert all(data[n].moving_labels is None for n in range(10))
 
 
-def test_mode_and_atlas_come_together_and_on_the_lattice(cohort: Cohort, atlas) -> None:
-    with pytest.raises(ValueError, match="mode atlas wants an atlas"):
+def test_mode_and_atlas_come_together_and_on_the_working_grid(cohort: Cohort, atlas) -> None:
+    with pytest.raises(ValueError, match="atlas must be given in mode atlas"):
         pairs(cohort, sampling=ATLAS_MODE)
-    with pytest.raises(ValueError, match="mode atlas wants an atlas"):
+    with pytest.raises(ValueError, match="atlas must be given in mode atlas"):
         pairs(cohort, atlas=atlas)
-    with pytest.raises(ValueError, match="atlas must be"):
+    with pytest.raises(ValueError, match="atlas must have shape"):
         pairs(cohort, sampling=ATLAS_MODE, atlas=(atlas[0][:, 1:], None))

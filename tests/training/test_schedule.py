@@ -19,8 +19,8 @@ def test_the_phases_follow_each_other(subjects) -> None:
 
 
 def test_the_rate_warms_up_in_each_phase_and_falls_as_one_cosine(subjects) -> None:
-    knobs = {"learning_rate": 0.5, "warm_up": 10, "final": 0.01}
-    config = config_of(subjects, optimiser=knobs, phases=[{"steps": 100}, {"steps": 100}])
+    settings = {"learning_rate": 0.5, "warm_up": 10, "final": 0.01}
+    config = config_of(subjects, optimiser=settings, phases=[{"steps": 100}, {"steps": 100}])
 
     def cosine(step: int) -> float:
         return 0.01 + 0.99 * (1 + math.cos(math.pi * step / 200)) / 2
@@ -32,8 +32,8 @@ def test_the_rate_warms_up_in_each_phase_and_falls_as_one_cosine(subjects) -> No
 
 
 def test_a_warm_up_longer_than_its_phase_goes_no_further(subjects) -> None:
-    knobs = {"learning_rate": 1.0, "warm_up": 8, "final": 1.0}
-    config = config_of(subjects, optimiser=knobs, phases=[{"steps": 4}, {"steps": 20}])
+    settings = {"learning_rate": 1.0, "warm_up": 8, "final": 1.0}
+    config = config_of(subjects, optimiser=settings, phases=[{"steps": 4}, {"steps": 20}])
     rates = [learning_rate(config, step) for step in range(14)]
     assert rates == pytest.approx([*np.arange(1, 5) / 8, *np.arange(1, 9) / 8, 1, 1])
 

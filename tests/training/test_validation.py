@@ -24,7 +24,7 @@ from voxwarp.space.transform import Warp
 from voxwarp.training.cohort import Cohort
 from voxwarp.training.config import Config, Phase, build_config
 from voxwarp.training.objective import Objective
-from voxwarp.training.validation import Validator, better, mean_dice
+from voxwarp.training.validation import Validator, is_better, mean_dice
 
 SHAPE = (12, 16, 20)
 CPU = torch.device("cpu")
@@ -120,7 +120,7 @@ def test_without_subjects_of_val_there_are_no_scores(make_cohort) -> None:
     for cohort in (make_cohort("abc", val=""), make_cohort("aab", val="a")):
         validator = validator_of(cohort)
         assert validator(model_of((1, 0, 0)), FULL) == {}
-        assert validator.before() == {}
+        assert validator.scores_before() == {}
         assert validator.pictures(model_of((1, 0, 0)), FULL) is None
 
 
@@ -128,13 +128,13 @@ def test_with_an_atlas_each_scan_moves_onto_it(make_cohort) -> None:
     cohort = make_cohort("ABx", val="AB")
     image = torch.rand(1, *SHAPE)
     numbers = torch.from_numpy(label_map(9, SHAPE, (1, 2, 3)).astype(np.uint8))
-    knobs = {"mode": "atlas", "atlas": "/atlas.nii"}
-    validator = validator_of(cohort, config_of(sampling=knobs), atlas=(image, numbers))
+    settings = {"mode": "atlas", "atlas": "/atlas.nii"}
+    validator = validator_of(cohort, config_of(sampling=settings), atlas=(image, numbers))
     assert validator.pairs == [(0, None), (1, None)]
     scores = validator(model_of((0, 0, 0)), FULL)
     found = [overlap(np.asarray(cohort.labels(i)), numbers.numpy()) for i in (0, 1)]
     assert scores["val_dice"] == pytest.approx(np.mean(found), abs=1e-6)
-    assert validator.before() == {"val_dice": pytest.approx(np.mean(found), abs=1e-6)}
+    assert validator.scores_before() == {"val_dice": pytest.approx(np.mean(found), abs=1e-6)}
     moving = [torch.from_numpy(cohort.image(i) / np.float32(255)) for i in (0, 1)]
     expected = 2 * np.mean([float(losses.mse(moved=m, fixed=image[0])) for m in moving])
     assert scores["val_loss"] == pytest.approx(expected, rel=1e-5)
@@ -151,17 +151,14 @@ def test_scores_of_a_shift(make_cohort) -> None:
     labels = [np.asarray(cohort.labels(i)) for i in (0, 1)]
     images = [cohort.image(i) / np.float32(255) for i in (0, 1)]
     dice = [overlap(shifted(labels[i], shift), labels[j]) for i, j in ((0, 1), (1, 0))]
-    errors = [
-        np.mean((shifted(images[i], shift) - images[j]) ** 2)
-        for i, j in ((0, 1), (1, 0))
-    ]
+    errors = [np.mean((shifted(images[i], shift) - images[j]) ** 2) for i, j in ((0, 1), (1, 0))]
     assert scores["val_dice"] == pytest.approx(np.mean(dice), abs=1e-6)
     assert scores["val_loss"] == pytest.approx(2 * np.mean(errors), rel=1e-5)
     assert scores["val_motion"] == pytest.approx(5**0.5, rel=1e-6)
     assert scores["val_folds_percent"] == 0
     assert set(scores) == {"val_dice", "val_loss", "val_motion", "val_folds_percent"}
     before = np.mean([overlap(*labels), overlap(*reversed(labels))])
-    assert validator.before() == {"val_dice": pytest.approx(before, abs=1e-6)}
+    assert validator.scores_before() == {"val_dice": pytest.approx(before, abs=1e-6)}
     assert abs(before - scores["val_dice"]) > 1e-3
 
 
@@ -201,17 +198,17 @@ def test_dice_is_of_the_pairs_with_labels(make_cohort) -> None:
     labels = [np.asarray(cohort.labels(i)) for i in (0, 1)]
     scores = validator(model_of((0, 0, 0)), FULL)
     assert scores["val_dice"] == pytest.approx(overlap(*labels), abs=1e-6)
-    assert validator.before()["val_dice"] == pytest.approx(overlap(*labels), abs=1e-6)
+    assert validator.scores_before()["val_dice"] == pytest.approx(overlap(*labels), abs=1e-6)
 
 
 def test_maps_without_structures_have_no_dice(make_cohort) -> None:
     """Of three subjects, two with empty maps: their pair does not count."""
     cohort = make_cohort("ABC", empty="BC")
     validator = validator_of(cohort)
-    assert validator.before() == {"val_dice": 0.0}
+    assert validator.scores_before() == {"val_dice": 0.0}
     assert validator(model_of((0, 0, 0)), FULL)["val_dice"] == 0
     nobody = validator_of(make_cohort("AB", empty="AB"))
-    assert nobody.before() == {}
+    assert nobody.scores_before() == {}
     assert "val_dice" not in nobody(model_of((0, 0, 0)), FULL)
 
 
@@ -302,9 +299,9 @@ def test_a_network_that_moves_nothing_ends_the_run(make_cohort) -> None:
     still, moving = (validator(model_of((x, 0, 0)), FULL) for x in (0.0199, 0.0201))
     for done, scores in ((99, still), (100, moving), (1000, {})):
         validator.check_progress(done, scores)
-    with pytest.raises(InputError, match=r"after 100 steps .* by 0\.0199 voxels") as caught:
+    with pytest.raises(InputError, match=r"after 100 steps, .* by only 0\.0199 voxels") as caught:
         validator.check_progress(100, still)
-    advice = ("smoothness", "optimiser.learning_rate", "validation.give_up=0")
+    advice = ("diffusion", "optimiser.learning_rate", "validation.give_up=0")
     assert all(word in str(caught.value) for word in advice)
     never = validator_of(make_cohort("ab"), config_of(validation={"give_up": 0}))
     never.check_progress(10**6, still)
@@ -325,4 +322,4 @@ def test_a_network_that_moves_nothing_ends_the_run(make_cohort) -> None:
     ],
 )
 def test_the_better_one_has_the_higher_dice_or_else_the_lower_loss(scores, best, expected) -> None:
-    assert better(scores, best) is expected
+    assert is_better(scores, best) is expected

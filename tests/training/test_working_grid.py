@@ -140,10 +140,10 @@ def test_a_lattice_that_nothing_can_hold_is_refused(tmp_path):
     far = np.eye(4)
     far[0, 3] = 1e9
     scans = scans_on(tmp_path, ((9, 9, 9), np.eye(4)), ((9, 9, 9), far))
-    with pytest.raises(InputError, match="give its shape, or a larger spacing"):
+    with pytest.raises(InputError, match=r"set preparation.shape or a larger preparation.spacing"):
         recipe_of(preparation(alignment="header"), scans)
     (tmp_path / "0.nii").write_text("no image")
-    with pytest.raises(InputError, match="none of the scans' headers"):
+    with pytest.raises(InputError, match="none of their headers can be read"):
         recipe_of(preparation(alignment="centre"), scans[:1])
 
 

@@ -99,10 +99,10 @@ def train(
     voxwarp train my.yaml -o runs/my losses.diffusion.weight=0.5
     voxwarp register moving.nii.gz fixed.nii.gz -o out --model runs/my
     """
-    from ..training.config import knobs, read_config
+    from ..training.config import read_config, settings_table
 
     if show_settings:
-        for name, default, meaning in knobs():
+        for name, default, meaning in settings_table():
             typer.echo(f"{name}{f' = {default}' if default else ''}\n    {meaning}")
         return DONE
     if config is None:

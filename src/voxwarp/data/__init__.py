@@ -1,5 +1,5 @@
-"""Which scans there are: tables, folders and BIDS data sets, their splits, structures and pairs.
+"""Lists of scans: tables, folders and BIDS data sets, with splits, structures and pairs.
 
-Nothing here looks into an image: it knows of files, tables and YAML, and not of networks or
-trainings. A training, an evaluation and a benchmark all read what they run over here.
+This package reads file names, tables and YAML. It does not open images, and does not depend on
+networks or training. Training, evaluation and the benchmark all get their scans here.
 """

@@ -1,4 +1,4 @@
-"""How many scans, subjects and label maps there are, by data set and split."""
+"""Numbers of scans, subjects and label maps in each data set and split."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,15 +9,21 @@ from .sources import SPLITS, Split
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a split of a data set."""
+    """Numbers for one split of one data set.
+
+    Args:
+        scans: scans.
+        subjects: different subjects.
+        labelled: scans with a label map.
+    """
 
     scans: int
     subjects: int
     labelled: int
 
 
-def counted(scans: Iterable[ScanRecord]) -> dict[str, dict[Split, Counts]]:
-    """How many scans, subjects and label maps there are, by data set and split."""
+def count_scans(scans: Iterable[ScanRecord]) -> dict[str, dict[Split, Counts]]:
+    """Count scans, subjects and label maps, by data set and split."""
     groups: dict[str, dict[Split, list[ScanRecord]]] = {}
     for scan in scans:
         splits = groups.setdefault(scan.dataset, {split: [] for split in SPLITS})
@@ -25,11 +31,11 @@ def counted(scans: Iterable[ScanRecord]) -> dict[str, dict[Split, Counts]]:
     return {
         dataset: {
             split: Counts(
-                len(those),
-                len({scan.key for scan in those}),
-                sum(scan.labels is not None for scan in those),
+                len(group),
+                len({scan.key for scan in group}),
+                sum(scan.labels is not None for scan in group),
             )
-            for split, those in splits.items()
+            for split, group in splits.items()
         }
         for dataset, splits in groups.items()
     }

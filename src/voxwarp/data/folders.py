@@ -1,4 +1,4 @@
-"""The images in a folder or in a BIDS data set, each with whose it is, found by their names."""
+"""Find the images in a folder or a BIDS data set, and their subjects, by file name."""
 
 import os
 import re
@@ -6,69 +6,89 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
-from .tables import check_pattern, filled
+from .tables import fill_pattern, placeholders
 
 
 def images_in_folder(folder: Path, pattern: str) -> dict[Path, str]:
-    """The files that a pattern such as ``*.nii.gz`` matches; each is of another subject.
+    """Find the files that match a pattern such as ``*.nii.gz``; each is one subject.
+
+    Returns:
+        The subject by path: the file's path in the folder, without its extension.
 
     Raises:
-        InputError: it is no pattern.
+        InputError: the pattern is not valid.
         OSError: the folder cannot be read.
     """
     try:
-        # Links that lead nowhere are left in: whoever reads them says so.
-        found = sorted(path for path in folder.glob(pattern) if not path.is_dir())
+        # Broken links stay in the list: reading them gives a clear error.
+        paths = sorted(path for path in folder.glob(pattern) if not path.is_dir())
     except (ValueError, NotImplementedError) as error:
-        raise InputError(f"folder {folder}: {pattern!r} is no pattern of files in it") from error
+        raise InputError(
+            f"folder {folder}: {pattern!r} is not a valid file pattern; use a relative one such "
+            f"as *.nii.gz or */T1.nii.gz"
+        ) from error
     return {
         path: without_suffix(path.relative_to(folder))
-        for path in found
+        for path in paths
         if not path.name.startswith(".")
     }
 
 
 def images_in_bids(root: Path, suffix: str) -> dict[Path, str]:
-    """The images of a suffix, of all subjects (sub-*), sessions and runs, but not the derivatives.
+    """Find the raw images with a suffix, of all subjects (sub-*), sessions and runs.
+
+    Returns:
+        The subject by path, such as ``sub-01``.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    places = [*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]
+    folders = [*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]
     name = re.compile(rf"[^.].*_{re.escape(suffix)}\.nii(\.gz)?")
-    files = (path for place in places if place.is_dir() for path in place.iterdir())
-    found = sorted(path for path in files if name.fullmatch(path.name))
-    return {path: path.relative_to(root).parts[0] for path in found}
+    files = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
+    paths = sorted(path for path in files if name.fullmatch(path.name))
+    return {path: path.relative_to(root).parts[0] for path in paths}
 
 
 def label_maps_of(images: Iterable[Path], folder: Path, pattern: str) -> dict[Path, Path]:
-    """The label maps of images, of those that have one.
+    """Find the label maps of images; images without one are left out.
 
     Args:
-        images: in the folder.
-        folder: where the pattern's path starts.
-        pattern: filled from {name}, {stem} and {folder} of the image.
+        images: paths in the folder.
+        folder: the folder that the pattern is relative to.
+        pattern: path of a label map, with {name}, {stem} and {folder} of the image.
+
+    Returns:
+        The label map by image.
 
     Raises:
-        InputError: the pattern has other names, or no image has a label map.
+        InputError: the pattern has other placeholders, or no image has a label map.
     """
-    check_pattern(pattern, ("name", "stem", "folder"), f"labels of {folder}")
-    named = {path: folder / str(filled(pattern, _words(path, folder))) for path in images}
-    maps = {path: Path(os.path.normpath(place)) for path, place in named.items()}
+    for name in placeholders(pattern):
+        if name not in ("name", "stem", "folder"):
+            raise InputError(
+                f"labels of {folder}: the pattern {pattern} has the unknown placeholder {name!r}; "
+                f"use {{name}}, {{stem}} or {{folder}}"
+            )
+    expected = {path: folder / str(fill_pattern(pattern, _parts(path, folder))) for path in images}
+    maps = {path: Path(os.path.normpath(place)) for path, place in expected.items()}
     maps = {path: place for path, place in maps.items() if os.path.lexists(place)}
     if not maps:
-        first = next(iter(named.values()))
-        raise InputError(f"labels of {folder}: no scan has any; there is no {first}, say")
+        first = next(iter(expected.values()))
+        raise InputError(
+            f"labels of {folder}: none of the scans has a label map; for example, {first} does "
+            f"not exist"
+        )
     return maps
 
 
-def _words(path: Path, folder: Path) -> dict[str, str]:
-    """What a pattern of label maps can be filled with."""
-    place = str(path.parent.relative_to(folder))
-    return {"name": path.name, "stem": without_suffix(Path(path.name)), "folder": place}
+def _parts(path: Path, folder: Path) -> dict[str, str]:
+    """The values of the placeholders for one image."""
+    parent = str(path.parent.relative_to(folder))
+    return {"name": path.name, "stem": without_suffix(Path(path.name)), "folder": parent}
 
 
 def without_suffix(path: Path) -> str:
-    """A path without its ending, ``.nii.gz`` and the like."""
-    whole = path.with_name(path.name.removesuffix(".gz") or path.name)
-    return str(whole.with_suffix(""))
+    """A path without its extension, also without a double one such as ``.nii.gz``."""
+    unzipped = path.with_name(path.name.removesuffix(".gz") or path.name)
+    return str(unzipped.with_suffix(""))

@@ -1,21 +1,22 @@
-"""Words for messages about what somebody wrote: on one line, short, with the nearest known word."""
+"""Helpers for error messages about user input: on one line, short, with a suggestion."""
 
 import difflib
 from collections.abc import Iterable
 
-LONGEST = 600  # letters of a message
-LONGEST_VALUE = 60  # letters of a value in it
+# Both set by hand: a message fills a few lines of a terminal, a value in it one line at most.
+LONGEST = 600  # characters of a message
+LONGEST_VALUE = 60  # characters of a value in it
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the known one that is like it, or all."""
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: a similar known word, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(word, known, 1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
 def short(value: object) -> str:
-    """A value in a message."""
+    """A value as a message shows it."""
     try:
         text = repr(value)
     except ValueError:  # an integer of thousands of digits
@@ -24,6 +25,6 @@ def short(value: object) -> str:
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks, cut where it is too long."""
+    """A message without line breaks, cut off if it is too long."""
     line = " ".join(message.split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."

@@ -1,4 +1,4 @@
-"""The pairs of scans that an evaluation runs over: listed, or all of a split with each other."""
+"""Pairs of scans for an evaluation: from a table of pairs, or all pairs of a split."""
 
 import itertools
 import os
@@ -12,11 +12,11 @@ from ..errors import InputError
 from ..files import check_readable, without_extension
 from .scans import ScanRecord, scans_of
 from .sources import SPLITS, Data, ScanSource, read_training_data
-from .tables import Record, check_pattern, read_table
+from .tables import Record, check_columns, read_table
 
 Kind = Literal["inter", "retest"]
 _SIDES = "moving", "fixed"
-_FACTS = "_name", "_subject", "_labels", "_landmarks"  # behind "moving" and "fixed"
+_SUFFIXES = "_name", "_subject", "_labels", "_landmarks"  # of the columns about each side
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class PairScan:
     """A scan in an evaluation.
 
     Args:
-        name: stands in the rows; no two scans share one.
-        path: of the image.
-        labels: its label map, if it has one.
-        subject: whose scan it is, data set included.
-        landmarks: CSV file of points in it, if there are any; columns x, y, z in RAS mm.
+        name: unique name, used in the rows of an evaluation.
+        path: file of the image.
+        labels: file of its label map, or None.
+        subject: its subject, including the data set; "" if unknown.
+        landmarks: CSV file of points in the scan, or None; columns x, y, z in RAS mm.
     """
 
     name: str
@@ -40,25 +40,30 @@ class PairScan:
 
 @dataclass(frozen=True)
 class Pair:
-    """A scan to be moved and one to stay."""
+    """A moving and a fixed scan.
+
+    Args:
+        moving: the scan that is registered.
+        fixed: the scan that it is registered to.
+    """
 
     moving: PairScan
     fixed: PairScan
 
     @property
     def kind(self) -> Kind:
-        """Two subjects, or two scans of one; who has no name is nobody else."""
-        same = self.moving.subject == self.fixed.subject != ""
-        return "retest" if same else "inter"
+        """Kind of the pair: "retest" for two scans of one known subject, else "inter"."""
+        is_same = self.moving.subject == self.fixed.subject != ""
+        return "retest" if is_same else "inter"
 
     @property
     def key(self) -> tuple[str, str]:
-        """Names of the moving and the fixed scan."""
+        """Names of the moving and of the fixed scan."""
         return self.moving.name, self.fixed.name
 
     @property
     def swapped_key(self) -> tuple[str, str]:
-        """The key of the pair the other way round."""
+        """The key of the pair with moving and fixed exchanged."""
         return self.fixed.name, self.moving.name
 
 
@@ -70,74 +75,88 @@ def read_pairs(
     labels: str | None = None,
     kind: str = "all",
 ) -> list[Pair]:
-    """The pairs that a file stands for; each next to the one the other way round.
+    """Read the pairs of a table or of a training's configuration.
+
+    A pair and its swap (moving and fixed exchanged) stand next to each other.
 
     Args:
-        table: a table of pairs, with columns ``moving`` and ``fixed`` (paths from its folder) and
-            perhaps ``moving_subject``, ``moving_labels``, ``moving_landmarks``, ``moving_name`` and
-            the same of ``fixed``, where what one row says of a scan counts in all; or a table of
-            scans as ``voxwarp train`` reads them, or the YAML configuration of a training, of which
-            ``data`` and ``seed`` are read: then every ordered pair of a split's scans.
-        split: whose scans. "all": everybody's. Those of a table that names no split are all
-            taken; where it names some, subjects without one count as train.
+        table: one of three files. A table of pairs, with the columns ``moving`` and ``fixed``
+            (paths relative to the folder of the table) and optionally ``moving_subject``,
+            ``moving_labels``, ``moving_landmarks``, ``moving_name`` and the same for ``fixed``;
+            a value counts in all rows with that scan. Or a table of scans, as ``voxwarp train``
+            reads it. Or the YAML configuration of a training, of which ``data`` and ``seed`` are
+            read. The last two give every ordered pair of scans of a split.
+        split: "train", "val", "test" or "all". If a table of scans names no splits, all its scans
+            are taken; if it names some, subjects without a split count as train.
         scan, labels: patterns of the paths in a table of scans, such as ``t1/{id}.nii.gz``.
         kind: "inter" (two subjects), "retest" (two scans of one subject) or "all".
 
+    Returns:
+        At least one pair.
+
     Raises:
-        InputError: the file cannot be read, is wrong in a row, or gives no such pair.
+        InputError: the file cannot be read, a row is wrong, or there is no such pair.
     """
     if split not in (*SPLITS, "all"):
-        raise InputError(f"split {split!r}: one of {', '.join(SPLITS)} and all is wanted")
+        raise InputError(f"split must be {', '.join(SPLITS)} or all, got {split!r}")
     if kind not in (*get_args(Kind), "all"):
-        raise InputError(f"kind {kind!r}: inter, retest or all is wanted")
+        raise InputError(f"kind must be {', '.join(get_args(Kind))} or all, got {kind!r}")
     check_readable(table, "pairs")
     is_yaml = table.suffix.lower() in (".yaml", ".yml")
-    is_list = not is_yaml and _lists_pairs(table)
-    if (is_yaml or is_list) and (scan or labels):
-        raise InputError(f"pairs {table}: patterns of scans and labels are for tables of scans")
-    if is_list:
-        pairs = _listed(table)
+    is_pair_table = not is_yaml and _has_pairs(table)
+    if (is_yaml or is_pair_table) and (scan or labels):
+        kind_of_file = "a training's configuration" if is_yaml else "a table of pairs"
+        raise InputError(
+            f"pairs {table}: this is {kind_of_file}, but `scan` and `labels` are for tables of "
+            f"scans; leave them out"
+        )
+    if is_pair_table:
+        pairs = _pairs_of_table(table)
     else:
-        scans = _configured(table) if is_yaml else _tabled(table, split, scan, labels)
-        pairs = _of_scans([one for one in scans if split in ("all", one.split)])
+        scans = _scans_of_config(table) if is_yaml else _scans_of_table(table, split, scan, labels)
+        pairs = _all_pairs([one for one in scans if split in ("all", one.split)])
     chosen = [pair for pair in pairs if kind in ("all", pair.kind)]
     if not chosen:
-        of = "" if is_list or split == "all" else f" in split {split}"
-        raise InputError(f"pairs {table}: there is no pair{of} (kind {kind})")
-    return beside_their_swaps(chosen)
+        place = "" if is_pair_table or split == "all" else f" in split {split}"
+        which = "pair" if kind == "all" else f"pair of kind {kind}"
+        raise InputError(f"pairs {table}: there is no {which}{place}")
+    return group_swaps(chosen)
 
 
-def beside_their_swaps(pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs, each followed by the one the other way round where that is among them."""
+def group_swaps(pairs: Iterable[Pair]) -> list[Pair]:
+    """Order pairs so that each is followed by its swap, if that is in the list."""
     return [pair for couple in couples(pairs) for pair in couple]
 
 
 def couples(pairs: Iterable[Pair]) -> list[list[Pair]]:
-    """Pairs with the ones the other way round, which are compared with each other."""
-    joined: dict[frozenset[str], list[Pair]] = {}
+    """Group each pair with its swap (moving and fixed exchanged), if that is in the list."""
+    groups: dict[frozenset[str], list[Pair]] = {}
     for pair in pairs:
-        joined.setdefault(frozenset(pair.key), []).append(pair)
-    return list(joined.values())
+        groups.setdefault(frozenset(pair.key), []).append(pair)
+    return list(groups.values())
 
 
-# --------------------------------------------------------------------------------------- Scans
+# ------------------------------------------------------------------------------ Tables of scans
 
 
-def _configured(config: Path) -> list[ScanRecord]:
+def _scans_of_config(config: Path) -> list[ScanRecord]:
     training = read_training_data(config)
     return scans_of(training.data, training.seed)
 
 
-def _tabled(table: Path, split: str, scan: str | None, labels: str | None) -> list[ScanRecord]:
-    """Who has no split where others have one may have been trained on, and is left to train."""
+def _scans_of_table(
+    table: Path, split: str, scan: str | None, labels: str | None
+) -> list[ScanRecord]:
+    """Subjects without a split count as train if others have one: they may be training data."""
     records, _ = read_table(table)
-    named = any(record.words.get("split") for record in records)
-    taken = None if named else "test" if split == "all" else split
-    source = ScanSource(table=str(table.absolute()), scan=scan, labels=labels, split=taken)  # type: ignore[arg-type]
+    has_splits = any(record.values.get("split") for record in records)
+    default = None if has_splits else "test" if split == "all" else split
+    source = ScanSource(table=str(table.absolute()), scan=scan, labels=labels, split=default)  # type: ignore[arg-type]
     return scans_of(Data(sources=[source], fractions={"train": 1.0}), 0)
 
 
-def _of_scans(scans: Sequence[ScanRecord]) -> list[Pair]:
+def _all_pairs(scans: Sequence[ScanRecord]) -> list[Pair]:
+    """Every ordered pair."""
     names = _names([scan.path for scan in scans])
     sides = [
         PairScan(names[scan.path], scan.path, scan.labels, f"{scan.dataset}/{scan.subject}")
@@ -148,17 +167,21 @@ def _of_scans(scans: Sequence[ScanRecord]) -> list[Pair]:
 
 
 def _check_names(scans: Iterable[PairScan]) -> None:
-    """Rows are told apart by the names of their scans."""
-    named: dict[str, Path] = {}
+    """Make sure that names are unique, because rows identify scans by them."""
+    paths: dict[str, Path] = {}
     for scan in scans:
         if len(scan.name.splitlines()) != 1:
-            raise InputError(f"scan {scan.path}: {scan.name!r} is no name for it")
-        if named.setdefault(scan.name, scan.path) != scan.path:
-            raise InputError(f"scan {scan.path}: {named[scan.name]} is called {scan.name!r}, too")
+            raise InputError(f"scan {scan.path}: its name {scan.name!r} must be one line of text")
+        if paths.setdefault(scan.name, scan.path) != scan.path:
+            raise InputError(
+                f"scan {scan.path}: its name {scan.name!r} is also the name of "
+                f"{paths[scan.name]}; give each scan a name of its own (in a table of pairs with "
+                f"the columns moving_name and fixed_name)"
+            )
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """The files' names without their endings; where they are the same, what tells them apart."""
+    """File names without extensions; if some are equal, with the folders in which they differ."""
     stems = {path: without_extension(path.name) for path in paths}
     counts = Counter(stems.values())
     if max(counts.values(), default=1) == 1:
@@ -167,65 +190,68 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {p: without_extension(os.path.relpath(p, common)).replace(os.sep, "-") for p in stems}
 
 
-# --------------------------------------------------------------------------------------- Lists
+# ------------------------------------------------------------------------------ Tables of pairs
 
 
-def _lists_pairs(table: Path) -> bool:
+def _has_pairs(table: Path) -> bool:
+    """Whether a table lists pairs, not scans."""
     _, columns = read_table(table)
     return not {*_SIDES}.isdisjoint(columns)
 
 
-def _listed(table: Path) -> list[Pair]:
+def _pairs_of_table(table: Path) -> list[Pair]:
     records, columns = read_table(table)
-    check_pattern("{moving}{fixed}", columns, f"table {table}")
-    scans, pairs = _scans(table, records), dict[tuple[str, str], Pair]()
+    for side in _SIDES:
+        check_columns(f"{{{side}}}", columns, table)
+    scans, pairs = _scans_by_path(table, records), dict[tuple[str, str], Pair]()
     for record in records:
-        pair = Pair(*(scans[_scan(table, record, side)] for side in _SIDES))
-        if pair.key in pairs or pair.moving == pair.fixed:
-            what = "a scan with itself" if pair.moving == pair.fixed else "there already"
-            raise InputError(f"{record.where}: this pair is {what}, in {table}")
+        pair = Pair(*(scans[_scan_path(table, record, side)] for side in _SIDES))
+        if pair.moving == pair.fixed:
+            raise InputError(f"{record.where}: moving and fixed are the same scan, in {table}")
+        if pair.key in pairs:
+            raise InputError(f"{record.where}: an earlier row has this pair already, in {table}")
         pairs[pair.key] = pair
     return list(pairs.values())
 
 
-def _scans(table: Path, records: Sequence[Record]) -> dict[Path, PairScan]:
-    """The scans in a list, by path, each with what all rows say of it."""
-    known: dict[Path, dict[str, str]] = {}
+def _scans_by_path(table: Path, records: Sequence[Record]) -> dict[Path, PairScan]:
+    """The scans in a table of pairs, each with the values of all its rows."""
+    columns: dict[Path, dict[str, str]] = {}
     for record, side in itertools.product(records, _SIDES):
-        facts = known.setdefault(_scan(table, record, side), {})
-        for fact in _FACTS:
-            word = record.words.get(side + fact, "") or (
-                record.words.get(f"{side}_person", "") if fact == "_subject" else ""
-            )
-            if word and facts.setdefault(fact, word) != word:
+        known = columns.setdefault(_scan_path(table, record, side), {})
+        for suffix in _SUFFIXES:
+            value = record.values.get(side + suffix, "")
+            if suffix == "_subject" and not value:
+                value = record.values.get(f"{side}_person", "")  # the column's former name
+            if value and known.setdefault(suffix, value) != value:
                 raise InputError(
-                    f"{record.where}: {side}{fact} {word!r}: another row has {facts[fact]!r} for "
-                    f"this scan, in {table}"
+                    f"{record.where}: {side}{suffix} is {value!r}, but another row has "
+                    f"{known[suffix]!r} for this scan, in {table}"
                 )
-    names = _names(list(known))
+    names = _names(list(columns))
     scans = {
         path: PairScan(
-            facts.get("_name", names[path]),
+            known.get("_name", names[path]),
             path,
-            _path(table, facts["_labels"]) if "_labels" in facts else None,
-            # Scans of which nothing is said are of different subjects.
-            facts.get("_subject", str(path)),
-            _path(table, facts["_landmarks"]) if "_landmarks" in facts else None,
+            _path(table, known["_labels"]) if "_labels" in known else None,
+            # Scans without a subject belong to different subjects.
+            known.get("_subject", str(path)),
+            _path(table, known["_landmarks"]) if "_landmarks" in known else None,
         )
-        for path, facts in known.items()
+        for path, known in columns.items()
     }
     _check_names(scans.values())
     return scans
 
 
-def _scan(table: Path, record: Record, side: str) -> Path:
-    word = record.words.get(side, "")
-    if not word:
-        raise InputError(f"{record.where}: it names no {side} scan, in {table}")
-    return _path(table, word)
+def _scan_path(table: Path, record: Record, side: str) -> Path:
+    name = record.values.get(side, "")
+    if not name:
+        raise InputError(f"{record.where}: the column {side} is empty, in {table}")
+    return _path(table, name)
 
 
 def _path(table: Path, name: str) -> Path:
     if "\0" in name:
-        raise InputError(f"table {table}: {name!r} is no path")
+        raise InputError(f"table {table}: {name!r} is not a valid path")
     return Path(os.path.normpath(table.absolute().parent / name))

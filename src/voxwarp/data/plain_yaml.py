@@ -1,7 +1,7 @@
-"""YAML that is as simple as JSON: words, numbers, true and false, null, lists, dictionaries.
+"""YAML restricted to what JSON has: strings, numbers, true and false, null, lists, dictionaries.
 
-No key stands twice, and there are no aliases, which can make terabytes of a line. 1e-3 is a
-number; yes, no, on, off and dates are words.
+Keys are unique. Aliases are refused because one line of them can expand to terabytes. 1e-3 is a
+number; yes, no, on, off and dates are strings.
 """
 
 import re
@@ -18,32 +18,32 @@ _FLOATS = (
 )
 
 
-def parsed(text: str) -> Any:
-    """The values in a text.
+def parse(text: str) -> Any:
+    """Read values from YAML text.
 
     Raises:
-        ValueError: it is no YAML, or not as simple as that.
+        ValueError: the text is not YAML, or not in the restricted form.
     """
     try:
         return yaml.load(text, _Loader)
-    # The tags !!int and !!bool make the last two of words that are neither.
+    # RecursionError: nested too deeply. LookupError: !!int or !!bool before something else.
     except (yaml.YAMLError, RecursionError, LookupError) as error:
         raise ValueError(str(error)) from error
 
 
-def written(tree: Any) -> str:
-    """Values as a text of many lines, in the order that they are in."""
+def dump(tree: Any) -> str:
+    """Write values as YAML text, in their order."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def written_in_line(value: Any) -> str:
-    """A value in one line, as it can stand after ``key=`` on the command line."""
+def dump_inline(value: Any) -> str:
+    """Write a value on one line, in the form that ``key=value`` takes on the command line."""
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**6)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows the tags of plain values alone."""
+    """Reads plain values only."""
 
     yaml_constructors = {  # noqa: RUF012
         tag: yaml.SafeLoader.yaml_constructors[tag]
@@ -55,12 +55,14 @@ class _Loader(yaml.SafeLoader):
         """Refuse aliases, ``*name``."""
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1
-            raise ValueError(f"line {line}: there are no aliases here (a * at a word's beginning)")
+            raise ValueError(
+                f"line {line}: aliases are not allowed; put words that begin with * in quotes"
+            )
         return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts words in quotes where ``_Loader`` would take them for something else."""
+    """Quotes strings that ``_Loader`` would read as something else."""
 
 
 for _tag, _pattern in (
@@ -75,16 +77,16 @@ for _pattern in _FLOATS:
 
 
 def _mapping(loader: _Loader, node: yaml.Node) -> dict:
-    if not isinstance(node, yaml.MappingNode):  # of the tag !!map
-        raise ValueError(f"line {node.start_mark.line + 1}: keys and values are wanted")
+    if not isinstance(node, yaml.MappingNode):  # the tag !!map before something else
+        raise ValueError(f"line {node.start_mark.line + 1}: expected keys with values")
     made: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if not isinstance(key, str):
-            raise ValueError(f"line {line}: key {short(key)} is not a word")
+            raise ValueError(f"line {line}: key {short(key)} must be a string")
         if key in made:
-            raise ValueError(f"line {line}: {short(key)} stands there twice")
+            raise ValueError(f"line {line}: key {short(key)} occurs twice")
         made[key] = loader.construct_object(value_node, deep=True)
     return made
 

@@ -1,4 +1,4 @@
-"""Who is trained on and who is not: subjects, not scans, are put into splits by lots."""
+"""Random splits into train, val and test; of subjects, not of scans."""
 
 import hashlib
 import itertools
@@ -10,36 +10,36 @@ from functools import partial
 from ..errors import InputError
 from .sources import SPLITS, Split
 
-Subject = tuple[str, str]  # data set and name
+SubjectKey = tuple[str, str]  # data set and name
 
 
-def drawn_splits(
-    subjects: Iterable[Subject], fractions: Mapping[Split, float], seed: int
-) -> dict[Subject, Split]:
-    """A split for each of the subjects, data set by data set, by lots.
+def draw_splits(
+    subjects: Iterable[SubjectKey], fractions: Mapping[Split, float], seed: int
+) -> dict[SubjectKey, Split]:
+    """Draw a split for each subject, separately for each data set.
 
-    The lots are drawn from the seed and the names, so no order matters.
+    The draw depends on the seed and the names alone, not on the order of the subjects.
 
     Args:
-        subjects: those that have no split.
-        fractions: of the subjects of a data set.
-        seed: of the lots.
+        subjects: subjects without a split.
+        fractions: share of the subjects of a data set in each split.
+        seed: seed of the draw.
     """
-    by_dataset: defaultdict[str, set[Subject]] = defaultdict(set)
+    by_dataset: defaultdict[str, set[SubjectKey]] = defaultdict(set)
     for subject in subjects:
         by_dataset[subject[0]].add(subject)
-    splits: dict[Subject, Split] = {}
-    for those in by_dataset.values():
-        order = iter(sorted(those, key=partial(_lot, seed, "split")))
-        for split, size in shares(len(those), fractions).items():
+    splits: dict[SubjectKey, Split] = {}
+    for group in by_dataset.values():
+        order = iter(sorted(group, key=partial(_lot, seed, "split")))
+        for split, size in split_sizes(len(group), fractions).items():
             splits.update(dict.fromkeys(itertools.islice(order, size), split))
     return splits
 
 
-def shares(number: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
-    """How many of so many subjects go into each split: largest remainders get the rest.
+def split_sizes(number: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
+    """Divide a number of subjects among the splits, by largest remainders.
 
-    Of three subjects or more, every split with a fraction gets at least one.
+    From three subjects on, every split with a fraction above 0 gets at least one.
     """
     total = sum(fractions.values())
     exact = {split: number * fractions.get(split, 0.0) / total for split in SPLITS}
@@ -54,21 +54,23 @@ def shares(number: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
     return sizes
 
 
-def first_subjects(subjects: Iterable[Subject], number: int, seed: int) -> set[Subject]:
-    """So many of the subjects, the first in an order by lots: fewer are among more.
+def first_subjects(subjects: Iterable[SubjectKey], number: int, seed: int) -> set[SubjectKey]:
+    """Draw a number of subjects; a smaller number gives a subset of a larger one.
 
     Raises:
-        InputError: there are not so many.
+        InputError: there are fewer subjects.
     """
-    everybody = set(subjects)
-    if number > len(everybody):
+    available = set(subjects)
+    if number > len(available):
         raise InputError(
-            f"data.subjects: {number} are wanted, there are {len(everybody)} to train on"
+            f"data.subjects must be at most {len(available)}, the number of train subjects, "
+            f"got {number}"
         )
-    return set(sorted(everybody, key=partial(_lot, seed, "people"))[:number])
+    # The word "people" is part of the draw: another one would choose other subjects.
+    return set(sorted(available, key=partial(_lot, seed, "people"))[:number])
 
 
-def _lot(seed: int, purpose: str, subject: Subject) -> str:
-    """A number that depends on nothing but the words: not on who else there is."""
-    words = "\0".join((str(seed), purpose, *subject))
-    return hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()
+def _lot(seed: int, purpose: str, subject: SubjectKey) -> str:
+    """A random number that depends on the arguments alone, not on the other subjects."""
+    text = "\0".join((str(seed), purpose, *subject))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

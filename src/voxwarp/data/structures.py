@@ -1,4 +1,4 @@
-"""The structures of a training: which label values count, how they are numbered and mirrored."""
+"""Structures: which label values they are, their numbers, and left and right."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,16 +9,16 @@ import numpy as np
 
 from ..errors import InputError
 from .sources import Split, Structures
-from .tables import check_pattern, read_table
+from .tables import check_columns, read_table
 
 
 @dataclass(frozen=True)
 class Table:
-    """The structures that count.
+    """The structures of a training or an evaluation.
 
     Args:
-        names: of the structures 1..K; K may be 0.
-        numbers: 1..K by label value; several values may stand for one structure.
+        names: names of the structures 1..K; K may be 0.
+        numbers: structure number 1..K by label value; several values may be one structure.
     """
 
     names: list[str]
@@ -26,11 +26,11 @@ class Table:
 
     @property
     def dtype(self) -> np.dtype:
-        """The smallest that holds the numbers 0..K."""
+        """The smallest type that holds the numbers 0..K."""
         return np.dtype(np.uint8 if len(self.names) < 256 else np.uint16)
 
     def numbered(self, labels: np.ndarray) -> np.ndarray:
-        """Structure numbers in place of label values; 0 for those that do not count."""
+        """Replace label values by structure numbers; other values become 0."""
         values = np.array(sorted(self.numbers) or [0])
         numbers = np.array([self.numbers.get(value, 0) for value in values.tolist()], self.dtype)
         at = np.searchsorted(values, labels := labels.astype(np.int64))
@@ -38,16 +38,17 @@ class Table:
         return np.where(values[at] == labels, numbers[at], 0).astype(self.dtype)
 
     def missing(self, values: Iterable[int]) -> list[str]:
-        """Names of the structures that none of the label values belongs to."""
-        there = {self.numbers[value] for value in values if value in self.numbers}
-        return [name for number, name in enumerate(self.names, 1) if number not in there]
+        """Names of the structures that have none of the label values."""
+        present = {self.numbers[value] for value in values if value in self.numbers}
+        return [name for number, name in enumerate(self.names, 1) if number not in present]
 
 
 def mirror_of(structures: Sequence[str]) -> np.ndarray:
-    """(K+1,) number of the structure on the other side, for each number; 0 is the background.
+    """The number of the structure on the other side, for each number: (K+1,); 0 is background.
 
-    Names belong together that differ in left and right, L and R or lh and rh alone, as words of
-    their own: ``cortex_L``, ``Left Hippocampus``, ``ctx-lh-insula``. All others are their own.
+    Two names are a pair if they differ only in a separate word left/right, L/R or lh/rh, as in
+    ``cortex_L``, ``Left Hippocampus`` and ``ctx-lh-insula``. Any other structure is its own
+    mirror image.
     """
     number = {name: i for i, name in enumerate(structures, 1)}
     other = [number.get(_other_side(name), i) for name, i in number.items()]
@@ -59,6 +60,8 @@ _SIDES |= {right: left for left, right in _SIDES.items()}
 
 
 def _other_side(name: str) -> str:
+    """A name with left and right exchanged."""
+
     def swapped(match: re.Match) -> str:
         word, other = match[0], _SIDES[match[0].lower()]
         return other.upper() if word.isupper() else other.title() if word.istitle() else other
@@ -67,50 +70,63 @@ def _other_side(name: str) -> str:
     return re.sub(sides, swapped, name, flags=re.IGNORECASE)
 
 
-def structures_of(wanted: Structures, values: Callable[[Split], set[int]]) -> Table:
-    """The structures that the configuration names; else the label values of a split.
+def structures_of(settings: Structures, values: Callable[[Split], set[int]]) -> Table:
+    """List the structures of a configuration.
 
-    That is train, or val where there are labels for nothing but the scores.
+    If the configuration names none, these are the label values of the train scans, or of the val
+    scans if no train scan has labels (labels then serve for the scores alone).
 
     Args:
-        wanted: the configuration's.
-        values: the label values of a split; asked for where the configuration names none.
+        settings: the section ``data.structures``.
+        values: function that returns the label values of a split; called only if needed.
 
     Raises:
         InputError: the table is missing or wrong, or there are too many label values.
     """
-    if wanted.table is not None:
-        named = _named(wanted, Path(wanted.table))
-        names = sorted(set(named.values()))
-        return Table(names, {value: names.index(name) + 1 for value, name in named.items()})
-    given = None if wanted.values is None else set(wanted.values)
-    numbers = sorted(given or values("train") or values("val"))
-    if len(numbers) > np.iinfo(np.uint16).max:
-        raise InputError(f"data.structures: {len(numbers)} label values are no structures")
-    return Table([str(v) for v in numbers], {v: i for i, v in enumerate(numbers, 1)})
+    if settings.table is not None:
+        names_by_value = _read_names(settings, Path(settings.table))
+        names = sorted(set(names_by_value.values()))
+        numbers = {value: names.index(name) + 1 for value, name in names_by_value.items()}
+        return Table(names, numbers)
+    listed = None if settings.values is None else set(settings.values)
+    in_order = sorted(listed or values("train") or values("val"))
+    largest = np.iinfo(np.uint16).max
+    if len(in_order) > largest:
+        raise InputError(
+            f"data.structures: the label maps hold {len(in_order)} different values, more than "
+            f"{largest}; name the structures with data.structures.values or a table"
+        )
+    return Table([str(v) for v in in_order], {v: i for i, v in enumerate(in_order, 1)})
 
 
-def _named(wanted: Structures, table: Path) -> dict[int, str]:
-    """Names by label value, of the rows that have one."""
+def _read_names(settings: Structures, table: Path) -> dict[int, str]:
+    """Names by label value; rows without a name are left out."""
     records, columns = read_table(table)
-    for column in (wanted.value, wanted.name):
-        check_pattern(f"{{{column}}}", columns, f"table {table}")
-    named: dict[int, str] = {}
-    for where, words in records:
-        value, name = words.get(wanted.value, ""), words.get(wanted.name, "")
+    for column in (settings.value, settings.name):
+        check_columns(f"{{{column}}}", columns, table)
+    names: dict[int, str] = {}
+    for where, values in records:
+        value, name = values.get(settings.value, ""), values.get(settings.name, "")
         if not name:
             continue
         if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
-            raise InputError(f"{where}: {value!r}: a label value from 1 is wanted in {table}")
-        if named.setdefault(int(value), name) != name:
-            raise InputError(f"{where}: value {value} has another name already in {table}")
-    if not named:
-        raise InputError(f"table {table}: no row has a {wanted.name}")
-    return named
+            raise InputError(
+                f"{where}: a label value must be a whole number from 1 to 999999999, got "
+                f"{value!r}, in {table}"
+            )
+        first = names.setdefault(int(value), name)
+        if first != name:
+            raise InputError(
+                f"{where}: label value {value} is named {name!r}, but an earlier row names it "
+                f"{first!r}, in {table}"
+            )
+    if not names:
+        raise InputError(f"table {table}: the column {settings.name} is empty in every row")
+    return names
 
 
 def label_values(labels: np.ndarray) -> set[int]:
-    """The label values from 1 in an array; none where they are no labels but fractions."""
+    """The label values of an array, from 1 on; empty if it holds fractions, so no labels."""
     labels = labels[labels > 0]
     if labels.dtype.kind == "f" and not (labels % 1 == 0).all():
         return set()

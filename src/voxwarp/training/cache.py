@@ -1,7 +1,8 @@
-"""The cache of prepared scans: where it is, what an entry is called, and that it is whole.
+"""The cache of prepared scans: its folder, the names of its entries, and whether they are valid.
 
-An entry is named by the hash of all that decides what is in it: the scan's file as it is now, the
-lattice, the settings, the versions. So a changed one is made anew, and several trainings share one.
+The name of an entry is a hash of everything that determines its content: the scan's file (path,
+size, time), the working grid, the settings, the versions. So a changed scan is prepared again,
+and several trainings share the cache.
 """
 
 import errno
@@ -35,26 +36,29 @@ from .config import Config
 
 _log = logging.getLogger(__name__)
 
-#: Part of every key: to be raised when a scan comes to be prepared in another way.
+#: Part of every name: raise it when the preparation of a scan changes.
 PREPARATION = 1
 
 
 def cache_folder(config: Config) -> Path:
-    """Where prepared scans are kept.
+    """The folder of the prepared scans.
 
     Raises:
-        InputError: the configuration names no folder, and there is no home for it.
+        InputError: the configuration names no folder, and the user has no home folder.
     """
     if config.data.cache is not None:
         return Path(config.data.cache).absolute()
     try:
         return (users_cache_folder() / "training").absolute()
     except RuntimeError as error:
-        raise InputError("data.cache: there is no home folder, so a folder is wanted") from error
+        raise InputError(
+            "data.cache: set it to a folder for prepared scans, because there is no home folder "
+            "for the default"
+        ) from error
 
 
-def decisive_of(steps: Preparation, recipe: Recipe) -> dict[str, Any]:
-    """All that decides what a scan is prepared into, but the scan."""
+def recipe_key(steps: Preparation, recipe: Recipe) -> dict[str, Any]:
+    """Everything that determines how a scan is prepared, except the scan itself."""
     template = recipe.template
     return {
         "preparation": PREPARATION,
@@ -70,7 +74,7 @@ def decisive_of(steps: Preparation, recipe: Recipe) -> dict[str, Any]:
 
 
 def _source_of(extractor: str) -> str | None:
-    """The module of a user's own extractor, whose version nobody tells."""
+    """The source of a user's own extractor, in place of a version; None for a known one."""
     if extractor in brain.EXTRACTORS:
         return None
     with suppress(OSError, TypeError, KeyError):
@@ -79,20 +83,21 @@ def _source_of(extractor: str) -> str | None:
 
 
 def entries_of(
-    scan: ScanRecord, decisive: dict[str, Any], table: Table, folder: Path
+    scan: ScanRecord, key: dict[str, Any], table: Table, folder: Path
 ) -> tuple[Path, Path | None]:
-    """The files in the cache that belong to a scan as it is now: of its image and its labels.
+    """The cache's files for a scan as it is now: of its image and of its labels.
 
     Args:
-        decisive: see ``decisive_of``.
-        table: the structures; where there are none, labels are not kept.
-        folder: of the cache.
+        scan: the scan.
+        key: see ``recipe_key``.
+        table: the structures; without any, labels are not kept.
+        folder: folder of the cache.
 
     Raises:
-        InputError: the scan or its label map is not there.
+        InputError: the scan or its label map does not exist.
     """
     check_readable(scan.path, "image")
-    about: list[Any] = [_identity(scan.path), decisive]
+    about: list[Any] = [_identity(scan.path), key]
     image = folder / f"{_digest(about)}.image.npy"
     if scan.labels is None or not table.names:
         return image, None
@@ -102,7 +107,7 @@ def entries_of(
 
 
 def _identity(path: Path) -> list[Any]:
-    """A file as it is now: another content has another size or time."""
+    """Path, size and time of a file, which change with its content."""
     status = path.stat()
     return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
 
@@ -111,26 +116,28 @@ def _digest(about: Any) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Whether an entry is there, and is such an array."""
+def is_valid_entry(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether an entry exists and is an array of this shape and type."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         return False
-    except Exception as error:  # whatever is wrong with it, it can be made again
-        _log.info("%s is damaged and made again: %s", path, error)
+    except Exception as error:  # whatever is wrong, the entry can be written again
+        _log.info("cache entry %s is damaged and will be prepared again: %s", path, error)
         return False
     return array.shape == shape and array.dtype == dtype
 
 
 def write_entry(path: Path, array: np.ndarray, needed: int) -> None:
-    """Write an array whole, or not at all.
+    """Write an array completely or not at all.
 
     Args:
-        needed: bytes that all entries together want, for the message where the disk is full.
+        path: file of the entry.
+        array: its content.
+        needed: bytes of all entries together, for the message if the disk is full.
 
     Raises:
-        InputError: the disk is full, or the folder not writable.
+        InputError: the disk is full, or the folder is not writable.
     """
     stream = io.BytesIO()
     np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
@@ -143,10 +150,10 @@ def write_entry(path: Path, array: np.ndarray, needed: int) -> None:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Make sure that so many bytes may be written to a folder, which may not exist.
+    """Make sure that a folder, which need not exist, has space for this many bytes.
 
     Raises:
-        InputError: fewer are free.
+        InputError: there is less space.
     """
     if needed > free_space(folder):
         raise InputError(_no_space(folder, needed))
@@ -154,15 +161,15 @@ def check_space(folder: Path, needed: int) -> None:
 
 def _no_space(folder: Path, needed: int) -> str:
     return (
-        f"folder {folder}: the prepared scans want {_gigabytes(needed)} of disk space, "
-        f"{_gigabytes(free_space(folder))} are free; data.cache names another folder"
+        f"folder {folder}: the prepared scans need {_gigabytes(needed)} of disk space, but only "
+        f"{_gigabytes(free_space(folder))} are free; make room or set data.cache to another folder"
     )
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that may be written to a folder that may not exist."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
+    """Free bytes on the disk of a folder, which need not exist."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _gigabytes(size: int) -> str:
@@ -170,25 +177,25 @@ def _gigabytes(size: int) -> str:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what preparations left that were killed while they wrote."""
+    """Remove unfinished files of preparations that were killed."""
     for part in folder.glob(".*.part"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > cache.ABANDONED:
                 part.unlink()
-                _log.info("%s of a preparation that was killed is removed", part)
+                _log.info("removed %s, left by a preparation that was killed", part)
 
 
 def label_values_of(labels: Path, folder: Path) -> set[int]:
-    """The label values in a file, noted in the folder for the next time."""
+    """The label values in a file; a note in the cache saves reading it the next time."""
     try:
         check_readable(labels, "label map")
         entry = folder / f"{_digest(_identity(labels))}.values.json"
         with suppress(OSError, ValueError):
-            noted = json.loads(entry.read_bytes())
-            if isinstance(noted, list):
-                return set(noted)
+            note = json.loads(entry.read_bytes())
+            if isinstance(note, list):
+                return set(note)
         values = label_values(read_series(labels, "label map").data)
     except InputError:
-        return set()  # whoever prepares the scan says why
+        return set()  # the preparation of the scan reports the reason
     write_bytes(entry, json.dumps(sorted(values)).encode())
     return values

@@ -1,4 +1,4 @@
-"""The model card: what a trained model has seen, how it was made, how well it does, its licence."""
+"""The model card: training data, recipe, scores and licence of a trained model."""
 
 import shlex
 import subprocess
@@ -14,13 +14,15 @@ from .config import Config
 
 
 def card_of(
-    config: Config, cohort: Cohort, progress: TrainingState, scores: dict[str, float]
+    config: Config, cohort: Cohort, state: TrainingState, scores: dict[str, float]
 ) -> dict[str, Any]:
-    """The card, for ``model.json``.
+    """Build the card, for ``model.json``.
 
     Args:
-        progress: how far the training has come.
-        scores: of the validation pairs, with this model.
+        config: configuration of the training.
+        cohort: its scans.
+        state: how far the training has come.
+        scores: scores of this model on the validation pairs.
     """
     sources = config.data.sources
     licences = sorted({s.licence for s in sources if s.licence})
@@ -31,15 +33,15 @@ def card_of(
         "seed": config.seed,
         "voxwarp": version("voxwarp"),
         "commit": commit(),
-        "steps": progress.step,
+        "steps": state.step,
         "of_steps": config.steps,
-        "hours": round(progress.seconds / 3600, 3),
-        "samples_skipped": progress.skipped,
+        "hours": round(state.seconds / 3600, 3),
+        "samples_skipped": state.skipped,
         "scores": {
             "validation": {name: round(value, 5) for name, value in scores.items()},
-            "validation_before": {n: round(v, 5) for n, v in progress.start.items()},
+            "validation_before": {n: round(v, 5) for n, v in state.start.items()},
         },
-        "licence": "; ".join(licences) or "not stated: that of the training scans",
+        "licence": "; ".join(licences) or "not stated; the licence of the training scans applies",
         "credit": [line for source in sources for line in source.credit],
         "limits": config.limits,
     }
@@ -67,12 +69,12 @@ def _order(item: tuple[tuple[str, Split], int]) -> tuple[str, int]:
 
 
 def commit() -> str | None:
-    """Of the checkout that voxwarp runs from, with a + if files were changed; None without one."""
-    here = Path(__file__).parent
+    """The git commit that voxwarp runs from, with a + if files were changed; None if unknown."""
+    folder = Path(__file__).parent
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=here,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=10,
@@ -80,17 +82,17 @@ def commit() -> str | None:
         )
         tracked = subprocess.run(
             ["git", "ls-files", "--error-unmatch", Path(__file__).name],
-            cwd=here,
+            cwd=folder,
             capture_output=True,
             timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() if tracked.returncode == 0 else None
+    return described.stdout.strip() if tracked.returncode == 0 else None
 
 
 def readme(name: str, card: dict[str, Any]) -> str:
-    """The card as a README.md."""
+    """Write the card as the text of a README.md."""
     scores = card["scores"]
     lines = [f"# {name}", "", card["task"][:1].upper() + card["task"][1:] + ".", ""]
     lines += [
@@ -105,7 +107,7 @@ def readme(name: str, card: dict[str, Any]) -> str:
         f"seed {card['seed']}, voxwarp {card['voxwarp']}, commit {card['commit'] or 'unknown'}",
         "- losses: "
         + ", ".join(f"{n} × {o.get('weight', 1.0)}" for n, o in card["recipe"]["losses"].items()),
-        "- every knob stands in `config.yaml` and `model.json`",
+        "- every setting is in `config.yaml` and `model.json`",
         "",
         "## Scores on the validation pairs",
         "",
@@ -117,7 +119,7 @@ def readme(name: str, card: dict[str, Any]) -> str:
         shown = f"{before[score]:.4g}" if score in before else ""
         lines.append(f"| {score.removeprefix('val_')} | {shown} | {value:.4g} |")
     if not scores["validation"]:
-        lines.append("| there are no two scans of val subjects to compare | | |")
+        lines.append("| not scored: no two val scans form a pair | | |")
     lines += ["", "## Licence", "", card["licence"] + ".", ""]
     lines += [f"- {line}" for line in card["credit"]]
     if card["limits"]:

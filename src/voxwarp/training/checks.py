@@ -1,112 +1,128 @@
-"""Whether a network and losses can be what a configuration asks for; nothing is built for it."""
+"""Check the network and the losses of a configuration, without building the network."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from ..data.messages import nearest, short
+from ..data.messages import short, suggestion
 from ..networks.catalogue import ARCHITECTURES, build
 from .loss_terms import LOSSES, REGULARISERS, check_options, loss_function, options_of
 
-#: Weights of a network, more than which are a mistake: 1 GB, where ours have a few MB.
-LARGEST_NETWORK = 1 << 28
-#: Numbers among a network's arguments, at most; 2^-16 is the least step of an exponential.
-LARGEST_ARGUMENT = {"steps": 16}
-LARGEST_WIDTH, LARGEST_DEPTH = 4096, 16
+# The limits catch typing errors before memory is allocated. All are set by hand, far above the
+# networks of our configurations, which have a few MB.
+LARGEST_NETWORK = 1 << 28  # weights: 1 GB
+LARGEST_ARGUMENT = {"steps": 16}  # 2^16 steps of an exponential
+LARGEST_WIDTH, LARGEST_DEPTH = 4096, 16  # channels of a layer, layers
 
 
 def learning_from(*sources: str) -> list[str]:
-    """Names of the networks that learn from "images", "labels" or "nothing"."""
+    """Names of the networks that learn from these sources: "images", "labels" or "nothing"."""
     return [n for n, a in ARCHITECTURES.items() if a.capabilities.learns_from in sources]
 
 
 def with_defaults(network: Mapping[str, Any]) -> dict[str, Any]:
-    """A network's name and all its arguments, in lists where there are several numbers."""
+    """A network's name with all its arguments; sequences are lists, as in files."""
     parameters = ARCHITECTURES[network["name"]].parameters
     defaults = {key: p.default for key, p in parameters.items()}
     return {**{k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}, **network}
 
 
 def check_network(network: Mapping[str, Any]) -> None:
-    """Make sure that a network can be built so; it is not, but for the shapes of its weights.
+    """Make sure that a network can be built; only the shapes of its weights are computed.
 
     Args:
-        network: its name and arguments.
+        network: name and arguments of the network.
 
     Raises:
-        ValueError: there is no such network, or not with such arguments.
+        ValueError: the network is unknown, or an argument is not valid.
     """
     name = network.get("name")
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise ValueError(f"name {name!r}{nearest(str(name), ARCHITECTURES)}")
+        raise ValueError(f"unknown name {name!r}{suggestion(str(name), ARCHITECTURES)}")
     architecture = ARCHITECTURES[name]
     can, parameters = architecture.capabilities, architecture.parameters
     if can.learns_from == "nothing":
-        raise ValueError(f"network {name} has no weights, so there is nothing to train")
+        raise ValueError(
+            f"{name} has no weights to train; choose {', '.join(learning_from('images', 'labels'))}"
+        )
     if can.further_inputs:
-        raise ValueError(f"network {name} wants {', '.join(can.further_inputs)}, which no pair has")
+        raise ValueError(
+            f"{name} needs {', '.join(can.further_inputs)}, which the pairs of a training do not "
+            f"have"
+        )
     for key, value in network.items():
         if key == "name":
             continue
         if key not in parameters:
-            raise ValueError(f"{name} has no argument {key!r}{nearest(key, parameters)}")
+            raise ValueError(f"{name} has no argument {key!r}{suggestion(key, parameters)}")
         _check_argument(key, value, parameters[key].default)
     used = with_defaults(network)
     if "decoder" in used:
-        # A displacement is of the images' resolution, to which two more convolutions lead.
-        wanted = len(used["encoder"]) + (0 if can.has_velocity else 2)
-        if len(used["decoder"]) < wanted:
-            raise ValueError(f"decoder: {wanted} numbers or more are wanted for that encoder")
+        # A displacement has the resolution of the images, which takes two more convolutions.
+        least = len(used["encoder"]) + (0 if can.has_velocity else 2)
+        if len(used["decoder"]) < least:
+            raise ValueError(
+                f"decoder must have {least} numbers or more for an encoder with "
+                f"{len(used['encoder'])}, got {len(used['decoder'])}"
+            )
     with torch.device("meta"):
         weights = sum(p.numel() for p in build(network).parameters())
     if weights > LARGEST_NETWORK:
-        raise ValueError(f"{weights / 1e6:.0f} million weights are too many; take fewer channels")
+        raise ValueError(
+            f"{weights / 1e6:.0f} million weights are too many (at most "
+            f"{LARGEST_NETWORK / 1e6:.0f} million); use fewer channels"
+        )
 
 
 def _check_argument(key: str, value: Any, default: Any) -> None:
-    """Whole numbers, as many and as large as makes sense."""
+    """Make sure that an argument has a sensible number of whole numbers of sensible size."""
     largest = LARGEST_ARGUMENT.get(key, LARGEST_WIDTH)
-    many = isinstance(default, tuple)
-    if isinstance(value, list) != many:
-        wanted = "a list of whole numbers" if many else "a whole number"
-        raise ValueError(f"{key}: {wanted} is wanted, got {short(value)}")
-    numbers = value if many else [value]
+    is_list = isinstance(default, tuple)
+    expected = "a list of whole numbers" if is_list else "a whole number"
+    if isinstance(value, list) != is_list:
+        raise ValueError(f"{key} must be {expected}, got {short(value)}")
+    numbers = value if is_list else [value]
     if not all(type(n) is int and 0 < n <= largest for n in numbers):
-        raise ValueError(f"{key}: whole numbers from 1 to {largest} are wanted, got {short(value)}")
+        raise ValueError(f"{key} must be {expected} from 1 to {largest}, got {short(value)}")
     if not 1 <= len(numbers) <= LARGEST_DEPTH:
-        raise ValueError(f"{key}: 1 to {LARGEST_DEPTH} numbers are wanted, got {len(numbers)}")
+        raise ValueError(f"{key} must have 1 to {LARGEST_DEPTH} numbers, got {len(numbers)}")
 
 
 def check_losses(losses: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make sure that losses are known, and that something is learnt by them.
+    """Make sure that losses are known, and that one of them compares images or labels.
 
     Args:
-        losses: their options by their names.
+        losses: weight and options of each loss, by its name.
 
     Raises:
-        ValueError: one is not known or has no such option, or none of them compares anything.
+        ValueError: a loss or an option is unknown, or no loss compares anything.
     """
     for name, options in losses.items():
         _check_loss(name, options)
-    counted = [name for name, options in losses.items() if options.get("weight", 1.0) > 0]
-    if not counted:
-        raise ValueError("one of them at least must have a weight above 0")
-    if not set(counted) - REGULARISERS:
-        raise ValueError(f"{', '.join(losses)}: none of them compares images or labels")
+    active = [name for name, options in losses.items() if options.get("weight", 1.0) > 0]
+    if not active:
+        raise ValueError("at least one loss must have a weight above 0")
+    if not set(active) - REGULARISERS:
+        raise ValueError(
+            f"no loss compares images or labels ({', '.join(active)}); add one such as ncc, mse or "
+            f"dice"
+        )
 
 
 def _check_loss(name: str, options: Mapping[str, Any]) -> None:
-    """Make sure that there is a loss of that name, and that it has these options."""
+    """Make sure that a loss exists and has these options."""
     if name not in LOSSES and ":" not in name:
-        raise ValueError(f"no loss {name!r}{nearest(name, LOSSES)}, or module:function")
+        raise ValueError(
+            f"unknown loss {name!r} (your own is written module:function){suggestion(name, LOSSES)}"
+        )
     weight = options.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-        raise ValueError(f"{name}.weight: a number is wanted, got {short(weight)}")
-    if not 0 <= weight <= 1e12:  # not so for NaN
-        raise ValueError(f"{name}.weight: a number from 0 to 1e12 is wanted, got {short(weight)}")
+        raise ValueError(f"{name}.weight must be a number, got {short(weight)}")
+    if not 0 <= weight <= 1e12:  # NaN fails, too
+        raise ValueError(f"{name}.weight must be from 0 to 1e12, got {short(weight)}")
     known = options_of(loss_function(name))
     for key in options:
         if key != "weight" and key not in known:
-            raise ValueError(f"{name} has no option {key!r}{nearest(key, ['weight', *known])}")
+            raise ValueError(f"{name} has no option {key!r}{suggestion(key, ['weight', *known])}")
     check_options(name, {key: value for key, value in options.items() if key != "weight"})

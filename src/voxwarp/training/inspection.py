@@ -1,4 +1,4 @@
-"""What would go wrong in a training, found before it costs time: ``voxwarp train --check``."""
+"""Find the problems of a training before it starts: ``voxwarp train --check``."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..data.counts import Counts, counted
+from ..data.counts import Counts, count_scans
 from ..data.scans import ScanRecord
 from ..data.sources import Split
 from ..data.structures import Table, label_values, structures_of
@@ -27,16 +27,16 @@ from .working_grid import recipe_of
 
 @dataclass(frozen=True)
 class Report:
-    """What is found before a training.
+    """The result of a check.
 
     Args:
-        problems: what has to be put right, a line each, with the file and its row.
-        warnings: what is odd, a line each.
-        counts: by data set and split.
-        structures: names of those that count.
-        bytes_needed: of disk space, for what is not prepared yet.
-        bytes_free: of disk space.
-        folder: where prepared scans go.
+        problems: errors that must be corrected, one line each, with file and row.
+        warnings: findings that may be intended, one line each.
+        counts: numbers of scans by data set and split.
+        structures: names of the structures.
+        bytes_needed: disk space for the scans that are not prepared yet.
+        bytes_free: free disk space.
+        folder: folder of the prepared scans.
     """
 
     problems: list[str]
@@ -51,19 +51,21 @@ class Report:
 def check(
     config: Config, scans: Sequence[ScanRecord], *, progress: CountCallback | None = None
 ) -> Report:
-    """Decode every file and compare label maps with scans, structures and each other.
+    """Read every scan and label map, and check them against each other and the structures.
 
-    It writes nothing and stops at nothing: all problems are in the report.
+    Writes nothing, and continues after an error: all problems are in the report.
 
     Args:
-        config: of the training.
-        scans: what ``gather`` found.
-        progress: called after each scan with how many are done and there are.
+        config: configuration of the training.
+        scans: the scans, from ``gather``.
+        progress: called after each scan with the number done and the total.
     """
-    seen = list(zip(scans, _looks(scans, progress), strict=True))
+    checked = list(zip(scans, _check_scans(scans, progress), strict=True))
 
     def values(split: Split) -> set[int]:
-        return set().union(*(look.values or () for scan, look in seen if scan.split == split))
+        return set().union(
+            *(result.values or () for scan, result in checked if scan.split == split)
+        )
 
     problems: list[str] = []
     attempt = partial(_attempt, problems)
@@ -78,83 +80,83 @@ def check(
     ):
         attempt(step, None)
     warnings = _warnings(scans)
-    for scan, look in seen:
-        problems += look.problems
-        warnings += look.warnings
-        if table and table.names and look.values is not None:
-            _compare(scan, look.values, table, problems, warnings)
+    for scan, result in checked:
+        problems += result.problems
+        warnings += result.warnings
+        if table and table.names and result.values is not None:
+            _compare(scan, result.values, table, problems, warnings)
     names = table.names if table else []
-    return Report(problems, warnings, counted(scans), names, needed, free_space(folder), folder)
+    return Report(problems, warnings, count_scans(scans), names, needed, free_space(folder), folder)
 
 
 def check_beforehand(config: Config, scans: Sequence[ScanRecord], device: torch.device) -> None:
-    """Make sure of what can be known before scans are prepared, which takes time.
+    """Check what can be checked before the scans are prepared, which takes long.
 
     Raises:
-        InputError: memory will not do, or the weights to start from do not fit.
+        InputError: the memory is too small, or the weights to start from do not fit.
     """
     if config.start_from:
         network_to_start_from(config)
-    # How many structures there are may be known later; the learner looks again.
+    # The number of structures may not be known yet; ``Learner.begin`` checks again.
     structures = int(config.network.get("structures", 0))
     check_memory(config, recipe_of(config, scans).grid.shape, structures, device)
 
 
 @dataclass
-class _Look:
-    """What one scan and its label map show; the label values, where they can be read."""
+class _ScanCheck:
+    """Findings about one scan and its label map, with the label values if they can be read."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     values: set[int] | None = None
 
 
-def _looks(scans: Sequence[ScanRecord], progress: CountCallback | None) -> list[_Look]:
-    looks: list[_Look] = []
-    pool = ThreadPoolExecutor(2)  # gzip lets go of the interpreter
+def _check_scans(scans: Sequence[ScanRecord], progress: CountCallback | None) -> list[_ScanCheck]:
+    results: list[_ScanCheck] = []
+    pool = ThreadPoolExecutor(2)  # threads help because gzip releases the interpreter's lock
     try:
-        for look in pool.map(_look, scans):
-            looks.append(look)
+        for result in pool.map(_check_scan, scans):
+            results.append(result)
             if progress:
-                progress(len(looks), len(scans))
+                progress(len(results), len(scans))
     finally:
         pool.shutdown(cancel_futures=True)
-    return looks
+    return results
 
 
-def _look(scan: ScanRecord) -> _Look:
-    look, volume = _Look(), None
+def _check_scan(scan: ScanRecord) -> _ScanCheck:
+    result, volume = _ScanCheck(), None
     try:
         volume = read_volume(scan.path)
-        look.warnings.extend(f"{scan.where}: {warning}" for warning in volume.header_warnings)
+        result.warnings.extend(f"{scan.where}: {warning}" for warning in volume.header_warnings)
     except InputError as error:
-        look.problems.append(f"{scan.where}: {error}")
+        result.problems.append(f"{scan.where}: {error}")
     if scan.labels is not None:
         try:
             if volume is None:
                 read_series(scan.labels, "label map")
             else:
-                look.values = label_values(read_labels(scan.labels, volume).data)
+                result.values = label_values(read_labels(scan.labels, volume).data)
         except InputError as error:
-            look.problems.append(f"{scan.where}: {error}")
-    return look
+            result.problems.append(f"{scan.where}: {error}")
+    return result
 
 
 def _compare(
     scan: ScanRecord, values: set[int], table: Table, problems: list[str], warnings: list[str]
 ) -> None:
-    """The values of a label map with those that count."""
+    """Compare the values of a label map with the structures."""
     missing = table.missing(values)
     which = f"{scan.where}: label map {scan.labels}"
     if len(missing) == len(table.names):
-        problems.append(f"{which}: none of its {len(values)} label values is a structure")
+        problems.append(f"{which}: none of its {len(values)} label values is in data.structures")
     elif missing and scan.split != "test":
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        warnings.append(f"{which}: {len(missing)} structures are not in it ({shown})")
+        warnings.append(f"{which}: it lacks {len(missing)} of the structures ({shown})")
 
 
 def _attempt(problems: list[str], step: Callable[[], Any], otherwise: Any) -> Any:
-    """What a step gives; where the input is wrong, that is noted and ``otherwise`` goes on."""
+    """The result of a step; if it fails, note the problem and return ``otherwise``."""
     try:
         return step()
     except InputError as error:
@@ -170,5 +172,8 @@ def _check_atlas(config: Config) -> None:
 
 def _warnings(scans: Iterable[ScanRecord]) -> list[str]:
     subjects = {scan.key for scan in scans if scan.split == "val"}
-    few = f"data: there are {len(subjects)} subjects in split val: hardly anything can be validated"
+    few = (
+        f"data: split val has {len(subjects)} subjects, but validation needs pairs of two; without "
+        f"it, the last model counts as the best"
+    )
     return [] if len(subjects) > 1 else [few]

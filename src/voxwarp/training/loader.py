@@ -1,4 +1,4 @@
-"""Batches of pairs for the steps of a training, read by this process or by workers beside it."""
+"""Batches of pairs for the training steps, read by this process or by worker processes."""
 
 from collections.abc import Generator
 
@@ -14,38 +14,38 @@ from .signals import ignore_signals, interrupts_ignored
 
 
 def batches(
-    pairs: PairDataset, config: Config, among: World, first: int
+    pairs: PairDataset, config: Config, world: World, first: int
 ) -> Generator[Batch, None, None]:
-    """Batches from step ``first`` on.
+    """Yield the batches of this process from step ``first`` on.
 
     Raises:
-        InputError: scan after scan cannot be read, or a process that reads them was killed.
+        InputError: one scan after the other cannot be read, or a worker was killed.
     """
     try:
-        loader = _loader(pairs, config, among, first)
-        with interrupts_ignored():  # by the workers that start now, from their first moment
+        loader = _loader(pairs, config, world, first)
+        with interrupts_ignored():  # the workers that start here inherit this
             loaded = iter(loader)
         yield from loaded
         return
-    except InputError as error:  # that of a worker has its whole traceback in front
+    except InputError as error:  # that of a worker begins with its traceback
         problem = str(error).rpartition("InputError: ")[2].strip()
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         problem = (
-            "a process that read scans was killed; if memory ran out, take fewer workers, and go "
-            "on with --resume"
+            "a worker that reads scans was killed, perhaps because memory ran out; reduce workers "
+            "and continue with `resume`"
         )
-    # Here, and not where it was caught: an error that is held keeps the workers alive.
+    # Raised outside of the handlers, because a pending exception keeps the workers alive.
     raise InputError(problem)
 
 
-def _loader(pairs: PairDataset, config: Config, among: World, first: int) -> DataLoader:
-    """Batches from step ``first`` on. The processes share out the numbers of the samples."""
+def _loader(pairs: PairDataset, config: Config, world: World, first: int) -> DataLoader:
+    """Batches from step ``first`` on; each process takes its share of the pair numbers."""
     size, passes = config.optimiser.batch, config.optimiser.accumulate
-    mine = range(among.rank * size, (among.rank + 1) * size)
+    mine = range(world.rank * size, (world.rank + 1) * size)
     numbers = [
-        [number * among.size * size + i for i in mine]
+        [number * world.size * size + i for i in mine]
         for number in range(first * passes, config.steps * passes)
     ]
     return DataLoader(
@@ -55,5 +55,5 @@ def _loader(pairs: PairDataset, config: Config, among: World, first: int) -> Dat
         num_workers=config.workers,
         multiprocessing_context="spawn" if config.workers else None,
         worker_init_fn=ignore_signals,
-        generator=torch.Generator(),  # it draws a seed, which must not be one of a loss's numbers
+        generator=torch.Generator(),  # draws a seed, and must not disturb the draws of losses
     )

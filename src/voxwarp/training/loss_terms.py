@@ -1,20 +1,20 @@
-"""The losses that a training can minimise, by name: ours, and a user's own function.
+"""The losses that a training can minimise, by name: built-in ones, or a user's own function.
 
-A loss is a function. The names of its arguments say what it is given of a registered pair:
+A loss is a function. The names of its parameters decide which inputs it gets for a batch of pairs:
 
 ========================  =======================================================
 fixed, moved              images, (B, 1, X, Y, Z) in [0, 1]
 displacement              u, φ = Id + u, (B, 3, X, Y, Z) in voxels
 inverse                   the displacement of φ⁻¹, or of the registration of fixed to moving
-regularity                the velocity where there is one, else the displacement
+regularity                the velocity if the network has one, else the displacement
 fixed_labels              structures, (B, K, X, Y, Z), 1 inside and 0 outside
 moved_labels              structures of the moving scan after the deformation, in [0, 1]
-log_odds                  of the classes of N voxels that ``anatomy`` looked at, (N, classes)
-labels                    the numbers of their structures in the label map, (N, S)
+log_odds                  log-odds of the classes in N voxels of ``anatomy``, (N, classes)
+labels                    structure numbers in the S voxels of the label map behind each, (N, S)
 ========================  =======================================================
 
-Its keyword-only arguments are options that the configuration may set. It returns a scalar, of
-which less is better, and which for a batch is the mean of what it is for the pairs.
+Its other keyword-only parameters are options that the configuration can set. It returns a scalar
+to be minimised; for a batch, this is the mean over the pairs.
 """
 
 import inspect
@@ -30,7 +30,8 @@ from ..errors import InputError
 from ..fields import losses as field_losses
 from ..named import function_named
 
-GIVEN = (
+#: Names of the inputs, see above.
+INPUTS = (
     *("fixed", "moved", "displacement", "inverse", "regularity"),
     *("fixed_labels", "moved_labels", "log_odds", "labels"),
 )
@@ -50,7 +51,7 @@ def _dice(fixed_labels: Tensor, moved_labels: Tensor) -> Tensor:
     return field_losses.soft_dice(moved=moved_labels, fixed=fixed_labels)
 
 
-#: Losses that have a name. λ of the paper is the weight of ``diffusion`` where ``ncc`` weighs 1.
+#: Built-in losses. If ``ncc`` has weight 1, the weight of ``diffusion`` is λ of the paper.
 LOSSES: dict[str, Loss] = {
     "ncc": field_losses.local_ncc,
     "mse": field_losses.mse,
@@ -62,116 +63,137 @@ LOSSES: dict[str, Loss] = {
     "segmentation": field_losses.segmentation,
 }
 
-#: Losses of the deformation alone: without another one nothing would be learnt.
+#: Losses of the deformation alone, which do not compare scans.
 REGULARISERS = {"diffusion", "bending", "inverse_consistency"}
 
-#: What there is to train of a network that recognises: losses of nothing else.
-OF_SEGMENTATION = {"log_odds", "labels"}
+#: Inputs of the losses that train a segmentation.
+SEGMENTATION_INPUTS = {"log_odds", "labels"}
+
+#: The current name of each loss that had another one in an earlier version.
+_FORMER_LOSSES = {"recognition": "segmentation"}
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """One loss with its weight, ready to be evaluated.
+    """One loss with its weight and options.
 
     Args:
-        name: as the configuration has it.
-        weight: the factor in the sum.
-        wants: names of what the function is given.
+        name: name in the configuration.
+        weight: factor in the sum of losses.
+        function: the loss itself.
+        inputs: names of its inputs.
+        options: values of its options.
     """
 
     name: str
     weight: float
     function: Loss
-    wants: tuple[str, ...]
+    inputs: tuple[str, ...]
     options: Mapping[str, Any]
 
-    def __call__(self, given: Mapping[str, Tensor]) -> Tensor:
-        """The unweighted loss.
+    def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Compute the loss, without its weight.
+
+        Args:
+            tensors: inputs by name; may hold more than the loss uses.
 
         Raises:
-            InputError: a user's function returns no scalar.
+            InputError: a user's function does not return a scalar tensor.
         """
-        loss = self.function(**{name: given[name] for name in self.wants}, **self.options)
+        loss = self.function(**{name: tensors[name] for name in self.inputs}, **self.options)
         if not isinstance(loss, Tensor) or loss.ndim:
-            what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise InputError(f"loss {self.name!r}: a tensor without axes is wanted, got {what}")
+            is_tensor = isinstance(loss, Tensor)
+            got = f"one of shape {tuple(loss.shape)}" if is_tensor else f"a {type(loss).__name__}"
+            raise InputError(f"loss {self.name!r} must return a tensor without axes, got {got}")
         return loss
 
 
-def terms(losses: Mapping[str, Mapping[str, Any]]) -> list[LossTerm]:
-    """The terms of a sum of losses, from the ``losses`` of a configuration; weight 0 drops one.
+def build_terms(losses: Mapping[str, Mapping[str, Any]]) -> list[LossTerm]:
+    """Build the terms of the section ``losses``; those with weight 0 are left out.
 
     Raises:
         InputError: a user's own function cannot be found or used.
     """
-    made = []
+    terms = []
     for name, options in losses.items():
         function = loss_function(name)
         weight = float(options.get("weight", 1.0))
         others = {key: value for key, value in options.items() if key != "weight"}
         if weight > 0:
-            made.append(LossTerm(name, weight, function, _wants(function, name), others))
-    return made
+            terms.append(LossTerm(name, weight, function, _input_names(function, name), others))
+    return terms
 
 
 def loss_function(name: str) -> Loss:
-    """The function behind a name, or behind ``module:function``.
+    """The loss of a name, or a user's ``module:function``.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such function, or it cannot be a loss.
     """
     if name in LOSSES:
         return LOSSES[name]
-    found = function_named(name, "loss", LOSSES)
+    function = function_named(name, "loss", LOSSES)
     try:
-        _wants(found, name)
-    except (TypeError, ValueError) as error:  # what is written in C may not tell its arguments
+        _input_names(function, name)
+    except (TypeError, ValueError) as error:  # functions written in C may hide their parameters
         reason = str(error) if isinstance(error, InputError) else f"loss {name!r}: {error}"
         raise InputError(reason) from error
-    return found
+    return function
 
 
-def wants_of(name: str) -> tuple[str, ...]:
-    """What the function behind a name is given."""
-    return _wants(loss_function(name), name)
+def with_current_losses(losses: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the names of losses from earlier versions."""
+    current = {name: _FORMER_LOSSES.get(name, name) for name in losses}
+    return {
+        name if current[name] in losses else current[name]: options
+        for name, options in losses.items()
+    }
+
+
+def inputs_of(name: str) -> tuple[str, ...]:
+    """The names of the inputs of a loss."""
+    return _input_names(loss_function(name), name)
 
 
 def options_of(function: Loss) -> dict[str, Any]:
-    """Options of a loss and their defaults."""
+    """The options of a loss with their defaults."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if _is_option(p)}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Make sure that a loss can be evaluated with these values of its options.
+    """Make sure that a loss accepts these values of its options.
 
     Raises:
-        InputError: a value is not of the type that the default has, or is not allowed.
+        InputError: an option is missing, or a value is of another type than the default or not
+            allowed.
     """
     function = loss_function(name)
     for key, default in options_of(function).items():
         if key not in options and default is inspect.Parameter.empty:
-            raise InputError(f"loss {name!r}: option {key} is missing")
+            raise InputError(f"loss {name!r}: its option {key} has no default, so it must be set")
         largest = LARGEST if name in LOSSES else sys.float_info.max
         if key in options and not _is_like(options[key], default, largest):
             raise InputError(
-                f"loss {name!r}: {key}: wanted is a value such as {default!r}, got "
+                f"loss {name!r}: {key} must be a value such as {default!r}, got "
                 f"{str(options[key])[:60]!r}"
             )
     if name in LOSSES and options:
         try:
-            wants = _wants(function, name)
-            given = torch.zeros(4, 4) if OF_SEGMENTATION & {*wants} else torch.zeros(1, 1, 4, 4, 4)
-            function(**dict.fromkeys(wants, given), **options)
+            names = _input_names(function, name)
+            tensor = (
+                torch.zeros(4, 4) if SEGMENTATION_INPUTS & {*names} else torch.zeros(1, 1, 4, 4, 4)
+            )
+            function(**dict.fromkeys(names, tensor), **options)
         except (ValueError, RuntimeError) as error:
             raise InputError(f"loss {name!r}: {error}") from error
 
 
-LARGEST = 1024  # whole number of an option of ours: of the window and of the bins
+LARGEST = 1024  # for a window or a number of bins; set by hand, images are not larger
 
 
 def _is_like(value: Any, default: Any, largest: float) -> bool:
-    """Whether a value is of the type of a default; a float may be a whole number."""
+    """Whether a value has the type of a default; a whole number may stand for a float."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and (default is None or isinstance(default, bool))
     if isinstance(default, int):
@@ -182,20 +204,20 @@ def _is_like(value: Any, default: Any, largest: float) -> bool:
 
 
 def _is_option(parameter: inspect.Parameter) -> bool:
-    """Whether a parameter is an option, and not one of the inputs."""
-    is_input = parameter.name in GIVEN and parameter.default is parameter.empty
+    """Whether a parameter is an option: keyword-only and not one of the inputs."""
+    is_input = parameter.name in INPUTS and parameter.default is parameter.empty
     return parameter.kind is parameter.KEYWORD_ONLY and not is_input
 
 
-def _wants(function: Loss, name: str) -> tuple[str, ...]:
-    wants = []
+def _input_names(function: Loss, name: str) -> tuple[str, ...]:
+    names = []
     for p in inspect.signature(function).parameters.values():
         if _is_option(p):
             continue
-        if p.name not in GIVEN or p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+        if p.name not in INPUTS or p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
             raise InputError(
-                f"loss {name!r}: its argument {p.name!r} is none of {', '.join(GIVEN)}; "
-                f"options come after a *"
+                f"loss {name!r}: its parameter {p.name!r} is not one of the inputs "
+                f"{', '.join(INPUTS)}; put options after a * in its definition"
             )
-        wants.append(p.name)
-    return tuple(wants)
+        names.append(p.name)
+    return tuple(names)

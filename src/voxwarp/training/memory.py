@@ -1,4 +1,4 @@
-"""How much memory a training step will take, known before it is taken."""
+"""Predict the memory of a training step, before any is allocated."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,37 +15,40 @@ from .batch import Batch
 from .config import Config, Phase
 from .objective import Objective
 
+# Both set by hand; a test compares the prediction with the memory of real steps.
 PROGRAM = 500e6  # bytes of the interpreter, PyTorch and its buffers
-SLACK = 1.8  # gradients and what is held for a moment, beside what the backward pass needs
+SLACK = 1.8  # factor for gradients and temporary tensors, over what the backward pass keeps
 
 
 def predicted_memory(
     config: Config, shape: Sequence[int], structures: int, device: torch.device
 ) -> int:
-    """Bytes that the most expensive phase will take at its peak.
+    """Predict the peak memory of the largest phase, in bytes.
 
-    A step is run with tensors that have a shape and no contents, and what autograd keeps for the
-    backward pass is added up.
+    A step is run with tensors that have a shape but no content, and the tensors that autograd
+    keeps for the backward pass are added up.
 
     Args:
-        shape: of the cohort's lattice.
-        structures: how many there are in its labels.
+        config: configuration of the training.
+        shape: voxels of the working grid.
+        structures: number of structures in the label maps.
+        device: device of the training.
     """
     with torch.device("meta"):
         weights = sum(p.numel() for p in build(config.network).parameters())
     phases = {(p.downsample, p.leave_out): p for p in config.phases}.values()
     kept = max(_kept_by_autograd(config, shape, structures, device, phase) for phase in phases)
-    copies = 5 if config.optimiser.ema else 4  # weights, gradient, two moments, average
+    copies = 5 if config.optimiser.ema else 4  # weights, gradient, two moments; average
     return int(PROGRAM + SLACK * kept + 4 * copies * weights)
 
 
 def _kept_by_autograd(
     config: Config, shape: Sequence[int], structures: int, device: torch.device, phase: Phase
 ) -> int:
-    held: dict[int, Tensor] = {}  # by storage; held, so that no address is used twice
+    kept: dict[int, Tensor] = {}  # by storage; references, so that no address is used again
 
     def note(tensor: Tensor) -> Tensor:
-        held[tensor.untyped_storage()._cdata] = tensor
+        kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
@@ -56,16 +59,16 @@ def _kept_by_autograd(
         objective.terms = [replace(t, function=_tolerant(t.function)) for t in objective.terms]
         losses = objective(network, batch, phase)
         del network, losses
-    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def _tolerant(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The loss; nothing where it looks at values, of which there are none. Ours do not."""
+    """The loss, or 0 if it fails on tensors without content, as a user's function may."""
 
-    def run(**given: Any) -> Tensor:
+    def run(**inputs: Any) -> Tensor:
         try:
-            return loss(**given)
-        except Exception:  # whatever a user's function makes of it; a step will tell
+            return loss(**inputs)
+        except Exception:  # a real error of the function will show in the first step
             return torch.zeros(())
 
     return run
@@ -77,12 +80,12 @@ def _empty_batch(
     count = config.optimiser.batch
     image = torch.empty((count, 1, *shape), device=device)
     labels = torch.empty((count, *shape), dtype=torch.uint8, device=device) if structures else None
-    everyone = list(range(count)) if structures else []
-    return Batch(image, image, image, image, everyone, labels, labels, [], [])
+    labelled = list(range(count)) if structures else []
+    return Batch(image, image, image, image, labelled, labels, labels, [], [])
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free: of the GPU, or of the machine or the share of it that is ours."""
+    """Free bytes of the GPU, or of the computer within the limits of its control groups."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = []
@@ -98,20 +101,20 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def _left_by_containers() -> Iterator[int]:
-    """What the limits of our control group, and of those around it, leave; bytes."""
+    """Bytes left by the limits of this process's control group and of its parents."""
     try:
         own = Path("/proc/self/cgroup").read_text().split("0::/")[1].split("\n")[0]
     except (OSError, IndexError):
         own = ""
     for group in (CGROUPS / own, *(CGROUPS / own).parents):
         try:
-            limit = int((group / "memory.max").read_text())  # "max" where there is none
+            limit = int((group / "memory.max").read_text())  # "max" without a limit
             used = int((group / "memory.current").read_text())
-            words = (group / "memory.stat").read_text().split()
+            fields = (group / "memory.stat").read_text().split()
         except (OSError, ValueError):
             continue
-        stat = dict(zip(words[::2], words[1::2], strict=False))
-        # Pages of files that were read go as soon as memory is wanted.
+        stat = dict(zip(fields[::2], fields[1::2], strict=False))
+        # Cached pages of files are freed as soon as memory is needed.
         cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
         yield limit - used + cached
 
@@ -119,7 +122,10 @@ def _left_by_containers() -> Iterator[int]:
 def check_memory(
     config: Config, shape: Sequence[int], structures: int, device: torch.device
 ) -> int:
-    """The predicted need, bytes.
+    """Make sure that there is enough memory for a training step.
+
+    Returns:
+        The predicted need in bytes.
 
     Raises:
         InputError: less is free.
@@ -127,8 +133,8 @@ def check_memory(
     need, free = predicted_memory(config, shape, structures, device), available_memory(device)
     if need > free:
         raise InputError(
-            f"a training step needs about {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB "
-            f"are free: take a larger preparation.spacing, a smaller network, optimiser.batch=1 "
-            f"(with optimiser.accumulate), or fewer sampling.structures"
+            f"a training step needs about {need / 1e9:.1f} GB of memory, but only "
+            f"{free / 1e9:.1f} GB are free; use a larger preparation.spacing, a smaller network, "
+            f"optimiser.batch=1 (with optimiser.accumulate), or fewer sampling.structures"
         )
     return need

@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a line in the terminal, log.csv, TensorBoard."""
+"""Progress of a training: a bar or lines in the terminal, log.csv, TensorBoard."""
 
 import csv
 import io
@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 
 class Monitor:
-    """Tells how a training goes, in numbers and pictures; the first process' one.
+    """Reports the progress of a training, in the terminal and in files.
 
     Args:
         out: folder of the run.
-        config: how often, and which losses there are.
-        show: write to the terminal: a progress bar, or lines where it is none.
-        write: write files.
+        config: configuration: how often to report, and the losses.
+        show: write to the terminal: a progress bar, or lines if the output is not a terminal.
+        write: write files; with several processes, only the first one does.
     """
 
     def __init__(self, out: Path, config: Config, *, show: bool, write: bool = True):
@@ -61,98 +61,99 @@ class Monitor:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            with suppress(OSError):  # a full disk, which has been told of
+            with suppress(OSError):  # a full disk has been reported before
                 self._board.close()
 
     def preparing(self, done: int, total: int) -> None:
-        """So many scans of so many are prepared."""
+        """Show how many scans are prepared."""
         self._advance("preparing scans", done, total)
         if self._bar is None and total and done % max(1, total // 10) == 0:
             self.say(f"prepared {done} of {total} scans")
 
-    def begin(self, progress: TrainingState) -> None:
-        """Training begins, or goes on, from here; what was logged beyond that is forgotten."""
-        self._first = TrainingState(**vars(progress))
-        self._counted = progress.skipped
+    def begin(self, state: TrainingState) -> None:
+        """Start or continue the log; rows of later steps, from an interrupted run, are removed."""
+        self._first = TrainingState(**vars(state))
+        self._counted = state.skipped
         if not self.write:
             return
-        rows = [r for r in read_log(self.out) if int(r["step"]) <= progress.step]
+        rows = [r for r in read_log(self.out) if int(r["step"]) <= state.step]
         self._write_rows(rows)
         if self.config.log.tensorboard:
-            self._board = self._tensorboard(progress.step)
+            self._board = self._tensorboard(state.step)
 
     def _tensorboard(self, step: int) -> Any:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.say("no pictures: pip install 'voxwarp[tensorboard]' for them")
+            self.say(
+                "TensorBoard is not installed, so there are no curves and pictures; for them, run "
+                "pip install 'voxwarp[tensorboard]'"
+            )
             return None
         folder, purge = str(self.out / "tensorboard"), step + 1 if step else None
         return self._guarded(lambda: SummaryWriter(folder, purge_step=purge))
 
-    def step(self, progress: TrainingState, values: Mapping[str, float], rate: float) -> None:
-        """A step is done: its losses and gradient, and the learning rate."""
+    def step(self, state: TrainingState, values: Mapping[str, float], rate: float) -> None:
+        """Report a step: its losses, gradient norm and learning rate."""
         self._recent.append(values)
         description = f"loss {values['loss']:.4f}"
-        if progress.best:
+        if state.best:
             description += "".join(
-                f", best {key.removeprefix('val_')} {progress.best[key]:.4f}"
+                f", best {key.removeprefix('val_')} {state.best[key]:.4f}"
                 for key in ("val_dice", "val_loss")
-                if key in progress.best
+                if key in state.best
             )
-        self._advance(description, progress.step, self.config.steps)
-        if progress.step % self.config.log.every and progress.step != self.config.steps:
+        self._advance(description, state.step, self.config.steps)
+        if state.step % self.config.log.every and state.step != self.config.steps:
             return
         means = {name: float(np.mean([r[name] for r in self._recent])) for name in self._recent[-1]}
-        row = {"seconds": round(progress.seconds, 1), "rate": rate, **means}
-        self._row(progress, {**row, "skipped": progress.skipped})
-        self.say(self._line(progress, means), unless_bar=True)
+        row = {"seconds": round(state.seconds, 1), "rate": rate, **means}
+        self._row(state, {**row, "skipped": state.skipped})
+        self.say(self._line(state, means), unless_bar=True)
 
-    def _line(self, progress: TrainingState, means: Mapping[str, float]) -> str:
+    def _line(self, state: TrainingState, means: Mapping[str, float]) -> str:
         parts = ", ".join(f"{n} {v:.5g}" for n, v in means.items() if n != "gradient_norm")
-        steps = max(1, progress.step - self._first.step)
-        pace = (progress.seconds - self._first.seconds) / steps
-        left = pace * (self.config.steps - progress.step)
+        steps = max(1, state.step - self._first.step)
+        pace = (state.seconds - self._first.seconds) / steps
+        remaining = pace * (self.config.steps - state.step)
         return (
-            f"step {progress.step} of {self.config.steps}: {parts}; {pace:.2f} s a step, "
-            f"{_clock(left)} left"
+            f"step {state.step} of {self.config.steps}: {parts}; {pace:.2f} s per step, "
+            f"{_clock(remaining)} left"
         )
 
     def validated(
         self,
-        progress: TrainingState,
+        state: TrainingState,
         scores: Mapping[str, float],
         picture: Callable[[], np.ndarray | None],
     ) -> None:
-        """Scores of the validation pairs, and a picture of the first of them."""
+        """Report the scores of the validation pairs, with a picture of the first pair."""
         if not scores:
             return
-        self._row(progress, {"seconds": round(progress.seconds, 1), **scores})
+        self._row(state, {"seconds": round(state.seconds, 1), **scores})
         self.say(
-            f"step {progress.step}: "
+            f"step {state.step}: "
             + ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         )
         image = picture() if self._board is not None else None
         if image is not None:
             title = "fixed, moving, moved, grid, difference before, after"
-            self._guarded(
-                lambda: self._board.add_image(title, image, progress.step, dataformats="HW")
-            )
+            self._guarded(lambda: self._board.add_image(title, image, state.step, dataformats="HW"))
 
     def skipped(self, messages: Sequence[str]) -> int:
-        """Warn of files that could not be read; how many there were."""
+        """Warn of files that could not be read; returns their number."""
         for message in messages:
             self._counted += 1
             self.say(f"warning: {message} (skipped; {self._counted} so far)")
         return len(messages)
 
     def warn(self, messages: Sequence[str]) -> None:
-        """Tell what was left out."""
+        """Print warnings."""
         for message in messages:
             self.say(f"warning: {message}")
 
     def say(self, message: str, *, unless_bar: bool = False) -> None:
-        """A line for the terminal."""
+        """Print a line in the terminal."""
         if not self.show or (unless_bar and self._bar is not None):
             return
         if self._bar is not None:
@@ -169,15 +170,15 @@ class Monitor:
             self._task = self._bar.add_task(description, total=total, completed=done)
         self._bar.update(self._task, description=description, completed=done)
 
-    def _row(self, progress: TrainingState, values: Mapping[str, Any]) -> None:
+    def _row(self, state: TrainingState, values: Mapping[str, Any]) -> None:
         if not self.write:
             return
         stream = io.StringIO()
-        row = {"step": progress.step, **values}
+        row = {"step": state.step, **values}
         csv.DictWriter(stream, self.columns, lineterminator="\n").writerow(row)
         self._guarded(lambda: _append(self.out / LOG, stream.getvalue()))
         if self._board is not None:
-            self._guarded(lambda: self._scalars(progress.step, values))
+            self._guarded(lambda: self._scalars(state.step, values))
 
     def _scalars(self, step: int, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -198,22 +199,24 @@ class Monitor:
             return write()
         except OSError as error:
             raise InputError(
-                f"cannot write to {self.out}: {error.strerror or error}; make room and go on "
-                f"with --resume"
+                f"cannot write to {self.out}: {error.strerror or error}; make room, then continue "
+                f"with `resume`"
             ) from error
 
 
-#: Names of columns in logs of earlier versions, and today's.
+#: The current name of each column that had another one in an earlier version.
 _FORMER_COLUMNS = {"val_cost": "val_loss", "recognition": "segmentation"}
 
 
 def read_log(out: Path) -> list[dict[str, str]]:
-    """Rows of a run's log.csv; those that are whole."""
+    """Read the complete rows of a run's log.csv."""
     try:
         text = (out / LOG).read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
-    lines = text[: text.rfind("\n") + 1].replace("\0", "").splitlines()  # the last may be torn
+    lines = (
+        text[: text.rfind("\n") + 1].replace("\0", "").splitlines()
+    )  # the last line may be incomplete
     header = [_FORMER_COLUMNS.get(name, name) for name in next(csv.reader(lines[:1]), [])]
     return [
         row
@@ -247,7 +250,7 @@ def _bar() -> Any:
     )
 
     class Rate(TextColumn):
-        """Steps a second, or seconds a step."""
+        """Steps per second, or seconds per step."""
 
         def render(self, task: Any) -> Any:
             from rich.text import Text

@@ -1,9 +1,8 @@
-"""Several processes that train one network, each on its own pairs, as torchrun starts them.
+"""Training in several processes, each on its own pairs, started by torchrun.
 
-Plain torch.distributed, and one function of consequence: ``average_gradients``. The networks
-are small (a few MB), so that a single reduction after the backward pass costs milliseconds, and
-a wrapper that overlaps the two (DistributedDataParallel, Lightning Fabric) would gain nothing
-and hide the step.
+This uses plain torch.distributed; the main function is ``average_gradients``. The networks are
+small (a few MB), so one reduction after the backward pass takes milliseconds. A wrapper that
+overlaps the two (DistributedDataParallel, Lightning Fabric) would gain nothing and hide the step.
 """
 
 import os
@@ -19,13 +18,19 @@ from torch import nn
 
 T = TypeVar("T")
 
-#: The others wait while the first process prepares scans. Where one ends, torchrun ends them all.
+#: The other processes wait while the first one prepares scans, which can take long. If a process
+#: dies, torchrun ends them all, so a long timeout does no harm.
 PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes: how many, and which one this is."""
+    """The processes of a training.
+
+    Args:
+        rank: number of this process, from 0.
+        size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -37,8 +42,8 @@ class World:
 
 
 @contextmanager
-def world(device: torch.device) -> Iterator[World]:
-    """The processes that torchrun started; one, without it."""
+def join_world(device: torch.device) -> Iterator[World]:
+    """Connect with the processes that torchrun started; without torchrun, there is one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
@@ -53,37 +58,37 @@ def world(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def average_gradients(network: nn.Module, among: World) -> None:
-    """Give every process the mean of all processes' gradients."""
-    if among.size == 1:
+def average_gradients(network: nn.Module, world: World) -> None:
+    """Replace the gradients of every process by their mean over the processes."""
+    if world.size == 1:
         return
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    flat /= among.size
+    flat /= world.size
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-def mean_of(numbers: list[float], among: World, device: torch.device) -> list[float]:
-    """The means over all processes."""
-    if among.size == 1:
+def mean_of(numbers: list[float], world: World, device: torch.device) -> list[float]:
+    """The mean of each number over the processes."""
+    if world.size == 1:
         return numbers
     reduced = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.all_reduce(reduced)
-    return (reduced / among.size).tolist()
+    return (reduced / world.size).tolist()
 
 
-def any_of(answer: bool, among: World, device: torch.device) -> bool:
-    """Whether any process says yes; all are told the same."""
-    return mean_of([float(answer)], among, device)[0] > 0
+def any_of(answer: bool, world: World, device: torch.device) -> bool:
+    """Whether the answer of any process is yes; the same result in all of them."""
+    return mean_of([float(answer)], world, device)[0] > 0
 
 
-def first_then_others(among: World, job: Callable[[], T]) -> T:
-    """Let the first process do a job that fills a cache, then the others, who find it full."""
-    if not among.is_first:
+def run_first_then_others(world: World, job: Callable[[], T]) -> T:
+    """Run a job that fills a cache in the first process, then in the others."""
+    if not world.is_first:
         dist.barrier()
-    done = job()
-    if among.is_first and among.size > 1:
+    result = job()
+    if world.is_first and world.size > 1:
         dist.barrier()
-    return done
+    return result

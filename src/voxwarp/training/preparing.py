@@ -1,4 +1,4 @@
-"""Scans become what a network is fed: one by one, or by several processes side by side."""
+"""Prepare scans for training, one by one or in several processes."""
 
 import math
 import multiprocessing
@@ -18,41 +18,53 @@ from ..preparation.recipe import Recipe
 from ..preparation.scan import Scan
 from ..preparation.settings import Preparation
 from ..space.resample import resample
-from .cache import decisive_of, entries_of, is_whole, write_entry
+from .cache import entries_of, is_valid_entry, recipe_key, write_entry
 
 
-def prepared(
+def prepare_arrays(
     scan: ScanRecord, recipe: Recipe, steps: Preparation, table: Table
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """A scan on the lattice of a recipe.
+    """Prepare a scan and its label map on the working grid.
+
+    Args:
+        scan: the scan.
+        recipe: working grid, alignment and intensities.
+        steps: steps of preparation.
+        table: the structures.
 
     Returns:
-        Image (X, Y, Z) uint8, 255 for 1.0, and the numbers of structures there, if it has labels.
+        The image, (X, Y, Z) uint8 with 255 for 1.0, and the structure numbers, (X, Y, Z), or None
+        without labels.
 
     Raises:
-        InputError: it cannot be read, is not on the lattice, or shows no structure.
+        InputError: the scan cannot be read, lies outside the grid, or has no structure.
     """
-    read = Scan.read(scan.path, labels=scan.labels if table.names else None)
-    found = read.examined(recipe, steps)
-    intensities = read.prepared(recipe, found).image[0, 0].numpy()
+    loaded = Scan.read(scan.path, labels=scan.labels if table.names else None)
+    examination = loaded.examined(recipe, steps)
+    intensities = loaded.prepared(recipe, examination).image[0, 0].numpy()
     image = np.rint(255 * intensities).astype(np.uint8)
     if not image.any():
-        raise InputError(f"image {scan.path}: it is zero all over the lattice")
-    if read.labels is None:
+        raise InputError(
+            f"image {scan.path}: it is zero everywhere on the working grid; check its header and "
+            f"preparation.alignment"
+        )
+    if loaded.labels is None:
         return image, None
-    numbers = replace(read.labels, data=table.numbered(read.labels.data))
+    numbers = replace(loaded.labels, data=table.numbered(loaded.labels.data))
     if not numbers.data.any():
-        raise InputError(f"label map {scan.labels}: none of its label values is a structure")
-    through = found.template_to_scan
-    return image, resample(numbers, recipe.grid, through, interpolation="nearest").data
+        raise InputError(f"label map {scan.labels}: none of its label values is in data.structures")
+    transform = examination.template_to_scan
+    return image, resample(numbers, recipe.grid, transform, interpolation="nearest").data
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A scan of which something is not in the cache.
+    """A scan that is not complete in the cache.
 
     Args:
-        image, labels: the files that are to be written; None where they are there.
+        scan: the scan.
+        image, labels: files to write; None if they exist.
+        recipe, steps, table: how to prepare the scan, see ``prepare_arrays``.
     """
 
     scan: ScanRecord
@@ -64,14 +76,16 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
-        a_voxel = (self.image is not None) + (self.labels is not None) * self.table.dtype.itemsize
-        return a_voxel * math.prod(self.recipe.grid.shape)
+        """Size of the files to write, about, in bytes."""
+        bytes_per_voxel = (self.image is not None) + (
+            self.labels is not None
+        ) * self.table.dtype.itemsize
+        return bytes_per_voxel * math.prod(self.recipe.grid.shape)
 
-    def do(self, needed: int) -> str | None:
-        """Prepare and write; what is wrong with the scan, if it cannot be prepared."""
+    def run(self, needed: int) -> str | None:
+        """Prepare and write the scan; returns the reason if it cannot be prepared."""
         try:
-            image, labels = prepared(self.scan, self.recipe, self.steps, self.table)
+            image, labels = prepare_arrays(self.scan, self.recipe, self.steps, self.table)
         except InputError as error:
             return " ".join(str(error).split())
         for path, array in ((self.image, image), (self.labels, labels)):
@@ -81,8 +95,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be prepared, where all goes, and what is wrong with scans that are not there."""
+class PreparationPlan:
+    """The work that a preparation has to do.
+
+    Args:
+        jobs: scans that are not complete in the cache.
+        files: files of the image and the labels (or None) in the cache, by scan.
+        errors: reasons why scans cannot be prepared, by scan.
+    """
 
     jobs: list[Job]
     files: dict[ScanRecord, tuple[Path, Path | None]]
@@ -90,42 +110,44 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """Bytes that are to be written, about."""
+        """Size of all files to write, about, in bytes."""
         return sum(job.size for job in self.jobs)
 
 
-def plan(
+def plan_preparation(
     scans: Iterable[ScanRecord], recipe: Recipe, steps: Preparation, table: Table, folder: Path
-) -> Plan:
-    """What of the scans is not in the cache.
+) -> PreparationPlan:
+    """Find out which scans are not in the cache.
 
     Args:
-        recipe, steps, table: what they are prepared into.
-        folder: of the cache.
+        scans: the scans.
+        recipe, steps, table: how they are prepared, see ``prepare_arrays``.
+        folder: folder of the cache.
     """
-    decisive, shape = decisive_of(steps, recipe), recipe.grid.shape
-    made = Plan([], {}, {})
+    key, shape = recipe_key(steps, recipe), recipe.grid.shape
+    plan = PreparationPlan([], {}, {})
     for scan in scans:
         try:
-            image, labels = made.files[scan] = entries_of(scan, decisive, table, folder)
+            image, labels = plan.files[scan] = entries_of(scan, key, table, folder)
         except InputError as error:
-            made.errors[scan] = str(error)
+            plan.errors[scan] = str(error)
             continue
-        has_image = is_whole(image, shape, np.dtype(np.uint8))
-        has_labels = labels is None or is_whole(labels, shape, table.dtype)
-        wanted = None if has_image else image, None if has_labels else labels
+        has_image = is_valid_entry(image, shape, np.dtype(np.uint8))
+        has_labels = labels is None or is_valid_entry(labels, shape, table.dtype)
+        missing = None if has_image else image, None if has_labels else labels
         if not (has_image and has_labels):
-            made.jobs.append(Job(scan, *wanted, recipe, steps, table))
-    return made
+            plan.jobs.append(Job(scan, *missing, recipe, steps, table))
+    return plan
 
 
 def run_jobs(
     jobs: Sequence[Job], processes: int, needed: int
 ) -> Generator[tuple[Job, str | None], None, None]:
-    """Each job when it is done, with what is wrong with its scan.
+    """Run jobs; yields each one when it is done, with the reason if its scan failed.
 
     Args:
-        processes: that do jobs side by side; with one, it is this one.
+        jobs: the jobs.
+        processes: number of processes that run jobs in parallel; 1 is this process itself.
         needed: bytes that all jobs together write.
 
     Raises:
@@ -133,7 +155,7 @@ def run_jobs(
     """
     if processes <= 1 or len(jobs) <= 1:
         for job in jobs:
-            yield job, job.do(needed)
+            yield job, job.run(needed)
         return
     threads = max(1, torch.get_num_threads() // processes)
     pool = ProcessPoolExecutor(
@@ -143,12 +165,13 @@ def run_jobs(
         (threads,),
     )
     try:
-        futures = {pool.submit(job.do, needed): job for job in jobs}
+        futures = {pool.submit(job.run, needed): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise InputError(
-            "a process that prepared scans was killed: if the memory is full, use fewer processes"
+            "a process that prepares scans was killed, perhaps because memory ran out; use fewer "
+            "processes"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Whether a training may begin in a folder, or go on from what is there."""
+"""Check whether a training can start in a folder, or continue the one in it."""
 
 import hashlib
 import json
@@ -15,89 +15,104 @@ from .checkpoint import NAME, TrainingState, saved_config
 from .config import Config
 from .parallel import World, mean_of
 
-#: What may differ between the runs of one training.
+#: Settings that may differ between the runs of one training.
 MAY_CHANGE = "log.", "workers", "data.cache", "validation.give_up"
 
 
 def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make sure, before anything costs time, that a training can be written to ``out``.
+    """Make sure that a training can be written to a folder, before anything takes time.
+
+    Args:
+        config: configuration of the training.
+        out: folder of the training.
+        resume: continue the training in the folder, if there is one.
+        overwrite: replace the training in the folder, if there is one.
 
     Raises:
-        InputError: it holds another training, or cannot be written.
+        InputError: the folder holds another training, or cannot be written.
     """
     check_writable(out)
     if resume and overwrite:
-        raise InputError("resume goes on, overwrite begins anew: just one of them is wanted")
+        raise InputError(
+            "`resume` continues a training and `overwrite` replaces it; give only one of them"
+        )
     held = [name for name in (NAME, "model.json") if (out / name).exists()]
     if held and not (resume or overwrite):
         raise InputError(
-            f"output {out}: it holds a training ({held[0]}); --resume goes on with it, "
-            f"--overwrite begins anew"
+            f"output {out}: the folder holds a training ({held[0]}); continue it with `resume`, or "
+            f"replace it with `overwrite`"
         )
     if not held and not overwrite and (out / "README.md").exists():
-        raise InputError(f"output {out}: a README.md is there, which the model's would replace")
+        raise InputError(
+            f"output {out}: the folder has a README.md, which the model's would replace; choose "
+            f"another folder, or give `overwrite`"
+        )
     if resume and held and NAME not in held:
         raise InputError(
-            f"output {out}: it holds a model, and no {NAME} to go on from; take another folder, "
-            f"or --overwrite"
+            f"output {out}: the folder holds a model but no {NAME} to continue from; choose "
+            f"another folder, or replace the model with `overwrite`"
         )
     if not resume or not held:
         return
-    before, now = (_flat(c) for c in (saved_config(out), config.model_dump(mode="json")))
+    before, now = (_flatten(c) for c in (saved_config(out), config.model_dump(mode="json")))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
             raise InputError(
-                f"output {out}: its training has {name} = {before.get(name)!r}, and not "
-                f"{now.get(name)!r}; resume it as it is, or begin another with start_from={out}"
+                f"output {out}: its training has {name} = {before.get(name)!r}, but the "
+                f"configuration has {now.get(name)!r}; use the same value, or start another "
+                f"training with start_from={out}"
             )
 
 
-def check_same(progress: TrainingState, scans: Sequence[ScanRecord], among: World) -> None:
-    """Make sure that a training goes on with what it began with.
+def check_unchanged(state: TrainingState, scans: Sequence[ScanRecord], world: World) -> None:
+    """Make sure that a training continues with the same processes and scans.
 
     Raises:
-        InputError: there were more or fewer processes, and so other pairs in a step; or other
-            scans, so that subjects who were learnt from may be validated on.
+        InputError: the number of processes differs, which would change the pairs of a step; or
+            the scans differ, so that subjects of the training might be used for validation.
     """
-    if progress.processes != among.size:
+    if state.processes != world.size:
         raise InputError(
-            f"the training was begun by {progress.processes} processes, and these are "
-            f"{among.size}: resume it with as many, or begin another with start_from"
+            f"the training was started with {state.processes} processes, but now there are "
+            f"{world.size}; use {state.processes}, or start another training with start_from"
         )
-    if progress.scans != hash_of(scans):
+    if state.scans != hash_of_scans(scans):
         raise InputError(
-            "the scans, their labels or their splits are not those that the training began with: "
-            "put them back, or begin another with start_from"
+            "data: the scans, their labels or their splits have changed since the training "
+            "started; restore them, or start another training with start_from"
         )
 
 
-def check_together(progress: TrainingState, among: World, device: torch.device) -> None:
-    """Make sure that all processes found the same checkpoint.
+def check_same_checkpoint(state: TrainingState, world: World, device: torch.device) -> None:
+    """Make sure that all processes have read the same checkpoint.
 
     Raises:
-        InputError: the folder of the run is not shared by their machines.
+        InputError: they have not, because their computers do not share the folder.
     """
-    (mean,) = mean_of([float(progress.step)], among, device)
-    if mean != progress.step:
-        raise InputError("the processes find different checkpoints: the folder must be shared")
+    (mean,) = mean_of([float(state.step)], world, device)
+    if mean != state.step:
+        raise InputError(
+            "the processes have read different checkpoints; put the folder of the training on a "
+            "disk that all computers share"
+        )
 
 
-def hash_of(scans: Sequence[ScanRecord]) -> str:
-    """Of the scans' names and of what each is for."""
+def hash_of_scans(scans: Sequence[ScanRecord]) -> str:
+    """Hash of the scans' names, splits and labels (whether they have some)."""
     about = sorted(
         (s.dataset, s.subject, s.split, s.path.name, s.labels is not None) for s in scans
     )
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _flat(tree: Any, before: str = "") -> dict[str, Any]:
-    """Nested dictionaries and lists as one dictionary of dotted names."""
-    inside = tree.items() if isinstance(tree, dict) else enumerate(tree)
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Turn nested dictionaries and lists into one dictionary with dotted names."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     flat = {}
-    for key, value in inside:
-        name = f"{before}{key}"
+    for key, value in items:
+        name = f"{prefix}{key}"
         if isinstance(value, (dict, list)) and value:
-            flat.update(_flat(value, f"{name}."))
+            flat.update(_flatten(value, f"{name}."))
         else:
             flat[name] = value
     return flat

@@ -1,4 +1,4 @@
-"""What a training leaves in its folder beside the checkpoint: models, and where they are from."""
+"""The files of a training beside the checkpoint: models, configuration, list of scans."""
 
 import json
 from pathlib import Path
@@ -8,63 +8,63 @@ from ..files import write_bytes
 from ..networks.model import Model
 from .card import card_of, readme
 from .checkpoint import NAME, TrainingState
-from .cohort import Cohort, described
+from .cohort import Cohort, describe_cohort
 from .config import Config, to_yaml
 from .schedule import phase_at
-from .validation import better
+from .validation import is_better
 
-_OF_A_MODEL = "model.json", "weights.safetensors", "README.md"
+_MODEL_FILES = "model.json", "weights.safetensors", "README.md"
 
 
 def clear(out: Path, *, fresh: bool) -> None:
-    """Remove what a run left that was killed; with ``fresh``, all that an earlier training left."""
+    """Remove unfinished files of a killed run; with ``fresh``, the whole earlier training."""
     for part in (*out.glob(".*.part"), *out.glob("last/.*.part")):
         part.unlink()
     if fresh:
-        old = [folder / name for folder in (out, out / "last") for name in _OF_A_MODEL]
+        old = [folder / name for folder in (out, out / "last") for name in _MODEL_FILES]
         for path in (*old, out / NAME, *out.glob("tensorboard/events.*")):
             path.unlink(missing_ok=True)
 
 
-def describe(config: Config, cohort: Cohort, out: Path) -> None:
-    """Write what is known beforehand: ``config.yaml`` and ``data.json``.
+def write_description(config: Config, cohort: Cohort, out: Path) -> None:
+    """Write ``config.yaml`` and ``data.json``.
 
     Raises:
         InputError: they cannot be written.
     """
     write_bytes(out / "config.yaml", to_yaml(config).encode())
-    _write_json(out / "data.json", described(cohort))
+    _write_json(out / "data.json", describe_cohort(cohort))
 
 
-def keep(
+def save_model(
     model: Model,
     config: Config,
     cohort: Cohort,
     out: Path,
-    progress: TrainingState,
+    state: TrainingState,
     scores: dict[str, float],
 ) -> None:
-    """Save the model as the last one, and as the best one if it is that."""
+    """Save a model in ``last/``, and in the folder itself if it is the best so far."""
     folders = [out / "last"]
-    if is_best(config, progress, scores):
-        progress.best = {**scores, "step": progress.step}
+    if is_best(config, state, scores):
+        state.best = {**scores, "step": state.step}
         folders.append(out)
-    model.card = card_of(config, cohort, progress, scores)
+    model.card = card_of(config, cohort, state, scores)
     for folder in folders:
         model.save(folder)
         write_bytes(folder / "README.md", readme(str(folder), model.card).encode())
 
 
-def is_best(config: Config, progress: TrainingState, scores: dict[str, float]) -> bool:
-    """Whether no model before was as good; losses compare within a phase only."""
-    then, now = (
-        (phase.downsample, phase.leave_out)
-        for phase in (
-            phase_at(config, int(progress.best.get("step", progress.step)) - 1),
-            phase_at(config, progress.step - 1),
+def is_best(config: Config, state: TrainingState, scores: dict[str, float]) -> bool:
+    """Whether a model is better than all before; losses of different phases do not compare."""
+    best_phase, phase = (
+        (p.downsample, p.leave_out)
+        for p in (
+            phase_at(config, int(state.best.get("step", state.step)) - 1),
+            phase_at(config, state.step - 1),
         )
     )
-    return better(scores, progress.best) or ("val_dice" not in scores and then != now)
+    return is_better(scores, state.best) or ("val_dice" not in scores and best_phase != phase)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -1,7 +1,7 @@
-"""Pairs to train on: which two scans, and the random changes that they go through.
+"""Draw the pairs of a training: two scans and their random changes.
 
-Pair number n is a function of the seed and of n, not of history: a resumed run sees what an
-unbroken one would have, however many processes share the numbers.
+Pair n depends on the seed and on n alone. So a resumed run gets the same pairs as an
+uninterrupted one, with any number of processes.
 """
 
 from collections.abc import Sequence
@@ -17,37 +17,37 @@ from .batch import ATLAS, Sample, label_tensor
 from .cohort import Cohort, intensities
 from .config import Augmentation, Sampling
 
-ATTEMPTS = 10  # pairs that are drawn before unreadable scans end the training
+ATTEMPTS = 10  # pairs drawn before unreadable scans end the training; set by hand
 
-_UNREADABLE = (OSError, ValueError, EOFError)  # NumPy has the last one for empty files
+_UNREADABLE = (OSError, ValueError, EOFError)  # NumPy raises EOFError for empty files
 
 
 class PairDataset(Dataset[Sample]):
-    """Random pairs, each a function of the seed and of its number alone.
+    """Random pairs, each determined by the seed and its number.
 
-    Every pair has a generator of its own, from which is drawn, in this order: whether labelled
-    scans alone are wanted; one subject, a scan of theirs and, pairwise, another subject and a scan
-    of theirs, or else the direction, and all of these again as long as a scan cannot be read;
-    whether to mirror; the affine changes of the moving, then of the fixed scan; the intensity
-    changes of the moving, then of the fixed scan. All of them are drawn also if they are switched
-    off, so that no knob of the augmentation changes what another one does.
+    Every pair has its own random generator. The draws are, in this order: (1) whether the pair is
+    chosen among labelled scans only; (2) a subject and one of its scans, then another subject and
+    one of its scans, or with an atlas the direction; again while a scan cannot be read;
+    (3) whether to mirror; (4) the motion of the moving scan, then of the fixed one; (5) the
+    intensities of the moving scan, then of the fixed one. All are drawn even if they are switched
+    off, so that a setting of the augmentation does not affect the other changes.
 
-    Subjects are drawn uniformly, then one of the subject's scans: who was scanned thrice is not
-    seen more often. The atlas is mirrored together with the scan, and changes in no other way.
+    A subject is drawn first, uniformly, then one of its scans: subjects with many scans are not
+    drawn more often. The atlas is mirrored together with the scan and not changed otherwise.
 
     Args:
         cohort: prepared scans.
-        sampling: which pairs.
-        augmentation: how they are changed.
-        seed: from 0.
-        split: whose subjects.
-        atlas: image (1, X, Y, Z) in [0, 1] on the lattice, and its labels (X, Y, Z), numbers of
-            structures; for mode atlas, which wants it.
-        length: how many pairs there are.
-        labels: False leaves labels unread, where nothing compares them.
+        sampling: settings of the pairs.
+        augmentation: settings of the random changes.
+        seed: seed, from 0.
+        split: split of the subjects.
+        atlas: for mode atlas: its image, (1, X, Y, Z) in [0, 1], and its structure numbers,
+            (X, Y, Z) or None, on the working grid.
+        length: number of pairs.
+        labels: whether to read labels; False if no loss compares them.
 
     Raises:
-        InputError: fewer subjects than a pair needs, or a lattice too oblique for mirrors.
+        InputError: there are too few subjects, or the grid is too oblique for flips.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class PairDataset(Dataset[Sample]):
         labels: bool = True,
     ):
         if (sampling.mode == "atlas") != (atlas is not None):
-            raise ValueError("mode atlas wants an atlas, and no other mode does")
+            raise ValueError("atlas must be given in mode atlas, and only there")
         self._cohort, self._sampling, self._flip = cohort, sampling, augmentation.flip
         self._seed, self._length, self._labels = seed, length, labels
         self._grid = cohort.recipe.grid
         self._atlas = self._checked_atlas(atlas) if atlas else None
-        self._subjects, self._labelled = self._of_subjects(split)
+        self._subjects, self._labelled = self._scans_by_subject(split)
         self._changes = Augmenter(augmentation, self._grid, cohort.mirror)
 
     def __len__(self) -> int:
@@ -77,68 +77,72 @@ class PairDataset(Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         number = int(number)
         if not 0 <= number < self._length:
-            raise IndexError(f"there are pairs 0 to {self._length - 1}, got {number}")
+            raise IndexError(f"number must be from 0 to {self._length - 1}, got {number}")
         draw = np.random.default_rng((self._seed, number))
         pair, skipped = self._read_pair(draw)
         if draw.random() < self._flip:
             pair = [self._changes.mirrored(scan) for scan in pair]
         moving, fixed = pair = [self._changes.jittered(scan, draw) for scan in pair]
-        seen_moving, seen_fixed = (self._changes.recoloured(scan, draw) for scan in pair)
+        moving_input, fixed_input = (self._changes.recoloured(scan, draw) for scan in pair)
         return Sample(
             moving.image,
             fixed.image,
-            seen_moving,
-            seen_fixed,
+            moving_input,
+            fixed_input,
             moving.labels,
             fixed.labels,
             (moving.number, fixed.number),
             skipped,
         )
 
-    def _of_subjects(self, split: Split) -> tuple[list[list[int]], list[list[int]]]:
-        """The scans of each subject of the split, and the labelled ones of those who have any."""
+    def _scans_by_subject(self, split: Split) -> tuple[list[list[int]], list[list[int]]]:
+        """The scans of each subject of a split, and the labelled scans of each that has some."""
         names, subjects = self._cohort.subjects, dict[str, list[int]]()
         for number in self._cohort.indices(split):
             subjects.setdefault(names[number], []).append(number)
         labelled = [[n for n in own if self._cohort.is_labelled(n)] for own in subjects.values()]
         labelled = [own for own in labelled if own]
-        wanted = 1 if self._atlas else 2
-        if len(subjects) < wanted:
+        least = 1 if self._atlas else 2
+        if len(subjects) < least:
             raise InputError(
-                f"split {split}: {wanted} subjects are wanted, there is {len(subjects)}"
+                f"data: split {split} must have at least {least} subjects, but has {len(subjects)}"
             )
         if self._sampling.labelled:
-            if len(labelled) < wanted:
+            if len(labelled) < least:
                 raise InputError(
-                    f"sampling.labelled: {wanted} subjects of split {split} with labelled scans "
-                    f"are wanted, there is {len(labelled)}"
+                    f"sampling.labelled: split {split} must have at least {least} subjects with "
+                    f"labels, but has {len(labelled)}"
                 )
             if self._atlas and self._atlas.labels is None:
-                raise InputError("sampling.labelled: the atlas has no labels")
+                raise InputError(
+                    "sampling.labelled: the atlas has no labels; set sampling.atlas_labels"
+                )
         return list(subjects.values()), labelled
 
     def _read_pair(self, draw: np.random.Generator) -> tuple[list[WorkingScan], list[str]]:
-        """A moving and a fixed scan, and what was wrong with those that cannot be read."""
-        among = self._labelled if draw.random() < self._sampling.labelled else self._subjects
+        """A moving and a fixed scan, with messages about scans that cannot be read."""
+        subjects = self._labelled if draw.random() < self._sampling.labelled else self._subjects
         skipped: list[str] = []
         while len(skipped) < ATTEMPTS:
-            pair = self._drawn(among, draw)
+            pair = self._draw_pair(subjects, draw)
             labels = self._labels and all(self._has_labels(number) for number in pair)
             try:
                 return [self._read(number, labels) for number in pair], skipped
             except InputError as error:
                 skipped.append(str(error))
-        raise InputError(f"{ATTEMPTS} pairs in a row cannot be read, the last: {skipped[-1]}")
+        raise InputError(f"{ATTEMPTS} pairs in a row cannot be read; the last one: {skipped[-1]}")
 
-    def _drawn(self, among: Sequence[Sequence[int]], draw: np.random.Generator) -> tuple[int, int]:
+    def _draw_pair(
+        self, subjects: Sequence[Sequence[int]], draw: np.random.Generator
+    ) -> tuple[int, int]:
         """Numbers of the moving and of the fixed scan."""
-        first = int(draw.integers(len(among)))
-        one = int(draw.choice(among[first]))
+        first = int(draw.integers(len(subjects)))
+        one = int(draw.choice(subjects[first]))
         if self._atlas:
             swap = draw.random() < 0.5 and self._sampling.fixed == "either"
             return (ATLAS, one) if swap else (one, ATLAS)
-        other = (first + 1 + int(draw.integers(len(among) - 1))) % len(among)
-        return one, int(draw.choice(among[other]))
+        other = (first + 1 + int(draw.integers(len(subjects) - 1))) % len(subjects)
+        return one, int(draw.choice(subjects[other]))
 
     def _has_labels(self, number: int) -> bool:
         if number == ATLAS:
@@ -146,15 +150,15 @@ class PairDataset(Dataset[Sample]):
         return self._cohort.is_labelled(number)
 
     def _read(self, number: int, with_labels: bool) -> WorkingScan:
-        """One scan; InputError if its files in the cache are gone or damaged."""
+        """Read a scan; InputError if its files in the cache are missing or damaged."""
         if number == ATLAS and self._atlas:
             return WorkingScan(
                 ATLAS, self._atlas.image, self._atlas.labels if with_labels else None
             )
         try:
-            image = self._on_lattice(self._cohort.image(number))
-            found = self._cohort.labels(number) if with_labels else None
-            labels = None if found is None else self._on_lattice(found)
+            image = self._checked(self._cohort.image(number))
+            numbers = self._cohort.labels(number) if with_labels else None
+            labels = None if numbers is None else self._checked(numbers)
         except _UNREADABLE as error:
             raise InputError(f"image {self._cohort.scans[number].path}: {error}") from error
         size = len(self._cohort.mirror)
@@ -162,15 +166,18 @@ class PairDataset(Dataset[Sample]):
             number, intensities(image), None if labels is None else label_tensor(labels, size)
         )
 
-    def _on_lattice(self, array: np.ndarray) -> np.ndarray:
+    def _checked(self, array: np.ndarray) -> np.ndarray:
+        """An array, after a check that it is on the working grid."""
         if array.shape != self._grid.shape:
-            raise ValueError(f"{array.shape} voxels, where {self._grid.shape} are wanted")
+            raise ValueError(f"it must have {self._grid.shape} voxels, but has {array.shape}")
         return array
 
     def _checked_atlas(self, atlas: tuple[Tensor, Tensor | None]) -> WorkingScan:
         image, labels = atlas
         if image.shape != (1, *self._grid.shape):
-            raise ValueError(f"atlas must be (1, *{self._grid.shape}), got {tuple(image.shape)}")
+            raise ValueError(
+                f"atlas must have shape {(1, *self._grid.shape)}, got {tuple(image.shape)}"
+            )
         if labels is not None:
-            labels = label_tensor(self._on_lattice(labels.numpy()), len(self._cohort.mirror))
+            labels = label_tensor(self._checked(labels.numpy()), len(self._cohort.mirror))
         return WorkingScan(ATLAS, image.float(), labels)

@@ -1,4 +1,4 @@
-"""What a step of a training has: its phase, and the learning rate."""
+"""The phase and the learning rate of a training step."""
 
 import math
 
@@ -6,7 +6,7 @@ from .config import Config, Phase
 
 
 def phase_at(config: Config, step: int) -> Phase:
-    """The phase that a step belongs to."""
+    """The phase of a step, counted from 0."""
     for phase in config.phases:
         if step < phase.steps:
             return phase
@@ -15,14 +15,17 @@ def phase_at(config: Config, step: int) -> Phase:
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """A warm-up in each phase; one cosine over all of them, from the peak to ``final`` of it."""
+    """The learning rate of a step: a warm-up in each phase times one cosine over all steps.
+
+    The cosine falls from ``learning_rate`` to ``final`` times that.
+    """
     settings, start = config.optimiser, 0
     for phase in config.phases:
         if start <= step < start + min(settings.warm_up, phase.steps):
             break
         start += phase.steps
     else:
-        start = -settings.warm_up  # long ago
+        start = -settings.warm_up  # the step is in no warm-up
     warmth = min(1.0, (step - start + 1) / max(1, settings.warm_up))
     cosine = (1 + math.cos(math.pi * step / config.steps)) / 2
     return settings.learning_rate * warmth * (settings.final + (1 - settings.final) * cosine)

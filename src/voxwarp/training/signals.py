@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM: the step in hand is finished and saved first."""
+"""Ctrl-C and a scheduler's SIGTERM: the training finishes and saves the current step."""
 
 import signal
 import threading
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or a scheduler's SIGTERM has come: the step is finished and saved first."""
-    asked = threading.Event()
+    """Catch Ctrl-C and SIGTERM; yields a function that tells whether one has arrived."""
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield requested.is_set
         return
     before = {
-        number: signal.signal(number, lambda *_: asked.set())
+        number: signal.signal(number, lambda *_: requested.set())
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        yield asked.is_set
+        yield requested.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -26,7 +26,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C does nothing within, nor to processes that start within."""
+    """Ignore Ctrl-C here, and in processes that are started here."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,9 +38,10 @@ def interrupts_ignored() -> Iterator[None]:
 
 
 def ignore_signals(worker: int) -> None:
-    """Ctrl-C and schedulers tell all processes, but the step in hand wants its scans.
+    """Make a worker ignore Ctrl-C and the first SIGTERM.
 
-    The second SIGTERM is meant: it is that of the training, which ends.
+    Both reach all processes, but the current step still needs the worker's scans. The second
+    SIGTERM is from the training, when it ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

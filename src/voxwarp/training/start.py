@@ -1,4 +1,4 @@
-"""The weights that a training starts from, where they are those of another model."""
+"""Start a training from the weights of another model."""
 
 from torch import nn
 
@@ -9,15 +9,18 @@ from .config import Config
 
 
 def network_to_start_from(config: Config) -> nn.Module:
-    """The network of the model that ``start_from`` names.
+    """Load the network of the model that ``start_from`` names.
 
     Raises:
-        InputError: there is no such model, or its weights do not fit.
+        InputError: the model does not exist, or its network is another one.
     """
     model = Model.load(str(config.start_from))
     theirs, ours = (with_defaults(network) for network in (model.architecture, config.network))
     for network in (theirs, ours):
-        network.pop("steps", None)  # of an exponential or a descent: no weight hangs on them
+        network.pop("steps", None)  # of an exponential or a descent, which have no weights
     if theirs != ours:
-        raise InputError(f"start_from {config.start_from}: its network is {theirs}, and not {ours}")
+        raise InputError(
+            f"start_from {config.start_from}: its network is {theirs}, but the configuration has "
+            f"{ours}; set network to the first"
+        )
     return model.network

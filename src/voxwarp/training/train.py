@@ -1,10 +1,10 @@
-"""The training of a registration function: one visible loop. θ ← argmin Σ loss(f, m∘φ, φ).
+"""Train a network that registers scans: θ ← argmin Σ loss(f, m∘φ, φ).
 
     voxwarp train CONFIG.yaml [key=value ...] -o RUN
     torchrun --nproc-per-node 4 -m voxwarp train CONFIG.yaml -o RUN
 
-Balakrishnan et al., CVPR 2018, equations 1 to 3. All that is random follows from the seed and
-the number of the step, so that a run which was killed goes on as if nothing had happened.
+Balakrishnan et al., CVPR 2018, equations 1 to 3. Everything random depends on the seed and the
+number of the step alone. So a run that was killed continues as if it had not been interrupted.
 """
 
 import copy
@@ -33,8 +33,15 @@ from .inspection import check_beforehand
 from .memory import check_memory
 from .monitor import Monitor
 from .objective import Objective
-from .parallel import World, any_of, average_gradients, first_then_others, mean_of, world
-from .resume import check_run, check_same, check_together, hash_of
+from .parallel import (
+    World,
+    any_of,
+    average_gradients,
+    join_world,
+    mean_of,
+    run_first_then_others,
+)
+from .resume import check_run, check_same_checkpoint, check_unchanged, hash_of_scans
 from .sampling import PairDataset
 from .schedule import learning_rate, phase_at
 from .signals import stop_signals
@@ -52,83 +59,88 @@ def train(
     minutes: float = math.inf,
     show: bool = True,
 ) -> TrainingState:
-    """Train a model, and leave it in ``out``, which ``register --model`` takes.
+    """Train a model and write it into a folder, for ``register`` with ``model``.
 
     Args:
-        config: every knob.
-        out: folder of the model that validated best (``model.json``, ``weights.safetensors``,
-            ``README.md``), of the last one (``last/``), of ``config.yaml``, ``data.json``,
-            ``log.csv``, ``checkpoint.safetensors`` and ``tensorboard/``.
-        resume: go on from the checkpoint that is there, or begin if there is none.
-        overwrite: begin anew where there is one.
+        config: configuration, from ``read_config``.
+        out: folder for the best model on the validation pairs (``model.json``,
+            ``weights.safetensors``, ``README.md``), the last one (``last/``), ``config.yaml``,
+            ``data.json``, ``log.csv``, ``checkpoint.safetensors`` and ``tensorboard/``.
+        resume: continue from the checkpoint in the folder, or start if there is none.
+        overwrite: replace the training in the folder, if there is one.
         device: "auto", "cpu" or "cuda".
-        minutes: stop, to be resumed, after as many.
-        show: tell the terminal how it goes.
+        minutes: stop after this time; ``resume`` continues later.
+        show: report the progress in the terminal.
 
     Returns:
-        How far the training came.
+        The state at the end: steps, time, scores.
 
     Raises:
-        InputError: the data cannot be used, memory does not suffice, or there is no sense in
-            going on; the message says what to do.
+        InputError: the data cannot be used, the memory is too small, or the training does not
+            learn; the message says what to do.
     """
     until = time.monotonic() + 60 * minutes
-    where = torch_device(device)
+    processor = torch_device(device)
     check_run(config, out, resume=resume, overwrite=overwrite)
     with (
-        world(where) as among,
-        Monitor(out, config, show=show and among.is_first, write=among.is_first) as monitor,
+        join_world(processor) as world,
+        Monitor(out, config, show=show and world.is_first, write=world.is_first) as monitor,
     ):
         scans = gather(config.data, config.seed)
-        check_beforehand(config, scans, where)
-        cohort = first_then_others(
-            among, lambda: prepare_cohort(config, scans, progress=monitor.preparing)
+        check_beforehand(config, scans, processor)
+        cohort = run_first_then_others(
+            world, lambda: prepare_cohort(config, scans, progress=monitor.preparing)
         )
         monitor.warn(cohort.skipped)
-        learner = Learner.begin(config, cohort, where, among)
+        learner = Learner.begin(config, cohort, processor, world)
         if resume and (out / NAME).exists():
             learner.restore(out)
-            check_same(learner.progress, scans, among)
-        check_together(learner.progress, among, where)
-        learner.progress.processes, learner.progress.scans = among.size, hash_of(scans)
-        if among.is_first:
+            check_unchanged(learner.state, scans, world)
+        check_same_checkpoint(learner.state, world, processor)
+        learner.state.processes, learner.state.scans = world.size, hash_of_scans(scans)
+        if world.is_first:
             run_folder.clear(out, fresh=not resume)
-            if not (out / NAME).exists():  # before there is any model: --resume tells a run by it
+            if not (out / NAME).exists():  # written at once, because resuming needs a checkpoint
                 learner.checkpoint(out)
-            run_folder.describe(config, cohort, out)
-        monitor.begin(learner.progress)
+            run_folder.write_description(config, cohort, out)
+        monitor.begin(learner.state)
         _loop(learner, cohort, out, monitor, until)
-        return learner.progress
+        return learner.state
 
 
 def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until: float) -> None:
-    """Take the steps that are left, or as many as there is time for."""
-    config, progress, among = learner.config, learner.progress, learner.among
-    began = time.monotonic() - progress.seconds
+    """Take the remaining steps, or as many as fit into the time."""
+    config, state, world = learner.config, learner.state, learner.world
+    began = time.monotonic() - state.seconds
     atlas = prepare_atlas(config, cohort)
     validator = Validator(config, cohort, learner.device, learner.objective, atlas)
-    progress.start = validator.before()
+    state.start = validator.scores_before()
     if not validator.pairs:
-        monitor.warn(["there are no two scans of val subjects: nothing is validated"])
-    with closing(_batches(learner, cohort, atlas)) as batches, stop_signals() as asked_to_stop:
-        for step in range(progress.step, config.steps):
+        monitor.warn(
+            [
+                "data: split val has no pair of scans, so nothing is validated and the last model "
+                "counts as the best"
+            ]
+        )
+    with closing(_batches(learner, cohort, atlas)) as batches, stop_signals() as stop_requested:
+        for step in range(state.step, config.steps):
             phase, scores = phase_at(config, step), dict[str, float]()
             try:
                 values = learner.update(step, phase, batches, monitor)
-            except InputError:  # what was learnt until now is good
-                if among.is_first:
+            except InputError:  # the state before this step is good
+                if world.is_first:
                     learner.checkpoint(out)
                 raise
             release_free_memory()
-            progress.step = done = step + 1
-            progress.seconds = time.monotonic() - began
-            monitor.step(progress, values, learning_rate(config, step))
+            state.step = done = step + 1
+            state.seconds = time.monotonic() - began
+            monitor.step(state, values, learning_rate(config, step))
             is_due = done == config.steps or done % config.validation.every == 0
             if is_due:
                 scores = _validate(learner, validator, phase, cohort, out, monitor)
-            stop = asked_to_stop() or time.monotonic() > until
-            stop = any_of(stop, among, learner.device)  # or the others would wait for us
-            if among.is_first and (stop or is_due or done % config.log.checkpoint == 0):
+            stop = stop_requested() or time.monotonic() > until
+            stop = any_of(stop, world, learner.device)  # all stop together, or some would wait
+            if world.is_first and (stop or is_due or done % config.log.checkpoint == 0):
                 learner.checkpoint(out)
             validator.check_progress(done, scores)
             if stop:
@@ -143,13 +155,13 @@ def _validate(
     out: Path,
     monitor: Monitor,
 ) -> dict[str, float]:
-    """Score what has been learnt so far, show and save it."""
-    model, progress = learner.model(cohort.recipe, phase), learner.progress
+    """Score the current model, report the scores and save it."""
+    model, state = learner.model(cohort.recipe, phase), learner.state
     scores = validator(model, phase)
-    progress.skipped += monitor.skipped(validator.skipped)
-    monitor.validated(progress, scores, lambda: validator.pictures(model, phase))
-    if learner.among.is_first:
-        run_folder.keep(model, learner.config, cohort, out, progress, scores)
+    state.skipped += monitor.skipped(validator.skipped)
+    monitor.validated(state, scores, lambda: validator.pictures(model, phase))
+    if learner.world.is_first:
+        run_folder.save_model(model, learner.config, cohort, out, state, scores)
     return scores
 
 
@@ -157,20 +169,31 @@ def _batches(
     learner: "Learner", cohort: Cohort, atlas: tuple[Tensor, Tensor | None] | None
 ) -> Generator[Batch, None, None]:
     """Batches from the next step on."""
-    config, among, first = learner.config, learner.among, learner.progress.step
-    labels = any(name.endswith("labels") for name in learner.objective.wants)
-    knobs = config.sampling, config.augmentation
-    pairs = PairDataset(cohort, *knobs, seed=config.seed, atlas=atlas, labels=labels)
-    return loader.batches(pairs, config, among, first)
+    config, labels = learner.config, any(n.endswith("labels") for n in learner.objective.inputs)
+    pairs = PairDataset(
+        cohort,
+        config.sampling,
+        config.augmentation,
+        seed=config.seed,
+        atlas=atlas,
+        labels=labels,
+    )
+    return loader.batches(pairs, config, learner.world, learner.state.step)
 
 
 @dataclass
 class Learner:
-    """A network that learns, and what it needs to go on learning.
+    """A network in training, with everything that a step needs.
 
     Args:
-        network: the one whose weights are updated.
-        kept: the one that is validated and saved: the same, or the average of its past.
+        config: configuration of the training.
+        objective: the losses.
+        network: the network whose weights are updated.
+        kept: the network that is validated and saved: the same one, or the moving average.
+        optimizer: optimiser of the network's weights.
+        device: device of the networks.
+        world: the processes of the training.
+        state: how far the training has come.
     """
 
     config: Config
@@ -179,15 +202,15 @@ class Learner:
     kept: nn.Module
     optimizer: torch.optim.Optimizer
     device: torch.device
-    among: World
-    progress: TrainingState = field(default_factory=TrainingState)
+    world: World
+    state: TrainingState = field(default_factory=TrainingState)
 
     @classmethod
-    def begin(cls, config: Config, cohort: Cohort, device: torch.device, among: World) -> "Learner":
-        """With fresh weights, or those of ``config.start_from``.
+    def begin(cls, config: Config, cohort: Cohort, device: torch.device, world: World) -> "Learner":
+        """Begin with random weights, or with those of ``config.start_from``.
 
         Raises:
-            InputError: the memory that is free will not do.
+            InputError: the memory is too small, or the network does not fit the structures.
         """
         objective = Objective(config, len(cohort.structures))
         check_classes(config, cohort)
@@ -201,19 +224,22 @@ class Learner:
         optimizer = torch.optim.AdamW(
             network.parameters(), weight_decay=config.optimiser.weight_decay
         )
-        return cls(config, objective, network, kept, optimizer, device, among)
+        return cls(config, objective, network, kept, optimizer, device, world)
 
     def update(
         self, step: int, phase: Phase, batches: Iterator[Batch], monitor: Monitor
     ) -> dict[str, float]:
-        """One step; returns the loss, each loss, and the norm of the gradient.
+        """Take one step.
+
+        Returns:
+            The weighted sum of losses, each loss, and the norm of the gradient.
 
         Raises:
-            InputError: one of them is not a finite number; the weights are as before.
+            InputError: one of them is not a finite number; the weights are unchanged.
         """
         passes, skipped = self.config.optimiser.accumulate, 0
         sums: dict[str, float] = {}
-        torch.manual_seed(self.config.seed * 2**31 + step)  # for what a loss may draw
+        torch.manual_seed(self.config.seed * 2**31 + step)  # for losses that draw random numbers
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(passes):
             batch = next(batches).to(self.device)
@@ -222,11 +248,11 @@ class Learner:
             (losses["loss"] / passes).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / passes
-        average_gradients(self.network, self.among)
+        average_gradients(self.network, self.world)
         clip = self.config.optimiser.clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), clip))
-        *means, mean = mean_of([*sums.values(), skipped], self.among, self.device)
-        self.progress.skipped += round(mean * self.among.size)
+        *means, mean = mean_of([*sums.values(), skipped], self.world, self.device)
+        self.state.skipped += round(mean * self.world.size)
         values = {**dict(zip(sums, means, strict=True)), "gradient_norm": norm}
         check_finite(values, step)
         for group in self.optimizer.param_groups:
@@ -237,38 +263,42 @@ class Learner:
         return values
 
     def model(self, recipe: Recipe, phase: Phase) -> Model:
-        """What has been learnt, as a model of the lattice that the phase works on."""
+        """The current model, on the working grid of a phase."""
         recipe = replace(recipe, grid=recipe.grid.averaged(phase.downsample))
         return Model(self.kept, self.config.network, recipe)
 
     def checkpoint(self, out: Path) -> None:
-        """Write the state from which ``restore`` goes on."""
+        """Write a checkpoint, for ``restore``."""
         config = self.config.model_dump(mode="json")
-        save_checkpoint(out, self.progress, config, self.optimizer, **self._networks())
+        save_checkpoint(out, self.state, config, self.optimizer, **self._networks())
 
     def restore(self, out: Path) -> None:
-        """Go on from the checkpoint in ``out``."""
-        self.progress = load_checkpoint(out, self.optimizer, **self._networks())
+        """Load the checkpoint in a folder."""
+        self.state = load_checkpoint(out, self.optimizer, **self._networks())
 
     def _networks(self) -> dict[str, nn.Module]:
-        both = {"network": self.network, "kept": self.kept}
-        return both if self.kept is not self.network else {"network": self.network}
+        if self.kept is self.network:
+            return {"network": self.network}
+        return {"network": self.network, "kept": self.kept}
 
 
 def check_classes(config: Config, cohort: Cohort) -> None:
-    """Make sure that a network that recognises structures has a class for each.
+    """Make sure that a network that segments has one class per structure.
 
     Raises:
-        InputError: it has another number of them.
+        InputError: it has another number of classes.
     """
-    there = len(cohort.structures)
-    learns = config.capabilities.learns_from
-    if learns == "labels" and config.network.get("structures") != there:
-        raise InputError(f"network.structures: {there} are wanted, as the label maps have")
+    count, classes = len(cohort.structures), config.network.get("structures")
+    if config.capabilities.learns_from == "labels" and classes != count:
+        raise InputError(
+            f"network.structures must be {count}, the number of structures in the label maps, got "
+            f"{classes}"
+        )
 
 
 def average_weights(kept: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """The average becomes decay · average + (1 − decay) · weights; at first quicker than that."""
+    """Update the moving average: decay · average + (1 − decay) · weights; faster at first."""
+    # TensorFlow's ExponentialMovingAverage limits the decay of the first steps the same way.
     decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
         for average, value in zip(kept.parameters(), network.parameters(), strict=True):
@@ -276,15 +306,15 @@ def average_weights(kept: nn.Module, network: nn.Module, decay: float, step: int
 
 
 def check_finite(values: dict[str, float], step: int) -> None:
-    """Make sure that there is sense in a step.
+    """Make sure that the losses and the gradient of a step are finite numbers.
 
     Raises:
-        InputError: a loss or the gradient is infinite or not a number.
+        InputError: one of them is infinite or not a number.
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise InputError(
-            f"step {step + 1}: {', '.join(bad)} is not a finite number; the state before it is "
-            f"saved; begin another training with a lower optimiser.learning_rate or "
-            f"optimiser.clip, or in precision=float32 (start_from takes the model there is)"
+            f"step {step + 1}: {', '.join(bad)} is not a finite number (the state before this step "
+            f"is saved); start another training with a lower optimiser.learning_rate or "
+            f"optimiser.clip, or with precision=float32, from this model with start_from"
         )

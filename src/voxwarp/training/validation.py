@@ -1,4 +1,4 @@
-"""How well a network does on subjects it has not learnt from, while it is being trained."""
+"""Score a network on pairs of val subjects during the training."""
 
 import itertools
 from collections.abc import Iterator
@@ -17,18 +17,20 @@ from .cohort import Cohort, intensities
 from .config import Config, Phase
 from .objective import Objective, convolutions
 
-STILL = 0.02  # voxels: a mean displacement below this is none
-GRID_STEP = 8  # voxels between the lines of the pictured grid
+STILL = 0.02  # voxels; a smaller mean displacement counts as no motion; set by hand
+GRID_STEP = 8  # voxels between the lines of the grid in the picture
 
 
 class Validator:
-    """Scores of a model on ordered pairs of the subjects of ``val``.
+    """Scores of a model on ordered pairs of val subjects.
 
     Args:
-        cohort: with its ``val`` scans; without any there are no scores.
-        device: where the network is.
-        objective: its value is a score, too.
-        atlas: in place of one scan of each pair, and its structures.
+        config: configuration of the training.
+        cohort: prepared scans; without val scans, there are no scores.
+        device: device of the network.
+        objective: the losses, whose sum is one of the scores.
+        atlas: image and structure numbers (or None) of the atlas, the fixed scan of every pair;
+            None for pairs of two subjects.
     """
 
     def __init__(
@@ -41,11 +43,11 @@ class Validator:
     ):
         self.config, self.cohort, self.device, self.objective = config, cohort, device, objective
         self.atlas = atlas
-        self.skipped: list[str] = []  # what could not be read the last time
+        self.skipped: list[str] = []  # messages about pairs that could not be read the last time
         self.pairs = self._pairs()
 
     def _pairs(self) -> list[tuple[int, int | None]]:
-        """Moving and fixed scan; None is the atlas. Evenly chosen among all that there are."""
+        """Numbers of moving and fixed scans, spread evenly over all pairs; None is the atlas."""
         scans = self.cohort.indices("val")
         every: list[tuple[int, int | None]] = (
             [(i, None) for i in scans]
@@ -56,34 +58,35 @@ class Validator:
                 if self.cohort.subjects[i] != self.cohort.subjects[j]
             ]
         )
-        wanted = min(self.config.validation.pairs, len(every))
-        return [every[k * len(every) // wanted] for k in range(wanted)]
+        number = min(self.config.validation.pairs, len(every))
+        return [every[k * len(every) // number] for k in range(number)]
 
     def __call__(self, model: Model, phase: Phase) -> dict[str, float]:
-        """Means over the pairs.
+        """Score a model.
 
         Returns:
-            ``val_loss``, the objective; ``val_dice`` of the structures, where there are labels
-            (nearest neighbour, at the lattice of the cohort); ``val_folds_percent`` of the
-            voxels where the fixed image is not 0 with det J ≤ 0; ``val_motion``, the mean
-            displacement there, voxels of the phase. Nothing without val subjects.
+            Means over the pairs; empty without val subjects. ``val_loss``: the objective.
+            ``val_dice``: Dice of the structures, if there are labels (resampled by nearest
+            neighbour on the working grid). ``val_folds_percent``: share of folds (det J ≤ 0)
+            where the fixed image is not 0. ``val_motion``: mean displacement there, in voxels
+            of the phase.
         """
-        torch.manual_seed(self.config.seed)  # the structures that a loss draws: always the same
-        each = [self._score(model, phase, sample) for sample in self._samples()]
-        names = dict.fromkeys(name for scores in each for name in scores)
+        torch.manual_seed(self.config.seed)  # a loss draws the same structures each time
+        scores = [self._score(model, phase, sample) for sample in self._samples()]
+        names = dict.fromkeys(name for pair in scores for name in pair)
         means = {}
         for name in names:
-            values = [scores[name] for scores in each if name in scores]
+            values = [pair[name] for pair in scores if name in pair]
             means[name] = float(np.mean(values))
         return means
 
     def _samples(self) -> Iterator[Sample]:
-        """The pairs that can be read; why the others cannot is in ``skipped`` then."""
+        """The pairs that can be read; ``skipped`` gets messages about the others."""
         self.skipped.clear()
         for pair in self.pairs:
             try:
                 sample = self._sample(*pair)
-            except (InputError, OSError, ValueError) as error:  # its file in the cache is gone
+            except (InputError, OSError, ValueError) as error:  # a file is missing in the cache
                 self.skipped.append(str(error))
                 continue
             yield sample
@@ -123,7 +126,7 @@ class Validator:
         return scores
 
     def displacement(self, model: Model, phase: Phase, batch: Batch) -> Tensor:
-        """(1, 3, X, Y, Z) on the lattice of the cohort, in its voxels."""
+        """The displacement on the working grid, in its voxels: (1, 3, X, Y, Z)."""
         moving, fixed = (averaged(x, phase.downsample) for x in (batch.moving, batch.fixed))
         with torch.inference_mode(), convolutions(self.config.precision, self.device):
             displacement = model.network(moving=moving, fixed=fixed).displacement
@@ -135,8 +138,8 @@ class Validator:
         with torch.no_grad():
             return float(self.objective(model.network, batch, phase)["loss"])
 
-    def before(self) -> dict[str, float]:
-        """Mean Dice of the pairs as they are, before any deformation; nothing without labels."""
+    def scores_before(self) -> dict[str, float]:
+        """Mean Dice of the pairs before any deformation; empty without labels."""
         scores = []
         for moving, fixed in self.pairs:
             labels, other = self._read(moving)[1], self._read(fixed)[1]
@@ -146,9 +149,10 @@ class Validator:
         return {"val_dice": float(np.mean(known))} if known else {}
 
     def pictures(self, model: Model, phase: Phase) -> np.ndarray | None:
-        """(H, W) in [0, 1]: fixed, moving, moved, deformed grid, differences before and after.
+        """Picture of the first pair that can be read: (H, W) in [0, 1].
 
-        A row for each plane through the middle of the first pair that can be read.
+        Columns: fixed, moving, moved, deformed grid, differences before and after. Rows: the
+        three planes through the middle.
         """
         sample = next(self._samples(), None)
         if sample is None:
@@ -156,47 +160,47 @@ class Validator:
         batch = collate([sample]).to(self.device)
         displacement = self.displacement(model, phase, batch)
         moved = field.warp(batch.moving, displacement)
-        lines = field.warp(_lines(batch.moving), displacement, padding="border")
+        lines = field.warp(_grid_lines(batch.moving), displacement, padding="border")
         differences = [(x - batch.fixed).abs() for x in (batch.moving, moved)]
         panels = [x.expand_as(lines) for x in (batch.fixed, batch.moving, moved)]
         panels += [lines, *(x.expand_as(lines) for x in differences)]
         return _tiled([panel[0].cpu().numpy() for panel in panels])
 
     def check_progress(self, done: int, scores: dict[str, float]) -> None:
-        """Stop a training in which nothing is learnt.
+        """Stop a training that does not learn.
 
         Raises:
-            InputError: after so many steps the network still moves nothing.
+            InputError: after ``validation.give_up`` steps, the network still moves nothing.
         """
         patience = self.config.validation.give_up
         if patience and done >= patience and scores.get("val_motion", STILL) < STILL:
             raise InputError(
-                f"nothing is learnt: after {done} steps the network moves the validation pairs by "
-                f"{scores['val_motion']:.4f} voxels on average; lower the weight of the "
-                f"smoothness, raise optimiser.learning_rate, or see in TensorBoard's pictures "
-                f"whether the scans are what they should be (validation.give_up=0 goes on)"
+                f"the network does not learn: after {done} steps, it moves the validation pairs by "
+                f"only {scores['val_motion']:.4f} voxels on average; reduce the weight of "
+                f"diffusion or bending, raise optimiser.learning_rate, or check the scans in the "
+                f"pictures of TensorBoard (validation.give_up=0 continues anyway)"
             )
 
 
-def better(scores: dict[str, float], best: dict[str, float]) -> bool:
-    """Whether scores beat the best so far: by Dice where there are labels, else by the loss."""
+def is_better(scores: dict[str, float], best: dict[str, float]) -> bool:
+    """Whether scores are better than the best so far: by Dice, or by the loss without labels."""
     if not best:
         return True
     if "val_dice" in scores and "val_dice" in best:
         return scores["val_dice"] > best["val_dice"]
     if "val_loss" in scores and "val_loss" in best:
         return scores["val_loss"] < best["val_loss"]
-    return "val_loss" not in best  # one that could not be scored is not better than one that was
+    return "val_loss" not in best  # a model without scores is not better than one with scores
 
 
 def mean_dice(a: Tensor, b: Tensor) -> float | None:
-    """Mean Dice of the structures that are in either of two maps of numbers; None without any."""
-    each = dice(a.cpu().numpy(), b.cpu().numpy())
-    return float(np.mean(list(each.values()))) if each else None
+    """Mean Dice of the structures in either of two maps of numbers; None if there are none."""
+    by_structure = dice(a.cpu().numpy(), b.cpu().numpy())
+    return float(np.mean(list(by_structure.values()))) if by_structure else None
 
 
-def _lines(like: Tensor) -> Tensor:
-    """Images of grid lines, (B, 3, X, Y, Z): those that are seen in planes across each axis."""
+def _grid_lines(like: Tensor) -> Tensor:
+    """Images of grid lines, (B, 3, X, Y, Z): one image for the planes across each axis."""
     lines = like.new_zeros((len(like), 3, *like.shape[2:]))
     for axis in range(3):
         at = torch.arange(0, like.shape[2 + axis], GRID_STEP, device=like.device)
@@ -206,9 +210,9 @@ def _lines(like: Tensor) -> Tensor:
 
 
 def _tiled(panels: list[np.ndarray]) -> np.ndarray:
-    """The middle planes of volumes (3, X, Y, Z), one for each axis that they may be cut across.
+    """Tile the middle planes of volumes, (3, X, Y, Z) with one image for each axis.
 
-    A column for each volume, a row for each axis.
+    Columns are volumes, rows are the axes that the planes cut.
     """
     rows = []
     for axis in range(3):

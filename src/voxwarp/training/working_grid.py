@@ -1,4 +1,4 @@
-"""The lattice that a training works on: what was asked for, or as large as the scans want it."""
+"""The working grid of a training: as configured, or as large as the scans."""
 
 import logging
 import math
@@ -15,49 +15,55 @@ from ..errors import InputError
 from ..preparation.recipe import WORKING_GRID, Recipe, alignment_named
 from ..preparation.template import Template, mni152
 from ..space.grid import Grid
-from ..space.region import bounding_box, start_and_shape
 from ..space.image_file import image_grid
+from ..space.region import bounding_box, start_and_shape
 from .config import Config
 
 _log = logging.getLogger(__name__)
 
-MULTIPLE = 16  # voxels: networks halve the lattice several times
-LARGEST = 1 << 28  # voxels of a lattice that follows from the scans; a larger one is a mistake
+MULTIPLE = 16  # voxels; sides are multiples, because networks halve the grid up to four times
+# Voxels of a grid that follows from the scans. Set by hand: a larger grid is taken for a mistake
+# (one image of it has 1 GB).
+LARGEST = 1 << 28
 
 
 def recipe_of(config: Config, scans: Iterable[ScanRecord]) -> Recipe:
-    """How the scans become the network's input; looks at their headers where it has to.
+    """How the scans become the input of the network; reads their headers if it needs them.
+
+    Args:
+        config: configuration of the training.
+        scans: the scans, whose extent decides about the grid of some alignments.
 
     Raises:
-        InputError: the lattice is to be as large as the scans, and none can be read, or they
-            want one that is larger than any network takes.
+        InputError: the grid depends on the scans, and none of them can be read or the grid would
+            be too large.
     """
-    wanted = config.preparation
-    spacing, shape = wanted.spacing, wanted.shape
+    settings = config.preparation
+    spacing, shape = settings.spacing, settings.shape
     paths = [scan.path for scan in scans]
     if config.sampling.atlas not in (None, "template"):
         paths.append(Path(str(config.sampling.atlas)))
-    alignment = alignment_named(wanted.alignment)
+    alignment = alignment_named(settings.alignment)
     if alignment is mni152():
-        grid = _mni_lattice(spacing, shape, max(phase.downsample for phase in config.phases))
+        grid = _mni152_grid(spacing, shape, max(phase.downsample for phase in config.phases))
     elif isinstance(alignment, Template):
-        grid = _around_brain(alignment, spacing, shape)
+        grid = _grid_around_brain(alignment, spacing, shape)
     elif alignment == "centre":
         size = np.array(shape) if shape else _rounded_up(_extents(paths) / spacing)
-        grid = _lattice(size, spacing, -(size - 1) / 2 * spacing)
+        grid = _aligned_grid(size, spacing, -(size - 1) / 2 * spacing)
     else:
         low, high = _union(paths)
         least = _voxels((high - low) / spacing)
         size = np.array(shape) if shape else _rounded_up(least)
-        # By whole voxels: scans that share a lattice of this spacing are not interpolated.
-        grid = _lattice(size, spacing, low + (0.5 - (size - least) // 2) * spacing)
-    return Recipe(grid, wanted.percentile, alignment)
+        # Padded by whole voxels, so that scans on one grid of this spacing are not interpolated.
+        grid = _aligned_grid(size, spacing, low + (0.5 - (size - least) // 2) * spacing)
+    return Recipe(grid, settings.percentile, alignment)
 
 
-def _mni_lattice(spacing: float, shape: Sequence[int] | None, multiple: int) -> Grid:
-    """The working grid with voxels of another size or number, around the same point.
+def _mni152_grid(spacing: float, shape: Sequence[int] | None, multiple: int) -> Grid:
+    """The working grid of MNI152 with voxels of another size or number, around the same point.
 
-    Where no shape is wanted, the sides are multiples of what the phases average over.
+    Without a shape, the sides are multiples of the largest averaging factor of the phases.
     """
     if spacing == 1 and shape is None:
         return WORKING_GRID
@@ -70,20 +76,20 @@ def _mni_lattice(spacing: float, shape: Sequence[int] | None, multiple: int) -> 
     return Grid(size.tolist(), affine)
 
 
-def _around_brain(template: Template, spacing: float, shape: Sequence[int] | None) -> Grid:
-    """A lattice around the middle of a template's brain; where no shape is wanted, it holds it."""
+def _grid_around_brain(template: Template, spacing: float, shape: Sequence[int] | None) -> Grid:
+    """A grid around the middle of a template's brain; without a shape, it holds the brain."""
     brain = start_and_shape(bounding_box(template.image.data > 0, margin=0))
     low, high = _reach(template.grid.crop(*brain))
     size = np.array(shape) if shape else _rounded_up((high - low) / spacing)
-    return _lattice(size, spacing, (low + high) / 2 - (size - 1) / 2 * spacing)
+    return _aligned_grid(size, spacing, (low + high) / 2 - (size - 1) / 2 * spacing)
 
 
-def _lattice(size: np.ndarray, spacing: float, first: np.ndarray) -> Grid:
-    """With axes R, A, S, from the centre of the first voxel on."""
+def _aligned_grid(size: np.ndarray, spacing: float, first: np.ndarray) -> Grid:
+    """A grid with axes R, A, S; ``first`` is the centre of its first voxel."""
     if math.prod(size.tolist()) > LARGEST:
         raise InputError(
-            f"preparation: the scans want a lattice of {'×'.join(map(str, size))} voxels; give "
-            f"its shape, or a larger spacing"
+            f"preparation: the scans would need a working grid of {'×'.join(map(str, size))} "
+            f"voxels, which is too large; set preparation.shape or a larger preparation.spacing"
         )
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = first
@@ -91,7 +97,7 @@ def _lattice(size: np.ndarray, spacing: float, first: np.ndarray) -> Grid:
 
 
 def _voxels(extent: np.ndarray) -> np.ndarray:
-    """So many that they cover an extent in voxels; headers round to seven digits."""
+    """Whole numbers of voxels that cover an extent; 1e-3 allows for rounding in headers."""
     return np.maximum(np.ceil(extent - 1e-3).astype(int), 1)
 
 
@@ -100,31 +106,34 @@ def _rounded_up(extent: np.ndarray) -> np.ndarray:
 
 
 def _extents(paths: Iterable[Path]) -> np.ndarray:
-    """Of the largest scan along each axis of the world, mm."""
+    """The largest extent of the scans along each world axis, mm."""
     return np.max([high - low for low, high in _boxes(paths)], axis=0)
 
 
 def _union(paths: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """The box that holds all scans, mm."""
+    """The smallest and the largest world coordinates of all scans, mm."""
     boxes = np.array(_boxes(paths))
     return boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
 
 
 def _boxes(paths: Iterable[Path]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """``_reach`` of each scan."""
+    """``_reach`` of each scan that can be read."""
     boxes = []
     for path in paths:
         try:
             boxes.append(_reach(image_grid(cast(SpatialImage, nib.load(path)), path, "image")))
-        except Exception as error:  # it is named by whoever reads it whole
-            _log.info("%s does not count for the lattice: %s", path, error)
+        except Exception as error:  # reading the whole scan will report it
+            _log.info("%s is ignored in the size of the working grid: %s", path, error)
     if not boxes:
-        raise InputError("preparation: none of the scans' headers can be read for the lattice")
+        raise InputError(
+            "preparation: the size of the working grid depends on the scans, but none of their "
+            "headers can be read; set preparation.shape"
+        )
     return boxes
 
 
 def _reach(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """From where to where a grid reaches, outer faces of its voxels, mm."""
+    """The smallest and the largest world coordinates of a grid, at the faces of its voxels, mm."""
     faces = grid.corners() + np.sign(grid.corners() - 0.5) / 2
     corners = grid.to_world(faces)
     return corners.min(axis=0), corners.max(axis=0)
