@@ -54,8 +54,8 @@ ScanPattern = Annotated[
     str | None,
     typer.Option(
         "--scan",
-        help="Path of the scans in a table of scans, with its columns in braces, such as "
-        "t1/{id}.nii.gz.",
+        help="For a table of scans: path of each scan, with columns of the table in braces, such "
+        "as t1/{id}.nii.gz.",
         metavar="PATTERN",
         rich_help_panel=PAIRS,
     ),
@@ -64,7 +64,7 @@ LabelsPattern = Annotated[
     str | None,
     typer.Option(
         "--labels",
-        help="Path of their label maps, such as labels/{id}.nii.gz.",
+        help="For a table of scans: path of each label map, such as labels/{id}.nii.gz.",
         metavar="PATTERN",
         rich_help_panel=PAIRS,
     ),
