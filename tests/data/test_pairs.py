@@ -36,7 +36,7 @@ def scan(name: str, subject: str = "") -> PairScan:
     ],
 )
 def test_kind_of_a_pair(subjects, kind):
-    """Nobody is the same subject as somebody else without a name."""
+    """Subjects without a name are different subjects."""
     assert Pair(scan("1", subjects[0]), scan("2", subjects[1])).kind == kind
 
 
@@ -97,7 +97,7 @@ def test_lists_in_other_forms(tmp_path):
     assert [pair.kind for pair in found[0]] == ["retest", "inter"]
 
 
-def test_what_a_row_says_of_a_scan_counts_in_all(tmp_path):
+def test_a_value_for_a_scan_counts_in_all_rows(tmp_path):
     """Else the pair and the one the other way round would not know of each other."""
     text = (
         "moving,fixed,moving_name,moving_subject,moving_labels,fixed_labels\n"
@@ -112,7 +112,7 @@ def test_what_a_row_says_of_a_scan_counts_in_all(tmp_path):
     assert [pair.kind for pair in pairs] == ["inter", "inter", "retest"]
 
 
-def test_a_list_of_an_earlier_version_names_persons(tmp_path):
+def test_a_table_of_an_earlier_version_is_read(tmp_path):
     text = "moving,fixed,moving_{0},fixed_{0}\na,b,ann,ann\nc,b,bob,\n"
     former, today = (
         read_pairs(table(tmp_path / f"{name}.csv", text.format(name)))
@@ -128,7 +128,7 @@ def test_a_list_is_put_in_order(tmp_path):
     assert found == [("a", "b"), ("b", "a"), ("c", "d"), ("d", "c"), ("d", "e")]
 
 
-def test_files_of_one_name_are_told_apart(tmp_path):
+def test_files_of_one_name_get_different_names(tmp_path):
     """By as much of their paths as differs; where all names differ they stand alone."""
     text = "moving,fixed\nx/01/T1.nii.gz,x/02/T1.nii.gz\nx/03/T1.mgz,x/o.nii\n"
     names = keys(read_pairs(table(tmp_path / "p.csv", text)))
@@ -265,7 +265,7 @@ def test_subjects_of_two_data_sets_are_two(tmp_path):
 
 
 def test_scans_of_one_name_do_not_vanish(tmp_path):
-    """Two files beside each other cannot be told apart, those of two folders can."""
+    """Two files in one folder cannot get different names, files in two folders can."""
     path = table(tmp_path / "t.csv", "scan\n01/T1.nii.gz\n02/T1.nii.gz\nT2.nii\n")
     assert sorted(keys(read_pairs(path))) == sorted(
         itertools.permutations(["01-T1", "02-T1", "T2"], 2)

@@ -1,4 +1,4 @@
-"""The scans that are listed: what tables and other sources name, and everybody in one split."""
+"""Lists of scans: from tables and other sources, with one split for each subject."""
 
 from collections import Counter
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_patterns_are_filled_from_columns(tmp_path):
     ]
 
 
-def test_a_table_of_an_earlier_version_names_persons(tmp_path):
+def test_a_table_of_an_earlier_version_is_read(tmp_path):
     """The column of the subjects had another name; the new one counts where both are filled."""
     text = "scan,person,subject\na.nii,ann,\nb.nii,x,ann\nc.nii,,\n"
     found = gather(table_data(table(tmp_path / "t.csv", text), split="train"), 0)
@@ -190,7 +190,7 @@ def test_splits_are_of_subjects_and_do_not_depend_on_rows(tmp_path_factory, rows
     assert Counter(splits.values()) == dict(split_sizes(len(subjects), FRACTIONS))
     shuffled = list(rows)
     order.shuffle(shuffled)
-    more = [*shuffled, (rows[0][0], 99)]  # another scan of somebody moves nobody
+    more = [*shuffled, (rows[0][0], 99)]  # another scan of a subject moves no subject
     assert split_of_subjects(folder, more, seed) == splits
 
 
@@ -226,8 +226,8 @@ def test_fewer_subjects_are_the_first_of_more(tmp_path):
     assert len({tuple(sorted(subjects)) for subjects in chosen}) == 6
 
 
-def test_all_scans_of_a_data_set_that_nobody_is_trained_on(tmp_path):
-    """``gather`` wants somebody to train on, ``scans_of`` does not."""
+def test_all_scans_of_a_data_set_without_train_subjects(tmp_path):
+    """``gather`` needs train subjects, ``scans_of`` does not."""
     path = table(tmp_path / "t.csv", "scan,subject,split\na.nii,x,val\nb.nii,x,\nc.nii,y,test\n")
     found = scans_of(table_data(path), 0)
     assert [(s.path.name, s.subject, s.split) for s in found] == [
@@ -243,16 +243,16 @@ def test_a_training_on_fewer_subjects_takes_from_all_scans(tmp_path_factory, row
     """As they are and where they are: only subjects of train are left out."""
     text = "scan,subject\n" + "".join(f"{p}-{n}.nii,{p}\n" for p, n in rows)
     path = table(tmp_path_factory.mktemp("all") / "t.csv", text)
-    everybody = scans_of(table_data(path, subjects=subjects), seed)
-    assert [scan.path.name for scan in everybody] == [f"{p}-{n}.nii" for p, n in rows]
-    assert everybody == scans_of(table_data(path), seed) == gather(table_data(path), seed)
-    train = {scan.key for scan in everybody if scan.split == "train"}
+    everything = scans_of(table_data(path, subjects=subjects), seed)
+    assert [scan.path.name for scan in everything] == [f"{p}-{n}.nii" for p, n in rows]
+    assert everything == scans_of(table_data(path), seed) == gather(table_data(path), seed)
+    train = {scan.key for scan in everything if scan.split == "train"}
     if subjects > len(train):
         return
     some = gather(table_data(path, subjects=subjects), seed)
     chosen = {scan.key for scan in some if scan.split == "train"}
     assert len(chosen) == subjects
-    assert some == [s for s in everybody if s.split != "train" or s.key in chosen]
+    assert some == [s for s in everything if s.split != "train" or s.key in chosen]
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_sections_are_found_by_their_keys() -> None:
     assert section_at(Tree, ["weights", "leaf"]) is None
 
 
-def test_paths_are_told_by_their_marks() -> None:
+def test_paths_are_found_by_their_marks() -> None:
     mark = path_mark(Leaf, "name")
     assert mark is not None
     assert mark.unless("NAME")

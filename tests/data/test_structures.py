@@ -20,7 +20,7 @@ NAMED = """value,note,structure
 
 
 def nothing(split: Split) -> set[int]:
-    raise AssertionError(f"nobody is to look at the label maps of {split}")
+    raise AssertionError(f"the label maps of {split} must not be read")
 
 
 def test_left_and_right_belong_together():

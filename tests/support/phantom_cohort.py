@@ -1,6 +1,6 @@
 """Cohorts of phantoms without files, and pairs drawn from them.
 
-In a module of its own, which other processes can import.
+A module of its own, so that other processes can import it.
 """
 
 from dataclasses import dataclass, field, fields
@@ -32,7 +32,7 @@ def grid_of(axes: str = "RAS", spacing: tuple[float, ...] = (1, 1, 1), shape=SHA
 
 @cache
 def texture(i: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """(X, Y, Z) uint8, of each scan its own; zero in one half."""
+    """The image of a scan, (X, Y, Z) uint8; different for each scan, zero in one half."""
     x = np.round(255 * blobs(i, shape)).astype(np.uint8).clip(1)
     x[:, : shape[1] // 2] = 0
     x.setflags(write=False)  # as a memory map is

@@ -1,4 +1,4 @@
-"""Runs of small trainings: begun, killed, gone on with, compared to the bit."""
+"""Runs of small trainings: started, killed, resumed, compared to the bit."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ from voxwarp.training.train import Learner, _batches, train
 
 CPU = torch.device("cpu")
 
-#: All that is random, all that is kept: what a resumed run has to get right.
+#: Everything random, everything stored: what a resumed run has to reproduce.
 EVERYTHING: dict[str, Any] = {
     "augmentation": {
         **{"flip": 0.5, "rotation": 10.0, "scaling": 0.1, "shift": 2.0, "bending": 1.0},
@@ -57,7 +57,7 @@ def run(config: Config, out: Path, **more: Any) -> TrainingState:
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
-    """All that two runs have learnt and go on from, to the bit, and what they say about it."""
+    """Compare the models, checkpoints and cards of two runs, to the bit."""
     for name in (NAME, "weights.safetensors", "last/weights.safetensors"):
         first, second = load_file(one / name), load_file(other / name)
         assert first.keys() == second.keys()
@@ -75,7 +75,7 @@ def logged(out: Path) -> list[dict[str, str]]:
 
 
 def state_of(out: Path) -> TrainingState:
-    """How far the checkpoint in a folder is."""
+    """The state in the checkpoint of a folder."""
     return TrainingState(**about_checkpoint(out)["progress"])
 
 
@@ -85,7 +85,7 @@ def about_checkpoint(out: Path) -> dict[str, Any]:
 
 
 def late_of(subjects: Path, **more: Any) -> Config:
-    """Nothing is saved by itself before the end."""
+    """A configuration that saves nothing before the end."""
     tree = tree_of(subjects, validation={"every": 100}, **more)
     tree["log"] = {**tree["log"], "checkpoint": 100}
     return build_config(tree)
@@ -96,7 +96,7 @@ def cohort_of(config: Config) -> Cohort:
 
 
 def steps_of(config: Config, number: int) -> Iterator[tuple[Learner, dict[str, float]]]:
-    """A learner after each of its first steps, and what the step returned."""
+    """A learner after each of its first steps, with the values that the step returned."""
     cohort = cohort_of(config)
     learner = Learner.begin(config, cohort, CPU, World())
     batches = _batches(learner, cohort, None)
@@ -148,14 +148,14 @@ def start(config: Path, out: Path, *more: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> str:
-    """Wait for it; what it printed to stdout."""
+    """Wait for a process; returns what it printed to stdout."""
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out
 
 
 def await_change(process: subprocess.Popen, path: Path) -> None:
-    """Wait until a file is another one than it was, or the process has ended."""
+    """Wait until a file is replaced, or the process has ended."""
     before = path.stat().st_ino if path.exists() else None
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
@@ -165,6 +165,6 @@ def await_change(process: subprocess.Popen, path: Path) -> None:
 
 
 def forget_memory(patch: pytest.MonkeyPatch) -> None:
-    """Let the memory suffice without a look at it."""
+    """Skip the check of the memory."""
     for module in ("train", "inspection"):
         patch.setattr(f"voxwarp.training.{module}.check_memory", lambda *_: 0)

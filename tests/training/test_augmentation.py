@@ -67,7 +67,7 @@ def test_mirrors_are_as_frequent_as_was_said(cohort: Cohort) -> None:
 
 
 @pytest.mark.parametrize(("degrees", "is_fine"), [(9.9, True), (-9.9, True), (11, False)])
-def test_mirrors_want_a_lattice_along_left_right(degrees: float, is_fine: bool) -> None:
+def test_flips_need_a_grid_along_left_right(degrees: float, is_fine: bool) -> None:
     cohort = Cohort(list("abz"), grid=Grid(SHAPE, homogeneous(rotation(0, 0, degrees))))
     pairs(cohort)
     if is_fine:
@@ -77,7 +77,7 @@ def test_mirrors_want_a_lattice_along_left_right(degrees: float, is_fine: bool) 
             pairs(cohort, Augmentation(flip=0.5))
 
 
-def test_a_lattice_may_be_tilted_about_left_right() -> None:
+def test_a_grid_may_be_tilted_about_left_right() -> None:
     cohort = Cohort(list("abz"), grid=Grid(SHAPE, homogeneous(rotation(30, 0, 0))))
     plain, mirrored = pairs(cohort)[0], pairs(cohort, Augmentation(flip=1))[0]
     np.testing.assert_array_equal(mirrored.moving[0], np.flip(plain.moving[0].numpy(), 0))

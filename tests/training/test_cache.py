@@ -204,8 +204,8 @@ def test_another_template_has_its_own_entries(brains, phantoms, tmp_path) -> Non
     """Also one that lies where another was, under the same name."""
     path = tmp_path / "template.nii.gz"
     write_volume(phantoms.template, path)
-    lattice = {"spacing": 8, "shape": [24, 24, 24]}
-    own = crops_config(brains, preparation={**lattice, "alignment": str(path)})
+    grid = {"spacing": 8, "shape": [24, 24, 24]}
+    own = crops_config(brains, preparation={**grid, "alignment": str(path)})
     prepare_cohort(own, gathered(own))
     before = entries(own)
     prepare_cohort(own, gathered(own))

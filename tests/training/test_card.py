@@ -1,4 +1,4 @@
-"""The card tells what a model has seen, how it was made and how well it does."""
+"""The model card: training data, recipe and scores."""
 
 import shlex
 import shutil
@@ -59,7 +59,7 @@ def card() -> dict[str, Any]:
     return card_of(config_of(limits="adults only"), cohort_of(), PROGRESS, AFTER)
 
 
-def test_the_card_tells_of_each_data_set_and_split(card) -> None:
+def test_the_card_lists_each_data_set_and_split(card) -> None:
     assert card["data"] == [
         "a, train: 1 scans of 1 subjects, 0 with labels",
         "a, val: 1 scans of 1 subjects, 1 with labels",
@@ -156,7 +156,7 @@ def test_the_commit_is_that_of_the_checkout(checkout: Path) -> None:
     assert commit() == head[:12] + "+"
 
 
-def test_a_package_installed_inside_of_somebodys_repository_has_no_commit(
+def test_a_package_installed_inside_of_another_repository_has_no_commit(
     checkout: Path, monkeypatch
 ) -> None:
     (checkout / "theirs").write_text("x")

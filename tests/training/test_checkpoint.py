@@ -1,4 +1,4 @@
-"""Checkpoints: a training goes on to the last bit, and a damaged file is refused, not half used."""
+"""Checkpoints: a training continues to the last bit, and a damaged file is refused as a whole."""
 
 import json
 import os

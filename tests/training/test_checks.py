@@ -110,7 +110,7 @@ def test_a_loss_that_cannot_be_is_refused(losses: dict, words: str) -> None:
         check_losses(losses)
 
 
-def test_networks_are_told_apart_by_what_they_learn_from() -> None:
+def test_networks_are_listed_by_what_they_learn_from() -> None:
     assert learning_from("images") == ["voxelmorph", "diffeomorphic", "pyramid"]
     assert learning_from("labels") == ["anatomy"]
     assert learning_from("images", "labels", "nothing") == list(ARCHITECTURES)

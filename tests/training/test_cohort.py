@@ -22,7 +22,7 @@ from voxwarp.training.cohort import describe_cohort, prepare_atlas, prepare_coho
 from voxwarp.training.inspection import check
 
 
-def test_what_a_cohort_tells(crops):
+def test_the_properties_of_a_cohort(crops):
     config = crops_config(crops)
     scans = gathered(config)
     scans[1] = without_labels(scans[1])

@@ -203,7 +203,7 @@ def test_a_file_changes_what_it_extends(write) -> None:
 
 # -------------------------------------------------------------------------------- Wrong keys
 
-#: Where an unknown key may stand, and a knob that is near it.
+#: An unknown key, and a setting with a similar name.
 UNKNOWN = {
     "optimizer": "optimiser",
     "optimiser__learnig_rate": "learning_rate",

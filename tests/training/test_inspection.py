@@ -97,7 +97,7 @@ def test_a_cache_that_cannot_be_written_is_a_problem(crops):
 # --------------------------------------------------------------------------------- Command line
 
 
-def test_check_tells_what_there_is(six_subjects: Path, cli) -> None:
+def test_check_prints_the_numbers_of_scans(six_subjects: Path, cli) -> None:
     outcome = cli("train", six_subjects, "--check", "seed=4")
     assert outcome.code == 0, outcome
     lines = outcome.out.splitlines()
@@ -111,7 +111,7 @@ def test_check_tells_what_there_is(six_subjects: Path, cli) -> None:
     assert sorted(path.name for path in six_subjects.parent.iterdir() if path.is_dir()) == []
 
 
-def test_check_tells_every_problem_on_a_line_of_its_own(six_subjects: Path, cli) -> None:
+def test_check_prints_every_problem_on_its_own_line(six_subjects: Path, cli) -> None:
     folder = six_subjects.parent
     (folder / "1.nii").write_bytes(b"no scan")
     (folder / "4-labels.nii").unlink()
@@ -130,7 +130,7 @@ def test_check_tells_every_problem_on_a_line_of_its_own(six_subjects: Path, cli)
 
 @pytest.fixture
 def unprepared(subjects, tmp_path) -> Path:
-    """A configuration of subjects of whom nobody is in the cache yet."""
+    """A configuration of subjects who are not in the cache yet."""
     tree = tree_of(subjects, data={"cache": str(tmp_path / "prepared")})
     return write_config(tmp_path / "config.yaml", tree)
 
@@ -151,7 +151,7 @@ def unprepared(subjects, tmp_path) -> Path:
         (["start_from={brief}/none"], "unknown model"),
     ],
 )
-def test_what_is_known_beforehand_is_told_before_scans_are_prepared(
+def test_problems_that_need_no_preparation_are_reported_before_it(
     unprepared, brief, tmp_path, monkeypatch, cli, refuses, overrides, words, check
 ) -> None:
     """``refuses`` looks whether anything is written."""
@@ -169,14 +169,14 @@ def test_what_is_known_beforehand_is_told_before_scans_are_prepared(
     assert not (tmp_path / "prepared").exists()
 
 
-def test_a_problem_is_told_once(unprepared, cli, tmp_path) -> None:
-    """Although both the scans and the memory want the lattice."""
+def test_a_problem_is_reported_once(unprepared, cli, tmp_path) -> None:
+    """Although both the scans and the memory need the working grid."""
     rows = "id,split,scan\n1,train,1.nii\n2,train,2.nii\n"
     (tmp_path / "scans.csv").write_text(rows)
     for i in (1, 2):
         (tmp_path / f"{i}.nii").write_text("no image")
     source = f"data.sources=[{{table: {tmp_path}/scans.csv}}]"
-    lattice = "preparation={alignment: header}"
-    outcome = cli("train", unprepared, source, lattice, "--check", "--device", "cpu")
+    alignment = "preparation={alignment: header}"
+    outcome = cli("train", unprepared, source, alignment, "--check", "--device", "cpu")
     assert outcome.code == 2
     assert outcome.err.count("headers can be read") == 1

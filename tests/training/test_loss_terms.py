@@ -160,7 +160,7 @@ def test_a_users_function_is_given_what_its_arguments_are_called(module, given) 
 
 
 def test_whole_numbers_of_ours_are_bounded_and_a_users_are_not(module) -> None:
-    """A window of 5000 voxels is a mistake; what 5000 means to somebody else is not known."""
+    """A window of 5000 voxels is a mistake; an option of a user may be any number."""
     module(OWN)
     for power in (5000, -(10**15)):
         losses = config({"own_losses:loss": {"power": power}}).losses
@@ -224,7 +224,7 @@ def test_what_is_written_in_c_cannot_tell_its_arguments() -> None:
     assert "builtins:max" in refusal({"builtins:max": {}})
 
 
-# -------------------------------------------------------------------------------- Recognition
+# -------------------------------------------------------------------------------- Segmentation
 
 
 def odds_and_labels(count: int, classes: int, behind: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -234,7 +234,7 @@ def odds_and_labels(count: int, classes: int, behind: int, seed: int = 0) -> tup
     return odds, torch.randint(classes - 1, (count, behind), generator=draw)
 
 
-def test_recognition_is_cross_entropy_and_dice_written_out() -> None:
+def test_segmentation_is_cross_entropy_and_dice_written_out() -> None:
     odds, labels = odds_and_labels(50, 5, 8)
     p = np.exp(odds.numpy())
     p /= p.sum(axis=1, keepdims=True)
@@ -245,13 +245,13 @@ def test_recognition_is_cross_entropy_and_dice_written_out() -> None:
     assert float(losses.segmentation(odds, labels)) == pytest.approx(entropy + 1 - np.mean(dice))
 
 
-def test_recognition_of_what_is_sure_and_right_is_zero() -> None:
+def test_the_loss_of_a_certain_and_correct_segmentation_is_zero() -> None:
     _, labels = odds_and_labels(50, 5, 1)
     sure = 100 * F.one_hot(labels[:, 0], 5).double()
     assert float(losses.segmentation(sure, labels)) == pytest.approx(0, abs=1e-6)
     assert float(losses.segmentation(-sure, labels)) > 50
 
 
-def test_recognition_has_the_derivatives_of_differences() -> None:
+def test_segmentation_has_the_derivatives_of_differences() -> None:
     odds, labels = odds_and_labels(12, 4, 8)
     assert torch.autograd.gradcheck(lambda z: losses.segmentation(z, labels), odds.requires_grad_())

@@ -1,4 +1,4 @@
-"""The memory of a training step, told before it is taken, against what a step took."""
+"""The predicted memory of a training step, against the memory that a step takes."""
 
 import json
 import os
@@ -71,7 +71,7 @@ STEP = """
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize(
     ("name", "more", "structures"),
     [
@@ -150,7 +150,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_too_little_memory_is_told_with_both_numbers(monkeypatch) -> None:
+def test_too_little_memory_is_reported_with_both_numbers(monkeypatch) -> None:
     config = config_of("pyramid")
     need = predicted(config)
     monkeypatch.setattr(memory, "available_memory", lambda device: need)

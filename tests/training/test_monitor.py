@@ -115,7 +115,21 @@ def test_lines_that_are_no_rows_are_dropped(tmp_path: Path, junk: bytes) -> None
     assert read_log(tmp_path) == before
 
 
-def test_a_run_that_begins_anew_forgets_the_log(tmp_path: Path) -> None:
+def test_a_log_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
+    with Monitor(tmp_path, config_of(), show=False) as monitor:
+        monitor.begin(TrainingState())
+        go(monitor, 0, 4, validate=2)
+    before, path = rows(tmp_path), tmp_path / LOG
+    assert any(row["val_loss"] for row in before)
+    path.write_text(path.read_text().replace("val_loss", "val_cost"))
+    with Monitor(tmp_path, config_of(), show=False) as monitor:
+        monitor.begin(TrainingState(4))
+    assert rows(tmp_path) == before
+    path.write_text("step,recognition,val_cost\n2,0.5,0.25\n")
+    assert read_log(tmp_path) == [{"step": "2", "segmentation": "0.5", "val_loss": "0.25"}]
+
+
+def test_a_run_that_starts_again_forgets_the_log(tmp_path: Path) -> None:
     for _ in range(2):
         with Monitor(tmp_path, config_of(), show=False) as monitor:
             monitor.begin(TrainingState())
@@ -202,7 +216,7 @@ def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch) -> No
 
 
 @pytest.mark.parametrize("broken", ["add_scalar", "flush", "add_image"])
-def test_a_full_disk_is_told_by_the_board_too(tmp_path: Path, broken: str) -> None:
+def test_a_full_disk_is_reported_by_tensorboard_too(tmp_path: Path, broken: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, os.strerror(28))
 

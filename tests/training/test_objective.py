@@ -199,7 +199,7 @@ def test_inverse_consistency_needs_no_both_directions(name: str, both: bool) -> 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (18, 16, 13)])
 @pytest.mark.parametrize(("name", "rest"), [("diffeomorphic", 0), ("pyramid", 0), ("pyramid", 1)])
-def test_losses_on_the_lattice_of_the_velocity(name: str, rest: int, shape) -> None:
+def test_losses_on_the_grid_of_the_velocity(name: str, rest: int, shape) -> None:
     """Images are padded in the middle of the multiple of 4 that the network wants, and averaged."""
     network, batch = network_of(name), collate([pair(1, labelled=True, shape=shape)])
     phases = [{"steps": 1, "leave_out": rest}, {"steps": 1}]
@@ -272,8 +272,8 @@ def test_a_step_compares_the_structures_it_draws() -> None:
     assert batch.fixed_labels is not None
     moved = field.warp(one_hot(batch.moving_labels[0]), u)
     each = losses_of_each(one_hot(batch.fixed_labels[0]), moved)
-    losses, knob = {"dice": {}}, {"structures": 1}
-    objective = Objective(config_of("voxelmorph", losses=losses, sampling=knob), 3)
+    losses, sampling = {"dice": {}}, {"structures": 1}
+    objective = Objective(config_of("voxelmorph", losses=losses, sampling=sampling), 3)
     seen = set()
     for seed in range(20):
         torch.manual_seed(seed)
@@ -396,13 +396,13 @@ def test_the_gradient_is_that_of_differences(name: str, compare_at: str) -> None
         assert (ends[0] - ends[1]) / 2 == pytest.approx(expected, rel=0.05)
 
 
-# -------------------------------------------------------------------------------- Recognition
+# -------------------------------------------------------------------------------- Segmentation
 
 UNEVEN = (16, 24, 32)
 ANATOMY = {"name": "anatomy", "structures": 4, "channels": [6, 8, 8]}
 
 
-def test_blocks_are_the_voxels_behind_those_of_the_averaged_lattice() -> None:
+def test_blocks_are_the_voxels_behind_those_of_the_averaged_grid() -> None:
     labels = torch.arange(2 * 4 * 6 * 8).view(2, 4, 6, 8)
     got = blocks(labels, 2).flatten(0, 3)
     means = averaged(labels[:, None].double(), 2).flatten()
@@ -416,7 +416,7 @@ def segmented(seed: int) -> Sample:
     return Sample(*pair, *pair, *labels, (seed, seed + 50), [])
 
 
-def to_recognise(**sampling: object) -> object:
+def to_segment(**sampling: object) -> object:
     return build_config(
         {
             "data": {"sources": [{"folder": "/x"}]},
@@ -436,7 +436,7 @@ def segmenting(seed: int = 1) -> PairDescent:
 
 def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
     batch, learner = collate([segmented(1), segmented(2)]), segmenting()
-    values = Objective(to_recognise(), 4)(learner, batch, Phase(steps=1))
+    values = Objective(to_segment(), 4)(learner, batch, Phase(steps=1))
     parts = []
     for images, labels in ((batch.moving, batch.moving_labels), (batch.fixed, batch.fixed_labels)):
         for image, of_image in zip(images, labels, strict=True):
@@ -449,11 +449,11 @@ def test_the_objective_looks_at_both_scans_of_every_pair() -> None:
     torch.testing.assert_close(values["loss"], 2 * values["segmentation"])
 
 
-def test_drawn_voxels_loss_what_all_do_in_the_mean() -> None:
+def test_drawn_voxels_have_the_mean_loss_of_all() -> None:
     batch, learner = collate([segmented(1)]), segmenting()
-    everything = Objective(to_recognise(), 4)(learner, batch, Phase(steps=1))["segmentation"]
+    everything = Objective(to_segment(), 4)(learner, batch, Phase(steps=1))["segmentation"]
     torch.manual_seed(0)
-    few = Objective(to_recognise(voxels=500), 4)
+    few = Objective(to_segment(voxels=500), 4)
     with torch.no_grad():
         values = [float(few(learner, batch, Phase(steps=1))["segmentation"]) for _ in range(10)]
     assert np.mean(values) == pytest.approx(float(everything.detach()), rel=0.03)

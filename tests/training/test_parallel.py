@@ -169,7 +169,7 @@ def together(subjects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_of_one_pair_are_one_of_two(together, case) -> None:
     one, other = (torch.load(together / f"{case}.{rank}.pt") for rank in range(2))
     config = read_config(together / f"{case}.yaml", ["optimiser.batch=2"])
-    told_by: dict[str, Any] = {}
+    is_significant: dict[str, Any] = {}
     for step, alone in enumerate(steps_of(config, World())):
         # The processes agree to the bit, and have shared out the pairs.
         for what in ("gradients", "weights", "kept"):
@@ -189,9 +189,11 @@ def test_two_processes_of_one_pair_are_one_of_two(together, case) -> None:
             found = one[step]["gradients"][name]
             torch.testing.assert_close(found, gradient, rtol=tolerance, atol=tolerance * largest)
             # Adam makes a whole step of a gradient that is nothing but rounding.
-            told = told_by[name] = told_by.get(name, True) & (gradient.abs() > 1e-3 * largest)
+            chosen = is_significant[name] = is_significant.get(name, True) & (
+                gradient.abs() > 1e-3 * largest
+            )
             for what in ("weights", "kept"):
-                two, all_ = one[step][what][name][told], alone[what][name][told]
+                two, all_ = one[step][what][name][chosen], alone[what][name][chosen]
                 torch.testing.assert_close(two, all_, rtol=1e-4, atol=1e-4)
         assert one[step]["values"] == pytest.approx(alone["values"], rel=1e-3, abs=1e-6)
 

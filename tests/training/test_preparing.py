@@ -76,7 +76,7 @@ def test_brains_are_prepared_as_register_does(brains, label_values):
         assert len(np.unique(oracle)) == 9
 
 
-def test_a_scan_that_is_not_on_the_lattice_is_left_out(crops):
+def test_a_scan_outside_the_working_grid_is_left_out(crops):
     far = nib.load(crops / "t1/3.nii.gz").affine
     far[0, 3] = 500
     write_scan(crops / "t1/3.nii.gz", crop(3, SHAPES[3]), far)

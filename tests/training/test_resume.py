@@ -1,4 +1,4 @@
-"""Whether a training may go on or begin: with what it began with, in a folder that is free."""
+"""Whether a training can start in a folder, or continue the one in it."""
 
 import json
 import shutil
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("memory_suffices")
 
 
 @pytest.fixture
-def begun(subjects, tmp_path, tmp_path_factory) -> tuple[Path, Path, Path]:
-    """The table of subjects of this test alone, a run of theirs to go on, its configuration."""
+def started(subjects, tmp_path, tmp_path_factory) -> tuple[Path, Path, Path]:
+    """A table of subjects of this test alone, a started run with them, its configuration."""
     folder = shutil.copytree(subjects, tmp_path_factory.mktemp("own") / "crops")
     config = write_config(tmp_path / "config.yaml", tree_of(folder))
     run(read_config(config), tmp_path / "run", minutes=0)
@@ -37,13 +37,13 @@ def test_so_is_one_that_holds_a_model(held, refuses) -> None:
     assert "--overwrite" in refuses("train", held[1], "-o", held[0])
 
 
-def test_a_model_without_a_state_cannot_be_gone_on_with(held, refuses) -> None:
+def test_a_model_without_a_checkpoint_cannot_be_resumed(held, refuses) -> None:
     (held[0] / NAME).unlink()
     line = refuses("train", held[1], "-o", held[0], "--resume")
     assert f"no {NAME} to continue from" in line
 
 
-def test_going_on_and_beginning_anew_are_not_both_wanted(held, refuses, tmp_path) -> None:
+def test_resume_and_overwrite_exclude_each_other(held, refuses, tmp_path) -> None:
     for out in (held[0], tmp_path / "new"):
         assert "give only one of them" in refuses(
             "train", held[1], "-o", out, "--resume", "--overwrite"
@@ -63,9 +63,9 @@ def test_going_on_and_beginning_anew_are_not_both_wanted(held, refuses, tmp_path
     ],
     ids=["to train", "to val", "to be tested", "fewer", "more", "unlabelled", "file"],
 )
-def test_other_scans_or_splits_are_not_resumed(begun, old, new) -> None:
+def test_other_scans_or_splits_are_not_resumed(started, old, new) -> None:
     """Not the second time either; put back, they are."""
-    table, out, config = begun
+    table, out, config = started
     shutil.copy(table.parent / "t1/p2.nii.gz", table.parent / "t1/p9.nii.gz")
     before = table.read_text()
     assert before.count(old) == 1
@@ -83,8 +83,8 @@ def test_other_scans_or_splits_are_not_resumed(begun, old, new) -> None:
     assert run(read_config(config), out, resume=True).step == 4
 
 
-def test_another_number_of_processes_cannot_go_on(begun, refuses) -> None:
-    _, out, config = begun
+def test_another_number_of_processes_cannot_resume(started, refuses) -> None:
+    _, out, config = started
     about = about_checkpoint(out)
     about["progress"]["processes"] = 2
     save_file(load_file(out / NAME), out / NAME, metadata={"voxwarp": json.dumps(about)})
@@ -131,9 +131,9 @@ def test_a_damaged_checkpoint_is_refused(held, refuses) -> None:
 # ---------------------------------------------------------------------------- Earlier versions
 
 
-def test_a_run_of_an_earlier_version_goes_on_to_the_same_weights(begun, brief) -> None:
+def test_a_run_of_an_earlier_version_resumes_to_the_same_weights(started, brief) -> None:
     """Its table, configuration, log and checkpoint have the names of that version."""
-    table, out, config = begun
+    table, out, config = started
     header, *rows = table.read_text().splitlines()
     lines = [f"{header},person", *(f"{row},p{row.partition(',')[0]}" for row in rows)]
     table.write_text("\n".join(lines) + "\n")

@@ -12,7 +12,7 @@ from voxwarp.training.run_folder import is_best
 pytestmark = pytest.mark.usefixtures("memory_suffices")
 
 
-def test_overwriting_begins_anew(held, cli, brief) -> None:
+def test_overwriting_starts_again(held, cli, brief) -> None:
     out, config = held
     outcome = cli("train", config, "seed=9", "-o", out, "--overwrite", "--device", "cpu")
     assert outcome.code == 0, outcome.err
@@ -48,7 +48,7 @@ def test_overwriting_takes_nothing_away_before_it_can_begin(held, refuses, subje
 
 
 def test_the_best_is_the_best_of_its_phase_unless_there_are_labels(subjects) -> None:
-    """A loss of a coarser lattice says nothing about one of a finer."""
+    """Losses on a coarser and on a finer grid do not compare."""
     config = config_of(subjects, phases=[{"steps": 4, "downsample": 2}, {"steps": 4}])
     best = {"val_loss": -0.9, "step": 4}
     assert not is_best(config, TrainingState(step=4, best={**best, "step": 2}), {"val_loss": -0.5})
@@ -61,7 +61,7 @@ def test_the_best_is_the_best_of_its_phase_unless_there_are_labels(subjects) -> 
     assert is_best(config, TrainingState(step=6, best=best), {"val_loss": 0.0, "val_dice": 0.9})
 
 
-def test_the_card_tells_what_the_model_is(subjects, unbroken) -> None:
+def test_the_card_describes_the_model(subjects, unbroken) -> None:
     card = Model.load(unbroken).card
     config = config_of(subjects, **EVERYTHING)
     assert card["recipe"] == config.model_dump(mode="json")

@@ -191,7 +191,7 @@ DAMAGE = {
     "missing": Path.unlink,
     "truncated": truncate,
     "empty": lambda path: path.write_bytes(b""),
-    "other lattice": lambda path: np.save(path, np.ones((3, 3, 3), np.uint8)),
+    "other grid": lambda path: np.save(path, np.ones((3, 3, 3), np.uint8)),
 }
 
 

@@ -57,7 +57,7 @@ def test_a_signal_ends_the_command_in_order(subjects, tmp_path, number, workers)
     os.killpg(process.pid, number)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
-    assert "--resume goes on" in stdout
+    assert "--resume continues" in stdout
     assert "Traceback" not in stderr
     done = len(read_rows(out))
     assert 0 < done < 2000

@@ -283,7 +283,9 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_changed(
     assert_same_weights(tmp_path / "unbroken", tmp_path / "run")
 
 
-def test_a_network_that_moves_nothing_is_given_up_until_told_otherwise(subjects, tmp_path) -> None:
+def test_a_network_that_moves_nothing_ends_the_training_unless_give_up_is_0(
+    subjects, tmp_path
+) -> None:
     changes = {"optimiser": {"learning_rate": 1e-9}, "phases": [{"steps": 3}]}
     stubborn = config_of(subjects, **changes, validation={"give_up": 2})
     with pytest.raises(InputError, match=r"raise optimiser\.learning_rate") as caught:
@@ -348,7 +350,7 @@ def test_two_passes_of_one_pair_are_one_pass_of_two(tmp_path) -> None:
     assert sums[1] == pytest.approx(sums[0], rel=1e-5, abs=1e-7)
 
 
-def test_the_gradient_is_clipped_to_its_bound_and_told_as_it_was(subjects) -> None:
+def test_the_gradient_is_clipped_and_reported_unclipped(subjects) -> None:
     ((free, _),) = steps_of(config_of(subjects, optimiser={"clip": 0.0}), 1)
     ((bound, values),) = steps_of(config_of(subjects, optimiser={"clip": 1e-3}), 1)
     norm = float(gradient_of(free).norm())
@@ -383,8 +385,8 @@ def test_what_is_kept_is_the_average_of_the_steps_taken(subjects) -> None:
 
 
 def test_an_unlabelled_run_ends_with_a_model_of_the_last_phase(tmp_path) -> None:
-    everybody = tuple(range(7))
-    folder = write_subjects(tmp_path / "crops", unlabelled=everybody)
+    unlabelled = tuple(range(7))
+    folder = write_subjects(tmp_path / "crops", unlabelled=unlabelled)
     phases = [{"steps": 2, "downsample": 2}, {"steps": 2}]
     losses = {"ncc": {"window": 3}, "diffusion": {}}  # coarse phantoms are more alike
     state = run(config_of(folder, phases=phases, losses=losses), tmp_path / "run")
@@ -424,7 +426,7 @@ def atlas_steps(config: Config, number: int) -> Iterator[dict[str, float]]:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """A configuration of one scan and an atlas, to be learnt by heart."""
+    """A configuration of one scan and an atlas, to be overfitted."""
 
     def make(alignment: str, **changes: Any) -> dict[str, Any]:
         spread = 10.0 if alignment == "centre" else 0.0
@@ -519,7 +521,7 @@ ANATOMY = {
 }
 
 
-def test_a_network_learns_to_recognise(subjects: Path, tmp_path: Path) -> None:
+def test_a_network_learns_to_segment(subjects: Path, tmp_path: Path) -> None:
     changed = {"phases": [{"steps": 40}], "validation": {"every": 40}}
     state = run(config_of(subjects, **ANATOMY, **changed), tmp_path / "run")
     fresh = run(config_of(subjects, **ANATOMY, phases=[{"steps": 1}]), tmp_path / "fresh")
@@ -534,7 +536,7 @@ def test_the_classes_are_those_of_the_labels(subjects: Path, tmp_path: Path) -> 
         run(config_of(subjects, **wrong), tmp_path / "run")
 
 
-def test_label_maps_are_wanted(tmp_path: Path) -> None:
+def test_label_maps_are_needed(tmp_path: Path) -> None:
     folder = write_subjects(tmp_path / "subjects", unlabelled=(0, 1, 2, 3, 4))
     with pytest.raises(InputError, match="needs at least 2 train subjects with labels"):
         run(config_of(folder, **ANATOMY), tmp_path / "run")

@@ -180,7 +180,7 @@ def test_folds_and_motion_count_where_the_fixed_image_is(make_cohort) -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_coarse_phase_is_scored_at_the_lattice_of_the_scans(make_cohort, factor: int) -> None:
+def test_a_coarse_phase_is_scored_on_the_working_grid(make_cohort, factor: int) -> None:
     """A voxel of the phase is ``factor`` of the scans'."""
     cohort, shift = make_cohort("AB"), (1, 0, -1)
     validator, phase = validator_of(cohort), Phase(steps=1, downsample=factor)
@@ -207,12 +207,12 @@ def test_maps_without_structures_have_no_dice(make_cohort) -> None:
     validator = validator_of(cohort)
     assert validator.scores_before() == {"val_dice": 0.0}
     assert validator(model_of((0, 0, 0)), FULL)["val_dice"] == 0
-    nobody = validator_of(make_cohort("AB", empty="AB"))
-    assert nobody.scores_before() == {}
-    assert "val_dice" not in nobody(model_of((0, 0, 0)), FULL)
+    empty = validator_of(make_cohort("AB", empty="AB"))
+    assert empty.scores_before() == {}
+    assert "val_dice" not in empty(model_of((0, 0, 0)), FULL)
 
 
-def test_a_scan_that_is_gone_is_skipped_and_told(make_cohort) -> None:
+def test_a_missing_scan_is_skipped_and_reported(make_cohort) -> None:
     """The others count as if it had never been there."""
     expected = validator_of(make_cohort("AB"))(model_of((1, 0, -2)), FULL)
     cohort = make_cohort("ABC")
@@ -283,7 +283,7 @@ def test_the_picture_has_a_column_for_each_image_and_a_row_for_each_plane(make_c
             u, v = (s for a, s in enumerate(shift) if a != axis)
             grid = np.zeros((width, height))
             grid[::8], grid[:, ::8] = 1, 1
-            seen = found[: width - u, : height - v]  # beyond, the grid goes on as at its border
+            seen = found[: width - u, : height - v]  # beyond, the border continues
             np.testing.assert_allclose(seen, grid[u:, v:], atol=1e-4)
         assert (picture[top : top + height, 6 * width :] == 0).all()
         assert (picture[top + height : top + height + 2] == 0).all()

@@ -1,4 +1,4 @@
-"""The lattice of a training: around a template, or as large as the scans; none too large."""
+"""The working grid of a training: around a template, or as large as the scans; not too large."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def preparation(**more) -> Config:
     return build_config({"data": data, "preparation": more})
 
 
-def test_the_usual_lattice_is_the_working_grid():
+def test_the_usual_grid_is_that_of_mni152():
     assert recipe_of(preparation(), []) == Recipe()
     assert recipe_of(preparation(percentile=98), []).percentile == 98
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_coarser_lattice_averages_the_working_grid(factor):
+def test_a_coarser_grid_averages_the_usual_one(factor):
     """Its voxels are blocks of the fine ones, to the last."""
     grid = recipe_of(preparation(spacing=factor), []).grid
     fine = WORKING_GRID.nodes().reshape(
@@ -36,7 +36,7 @@ def test_a_coarser_lattice_averages_the_working_grid(factor):
 
 
 @pytest.mark.parametrize("more", [{"spacing": 1.5}, {"shape": [192, 192, 64]}, {"spacing": 0.7}])
-def test_other_lattices_lie_around_the_same_point(more):
+def test_other_grids_lie_around_the_same_point(more):
     grid = recipe_of(preparation(**more), []).grid
     for each in (grid, WORKING_GRID):
         middle = each.to_world((np.array(each.shape) - 1) / 2)
@@ -80,7 +80,7 @@ def faces(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
     return at @ affine[:3, :3].T + affine[:3, 3]
 
 
-def test_a_centred_lattice_holds_the_largest_scan_along_each_axis(tmp_path):
+def test_a_centred_grid_holds_the_largest_scan_along_each_axis(tmp_path):
     turned = oblique_affine(5)
     scans = scans_on(tmp_path, ((30, 6, 5), np.diag([1.2, 1.2, 3, 1])), ((12, 14, 19), turned))
     extents = np.array([36, 7.2, 15]), np.ptp(faces((12, 14, 19), turned), axis=0)
@@ -95,7 +95,7 @@ def test_a_centred_lattice_holds_the_largest_scan_along_each_axis(tmp_path):
     np.testing.assert_array_equal(given.affine[:3, 3], [-4, -4.5, -5])
 
 
-def test_a_lattice_by_headers_covers_all_scans_and_keeps_their_voxels(tmp_path):
+def test_a_grid_by_headers_covers_all_scans_and_keeps_their_voxels(tmp_path):
     first, second = np.eye(4), np.eye(4)
     first[:3, 3], second[:3, 3] = (-20, 3, 7), (-9, 1, 11)
     scans = scans_on(tmp_path, ((9, 9, 9), first), ((12, 11, 10), second))
@@ -112,7 +112,7 @@ def test_a_lattice_by_headers_covers_all_scans_and_keeps_their_voxels(tmp_path):
     np.testing.assert_array_equal(cropped.affine[:3, 3], [-12, 2, 9])
 
 
-def test_the_atlas_has_its_place_on_the_lattice(tmp_path):
+def test_the_atlas_has_its_place_on_the_grid(tmp_path):
     """It is larger than the only scan, and lies to the right of it."""
     shifted = np.eye(4)
     shifted[0, 3] = 10
@@ -136,7 +136,7 @@ def test_the_atlas_has_its_place_on_the_lattice(tmp_path):
     assert recipe_of(build_config(tree), [scan]).grid.shape == (32, 16, 16)
 
 
-def test_a_lattice_that_nothing_can_hold_is_refused(tmp_path):
+def test_a_grid_that_is_too_large_is_refused(tmp_path):
     far = np.eye(4)
     far[0, 3] = 1e9
     scans = scans_on(tmp_path, ((9, 9, 9), np.eye(4)), ((9, 9, 9), far))
@@ -150,8 +150,8 @@ def test_a_lattice_that_nothing_can_hold_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "more", [{"spacing": 4}, {"spacing": 5}, {"spacing": 4, "shape": [32] * 3}]
 )
-def test_a_lattice_of_a_template_of_ones_own_is_around_its_brain(phantoms, tmp_path, more) -> None:
-    """It holds the whole brain, where no shape is wanted, and hardly more."""
+def test_the_grid_of_a_users_template_is_around_its_brain(phantoms, tmp_path, more) -> None:
+    """Without a shape, it holds the whole brain and little more."""
     path = tmp_path / "template.nii.gz"
     write_volume(phantoms.template, path)
     recipe = recipe_of(preparation(alignment=str(path), **more), [])
