@@ -46,6 +46,8 @@ TABLE = [
     ("register", "threads must be 1 or more, got 0", "--threads must be 1 or more, got 0"),
     ("evaluate", "split must be train or all", "--split must be train or all"),
     ("evaluate", "smoothness: model vm1 ignores it", "--smoothness: model vm1 ignores it"),
+    ("register", "smoothness has no effect on vm1", "--smoothness has no effect on vm1"),
+    ("register", "model vm1 has no template", "model vm1 has no template"),
     ("apply", "fixed_labels must be given", "fixed_labels must be given"),
     ("cache show", "threads must be 1 or more", "threads must be 1 or more"),
     # Words that are no names of parameters there

@@ -34,7 +34,7 @@ _PARAMETER = re.compile(r"(?:[a-z_]+\.)*([a-z_]+)(?:=(.+))?")
 # A name with an underscore is a parameter. One without can be an ordinary word, as in "labels
 # x.nii.gz: ...", so what follows decides.
 _BEGINNING = re.compile(
-    r"[a-z]+(?:_[a-z]+)+\b|[a-z]+(?=[:,] | (?:must|cannot|needs?|requires?|is|and|or)\b)"
+    r"[a-z]+(?:_[a-z]+)+\b|[a-z]+(?=[:,] | (?:must|cannot|needs?|requires?|has|is|and|or)\b)"
 )
 
 
