@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from voxwarp import allocation
-from voxwarp.allocation import keep_freed_memory, release_free_memory
+from voxwarp._allocation import keep_freed_memory, release_free_memory
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be set to keep memory"
@@ -107,7 +106,7 @@ class Recorder:
 def library(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """A recorder, and an environment that says nothing."""
     recorder = Recorder()
-    monkeypatch.setattr(allocation, "_glibc", lambda: recorder)
+    monkeypatch.setattr(_allocation, "_glibc", lambda: recorder)
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     return recorder
@@ -190,7 +189,7 @@ def test_within_another_nothing_is_restored(library: Recorder) -> None:
 
 PROBE = """
 import ctypes
-from voxwarp.allocation import keep_freed_memory
+from voxwarp._allocation import keep_freed_memory
 
 library = ctypes.CDLL(None)
 library.malloc.argtypes, library.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

@@ -16,8 +16,8 @@ import typer
 from pages import PAGES, ROOT, blocks
 
 import voxwarp
+from voxwarp._layout import METRICS, REGISTERED
 from voxwarp.cli.main import app
-from voxwarp.layout import METRICS, REGISTERED
 from voxwarp.preparation.brain import EXTRACTORS
 from voxwarp.preparation.cache import LIMIT
 from voxwarp.preparation.preprocess import OUTPUTS, Preprocessed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxwarp.files import publish, sha256_of, without_extension, write_bytes
+from voxwarp._files import publish, sha256_of, without_extension, write_bytes
 
 
 def test_an_interrupted_write_leaves_no_part(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from voxwarp.folders import cache_folder, models_folder
+from voxwarp._folders import cache_folder, models_folder
 
 VARIABLES = ("VOXWARP_CACHE", "VOXWARP_MODELS", "XDG_CACHE_HOME", "XDG_DATA_HOME")
 OURS = [

@@ -21,8 +21,8 @@ MODULES = {
 # Packages and the modules beside them, in the order of the data flow: each may import only from
 # those above it.
 ORDER = (
-    *("errors", "allocation", "files", "folders", "named", "meter", "layout"),
-    *("device", "provenance", "runtime"),
+    *("errors", "_allocation", "_files", "_folders", "_named", "_meter", "_layout"),
+    *("_device", "_provenance", "runtime"),
     *("fields", "space", "measures", "data", "preparation", "networks", "pictures"),
     *("registration", "review", "training", "evaluation", "benchmark"),
     *("cli", "__main__", "__init__"),

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from voxwarp import meter as meters
-from voxwarp.meter import Meter, forget_peak, peak_mb
+from voxwarp import _meter as meters
+from voxwarp._meter import Meter, forget_peak, peak_mb
 
 MB = 200  # of the array that a stage holds: far more than what else comes and goes
 

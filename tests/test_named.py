@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from voxwarp._named import function_named
 from voxwarp.errors import InputError
-from voxwarp.named import function_named
 
 
 @pytest.fixture

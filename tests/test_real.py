@@ -15,7 +15,7 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import binary_erosion
 
-from voxwarp.layout import METRICS, REGISTERED, REPORT, WARPED_LABELS
+from voxwarp._layout import METRICS, REGISTERED, REPORT, WARPED_LABELS
 from voxwarp.measures.overlap import dice
 from voxwarp.preparation.examination import examine
 from voxwarp.preparation.scan import Scan

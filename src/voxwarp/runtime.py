@@ -52,7 +52,7 @@ class Runtime:
         Raises:
             InputError: PyTorch finds no CUDA device.
         """
-        from .device import torch_device
+        from ._device import torch_device
 
         return torch_device(self.device)
 

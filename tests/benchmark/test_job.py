@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from phantom_pair import BENT, TURNED, Case, unposed
 
+from voxwarp._layout import AFFINE
 from voxwarp.benchmark.job import AFFINE_ELASTIX, AFFINE_TEXT, REPEATS, Job, Run
-from voxwarp.layout import AFFINE
 from voxwarp.space.formats import read_affine
 
 

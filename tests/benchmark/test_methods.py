@@ -15,12 +15,12 @@ import torch
 from brains import Pose
 from phantom_pair import BENT, TURNED, Case, unposed
 
+from voxwarp._layout import AFFINE, INVERSE_WARP, WARP, WARPED
 from voxwarp.benchmark.job import Job, Run
 from voxwarp.benchmark.methods import ants, elastix, greedy, ours
 from voxwarp.benchmark.process import execute
 from voxwarp.benchmark.weights import load_model
 from voxwarp.errors import InputError
-from voxwarp.layout import AFFINE, INVERSE_WARP, WARP, WARPED
 from voxwarp.networks.model import Model, Recipe
 from voxwarp.space.formats import read_affine, read_warp
 from voxwarp.space.grid import Grid

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from processes import PATIENCE, is_gone, pids_of
 
+from voxwarp._layout import INVERSE_WARP, WARP
 from voxwarp.benchmark import process
 from voxwarp.benchmark.job import RECORD, Job
 from voxwarp.benchmark.process import execute
-from voxwarp.layout import INVERSE_WARP, WARP
 
 
 def recorded(job: Job) -> dict[str, Any]:

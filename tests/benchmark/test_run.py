@@ -24,13 +24,13 @@ from benchmark_cohort import (
 )
 from scipy import ndimage
 
+from voxwarp._layout import AFFINE, INVERSE_WARP, WARP
 from voxwarp.benchmark import run as runner
 from voxwarp.benchmark.job import JOB, RECORD, Job, Run
 from voxwarp.errors import InputError
 from voxwarp.evaluation import rows as rows_module
 from voxwarp.evaluation.record import BENCHMARK, write_record
 from voxwarp.evaluation.rows import STRUCTURE_COLUMNS, read_rows
-from voxwarp.layout import AFFINE, INVERSE_WARP, WARP
 from voxwarp.space.formats import read_affine
 from voxwarp.space.transform import Affine
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from phantom_pair import Case
 
-from voxwarp.layout import WARP
+from voxwarp._layout import WARP
 from voxwarp.space.formats import read_warp
 
 

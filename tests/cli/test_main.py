@@ -140,7 +140,7 @@ def logging_command(cli, monkeypatch, tmp_path):
     """A command during which the library logs three messages and fails."""
 
     def logs(*_: object) -> None:
-        log = logging.getLogger("voxwarp.files")
+        log = logging.getLogger("voxwarp._files")
         log.debug("a detail")
         try:
             raise OSError("disk full")

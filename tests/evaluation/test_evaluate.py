@@ -20,6 +20,8 @@ from crop_study import FILES, PROTOCOL, TIMES, bytes_of, differing, pairs_of, re
 from earlier_protocol import OF_REGIONS, evaluate_pairs
 from phantoms import homogeneous
 
+from voxwarp._meter import Meter
+from voxwarp._provenance import machine
 from voxwarp.data.pairs import Pair, PairScan, couples, read_pairs
 from voxwarp.data.sources import Structures
 from voxwarp.data.structures import Table, structures_of
@@ -31,9 +33,7 @@ from voxwarp.evaluation.result_files import ResultFiles
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, read_rows
 from voxwarp.evaluation.summary import format_row, summary
 from voxwarp.measures.deformation import jacobian_statistics
-from voxwarp.meter import Meter
 from voxwarp.networks.model import Model
-from voxwarp.provenance import machine
 from voxwarp.registration.register import register
 from voxwarp.runtime import Runtime
 from voxwarp.space.volume import read_volume

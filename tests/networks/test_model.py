@@ -12,7 +12,7 @@ from phantoms import blobs, oblique_affine
 from safetensors.torch import load_file, save_file
 from small_models import BUILT, CARD, fresh, of_template, ours, with_its_hash
 
-from voxwarp.device import has_bfloat16
+from voxwarp._device import has_bfloat16
 from voxwarp.errors import InputError
 from voxwarp.fields import field, losses
 from voxwarp.networks.model import Model, find, installed

@@ -58,7 +58,7 @@ def test_the_model_none_is_as_precise_where_convolutions_are_not(
         return answer
 
     for answer in (True, False):
-        monkeypatch.setattr("voxwarp.device.has_bfloat16", lambda d, answer=answer: has(d, answer))
+        monkeypatch.setattr("voxwarp._device.has_bfloat16", lambda d, answer=answer: has(d, answer))
         deformed = model.deform(moving=moving, fixed=fixed)
         refined = model.refine(deformed, Refinement(6), moving=moving, fixed=fixed)
         found.append((*deformed, *refined))

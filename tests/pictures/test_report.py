@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webpages import HOSTILE, Parsed
 
-from voxwarp.layout import REPORT
+from voxwarp._layout import REPORT
 from voxwarp.pictures import pages
 from voxwarp.pictures.pages import number
 from voxwarp.pictures.report import SCRIPT, report, template_values

@@ -351,7 +351,7 @@ def test_the_time_of_rejected_views_is_recorded(phantoms, make_grid, monkeypatch
     The clock advances by one second each time that it is read.
     """
     seconds = itertools.count()
-    monkeypatch.setattr("voxwarp.meter.time.perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr("voxwarp._meter.time.perf_counter", lambda: float(next(seconds)))
     grid = make_grid(room=25)
     field = Volume(np.zeros((2, 2, 2), np.float32), grid.resized((2, 2, 2)))
     monkeypatch.setattr("voxwarp.preparation.bias.estimate", lambda _: field)

@@ -8,11 +8,11 @@ import torch
 from phantoms import apply_affine, near_identity, oblique_grid, smooth_field, texture
 from torch import Tensor
 
+from voxwarp._layout import INVERSE_WARP, WARP
+from voxwarp._meter import Meter
 from voxwarp.errors import InputError
 from voxwarp.fields import field
-from voxwarp.layout import INVERSE_WARP, WARP
 from voxwarp.measures.deformation import jacobian_statistics
-from voxwarp.meter import Meter
 from voxwarp.networks.model import Model
 from voxwarp.networks.refine import Refinement
 from voxwarp.networks.segmentation import StructureMaps

@@ -10,8 +10,7 @@ import pytest
 from image_files import brain_points
 
 import voxwarp
-from voxwarp.errors import InputError
-from voxwarp.layout import (
+from voxwarp._layout import (
     AFFINE,
     FIXED_MASK,
     INVERSE_WARP,
@@ -25,6 +24,7 @@ from voxwarp.layout import (
     WARPED_LABELS,
     WARPED_MASK,
 )
+from voxwarp.errors import InputError
 from voxwarp.registration.loading import load
 from voxwarp.registration.outputs import OUTPUTS, files_of
 from voxwarp.registration.result import Registration, check_output, write_registration

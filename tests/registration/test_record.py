@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from voxwarp.device import has_bfloat16, torch_device
+from voxwarp._device import has_bfloat16, torch_device
+from voxwarp._layout import METRICS
 from voxwarp.errors import InputError
-from voxwarp.layout import METRICS
 from voxwarp.networks.model import Model
 from voxwarp.networks.refine import Refinement
 from voxwarp.preparation.settings import Preparation

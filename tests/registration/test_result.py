@@ -17,8 +17,8 @@ import pytest
 from image_files import nodes, taken
 from webpages import Parsed
 
+from voxwarp._layout import METRICS, PREPROCESSED, REPORT
 from voxwarp.errors import InputError
-from voxwarp.layout import METRICS, PREPROCESSED, REPORT
 from voxwarp.pictures.report import mosaic, report
 from voxwarp.registration.loading import load
 from voxwarp.registration.result import (

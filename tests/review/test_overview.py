@@ -14,8 +14,8 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 from webpages import HOSTILE, Parsed
 
+from voxwarp._layout import METRICS, REPORT, WARPED
 from voxwarp.errors import InputError
-from voxwarp.layout import METRICS, REPORT, WARPED
 from voxwarp.review.overview import (
     MEASURES,
     OUTLIER_SCORE,

@@ -25,8 +25,8 @@ from browser import PATIENCE, Browser, chromium
 from PIL import Image
 from webpages import HOSTILE, Parsed
 
+from voxwarp._layout import METRICS, REPORT, WARPED, WARPED_LABELS
 from voxwarp.errors import InputError
-from voxwarp.layout import METRICS, REPORT, WARPED, WARPED_LABELS
 from voxwarp.review import viewer as module
 from voxwarp.review.viewer import Layer, Viewer, layers, niivue, view
 

@@ -194,7 +194,7 @@ def test_a_disk_that_is_full_on_the_way(crops, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("voxwarp.files.os.fsync", full)
+        patch.setattr("voxwarp._files.os.fsync", full)
         with pytest.raises(InputError, match=r"prepared: the prepared scans need .* are free"):
             prepare_cohort(config, scans)
     assert len(prepare_cohort(config, scans).scans) == 4

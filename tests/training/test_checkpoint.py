@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from voxwarp import files
 from voxwarp.errors import InputError
 from voxwarp.networks.catalogue import build
 from voxwarp.networks.diffeomorphic import DiffeomorphicVoxelMorph
@@ -190,7 +189,7 @@ def test_the_former_file_stays_where_writing_fails(saved: Path, broken: str, mon
     def fail(*_: Any) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(files.os, broken, fail)
+    monkeypatch.setattr(_files.os, broken, fail)
     network = small(5)
     with pytest.raises(InputError, match="No space left"):
         save_checkpoint(saved, TrainingState(8), {}, adam(network), network=network)
@@ -204,7 +203,7 @@ def test_an_interruption_leaves_the_former_file(saved: Path, monkeypatch) -> Non
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "fsync", interrupted)
+    monkeypatch.setattr(_files.os, "fsync", interrupted)
     network = small(5)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(saved, TrainingState(8), {}, adam(network), network=network)

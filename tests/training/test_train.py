@@ -44,7 +44,7 @@ from safetensors.torch import load_file
 
 import training
 from training import build_config, config_of, read_rows, tree_of, write_config, write_subjects
-from voxwarp import files, register
+from voxwarp import register
 from voxwarp.errors import InputError
 from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model
@@ -159,7 +159,7 @@ def failing(name: str, error: BaseException) -> Callable:
 
 def break_writing(patch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
     if name == "open":
-        patch.setattr(files, "open", failing(name, error), raising=False)
+        patch.setattr(_files, "open", failing(name, error), raising=False)
     else:
         patch.setattr(os, name, failing(name, error))
 

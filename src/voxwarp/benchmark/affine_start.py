@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .._meter import Meter
+from .._provenance import origin
 from ..data.pairs import Pair, PairScan
 from ..errors import InputError
 from ..evaluation.record import write_record
-from ..meter import Meter
 from ..preparation.examination import examine
-from ..provenance import origin
 from ..runtime import Runtime
 from ..space.volume import read_volume
 

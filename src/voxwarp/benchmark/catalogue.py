@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..named import function_named
-from ..provenance import version_of
+from .._named import function_named
+from .._provenance import version_of
 from .job import Run
 from .methods.ants import ants_syn, ants_syncc
 from .methods.convexadam import convexadam

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layout import AFFINE, INVERSE_WARP, WARP, WARPED
-from ..meter import Meter
+from .._layout import AFFINE, INVERSE_WARP, WARP, WARPED
+from .._meter import Meter
 from .weights import locate_model
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Run:
                 ``1Warp.nii.gz``, and its inverse beside it if it has one.
             inverse: W⁻¹, if the method has one.
         """
-        from ..files import run_in_parallel
+        from .._files import run_in_parallel
         from ..space import formats
         from ..space.resample import resample
         from ..space.transform import Chain

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .._meter import Meter
 from ..evaluation.record import write_record
-from ..meter import Meter
 from .job import RECORD, Job
 
 LOG = "log.txt"

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .._provenance import machine, versions
 from ..data.pairs import Pair
 from ..errors import InputError
 from ..evaluation.record import BENCHMARK, earlier_machines, inputs_of
 from ..evaluation.result_files import ResultFiles
-from ..provenance import machine, versions
 from .catalogue import METHODS, find_method
 from .selection import SelectedMethod
 from .weights import load_model

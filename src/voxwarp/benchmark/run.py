@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .._device import torch_device
+from .._layout import AFFINE, INVERSE_WARP, WARP
 from ..data.pairs import Pair, couples
-from ..device import torch_device
 from ..errors import InputError
 from ..evaluation.folder import lock_folder, open_results
 from ..evaluation.landmarks import read_landmarks
@@ -22,7 +23,6 @@ from ..evaluation.result_files import failed_row
 from ..evaluation.rows import Row
 from ..evaluation.scoring import ScoredTransform, score_registration
 from ..evaluation.summary import format_row
-from ..layout import AFFINE, INVERSE_WARP, WARP
 from ..runtime import ProgressCallback
 from ..space.formats import read_affine, read_warp
 from ..space.transform import Chain, Transform

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._files import sha256_of
 from ..errors import InputError
-from ..files import sha256_of
 
 if TYPE_CHECKING:
     from ..networks.model import Model

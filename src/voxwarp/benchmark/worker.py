@@ -12,7 +12,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ..allocation import keep_freed_memory
+from .._allocation import keep_freed_memory
 from .catalogue import MODEL_METHODS, find_method
 from .job import RECORD, Job, Run
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .._files import check_writable, staging, without_extension
 from ..errors import InputError
-from ..files import check_writable, staging, without_extension
 from . import options
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from ..folders import cache_folder
+from .._folders import cache_folder
 from .command import Command, Group
 
 app = typer.Typer(cls=Group, invoke_without_command=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from ..allocation import keep_freed_memory
+from .._allocation import keep_freed_memory
 from . import option_names
 from .console import log_on_stderr
 from .options import OTHER, Verbose

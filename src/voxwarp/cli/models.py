@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..files import check_writable
-from ..folders import models_folder
+from .._files import check_writable
+from .._folders import models_folder
 from . import options
 from .command import Command, Group
 from .console import help_without_command

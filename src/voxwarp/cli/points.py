@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..files import check_writable
+from .._files import check_writable
 from . import options
 
 

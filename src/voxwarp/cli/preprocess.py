@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .._files import without_extension
 from ..errors import InputError
-from ..files import without_extension
 from . import options
 from .console import DONE, REFUSED, complain, stages, warn
 from .options import INPUTS, PREPARATION, preparation_of, runtime_of

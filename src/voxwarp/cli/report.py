@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..files import check_writable, write_bytes
-from ..layout import METRICS, REPORT
+from .._files import check_writable, write_bytes
+from .._layout import METRICS, REPORT
 from . import options
 
 

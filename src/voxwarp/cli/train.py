@@ -134,8 +134,8 @@ def train(
 
 def _check(settings: "Config", device: str) -> int:
     """Print what a training would use, and every problem; 2 if there is one."""
+    from .._device import torch_device
     from ..data.scans import gather
-    from ..device import torch_device
     from ..training.inspection import check, check_beforehand
 
     scans = gather(settings.data, settings.seed)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from .._files import check_readable, without_extension
 from ..errors import InputError
-from ..files import check_readable, without_extension
 from .scans import ScanRecord, scans_of
 from .sources import SPLITS, Data, ScanSource, read_training_data
 from .tables import Record, check_columns, read_table

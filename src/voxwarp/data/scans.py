@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from .._files import check_readable
 from ..errors import InputError
-from ..files import check_readable
 from .folders import images_in_bids, images_in_folder, label_maps_of, without_suffix
 from .sources import SPLITS, Data, ScanSource, Split
 from .splits import SubjectKey, draw_splits, first_subjects

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .._files import check_readable
 from ..errors import InputError
-from ..files import check_readable
 
 JSON_LINES = ".jsonl", ".ndjson", ".json"
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from .._device import device_name
+from .._meter import Meter
+from .._provenance import machine, versions
 from ..data.pairs import Pair, couples
-from ..device import device_name
 from ..errors import InputError
-from ..meter import Meter
 from ..networks.model import Model
 from ..networks.refine import Refinement
 from ..preparation.settings import DEFAULTS, Preparation
-from ..provenance import machine, versions
 from ..registration.deform import check_smoothness, check_smoothness_applies
 from ..registration.register import register
 from ..registration.result import Registration

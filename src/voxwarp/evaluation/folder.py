@@ -8,8 +8,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .._files import check_writable
 from ..errors import InputError
-from ..files import check_writable
 from .record import finite, read_record
 from .result_files import ResultFiles
 from .rows import PAIRS, STRUCTURES

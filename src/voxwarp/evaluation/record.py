@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._files import check_readable, write_bytes
+from .._provenance import origin
 from ..data.pairs import Pair, PairScan
 from ..errors import InputError
-from ..files import check_readable, write_bytes
-from ..provenance import origin
 
 EVALUATE, BENCHMARK = "evaluate.json", "benchmark.json"
 RECORDS = BENCHMARK, EVALUATE

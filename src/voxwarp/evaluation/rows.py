@@ -13,8 +13,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from .._files import check_readable, write_bytes
 from ..errors import InputError
-from ..files import check_readable, write_bytes
 
 PAIRS = "pairs.csv"
 STRUCTURES = "structures.csv"

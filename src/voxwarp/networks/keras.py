@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._files import check_readable
 from ..errors import InputError
-from ..files import check_readable
 from ..preparation.recipe import Recipe
 from .model import Model
 from .voxelmorph import VoxelMorph

@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..device import bfloat16_convolutions, channels_last
+from .._device import bfloat16_convolutions, channels_last
+from .._files import write_bytes
+from .._folders import models_folder
 from ..errors import InputError
-from ..files import write_bytes
-from ..folders import models_folder
 from ..preparation.recipe import TEMPLATE_FILE, Recipe
 from ..space.volume import write_volume
 from .catalogue import ARCHITECTURES, Capabilities, build, with_current_names

@@ -8,8 +8,8 @@ from threading import Lock
 import nibabel as nib
 import numpy as np
 
+from .._named import function_named
 from ..errors import InputError
-from ..named import function_named
 from ..space.volume import Volume
 
 #: A function from a head, with axes near R, A, S, to its brain mask: a boolean array of its shape.

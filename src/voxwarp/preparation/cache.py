@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._files import write_bytes
+from .._folders import cache_folder
+from .._provenance import version_of
 from ..errors import InputError
-from ..files import write_bytes
-from ..folders import cache_folder
-from ..provenance import version_of
 from ..space.grid import Grid
 from ..space.transform import Affine
 from ..space.volume import Volume, to_canonical

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .._meter import Meter
 from ..errors import InputError
-from ..meter import Meter
 from ..space.grid import Grid
 from ..space.resample import resample
 from ..space.transform import Affine

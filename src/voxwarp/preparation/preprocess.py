@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..files import check_writable, publish, run_in_parallel, sha256_of, staging
-from ..layout import AFFINE, METRICS, PREPROCESSED, check_other_record
-from ..provenance import versions
+from .._files import check_writable, publish, run_in_parallel, sha256_of, staging
+from .._layout import AFFINE, METRICS, PREPROCESSED, check_other_record
+from .._provenance import versions
 from ..space.formats import write_affine
 from ..space.grid import Grid
 from ..space.resample import resample

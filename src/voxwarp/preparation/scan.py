@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..provenance import origin
+from .._provenance import origin
 from ..space.grid import Grid
 from ..space.resample import resample
 from ..space.transform import Affine

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .._files import sha256_of
 from ..errors import InputError
-from ..files import sha256_of
 from ..space.grid import Grid
 from ..space.volume import Volume, read_labels, read_volume
 from .agreement import FitThresholds

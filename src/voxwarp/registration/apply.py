@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from .._files import check_readable
+from .._layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
 from ..errors import InputError
-from ..files import check_readable
-from ..layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
 from ..space.formats import read_affine, read_warp
 from ..space.grid import Grid
 from ..space.resample import Interpolation, resample

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from .._meter import Meter
 from ..errors import InputError
 from ..fields import field
-from ..meter import Meter
 from ..networks.deformation import Deformation
 from ..networks.descent import DescentSettings, remove_folds, smallest_determinant
 from ..networks.model import Model

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .._layout import AFFINE, FIXED_MASK, INVERSE_WARP, MOVING_MASK, WARP
 from ..errors import InputError
-from ..layout import AFFINE, FIXED_MASK, INVERSE_WARP, MOVING_MASK, WARP
 from ..preparation.masking import brain_mask
 from ..preparation.scan import Scan
 from ..space import formats

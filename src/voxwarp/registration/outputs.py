@@ -7,8 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from ..errors import InputError
-from ..layout import (
+from .._layout import (
     AFFINE,
     FIXED_MASK,
     INVERSE_WARP,
@@ -21,6 +20,7 @@ from ..layout import (
     WARPED_LABELS,
     WARPED_MASK,
 )
+from ..errors import InputError
 from ..space.grid import Grid
 
 ALL = "all"

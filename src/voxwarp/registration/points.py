@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .._files import write_bytes
 from ..errors import InputError
-from ..files import write_bytes
 from ..space.formats import lps
 from .apply import AnyTransform, chain_of
 

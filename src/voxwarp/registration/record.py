@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._files import check_readable, sha256_of
+from .._layout import METRICS
 from ..errors import InputError
-from ..files import check_readable, sha256_of
-from ..layout import METRICS
 from ..preparation.template import mni152
 
 # Limits on what is read, because records come from other people's folders, and their texts and

@@ -8,10 +8,11 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 
-from ..device import has_bfloat16
+from .._device import has_bfloat16
+from .._meter import Meter
+from .._provenance import versions
 from ..errors import InputError
 from ..measures.similarity import similarity
-from ..meter import Meter
 from ..networks.model import Model
 from ..networks.refine import Refinement
 from ..preparation.affine import refined_affine
@@ -19,7 +20,6 @@ from ..preparation.examination import placed_at
 from ..preparation.rigid import register_rigid
 from ..preparation.scan import Prepared, Scan, prepare, prepare_scans
 from ..preparation.settings import DEFAULTS, Preparation
-from ..provenance import versions
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.formats import read_affine
 from ..space.transform import Affine, Warp

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 
-from ..errors import InputError
-from ..fields import field as fields
-from ..files import check_writable, publish, run_in_parallel, staging
-from ..layout import (
+from .._files import check_writable, publish, run_in_parallel, staging
+from .._layout import (
     AFFINE,
     FIXED_MASK,
     INVERSE_WARP,
@@ -32,6 +30,8 @@ from ..layout import (
     WARPED_MASK,
     check_other_record,
 )
+from ..errors import InputError
+from ..fields import field as fields
 from ..pictures.plots import draw
 from ..pictures.report import mosaic
 from ..pictures.report import report as render_report

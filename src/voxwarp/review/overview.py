@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+from .._files import check_writable, write_bytes
+from .._layout import METRICS, REPORT, WARPED
 from ..errors import InputError
-from ..files import check_writable, write_bytes
-from ..layout import METRICS, REPORT, WARPED
 from ..pictures.pages import DASH, is_generated, jpeg, number, page
 from ..pictures.report import THUMBNAIL, recorded_warnings
 from ..pictures.thumbnails import middle_slices

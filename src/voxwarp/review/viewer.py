@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from .._layout import REPORT, WARPED, WARPED_LABELS
 from ..errors import InputError
-from ..layout import REPORT, WARPED, WARPED_LABELS
 from ..pictures.pages import TEMPLATES, fragment, policy
 from ..pictures.report import SCRIPT, recorded_warnings
 from ..registration.record import input_path, read_record

@@ -18,8 +18,8 @@ import SimpleITK as sitk
 from scipy.io import loadmat, savemat, whosmat
 from scipy.io.matlab import MatReadError
 
+from .._files import check_readable, write_bytes
 from ..errors import InputError
-from ..files import check_readable, write_bytes
 from .image_file import image_grid, load_image, nifti, shape_text, write_nifti
 from .transform import Affine, Warp
 from .volume import Volume

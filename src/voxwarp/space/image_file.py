@@ -19,8 +19,8 @@ import numpy as np
 from nibabel.filebasedimages import FileBasedImage, ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
+from .._files import check_readable, write_file
 from ..errors import InputError
-from ..files import check_readable, write_file
 from .grid import Grid
 
 _log = logging.getLogger(__name__)

@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from .._files import check_readable, write_bytes
+from .._folders import cache_folder as users_cache_folder
+from .._provenance import version_of
 from ..data.scans import ScanRecord
 from ..data.structures import Table, label_values
 from ..errors import InputError
-from ..files import check_readable, write_bytes
-from ..folders import cache_folder as users_cache_folder
 from ..preparation import brain, cache
 from ..preparation.recipe import Recipe
 from ..preparation.settings import Preparation
-from ..provenance import version_of
 from ..space.volume import read_series
 from .config import Config
 

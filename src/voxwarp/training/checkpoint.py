@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .._files import write_bytes
 from ..data.section import with_current_keys
 from ..errors import InputError
-from ..files import write_bytes
 from ..networks.catalogue import with_current_names
 from .config import Config
 from .loss_terms import with_current_losses

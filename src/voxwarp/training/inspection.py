@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from .._files import check_writable
 from ..data.counts import Counts, count_scans
 from ..data.scans import ScanRecord
 from ..data.sources import Split
 from ..data.structures import Table, label_values, structures_of
 from ..errors import InputError
-from ..files import check_writable
 from ..preparation.scan import Scan
 from ..space.volume import read_labels, read_series, read_volume
 from .cache import cache_folder, check_space, free_space

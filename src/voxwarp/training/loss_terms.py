@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._named import function_named
 from ..errors import InputError
 from ..fields import losses as field_losses
-from ..named import function_named
 
 #: Names of the inputs, see above.
 INPUTS = (

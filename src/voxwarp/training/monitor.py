@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .._files import write_bytes
 from ..errors import InputError
-from ..files import write_bytes
 from .checkpoint import TrainingState
 from .config import Config
 

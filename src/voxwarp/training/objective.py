@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..device import bfloat16_convolutions
+from .._device import bfloat16_convolutions
 from ..errors import InputError
 from ..fields import field
 from ..fields.field import averaged, blocks

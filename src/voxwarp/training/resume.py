@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from .._files import check_writable
 from ..data.scans import ScanRecord
 from ..errors import InputError
-from ..files import check_writable
 from .checkpoint import NAME, TrainingState, saved_config
 from .config import Config
 from .parallel import World, mean_of

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import write_bytes
+from .._files import write_bytes
 from ..networks.model import Model
 from .card import card_of, readme
 from .checkpoint import NAME, TrainingState

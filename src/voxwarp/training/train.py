@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..allocation import release_free_memory
+from .._allocation import release_free_memory
+from .._device import channels_last, torch_device
 from ..data.scans import gather
-from ..device import channels_last, torch_device
 from ..errors import InputError
 from ..networks.model import Model
 from ..preparation.recipe import Recipe

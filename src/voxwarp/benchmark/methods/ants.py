@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...layout import AFFINE
+from ..._layout import AFFINE
 from ..job import Run
 
 

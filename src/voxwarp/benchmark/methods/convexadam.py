@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...layout import AFFINE
+from ..._layout import AFFINE
 from ..job import Run
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...layout import AFFINE
+from ..._layout import AFFINE
 from ..job import AFFINE_ELASTIX, Run
 
 if TYPE_CHECKING:

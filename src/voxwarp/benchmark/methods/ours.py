@@ -37,7 +37,7 @@ def refined(run: Run) -> None:
 def _register(run: Run, refinement: "Refinement | None") -> None:
     import torch
 
-    from ...device import device_name, torch_device
+    from ..._device import device_name, torch_device
     from ...preparation.examination import Examination
     from ...preparation.scan import Scan, prepare_scans
     from ...registration.deform import compute_deformation, on_fixed_grid, without_folds

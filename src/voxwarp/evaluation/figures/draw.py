@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..._files import write_bytes
 from ...errors import InputError
-from ...files import write_bytes
 from ..captions import speed_caption, table_caption
 from ..markdown import markdown
 from ..results import Results, check_method

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .files import sha256_of
+from ._files import sha256_of
 
 #: Packages on which results depend.
 PACKAGES = "voxwarp", "torch", "numpy", "nibabel", "SimpleITK", "nilearn", "deepbet"
@@ -45,7 +45,7 @@ def machine() -> dict[str, Any]:
     """The processor, its number of cores, the memory and the operating system."""
     import torch
 
-    from .device import has_bfloat16
+    from ._device import has_bfloat16
 
     name = platform.processor() or platform.machine()
     with suppress(OSError, StopIteration):
