@@ -160,7 +160,7 @@ def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Loss]:
 
 
 def voxwarp(velocity: str, precision: str) -> tuple[nn.Module, Loss]:
-    from voxwarp.device import bfloat16_convolutions, channels_last
+    from voxwarp._device import bfloat16_convolutions, channels_last
     from voxwarp.fields import field, losses
     from voxwarp.networks.unet import UNet
 

@@ -20,8 +20,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 import voxwarp
+from voxwarp._files import write_bytes
 from voxwarp.fields import field
-from voxwarp.files import write_bytes
 from voxwarp.preparation.template import mni152
 from voxwarp.space.resample import resample
 from voxwarp.space.transform import Affine, Chain, Transform, Warp

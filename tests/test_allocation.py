@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from voxwarp import _allocation
 from voxwarp._allocation import keep_freed_memory, release_free_memory
 
 pytestmark = pytest.mark.skipif(

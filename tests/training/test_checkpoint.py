@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from voxwarp import _files
 from voxwarp.errors import InputError
 from voxwarp.networks.catalogue import build
 from voxwarp.networks.diffeomorphic import DiffeomorphicVoxelMorph

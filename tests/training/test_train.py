@@ -44,7 +44,7 @@ from safetensors.torch import load_file
 
 import training
 from training import build_config, config_of, read_rows, tree_of, write_config, write_subjects
-from voxwarp import register
+from voxwarp import _files, register
 from voxwarp.errors import InputError
 from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model
