@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from nibabel.filebasedimages import FileBasedImage, ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
@@ -99,8 +100,9 @@ def write_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> None:
         if not str(path).endswith(".gz"):
             image.to_stream(cast(IOBase, stream))
             return
-        # Level 1: many times faster than the default on fields and scans, for a few % of size.
-        with gzip.GzipFile("", "wb", 1, stream, mtime=0) as zipped:
+        # ISA-L's level 1 takes a fifth of the time of zlib's on fields and scans, for 5 % more
+        # bytes; zlib's default level takes many times as long for a few percent less.
+        with igzip.IGzipFile("", "wb", 1, stream, mtime=0) as zipped:
             image.to_stream(zipped)
 
     write_file(path, write)
