@@ -29,6 +29,9 @@ torch.set_num_threads(1)  # the phantoms are tiny: more threads only wait for ea
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# All processes of all runs share compiled code; each version of the kernels has its own folder.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "kernels"))
+
 LARGEST = 8.0  # mm, of the tiny model's displacement between the two phantoms it is scaled on
 
 

@@ -17,6 +17,20 @@ def cache_folder() -> Path:
     )
 
 
+def kernels_folder(version: str) -> Path | None:
+    """The folder of compiled code; None if it cannot be written to.
+
+    It is in $NUMBA_CACHE_DIR, else in ``kernels`` in the cache folder.
+    """
+    try:
+        parent = _from_environment("NUMBA_CACHE_DIR") or cache_folder() / "kernels"
+        folder = parent / version
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
 def models_folder() -> Path:
     """$VOXWARP_MODELS, else ``voxwarp/models`` in the user's data folder.
 

@@ -13,25 +13,29 @@ from phantoms import smooth_field, texture, texture_core
 from torch import Tensor
 
 from voxwarp.fields import field
+from voxwarp.fields.filters import gaussian
 from voxwarp.fields.losses import local_ncc_map
 from voxwarp.networks import descent
 from voxwarp.networks.descent import (
     DescentSettings,
     Features,
     Stage,
-    _CorrelationForce,
-    _DifferenceForce,
     bounded_step,
     descend,
     remove_folds,
-    smallest_determinant,
     upsampled,
 )
+from voxwarp.networks.forces import CorrelationForce, DifferenceForce
 
 SHAPE = (32, 36, 40)
 SETTINGS = DescentSettings([Stage(4, 16), Stage(2, 20), Stage(1, 10)])
 ENDLESS = replace(SETTINGS, tolerance=-1.0)  # a stage takes all of its steps
 INNER = (..., *(slice(4, -4),) * 3)  # what the deformation does not move out of the grid
+
+
+def smallest(displacement: Tensor) -> Tensor:
+    """The smallest determinant of each voxel."""
+    return field.jacobian_determinants(displacement)[1]
 
 
 def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE, *, grain: float = 2.0) -> Tensor:
@@ -66,11 +70,13 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The steps that a descent takes."""
     taken: list[Tensor] = []
 
-    def noted(force: Tensor, length: float) -> Tensor:
-        taken.append(bounded_step(force, length))
-        return taken[-1]
+    original = descent.take_step
 
-    monkeypatch.setattr(descent, "bounded_step", noted)
+    def noted(displacement: Tensor, force: Tensor, smoothing: float, stage: Stage) -> Tensor:
+        taken.append(bounded_step(gaussian(force, smoothing), stage.step_length))
+        return original(displacement, force, smoothing, stage)
+
+    monkeypatch.setattr(descent, "take_step", noted)
     return taken
 
 
@@ -220,9 +226,9 @@ def test_nothing_folds_however_absurd_the_settings(
     shape = (24, 28, 32)
     moving, fixed = picture(1, shape), picture(11, shape)
     settings = DescentSettings(stages, force_smoothing=force_smoothing, tolerance=-1.0)
-    assert smallest_determinant(descend(settings, moving=moving, fixed=fixed)[0]).min() > 0
+    assert smallest(descend(settings, moving=moving, fixed=fixed)[0]).min() > 0
     monkeypatch.setattr(descent, "remove_folds", lambda displacement, **_: displacement)
-    assert smallest_determinant(descend(settings, moving=moving, fixed=fixed)[0]).min() < 0
+    assert smallest(descend(settings, moving=moving, fixed=fixed)[0]).min() < 0
 
 
 @pytest.mark.parametrize("shape", [(32, 36, 42), (33, 36, 40)])
@@ -266,10 +272,10 @@ def test_the_similarity_is_that_of_the_loss(window: int) -> None:
     moving, fixed, known = pair()
     generator = torch.Generator().manual_seed(0)
     moving, fixed = (x + 0.02 * torch.randn(x.shape, generator=generator) for x in (moving, fixed))
-    force = _CorrelationForce(moving=moving, fixed=fixed, window=window)
+    force = CorrelationForce(moving=moving, fixed=fixed, window=window)
     for displacement in (torch.zeros_like(known), known):
         moved = field.warp(moving, displacement, padding="border")
-        guard = _CorrelationForce.GUARD * window**6  # the loss has sums where the force has means
+        guard = CorrelationForce.GUARD * window**6  # the loss has sums where the force has means
         expected = local_ncc_map(
             moved=moved.double(), fixed=fixed.double(), window=window, eps=guard
         ).mean()
@@ -279,7 +285,7 @@ def test_the_similarity_is_that_of_the_loss(window: int) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
 def test_a_small_step_along_the_force_increases_the_similarity(share: float) -> None:
     moving, fixed, known = pair()
-    force, at = _CorrelationForce(moving=moving, fixed=fixed, window=3), share * known
+    force, at = CorrelationForce(moving=moving, fixed=fixed, window=3), share * known
     pull, before = force(at)
     size = 0.05 / pull.norm(dim=1).max()
     along, against = (force(field.compose(at, way * size * pull))[1] for way in (1, -1))
@@ -294,7 +300,7 @@ def test_the_correlation_pulls_towards_the_shifted_image() -> None:
         shift = torch.zeros(1, 3, *SHAPE)
         shift[:, axis] = 0.5
         fixed = 0.3 + 0.4 * field.warp(moving, shift, padding="border")
-        force = _CorrelationForce(moving=moving, fixed=fixed, window=3)
+        force = CorrelationForce(moving=moving, fixed=fixed, window=3)
         pull = force(torch.zeros_like(shift))[0][0, :, texture_core(SHAPE)]
         mean = pull.mean(dim=1)
         assert mean[axis] > 3 * mean.abs().sum() / 4
@@ -317,7 +323,7 @@ def test_the_force_of_maps_is_minus_the_slope_of_their_squared_difference() -> N
     """The slope is that of steps composed with the deformation so far."""
     shape, weight = (12, 14, 16), 0.7
     moving, fixed, known = two_maps(1, shape), two_maps(2, shape), smooth_field(3, shape)
-    force = _DifferenceForce(moving=moving, fixed=fixed, weight=weight, ratio=1)
+    force = DifferenceForce(moving=moving, fixed=fixed, weight=weight, ratio=1)
     pull, value = force(known)
     moved = field.warp(moving, known, padding="border")
     squared = float((moved - fixed).square().sum(dim=1).mean())
@@ -336,7 +342,7 @@ def test_the_force_of_coarser_maps_is_that_of_the_finer_grid() -> None:
     shape, fine, weight = (24, 28, 32), (48, 56, 64), 0.7
     moving, fixed = two_maps(1, shape), two_maps(2, shape)
     for known in (torch.zeros(1, 3, *fine).double(), smooth_field(3, fine, amplitude=2.0)):
-        pull, _ = _DifferenceForce(moving=moving, fixed=fixed, weight=weight, ratio=2)(known)
+        pull, _ = DifferenceForce(moving=moving, fixed=fixed, weight=weight, ratio=2)(known)
         moved = field.warp(moving, F.avg_pool3d(known, 2) / 2, padding="border")
         for seed in (5, 6):
             way = smooth_field(seed, fine, amplitude=1.0)
@@ -405,7 +411,7 @@ def test_the_smallest_determinant_is_that_of_three_kinds_of_differences() -> Non
     kinds = ("central", "forward", "backward")
     each = torch.stack([field.jacobian_determinant(displacement, differences=k) for k in kinds])
     assert set(each.argmin(dim=0).unique().tolist()) == {0, 1, 2}
-    assert torch.equal(smallest_determinant(displacement), each.amin(dim=0))
+    assert torch.equal(smallest(displacement), each.amin(dim=0))
 
 
 def test_a_fold_is_removed_and_the_rest_stays_to_the_bit() -> None:
@@ -415,9 +421,9 @@ def test_a_fold_is_removed_and_the_rest_stays_to_the_bit() -> None:
     bumpy = displacement.clone()
     bumpy[0, :, 24:26, 20, 30] += torch.tensor([3.0, -2.0, 1.0])[:, None]
     before = bumpy.clone()
-    assert smallest_determinant(bumpy).min() < -1
+    assert smallest(bumpy).min() < -1
     got = remove_folds(bumpy, min_determinant=0.02)
-    assert smallest_determinant(got).min() >= 0.02
+    assert smallest(got).min() >= 0.02
     x = torch.stack(torch.meshgrid(*map(torch.arange, (48, 50, 52)), indexing="ij"))
     far = (x - torch.tensor([24, 20, 30]).view(3, 1, 1, 1)).abs().amax(dim=0) > 12
     assert torch.equal(got[0, :, far], displacement[0, :, far])
@@ -432,8 +438,8 @@ def test_folds_are_removed_at_the_border_and_across_blocks(
     shape: tuple[int, ...], periods: float, amplitude: float, seed: int
 ) -> None:
     waves = smooth_field(seed, shape, amplitude=amplitude, periods=periods, pinned=False).float()
-    assert (smallest_determinant(waves) < 0).sum() > 100
-    assert smallest_determinant(remove_folds(waves, min_determinant=0.02)).min() >= 0.02
+    assert (smallest(waves) < 0).sum() > 100
+    assert smallest(remove_folds(waves, min_determinant=0.02)).min() >= 0.02
 
 
 def test_only_the_sample_with_folds_changes() -> None:
@@ -442,4 +448,4 @@ def test_only_the_sample_with_folds_changes() -> None:
     got = remove_folds(torch.cat([still, folding]), min_determinant=0.02)
     assert torch.equal(got[:1], still)
     assert torch.equal(got[1:], remove_folds(folding, min_determinant=0.02))
-    assert smallest_determinant(folding).min() < 0 < smallest_determinant(got).min()
+    assert smallest(folding).min() < 0 < smallest(got).min()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -111,13 +112,13 @@ def test_no_steps_are_refused() -> None:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of pairs in each step: 1, because each pair is registered on its own."""
     taken: list[int] = []
-    original = descent.bounded_step
+    original = descent.take_step
 
-    def noted(force: Tensor, length: float) -> Tensor:
-        taken.append(len(force))
-        return original(force, length)
+    def noted(displacement: Tensor, *more: Any) -> Tensor:
+        taken.append(len(displacement))
+        return original(displacement, *more)
 
-    monkeypatch.setattr(descent, "bounded_step", noted)
+    monkeypatch.setattr(descent, "take_step", noted)
     return taken
 
 

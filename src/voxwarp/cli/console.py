@@ -66,6 +66,11 @@ def stages() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from ..fields.compiled import not_compiled_yet
+
+    if not_compiled_yet():
+        say("this first run also compiles code for this processor, which takes some seconds")
+
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks: list = []

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import compiled
 from .interpolation import Padding, sample, sample_displaced
 
 
@@ -47,6 +48,8 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
         outer: (B, 3, X, Y, Z), voxels; applied last.
         inner: likewise in shape and unit; applied first.
     """
+    if compiled.can_take(outer, inner):
+        return compiled.compose(outer, inner)
     return inner + warp(outer, inner, padding="border")
 
 
@@ -105,6 +108,8 @@ def corrected_inverse(displacement: Tensor, inverse: Tensor, *, bound: float = 0
     Returns:
         The improved w, (B, 3, X, Y, Z), voxels.
     """
+    if compiled.can_take(displacement, inverse):
+        return compiled.corrected_inverse(displacement, inverse, bound)
     residual = inverse + warp(displacement, inverse, padding="border")
     change = residual.clone()
     for axis in range(3):
@@ -155,6 +160,8 @@ def upsample(field: Tensor) -> Tensor:
     Returns:
         (B, 3, 2X, 2Y, 2Z), in voxels of the full grid, so with components twice as large.
     """
+    if compiled.can_take(field):
+        return compiled.upsample(field, 2.0)
     return 2 * F.interpolate(field, scale_factor=2, mode="trilinear", align_corners=False)
 
 
@@ -172,6 +179,8 @@ def downsample(field: Tensor) -> Tensor:
 
 def averaged(volume: Tensor, factor: int) -> Tensor:
     """The mean of each block of ``factor``³ voxels, (B, C, X / factor, Y / factor, Z / factor)."""
+    if factor % 2 == 0 and not any(n % 2 for n in volume.shape[2:]) and compiled.can_take(volume):
+        return averaged(compiled.average(volume), factor // 2)
     return volume if factor == 1 else F.avg_pool3d(volume, factor)
 
 
@@ -232,6 +241,26 @@ def jacobian_determinant(displacement: Tensor, *, differences: Differences = "ce
     (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = (g.unbind(1) for g in gradient)
     xx, yy, zz = xx + 1, yy + 1, zz + 1
     return xx * (yy * zz - yz * zy) - xy * (yx * zz - yz * zx) + xz * (yx * zy - yy * zx)
+
+
+def jacobian_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """det(I + ∇u) by central differences, and the smallest by central and one-sided ones.
+
+    Args:
+        displacement: u, (B, 3, X, Y, Z), voxels.
+
+    Returns:
+        (B, X, Y, Z) each.
+    """
+    if compiled.can_take(displacement):
+        return compiled.determinants(displacement)
+    central = jacobian_determinant(displacement)
+    smallest = central
+    sides: tuple[Differences, ...] = ("forward", "backward")
+    for one_sided in sides:
+        other = jacobian_determinant(displacement, differences=one_sided)
+        smallest = torch.minimum(smallest, other)
+    return central, smallest
 
 
 def difference(field: Tensor, axis: int, differences: Differences = "central") -> Tensor:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import compiled
+
 Padding = Literal["zeros", "border"]
 
 # PyTorch cannot gather unsigned integers of more than 8 bits, but signed ones of the same size.
@@ -51,6 +53,8 @@ def sample_displaced(volume: Tensor, displacement: Tensor, *, padding: Padding) 
         ValueError: the tensors do not have these shapes.
     """
     _check(volume, displacement)
+    if padding == "border" and compiled.can_take(volume, displacement):
+        return compiled.warp(volume, displacement)
     return _interpolate(volume, displacement, padding, relative=True)
 
 

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fields import field
-from ..fields.filters import gaussian, window_mean
+from ..fields import compiled, field
+from ..fields.filters import gaussian
+from .forces import CorrelationForce, DifferenceForce
 
 
 class Features(NamedTuple):
@@ -188,7 +189,7 @@ FINAL_CORRECTIONS = 1
 def _run_stage(
     displacement: Tensor,
     inverse: Tensor,
-    forces: "Sequence[_CorrelationForce | _DifferenceForce]",
+    forces: Sequence[CorrelationForce | DifferenceForce],
     weight: Tensor | None,
     stage: Stage,
     settings: DescentSettings,
@@ -204,17 +205,18 @@ def _run_stage(
         began = time.monotonic()
         if deadline is not None and began + step_seconds > deadline:
             break
-        computed = [force(displacement) for force in forces]
-        similarity = sum(value for _, value in computed)
+        total, similarity = None, 0.0
+        for force in forces:
+            total, value = force(displacement, total)
+            similarity += value
         if similarity - previous_similarity < settings.tolerance:
             if similarity < previous_similarity:
                 displacement, inverse = previous
             break
         previous, previous_similarity = (displacement, inverse), similarity
-        total: Tensor = sum(force for force, _ in computed)  # type: ignore[assignment]
-        smoothed = gaussian(total if weight is None else total * weight, settings.force_smoothing)
-        step = bounded_step(smoothed, stage.step_length)
-        displacement = gaussian(field.compose(displacement, step), stage.smoothing)
+        assert total is not None  # at least the images pull
+        force_here = total if weight is None else total * weight
+        displacement = take_step(displacement, force_here, settings.force_smoothing, stage)
         if number % STEPS_PER_CORRECTION == 0:
             inverse = field.corrected_inverse(displacement, inverse)
         step_seconds = time.monotonic() - began
@@ -224,6 +226,24 @@ def _run_stage(
 # Steps after which the inverse is corrected. Set by hand: it then stays within about a voxel of the
 # exact inverse.
 STEPS_PER_CORRECTION = 4
+
+
+def take_step(displacement: Tensor, force: Tensor, smoothing: float, stage: Stage) -> Tensor:
+    """The smoothed displacement of φ ∘ (Id + δ), where δ follows the smoothed force.
+
+    Args:
+        displacement: that of φ, (B, 3, X, Y, Z), voxels.
+        force: (B, 3, X, Y, Z), per voxel.
+        smoothing: sigma of the Gaussian that smooths the force, voxels.
+        stage: length of the step, and smoothing of the displacement.
+    """
+    if smoothing > 0 and len(force) == 1 and compiled.can_take(displacement, force):
+        smoothed, mean = compiled.gaussian(force, smoothing)
+        moved = compiled.take_step(displacement, smoothed, mean, stage.step_length)
+    else:
+        step = bounded_step(gaussian(force, smoothing), stage.step_length)
+        moved = field.compose(displacement, step)
+    return gaussian(moved, stage.smoothing)
 
 
 def bounded_step(force: Tensor, step_length: float) -> Tensor:
@@ -245,17 +265,17 @@ def _forces(
     *,
     moving: Tensor,
     fixed: Tensor,
-) -> "list[_CorrelationForce | _DifferenceForce]":
+) -> list[CorrelationForce | DifferenceForce]:
     """The forces that act on the grid of a stage."""
     images = field.averaged(moving, factor), field.averaged(fixed, factor)
-    forces: list[_CorrelationForce | _DifferenceForce] = [
-        _CorrelationForce(moving=images[0], fixed=images[1], window=settings.window)
+    forces: list[CorrelationForce | DifferenceForce] = [
+        CorrelationForce(moving=images[0], fixed=images[1], window=settings.window)
     ]
     if features is not None:
         map_factor = fixed.shape[2] // features.fixed.shape[2]
         averaging = max(factor // map_factor, 1)
         forces.append(
-            _DifferenceForce(
+            DifferenceForce(
                 moving=field.averaged(features.moving, averaging),
                 fixed=field.averaged(features.fixed, averaging),
                 weight=features.weight,
@@ -263,72 +283,6 @@ def _forces(
             )
         )
     return forces
-
-
-class _CorrelationForce:
-    """The force that increases the squared local correlation of the fixed and the moved image.
-
-    cc = A² / (F M), where A, F and M are the covariance and the variances in windows. As in Avants
-    et al., the derivative takes only the middle voxel of each window:
-    2 A / (F M) · ((f − f̄) − A / M (m − m̄)) ∇m. Compared: the full gradient aligns labels less well.
-    """
-
-    # Added to F M: noise of 6 % of the brightest tissue in flat windows counts as no structure.
-    # Set by hand; it was 1e-7 (2 %) before, and no row compares the two.
-    GUARD = 1e-5
-    ROUNDING = 1e-7  # lower bound of M, so that rounding errors are not divided by zero
-
-    def __init__(self, *, moving: Tensor, fixed: Tensor, window: int):
-        self.moving, self.fixed, self.window = moving, fixed, window
-        moments = window_mean(torch.cat([fixed, fixed * fixed], dim=1), window)
-        self.mean, square = moments.split(1, 1)
-        self.variance = (square - self.mean.square()).clamp_(min=0)
-        self.central = fixed - self.mean
-
-    def __call__(self, displacement: Tensor) -> tuple[Tensor, float]:
-        """The force, (B, 3, X, Y, Z), and the mean of cc over all voxels."""
-        moved = field.warp(self.moving, displacement, padding="border")
-        moments = torch.cat([moved, moved * moved, moved * self.fixed], dim=1)
-        mean, square, product = window_mean(moments, self.window).split(1, 1)
-        variance = square.addcmul(mean, mean, value=-1).clamp_(min=0)
-        covariance = product.addcmul(mean, self.mean, value=-1)
-        ratio = covariance / variance.clamp(min=self.ROUNDING)  # A / M
-        slope = covariance / (self.variance * variance).add_(self.GUARD)
-        cc = covariance.mul_(slope)
-        slope.masked_fill_(cc > 1, 0)  # only rounding errors make it larger than 1
-        factor = slope.mul_(self.central.addcmul(ratio, moved - mean, value=-1)).mul_(2)
-        return _along_gradient(factor, moved), float(cc.clamp_(max=1).mean())
-
-
-class _DifferenceForce:
-    """The force that decreases the squared difference of maps, w (f − m) ∇m.
-
-    Args:
-        moving, fixed: the maps.
-        weight: w.
-        ratio: width of a voxel of the maps, in voxels of the stage's grid.
-    """
-
-    def __init__(self, *, moving: Tensor, fixed: Tensor, weight: float, ratio: int):
-        self.moving, self.fixed, self.weight, self.ratio = moving, fixed, weight, ratio
-
-    def __call__(self, displacement: Tensor) -> tuple[Tensor, float]:
-        """The force on the stage's grid, (B, 3, X, Y, Z), and −w/2 mean |f − m|²."""
-        shape = displacement.shape[2:]
-        if self.ratio > 1:
-            displacement = field.averaged(displacement, self.ratio) / self.ratio
-        moved = field.warp(self.moving, displacement, padding="border")
-        difference = self.fixed - moved
-        force = _along_gradient(difference, moved).mul_(self.weight)
-        if self.ratio > 1:
-            force = F.interpolate(force, size=shape, mode="trilinear") / self.ratio
-        return force, -self.weight / 2 * float(difference.square_().sum(dim=1).mean())
-
-
-def _along_gradient(weights: Tensor, image: Tensor) -> Tensor:
-    """Σ over channels of weight · ∇image, (B, 3, X, Y, Z)."""
-    differences = (field.difference(image, axis) for axis in (2, 3, 4))
-    return torch.stack([(weights * d).sum(dim=1) for d in differences], dim=1)
 
 
 def upsampled(
@@ -353,7 +307,7 @@ def remove_folds(displacement: Tensor, *, min_determinant: float, rounds: int = 
     most ``rounds`` rounds (set by hand), until no such voxel is left by any kind of differences.
     """
     displacement = displacement.clone()
-    folded = smallest_determinant(displacement) < min_determinant
+    folded = field.jacobian_determinants(displacement)[1] < min_determinant
     for _ in range(rounds):
         if not folded.any():
             break
@@ -364,7 +318,7 @@ def remove_folds(displacement: Tensor, *, min_determinant: float, rounds: int = 
             # Voxels that change, and those that are checked, have all their neighbours in the part.
             changed, checked = (_inner((x, y, z), folded.shape[1:], by) for by in (2, 1))
             part[changed] += (blend * (gaussian(part, 1.0) - part))[changed]
-            determinant = smallest_determinant(part)[0]
+            determinant = field.jacobian_determinants(part)[1][0]
             folded[sample, x, y, z][checked] = determinant[checked] < min_determinant
     return displacement
 
@@ -388,12 +342,3 @@ def _inner(region: Sequence[slice], shape: Sequence[int], by: int) -> field.Crop
         for s, n in zip(region, shape, strict=True)
     )
     return (..., *slices)
-
-
-def smallest_determinant(displacement: Tensor) -> Tensor:
-    """The smallest det(I + ∇u) by forward, backward and central differences, (B, X, Y, Z)."""
-    smallest = field.jacobian_determinant(displacement, differences="forward")
-    for differences in ("backward", "central"):
-        other = field.jacobian_determinant(displacement, differences=differences)
-        smallest = torch.minimum(smallest, other)
-    return smallest

@@ -9,7 +9,7 @@ from .._meter import Meter
 from ..errors import InputError
 from ..fields import field
 from ..networks.deformation import Deformation
-from ..networks.descent import DescentSettings, remove_folds, smallest_determinant
+from ..networks.descent import DescentSettings, remove_folds
 from ..networks.model import Model
 from ..networks.pair_descent import MapCache
 from ..networks.refine import Refinement
@@ -156,7 +156,7 @@ def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[
     x, y, z = bounding_box(brain)
     displacement = warp.in_voxels()
     part = displacement[None, :, x, y, z]
-    if not (smallest_determinant(part)[0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
+    if not (field.jacobian_determinants(part)[1][0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
         return warp, inverse
     displacement[:, x, y, z] = remove_folds(part, min_determinant=DescentSettings.min_determinant)[
         0

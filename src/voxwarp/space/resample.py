@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..fields import field
+from ..fields import compiled, field
 from .grid import Grid
-from .transform import SLAB_VOXELS, Chain, Transform
+from .transform import SLAB_VOXELS, Chain, Transform, grid_map
 from .volume import Volume
 
 Interpolation = Literal["linear", "nearest", "cubic"]
@@ -47,6 +47,11 @@ def resample(
     Returns:
         The values in the type of ``volume``: integers are rounded and kept in range.
     """
+    fast = _compiled_interpolator(volume, grid, transform, interpolation, padding)
+    if fast is not None:
+        values = [fast(frame) for frame in _frames(volume)]
+        data = values[0] if volume.data.ndim == 3 else np.stack(values, axis=-1)
+        return replace(volume, data=data, grid=grid)
     frames = [_interpolator(frame, interpolation, padding) for frame in _frames(volume)]
     return _resampled(volume, grid, transform, frames)
 
@@ -98,6 +103,38 @@ def _resampled(
             out[first:last, ..., t] = _cast(interpolate(voxels), out.dtype)
     data = out[..., 0] if volume.data.ndim == 3 else out
     return replace(volume, data=data, grid=grid)
+
+
+def _compiled_interpolator(
+    volume: Volume,
+    grid: Grid,
+    transform: Transform | None,
+    interpolation: Interpolation,
+    padding: field.Padding,
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """From a frame to its values on ``grid`` by compiled kernels; None if they cannot do it."""
+    linear = interpolation == "linear" and _float(volume.data.dtype) is np.float32
+    if padding != "zeros" or not (linear or interpolation == "nearest"):
+        return None
+    if not compiled.enabled() or min(volume.data.shape[:3]) < 2:
+        return None
+    where = grid_map(transform or Chain([]), grid)
+    if where is None:
+        return None
+    to_voxels = where.then(np.linalg.inv(volume.grid.affine))
+    if linear:
+        return lambda frame: _cast(
+            compiled.resample(np.array(frame, np.float32, order="C"), grid.shape, to_voxels),
+            volume.data.dtype,
+        )
+    voxels = compiled.nearest_voxels(volume.grid.shape, grid.shape, to_voxels)
+
+    def copied(frame: np.ndarray) -> np.ndarray:
+        values = frame.ravel()[np.maximum(voxels, 0)]
+        values[voxels < 0] = 0
+        return values
+
+    return copied
 
 
 def _interpolator(

@@ -1,13 +1,13 @@
 """Transforms: maps from points of the fixed space to points of the moving space, in RAS mm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from ..fields import field
+from ..fields import compiled, field
 from .grid import Grid
 
 #: Voxels of a grid whose points are mapped at a time, to keep coordinates within about 100 MB.
@@ -157,18 +157,25 @@ def conjugate(warp: Warp, affine: Affine, grid: Grid) -> Warp:
         grid: grid of the result, in the new space.
     """
     voxels = np.linalg.inv(warp.grid.affine) @ affine.matrix @ grid.affine
+    if compiled.enabled() and min(warp.grid.shape) > 1:
+        inverse = np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32)
+        source = np.einsum("ij,j...->i...", inverse, warp.displacement)
+        where = compiled.GridMap(voxels, compiled.NO_DISPLACEMENT, np.eye(3))
+        return Warp(compiled.resample_field(source, grid.shape, where, goes_on=True), grid)
     matrix, offset = (
         torch.from_numpy(part.astype(np.float32)) for part in (voxels[:3, :3], voxels[:3, 3])
     )
-    inverse = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32))
-    source = _times(inverse, torch.from_numpy(warp.displacement))[None]
+    turn_back = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32))
+    field_there = _times(turn_back, torch.from_numpy(warp.displacement))[None]
     out = torch.empty((3, *grid.shape))
     rows = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
     for first in range(0, grid.shape[0], rows):
-        slab = field.identity_grid((min(rows, grid.shape[0] - first), *grid.shape[1:]), source)[0]
+        slab = field.identity_grid(
+            (min(rows, grid.shape[0] - first), *grid.shape[1:]), field_there
+        )[0]
         slab[0] += first
         at = (matrix @ slab.flatten(1)).view_as(slab) + offset.view(3, 1, 1, 1)
-        out[:, first : first + rows] = field.sample(source, at[None], padding="border")[0]
+        out[:, first : first + rows] = field.sample(field_there, at[None], padding="border")[0]
     return Warp(out.numpy(), grid)
 
 
@@ -205,6 +212,41 @@ class Chain:
             return grid.nodes(first, last)
         points = self.transforms[0].map_nodes(grid, first, last)
         return Chain(self.transforms[1:]).map(points)
+
+
+def grid_map(transform: Transform, grid: Grid) -> compiled.GridMap | None:
+    """Where the voxels of a grid go, RAS mm, as one matrix and one displacement for each voxel.
+
+    None if kernels cannot compute it: a transform of another kind, or a warp on a thin grid.
+    """
+    where = compiled.GridMap(grid.affine, compiled.NO_DISPLACEMENT, np.eye(3))
+    for one in _flat(transform):
+        if isinstance(one, Affine):
+            where = where.then(one.matrix)
+        elif not isinstance(one, Warp) or min(one.grid.shape) < 2:
+            return None
+        else:
+            where = _warped(where, one, grid)
+    return where
+
+
+def _warped(where: compiled.GridMap, warp: Warp, grid: Grid) -> compiled.GridMap:
+    if where.displacement.size == 0 and grid == warp.grid and (where.matrix == grid.affine).all():
+        more = warp.displacement  # no interpolation: the voxels are the field's own
+    else:
+        to_voxels = where.then(np.linalg.inv(warp.grid.affine))
+        more = compiled.resample_field(warp.displacement, grid.shape, to_voxels, goes_on=False)
+    if where.displacement.size:
+        more = more + np.einsum("ij,j...->i...", where.axes.astype(np.float32), where.displacement)
+    return compiled.GridMap(where.matrix, more, np.eye(3))
+
+
+def _flat(transform: Transform) -> Iterator[Transform]:
+    if isinstance(transform, Chain):
+        for one in transform.transforms:
+            yield from _flat(one)
+    else:
+        yield transform
 
 
 def _times(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

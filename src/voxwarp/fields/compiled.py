@@ -1,0 +1,218 @@
+"""Compiled kernels for volumes on the processor: who may use them, and how threads share them.
+
+$VOXWARP_KERNELS=off turns them off. Whatever they cannot take (a GPU, gradients, other types, an
+axis of one voxel) goes the way of plain PyTorch.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def can_take(*tensors: Tensor) -> bool:
+    """Whether the kernels can work on these (B, C, X, Y, Z) tensors."""
+    return all(_suits(x) for x in tensors) and enabled()
+
+
+def _suits(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.ndim == 5
+        and min(x.shape[2:]) > 1
+        and x.shape[2:].numel() < 2**32
+        and not (x.requires_grad and torch.is_grad_enabled())
+    )
+
+
+@lru_cache(maxsize=1)
+def enabled() -> bool:
+    """Whether kernels are wanted and Numba is there."""
+    if os.environ.get("VOXWARP_KERNELS", "").lower() in ("off", "0", "no", "false"):
+        return False
+    return _kernels() is not None
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> dict[str, Callable[..., None]] | None:
+    """The kernels by name; None if Numba is not installed."""
+    try:
+        from .kernels import flow, forces, resampling, smoothing
+    except ImportError:
+        return None
+    return {name: k for m in (flow, forces, resampling, smoothing) for name, k in vars(m).items()}
+
+
+def not_compiled_yet() -> bool:
+    """Whether the kernels have to be compiled first, which takes some seconds."""
+    if not enabled():
+        return False
+    from .kernels.jit import is_first_use
+
+    return is_first_use()
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: those of the one that it was forked from do not run in it."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="voxwarp-kernel")
+
+
+def run(name: str, planes: int, *arguments: Any) -> None:
+    """A kernel on all planes, shared by as many threads as PyTorch has.
+
+    What is written to has to be contiguous; what is read is made so.
+    """
+    function = (_kernels() or {})[name]
+    parts = min(torch.get_num_threads(), planes)
+    values = [_array(x) if isinstance(x, Tensor) else x for x in arguments]
+    if parts == 1:
+        function(*values, 0, planes)
+        return
+    ends = [planes * p // parts for p in range(parts + 1)]
+    pool = _pool(parts, os.getpid())
+    jobs = [pool.submit(function, *values, a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    for job in jobs:
+        job.result()
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().contiguous().numpy()
+
+
+def warp(volume: Tensor, u: Tensor) -> Tensor:
+    """volume(x + u(x)) with the border's value outside; see ``field.warp``."""
+    out = volume.new_empty(*volume.shape[:2], *u.shape[2:])
+    for v, d, o in zip(volume, u, out, strict=True):
+        run("warp", u.shape[2], v, d, o)
+    return out
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """See ``field.compose``."""
+    out = _like(inner)
+    for a, b, o in zip(outer, inner, out, strict=True):
+        run("compose", inner.shape[2], a, b, o)
+    return out
+
+
+def take_step(u: Tensor, force: Tensor, mean: float, length: float) -> Tensor:
+    """The displacement of φ ∘ (Id + δ), δ = length · F / (|F| + 3 mean); one sample."""
+    out = _like(u)
+    run("take_step", u.shape[2], u[0], force[0], np.float32(length), np.float32(mean), out[0])
+    return out
+
+
+def corrected_inverse(u: Tensor, w: Tensor, bound: float) -> Tensor:
+    """See ``field.corrected_inverse``."""
+    out = _like(w)
+    for a, b, o in zip(u, w, out, strict=True):
+        run("corrected_inverse", w.shape[2], a, b, np.float32(bound), o)
+    return out
+
+
+@lru_cache(maxsize=64)
+def gaussian_weights(sigma: float) -> np.ndarray:
+    """Weights of the voxels up to four sigma on either side, as SciPy has them."""
+    reach = int(4 * sigma + 0.5)
+    offsets = np.arange(-reach, reach + 1, dtype=np.float64)
+    weights = np.exp(-(offsets**2) / (2 * sigma**2))
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def gaussian(volume: Tensor, sigma: float) -> tuple[Tensor, float]:
+    """The volume smoothed, see ``filters.gaussian``, and the mean length of its vectors."""
+    out, planes = _like(volume), volume.shape[2]
+    norms = np.empty((len(volume), planes))
+    for v, o, n in zip(volume, out, norms, strict=True):
+        run("gaussian", planes, v, gaussian_weights(sigma), o, n)
+    return out, float(norms.sum() / volume[:, 0].numel())
+
+
+def determinants(u: Tensor) -> tuple[Tensor, Tensor]:
+    """det(I + ∇u), (B, X, Y, Z): by central differences, and the smallest by any."""
+    central, smallest = (u.new_empty(len(u), *u.shape[2:]) for _ in range(2))
+    for d, c, s in zip(u, central, smallest, strict=True):
+        run("determinants", u.shape[2], d, c, s)
+    return central, smallest
+
+
+def upsample(volume: Tensor, scale: float, onto: Tensor | None = None) -> Tensor:
+    """``scale`` times the volume on a grid of twice the sides; added into ``onto`` if given."""
+    shape = (*volume.shape[:2], *(2 * n for n in volume.shape[2:]))
+    out = volume.new_empty(shape) if onto is None else onto
+    for v, o in zip(volume, out, strict=True):
+        run("upsample", shape[2], v, np.float32(scale), o, onto is not None)
+    return out
+
+
+def average(volume: Tensor, scale: float = 1.0) -> Tensor:
+    """``scale`` times the mean of blocks of 2³ voxels."""
+    out = volume.new_empty(*volume.shape[:2], *(n // 2 for n in volume.shape[2:]))
+    for v, o in zip(volume, out, strict=True):
+        run("average", out.shape[2], v, np.float32(scale), o)
+    return out
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+NO_DISPLACEMENT = np.empty((3, 0, 0, 0), np.float32)
+
+
+class GridMap(NamedTuple):
+    """Where each voxel of a grid goes: i ↦ M (i, 1) + A w(i).
+
+    Args:
+        matrix: M, (4, 4).
+        displacement: w, (3, X, Y, Z) float32 on the grid, or ``NO_DISPLACEMENT``.
+        axes: A, (3, 3).
+    """
+
+    matrix: np.ndarray
+    displacement: np.ndarray
+    axes: np.ndarray
+
+    def then(self, affine: np.ndarray) -> "GridMap":
+        """This map, and after it the (4, 4) matrix."""
+        return GridMap(affine @ self.matrix, self.displacement, affine[:3, :3] @ self.axes)
+
+    @property
+    def _arguments(self) -> tuple[np.ndarray, ...]:
+        matrix, axes = (np.ascontiguousarray(m, np.float64) for m in (self.matrix[:3], self.axes))
+        return matrix, np.ascontiguousarray(self.displacement, np.float32), axes
+
+
+def resample(volume: np.ndarray, shape: Sequence[int], to_voxels: GridMap) -> np.ndarray:
+    """A float32 volume at where the voxels of a grid go, zero outside; trilinear."""
+    out = np.empty(tuple(shape), np.float32)
+    run("resample", shape[0], volume, *to_voxels._arguments, out)
+    return out
+
+
+def resample_field(
+    field: np.ndarray, shape: Sequence[int], to_voxels: GridMap, *, goes_on: bool
+) -> np.ndarray:
+    """As ``resample``, of (3, X, Y, Z).
+
+    The border's value ``goes_on`` everywhere, or for half a voxel only.
+    """
+    out = np.empty((3, *shape), np.float32)
+    run("resample_field", shape[0], field, *to_voxels._arguments, goes_on, out)
+    return out
+
+
+def nearest_voxels(
+    volume_shape: Sequence[int], shape: Sequence[int], to_voxels: GridMap
+) -> np.ndarray:
+    """Index in the flat volume of the voxel nearest to where each voxel goes; −1 outside."""
+    out = np.empty(tuple(shape), np.int64)
+    run("nearest_voxels", shape[0], tuple(volume_shape), *to_voxels._arguments, out)
+    return out

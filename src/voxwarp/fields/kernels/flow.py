@@ -1,0 +1,92 @@
+"""Displacements applied, composed, stepped and inverted."""
+
+import numpy as np
+
+from .jit import HALF, ONE, jit
+from .rows import gather, places, row_buffers
+
+
+@jit
+def warp(volume, u, out, first, last):
+    """out(x) = volume(x + u(x)), trilinear; outside the volume is the border's value."""
+    channels, shape = volume.shape[0], volume.shape[1:]
+    flat = volume.reshape(channels, -1)
+    start, wx, wy, wz = row_buffers(u.shape[3])
+    for i in range(first, last):
+        for j in range(u.shape[2]):
+            places(u[:, i, j], i, j, shape, start, wx, wy, wz)
+            for c in range(channels):
+                gather(flat[c], shape, start, wx, wy, wz, out[c, i, j])
+
+
+@jit
+def compose(outer, inner, out, first, last):
+    """out(x) = inner(x) + outer(x + inner(x))."""
+    warp(outer, inner, out, first, last)
+    for c in range(3):
+        for i in range(first, last):
+            for j in range(inner.shape[2]):
+                for k in range(inner.shape[3]):
+                    out[c, i, j, k] += inner[c, i, j, k]
+
+
+@jit
+def take_step(u, force, length, mean, out, first, last):
+    """Out = δ + u(x + δ), with the step δ = length · F / (|F| + 3 mean)."""
+    shape = u.shape[1:]
+    flat = u.reshape(3, -1)
+    start, wx, wy, wz = row_buffers(u.shape[3])
+    delta = np.empty((3, u.shape[3]), np.float32)
+    tiny = np.float32(np.finfo(np.float32).tiny)
+    for i in range(first, last):
+        for j in range(u.shape[2]):
+            f0, f1, f2 = force[0, i, j], force[1, i, j], force[2, i, j]
+            for k in range(u.shape[3]):
+                size = np.sqrt(f0[k] * f0[k] + f1[k] * f1[k] + f2[k] * f2[k]) + np.float32(3) * mean
+                scale = length / (size if size > tiny else tiny)
+                delta[0, k], delta[1, k], delta[2, k] = f0[k] * scale, f1[k] * scale, f2[k] * scale
+            places(delta, i, j, shape, start, wx, wy, wz)
+            for c in range(3):
+                row = out[c, i, j]
+                gather(flat[c], shape, start, wx, wy, wz, row)
+                for k in range(len(row)):
+                    row[k] += delta[c, k]
+
+
+@jit
+def corrected_inverse(u, w, bound, out, first, last):
+    """Out = w − (I + ∇w) r, r(y) = w(y) + u(y + w(y)), each change at most ``bound``."""
+    nx, ny, nz = w.shape[1:]
+    shape = u.shape[1:]
+    flat = u.reshape(3, -1)
+    start, wx, wy, wz = row_buffers(nz)
+    r = np.empty((3, nz), np.float32)
+    for i in range(first, last):
+        before, after = max(i - 1, 0), min(i + 1, nx - 1)
+        sx = ONE if after - before == 1 else HALF
+        for j in range(ny):
+            above, below = max(j - 1, 0), min(j + 1, ny - 1)
+            sy = ONE if below - above == 1 else HALF
+            places(w[:, i, j], i, j, shape, start, wx, wy, wz)
+            for c in range(3):
+                gather(flat[c], shape, start, wx, wy, wz, r[c])
+                row = w[c, i, j]
+                for k in range(nz):
+                    r[c, k] += row[k]
+            for c in range(3):
+                row, target = w[c, i, j], out[c, i, j]
+                x0, x1, y0, y1 = w[c, before, j], w[c, after, j], w[c, i, above], w[c, i, below]
+                for k in range(nz):
+                    target[k] = (
+                        r[c, k] + sx * (x1[k] - x0[k]) * r[0, k] + sy * (y1[k] - y0[k]) * r[1, k]
+                    )
+                target[0] += (row[1] - row[0]) * r[2, 0]
+                for k in range(1, nz - 1):
+                    target[k] += HALF * (row[k + 1] - row[k - 1]) * r[2, k]
+                target[nz - 1] += (row[nz - 1] - row[nz - 2]) * r[2, nz - 1]
+                for k in range(nz):
+                    # A change that is NaN stays NaN.
+                    change = target[k]
+                    change = -bound if change < -bound else change
+                    change = bound if change > bound else change
+                    target[k] = row[k] - change

@@ -1,0 +1,57 @@
+"""How kernels are compiled, and where the code is kept."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+from ..._folders import kernels_folder
+
+ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+
+# Sums may be fused with products. Not "nnan" and "ninf": NaN must stay NaN, and be no index.
+_FAST = {"contract", "nsz", "arcp"}
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def jit(function: F) -> F:
+    """Compile a function at its first call, to run without Python's lock.
+
+    The code is kept in the cache folder, so that the next process need not compile it.
+    """
+    config: Any = numba.config
+    before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER or "")
+    try:
+        compiled: Any = numba.njit(
+            function,
+            nogil=True,
+            fastmath=_FAST,
+            error_model="numpy",
+            boundscheck=False,
+            cache=_FOLDER is not None,
+        )
+    finally:  # other users of Numba in this process keep their own folder
+        config.CACHE_DIR = before
+    return cast(F, compiled)
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# Numba takes code to be valid as long as the file of the function has not changed. Kernels call
+# those of other files, so each state of all files has a folder of its own.
+_FOLDER = kernels_folder(_digest())
+_FIRST_USE = _FOLDER is None or not any(_FOLDER.iterdir())
+
+
+def is_first_use() -> bool:
+    """Whether no code for these kernels was kept when this process began."""
+    return _FIRST_USE
