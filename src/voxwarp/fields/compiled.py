@@ -16,18 +16,18 @@ from torch import Tensor
 
 
 def can_take(*tensors: Tensor) -> bool:
-    """Whether the kernels can work on these (B, C, X, Y, Z) tensors."""
-    return all(_suits(x) for x in tensors) and enabled()
+    """Whether the kernels can work on these (B, C, X, Y, Z) tensors: never for gradients."""
+    return not torch.is_grad_enabled() and all(_suits(x) for x in tensors) and enabled()
 
 
 def _suits(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        type(x) is Tensor  # subclasses, such as those without data, have no array
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.ndim == 5
         and min(x.shape[2:]) > 1
         and x.shape[2:].numel() < 2**32
-        and not (x.requires_grad and torch.is_grad_enabled())
     )
 
 

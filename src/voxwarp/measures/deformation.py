@@ -32,6 +32,7 @@ class NonDiffeomorphic(NamedTuple):
     percent: float
 
 
+@torch.no_grad()
 def jacobian_determinant(warp: Warp, box: tuple[slice, slice, slice]) -> np.ndarray:
     """Jacobian determinant in a block of a warp's grid, by central differences.
 
@@ -64,6 +65,7 @@ def jacobian_determinant(warp: Warp, box: tuple[slice, slice, slice]) -> np.ndar
     return np.concatenate(slabs)
 
 
+@torch.no_grad()
 def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]:
     """Statistics of the Jacobian determinant over the voxels of a brain.
 

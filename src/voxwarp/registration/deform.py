@@ -55,6 +55,7 @@ def check_smoothness_applies(model: Model, smoothness: float | None, *, refined:
         )
 
 
+@torch.no_grad()
 def compute_deformation(
     model: Model,
     *,
@@ -140,6 +141,7 @@ def on_fixed_grid(
     return [_rounded(conjugate(warp, space, grid)) for warp in warps]
 
 
+@torch.no_grad()
 def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[Warp, Warp | None]:
     """Smooth a warp where it folds inside the brain, and correct its inverse.
 

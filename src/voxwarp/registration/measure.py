@@ -84,6 +84,7 @@ class Measures:
         return warnings
 
 
+@torch.no_grad()
 def measure(
     *,
     moving: Prepared,
