@@ -185,7 +185,7 @@ def test_two_processes_of_one_pair_are_one_of_two(together, case) -> None:
         largest = max(float(g.abs().max()) for g in alone["gradients"].values())
         for name, gradient in alone["gradients"].items():
             # The weights have come apart a little: only the first step is as good as exact.
-            tolerance = 1e-5 if step == 0 else 1e-3
+            tolerance = 1e-5 if step == 0 else 3e-3
             found = one[step]["gradients"][name]
             torch.testing.assert_close(found, gradient, rtol=tolerance, atol=tolerance * largest)
             # Adam makes a whole step of a gradient that is nothing but rounding.
