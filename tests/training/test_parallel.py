@@ -37,12 +37,15 @@ CASES: dict[str, dict[str, Any]] = {
     "some have labels": {
         "losses": {"mse": {}, "dice": {}, "diffusion": {"weight": 0.1}},
         "seed": 4,  # of the first two pairs, one has labels
+        "optimiser": {"learning_rate": 1e-7},
     },
     "all": {
         "losses": {"ncc": {"window": 5}, "dice": {"weight": 0.5}, "diffusion": {"weight": 0.1}},
         "augmentation": {"flip": 0.5, "gamma": 0.3, "rotation": 5.0},
         "sampling": {"structures": 2},
-        "optimiser": {"accumulate": 2, "ema": 0.5},
+        # Small beside the fresh weights of the last layer, 1e-5: those whose gradient is nothing
+        # but rounding come apart by whole steps of Adam.
+        "optimiser": {"accumulate": 2, "ema": 0.5, "learning_rate": 1e-7},
         "phases": [{"steps": 2, "downsample": 2}, {"steps": 2}],
         **VELOCITY,
     },
@@ -185,7 +188,7 @@ def test_two_processes_of_one_pair_are_one_of_two(together, case) -> None:
         largest = max(float(g.abs().max()) for g in alone["gradients"].values())
         for name, gradient in alone["gradients"].items():
             # The weights have come apart a little: only the first step is as good as exact.
-            tolerance = 1e-5 if step == 0 else 3e-3
+            tolerance = 1e-5 if step == 0 else 1e-3
             found = one[step]["gradients"][name]
             torch.testing.assert_close(found, gradient, rtol=tolerance, atol=tolerance * largest)
             # Adam makes a whole step of a gradient that is nothing but rounding.
