@@ -102,6 +102,10 @@ def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
     if len(images) == 1 and not out.is_dir():
         targets = [out]
     else:
+        if out.name.endswith((".nii", ".nii.gz")):
+            raise InputError(
+                f"output {out}: several images need a folder, but this is the name of an image"
+            )
         names = [f"{without_extension(image.name)}.nii.gz" for image in images]
         for name in names:
             if names.count(name) > 1:

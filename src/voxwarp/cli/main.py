@@ -62,7 +62,7 @@ def voxwarp(
     Examples:
     voxwarp register sub-01_T1w.nii.gz -o out
     voxwarp register moving.nii.gz fixed.nii.gz -o pair --refine
-    voxwarp apply bold.nii.gz --transform out -o bold_mni.nii.gz
+    voxwarp apply bold.nii.gz -t out -o bold_mni.nii.gz
     """
     if version:
         from .. import __version__

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .._files import check_writable
+from ..errors import InputError
 from . import options
 
 
@@ -48,6 +49,8 @@ def points(
     """
     from ..registration.points import apply_to_csv
 
+    if out.name.endswith((".nii", ".nii.gz", ".mat", ".json")):
+        raise InputError(f"output {out}: points are written as CSV; give a name such as points.csv")
     check_writable(out.parent, (out.name,), overwrite=overwrite)
     number = apply_to_csv(source, out, transform, inverse=inverse, is_lps=lps)
     typer.echo(f"{out}  ({number} points)")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from . import options
 from .console import stages, warn
 from .options import COMPUTING, INPUTS, OUTPUT, TRANSFORM, preparation_of, refinement_of, runtime_of
@@ -147,6 +148,8 @@ def register(
     from ..registration.result import check_output, write_registration
 
     check_output(out, save=save, overwrite=overwrite)
+    if labels is None and "labels" in [name.strip() for name in save.split(",")]:
+        raise InputError("save includes labels, but no labels are given; give them with `labels`")
     with stages() as progress:
         result = run(
             moving,

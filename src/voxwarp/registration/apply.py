@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from .._files import check_readable
 from .._layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
@@ -165,7 +165,8 @@ def apply_to_image(
         The result, in the data type of the image. ``to_nibabel()`` makes a nibabel image of it.
 
     Raises:
-        InputError: an image or transform cannot be read, or the grid of the result is not known.
+        InputError: an image or transform cannot be read, the interpolation is unknown, or the grid
+            of the result is not known.
 
     Example:
         >>> import voxwarp
@@ -176,6 +177,9 @@ def apply_to_image(
         >>> labels.to_nibabel().header.get_intent()[0]
         'label'
     """
+    if interpolation not in (None, *get_args(Interpolation)):
+        names = ", ".join(get_args(Interpolation))
+        raise InputError(f"interpolation must be one of {names}, got {interpolation!r}")
     volume, chain = read_series(image), chain_of(transforms)
     chain = chain.inverted() if inverse else chain
     grid = chain.fixed_grid if reference is None else read_series(reference, "reference").grid

@@ -170,6 +170,11 @@ def shape_text(image: np.ndarray | FileBasedImage) -> str:
 def _open(source: str | os.PathLike[str] | SpatialImage, what: str) -> FileBasedImage:
     if isinstance(source, SpatialImage):
         return source
+    if isinstance(source, np.ndarray):
+        raise InputError(
+            f"{what}: an array has no grid; make an image of it with "
+            f"nibabel.Nifti1Image(array, affine)"
+        )
     path = Path(source)
     check_readable(path, what)
     if path.is_dir():
