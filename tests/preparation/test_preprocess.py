@@ -570,7 +570,7 @@ def test_contradictory_requests_are_refused(refuses, scans, tmp_path):
     for option in ("--labels", "--mask"):
         line = refuses("preprocess", scans.head, scans.other, option, scans.mask, *out)
         assert option in line
-        assert "1 files for 2 scans" in line
+        assert "1 file for 2 scans" in line
     assert "SCAN" in refuses("preprocess", *out)
     assert "--out" in refuses("preprocess", scans.head)
     assert "maybe" in refuses("preprocess", scans.head, "--brain-extract", "maybe", *out)

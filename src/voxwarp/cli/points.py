@@ -53,4 +53,4 @@ def points(
         raise InputError(f"output {out}: points are written as CSV; give a name such as points.csv")
     check_writable(out.parent, (out.name,), overwrite=overwrite)
     number = apply_to_csv(source, out, transform, inverse=inverse, is_lps=lps)
-    typer.echo(f"{out}  ({number} points)")
+    typer.echo(f"{out}  ({number} point{'s' * (number != 1)})")

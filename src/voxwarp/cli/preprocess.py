@@ -160,7 +160,7 @@ def _one_per_scan(files: list[Path] | None, scans: list[Path], name: str) -> lis
     if len(files) != len(scans):
         raise InputError(
             f"{name} must be given once for each scan, in the order of the scans: got "
-            f"{len(files)} files for {len(scans)} scans"
+            f"{len(files)} file{'s' * (len(files) != 1)} for {len(scans)} scans"
         )
     return list(files)
 

@@ -167,7 +167,8 @@ def read_labels(source: ImageLike, image: Volume, what: str = "label map") -> Vo
             )
         data = data.astype(np.int64 if np.abs(data).max() >= 2**31 else np.int32)
     if not data.any():
-        raise InputError(f"{what} {volume.name}: the label map is empty (all zero)")
+        kind = "mask" if what.endswith("mask") else "label map"
+        raise InputError(f"{what} {volume.name}: the {kind} is empty (all zero)")
     return Volume(data, volume.grid, volume.name, is_label_file=True)
 
 
