@@ -119,19 +119,21 @@ def corrected_inverse(u: Tensor, w: Tensor, bound: float) -> Tensor:
 
 @lru_cache(maxsize=64)
 def gaussian_weights(sigma: float) -> np.ndarray:
-    """Weights of the voxels up to four sigma on either side, as SciPy has them."""
+    """Weights of the voxels up to four sigma on either side, as in SciPy; float64, of sum 1."""
     reach = int(4 * sigma + 0.5)
     offsets = np.arange(-reach, reach + 1, dtype=np.float64)
     weights = np.exp(-(offsets**2) / (2 * sigma**2))
-    return (weights / weights.sum()).astype(np.float32)
+    normalised: np.ndarray = weights / weights.sum()
+    return normalised
 
 
 def gaussian(volume: Tensor, sigma: float) -> tuple[Tensor, float]:
     """The volume smoothed, see ``filters.gaussian``, and the mean length of its vectors."""
     out, planes = _like(volume), volume.shape[2]
     norms = np.empty((len(volume), planes))
+    weights = gaussian_weights(sigma).astype(np.float32)
     for v, o, n in zip(volume, out, norms, strict=True):
-        run("gaussian", planes, v, gaussian_weights(sigma), o, n)
+        run("gaussian", planes, v, weights, o, n)
     return out, float(norms.sum() / volume[:, 0].numel())
 
 

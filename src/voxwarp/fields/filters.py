@@ -45,11 +45,10 @@ def _separable(volume: Tensor, matrix: Callable[[int], Tensor]) -> Tensor:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # a cached inference tensor could not be used with gradients later
 def _gaussian(n: int, sigma: float) -> Tensor:
-    reach = int(4 * sigma + 0.5)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
+    weights = torch.from_numpy(compiled.gaussian_weights(sigma))
+    reach = len(weights) // 2
     columns = (torch.arange(n)[:, None] + torch.arange(-reach, reach + 1)).clamp(0, n - 1)
-    rows = (weights / weights.sum()).expand(n, -1)
+    rows = weights.expand(n, -1)
     return torch.zeros(n, n, dtype=torch.float64).scatter_add(1, columns, rows)
 
 

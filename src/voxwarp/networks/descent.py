@@ -215,8 +215,8 @@ def _run_stage(
             break
         previous, previous_similarity = (displacement, inverse), similarity
         assert total is not None  # at least the images pull
-        force_here = total if weight is None else total * weight
-        displacement = take_step(displacement, force_here, settings.force_smoothing, stage)
+        weighted = total if weight is None else total * weight
+        displacement = take_step(displacement, weighted, settings.force_smoothing, stage)
         if number % STEPS_PER_CORRECTION == 0:
             inverse = field.corrected_inverse(displacement, inverse)
         step_seconds = time.monotonic() - began

@@ -157,25 +157,22 @@ def conjugate(warp: Warp, affine: Affine, grid: Grid) -> Warp:
         grid: grid of the result, in the new space.
     """
     voxels = np.linalg.inv(warp.grid.affine) @ affine.matrix @ grid.affine
+    inverse = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32))
+    source = _times(inverse, torch.from_numpy(warp.displacement))[None]
     if compiled.enabled() and min(warp.grid.shape) > 1:
-        inverse = np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32)
-        source = np.einsum("ij,j...->i...", inverse, warp.displacement)
-        where = compiled.GridMap(voxels, compiled.NO_DISPLACEMENT, np.eye(3))
-        return Warp(compiled.resample_field(source, grid.shape, where, goes_on=True), grid)
+        mapping = compiled.GridMap(voxels, compiled.NO_DISPLACEMENT, np.eye(3))
+        displacement = compiled.resample_field(source[0].numpy(), grid.shape, mapping, goes_on=True)
+        return Warp(displacement, grid)
     matrix, offset = (
         torch.from_numpy(part.astype(np.float32)) for part in (voxels[:3, :3], voxels[:3, 3])
     )
-    turn_back = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32))
-    field_there = _times(turn_back, torch.from_numpy(warp.displacement))[None]
     out = torch.empty((3, *grid.shape))
     rows = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
     for first in range(0, grid.shape[0], rows):
-        slab = field.identity_grid(
-            (min(rows, grid.shape[0] - first), *grid.shape[1:]), field_there
-        )[0]
+        slab = field.identity_grid((min(rows, grid.shape[0] - first), *grid.shape[1:]), source)[0]
         slab[0] += first
         at = (matrix @ slab.flatten(1)).view_as(slab) + offset.view(3, 1, 1, 1)
-        out[:, first : first + rows] = field.sample(field_there, at[None], padding="border")[0]
+        out[:, first : first + rows] = field.sample(source, at[None], padding="border")[0]
     return Warp(out.numpy(), grid)
 
 
