@@ -100,8 +100,8 @@ def write_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> None:
         if not str(path).endswith(".gz"):
             image.to_stream(cast(IOBase, stream))
             return
-        # ISA-L's level 1 takes a fifth of the time of zlib's on fields and scans, for 5 % more
-        # bytes; zlib's default level takes many times as long for a few percent less.
+        # Level 1 of ISA-L, not of zlib: on one 61 MB warp 0.34 s of a CPU against 1.86 s, and
+        # 38.6 MB against 36.8 MB. Higher levels save a few percent.
         with igzip.IGzipFile("", "wb", 1, stream, mtime=0) as zipped:
             image.to_stream(zipped)
 
