@@ -1,5 +1,5 @@
 """``python -m voxwarp``: the command line."""
 
-from .cli.main import main
+from .cli.main import run_and_exit
 
-main()
+run_and_exit()

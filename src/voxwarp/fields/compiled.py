@@ -182,6 +182,11 @@ class GridMap(NamedTuple):
     displacement: np.ndarray
     axes: np.ndarray
 
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> "GridMap":
+        """The map i ↦ M (i, 1)."""
+        return cls(matrix, NO_DISPLACEMENT, np.eye(3))
+
     def then(self, affine: np.ndarray) -> "GridMap":
         """This map, and after it the (4, 4) matrix."""
         return GridMap(affine @ self.matrix, self.displacement, affine[:3, :3] @ self.axes)
@@ -192,22 +197,39 @@ class GridMap(NamedTuple):
         return matrix, np.ascontiguousarray(self.displacement, np.float32), axes
 
 
-def resample(volume: np.ndarray, shape: Sequence[int], to_voxels: GridMap) -> np.ndarray:
-    """A float32 volume at where the voxels of a grid go, zero outside; trilinear."""
+def resample(
+    volume: np.ndarray, shape: Sequence[int], to_voxels: GridMap, *, extend: bool = False
+) -> np.ndarray:
+    """A float32 volume at where the voxels of a grid go, by trilinear interpolation.
+
+    Outside the volume it is zero, or its border's value (``extend``).
+    """
     out = np.empty(tuple(shape), np.float32)
-    run("resample", shape[0], volume, *to_voxels._arguments, out)
+    run("resample", shape[0], volume, *to_voxels._arguments, extend, out)
     return out
 
 
 def resample_field(
-    field: np.ndarray, shape: Sequence[int], to_voxels: GridMap, *, goes_on: bool
+    field: np.ndarray,
+    shape: Sequence[int],
+    to_voxels: GridMap,
+    *,
+    extend: bool,
+    turn: np.ndarray | None = None,
 ) -> np.ndarray:
-    """As ``resample``, of (3, X, Y, Z).
+    """As ``resample``, of (3, X, Y, Z), whose border's value continues outside.
 
-    The border's value ``goes_on`` everywhere, or for half a voxel only.
+    Args:
+        field: the field.
+        shape: of the result.
+        to_voxels: where its voxels go.
+        extend: continue the border's value everywhere, not for half a voxel only.
+        turn: a (3, 3) matrix that is applied to the vectors.
     """
     out = np.empty((3, *shape), np.float32)
-    run("resample_field", shape[0], field, *to_voxels._arguments, goes_on, out)
+    turn = np.ascontiguousarray(np.eye(3) if turn is None else turn, np.float32)
+    field = np.ascontiguousarray(field, np.float32)
+    run("resample_field", shape[0], field, *to_voxels._arguments, turn, extend, out)
     return out
 
 

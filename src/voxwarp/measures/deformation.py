@@ -83,7 +83,10 @@ def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]
     brain = brain if brain.any() else np.ones_like(brain)
     x, y, z = box = bounding_box(brain)
     inside = torch.from_numpy(brain[box])
-    displacement = warp.in_voxels()[None, :, x, y, z]
+    part = Warp(
+        np.ascontiguousarray(warp.displacement[:, x, y, z]), warp.grid.crop(*start_and_shape(box))
+    )
+    displacement = part.in_voxels()[None]
     central, smallest = (d[0] for d in field.jacobian_determinants(displacement))
     values = central[inside]
     count = int((values <= 0).sum())

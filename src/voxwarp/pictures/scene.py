@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from scipy import ndimage
 
-from ..space.transform import Affine, Chain, Transform, Warp
+from ..space.transform import Affine, Chain, Warp
 from ..space.volume import Volume
 from .colours import window, windowed
 from .contours import brightest_class, enlarged, interpolated, outline
@@ -64,7 +64,7 @@ class SlicedScene:
     @cached_property
     def fixed(self) -> Mosaic:
         """The fixed scan, from 0, black, to 1, white."""
-        values = self._read(self.scene.fixed)
+        values = self.slices.sample(interpolable(self.scene.fixed))
         return windowed(values, window(values, self.inside))
 
     @property
@@ -89,10 +89,8 @@ class SlicedScene:
 
     @cached_property
     def _moved_and_before(self) -> tuple[Mosaic, Mosaic]:
-        moved = self._read(self.scene.moving, self.transform)
-        before = self._read(self.scene.moving, self.scene.affine)
+        moving = interpolable(self.scene.moving)
+        moved = self.slices.sample(moving, self.transform)
+        before = self.slices.sample(moving, self.scene.affine)
         black_and_white = window(moved, self.inside)
         return windowed(moved, black_and_white), windowed(before, black_and_white)
-
-    def _read(self, volume: Volume, transform: Transform | None = None) -> Mosaic:
-        return self.slices.sample(interpolable(volume), transform)

@@ -11,7 +11,7 @@ from ..fields.field import Padding
 from ..space.grid import Grid, canonical_axes
 from ..space.region import bounding_box
 from ..space.resample import Interpolation, resample
-from ..space.transform import Transform
+from ..space.transform import Displacement, Transform
 from ..space.volume import Volume
 
 #: The axes of each plane, where 0 is right, 1 anterior and 2 superior: to the right of the picture,
@@ -131,7 +131,7 @@ class SampledTransform:
 
     def __init__(self, transform: Transform, slices: Slices):
         self.transform = transform
-        self._nodes = {g: transform.map_nodes(g, 0, g.shape[0]) for g in slices.grids.values()}
+        self._displacements = {g: _displacement(transform, g) for g in slices.grids.values()}
 
     def map(self, points: np.ndarray) -> np.ndarray:
         """Map points (..., 3), RAS mm."""
@@ -139,17 +139,32 @@ class SampledTransform:
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
         """Map the pixels of a plane with first <= i < last; the plane may have finer pixels."""
-        if grid in self._nodes:
-            return self._nodes[grid][first:last]
-        coarse = next(
-            g for g in self._nodes if g.shape[0] <= grid.shape[0] and grid == _finer_like(g, grid)
-        )
-        displacement = torch.from_numpy(self._nodes[coarse] - coarse.nodes()).permute(2, 3, 0, 1)
-        finer = torch.nn.functional.interpolate(
-            displacement, size=grid.shape[:2], mode="bilinear", align_corners=False
-        )
-        self._nodes[grid] = grid.nodes() + finer.permute(2, 3, 0, 1).numpy()
-        return self._nodes[grid][first:last]
+        displacement = self.at_nodes(grid)[:, first:last]
+        return grid.nodes(first, last) + np.moveaxis(displacement, 0, -1)
+
+    def at_nodes(self, grid: Grid) -> np.ndarray:
+        """The displacement at the pixels of a plane, (3, ...) float32, mm."""
+        known = self._displacements
+        if grid not in known:
+            coarse = next(
+                g for g in known if g.shape[0] <= grid.shape[0] and grid == _finer_like(g, grid)
+            )
+            finer = torch.nn.functional.interpolate(
+                torch.from_numpy(known[coarse]).permute(0, 3, 1, 2),
+                size=grid.shape[:2],
+                mode="bilinear",
+                align_corners=False,
+            )
+            known[grid] = finer.permute(0, 2, 3, 1).contiguous().numpy()
+        return known[grid]
+
+
+def _displacement(transform: Transform, grid: Grid) -> np.ndarray:
+    """The displacement of a transform at the voxel centres of a grid, (3, X, Y, Z) float32, mm."""
+    if isinstance(transform, Displacement) and (known := transform.at_nodes(grid)) is not None:
+        return known
+    moved = transform.map_nodes(grid, 0, grid.shape[0])
+    return np.ascontiguousarray(np.moveaxis(moved - grid.nodes(), -1, 0), np.float32)
 
 
 def _finer_like(coarse: Grid, grid: Grid) -> Grid:
@@ -186,7 +201,7 @@ def values_inside(mosaic: Mosaic, inside: Mosaic) -> np.ndarray:
 
 
 def interpolable(volume: Volume) -> Volume:
-    """Convert a volume to a type that can be interpolated; 16-bit integers stay as they are."""
-    if volume.data.dtype in (np.float32, np.int16, np.uint16):
+    """Convert a volume to a type that can be interpolated, once for all of its pictures."""
+    if volume.data.dtype == np.float32:
         return volume
     return Volume(volume.data.astype(np.float32), volume.grid)

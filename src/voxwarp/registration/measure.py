@@ -7,11 +7,9 @@ import numpy as np
 import torch
 
 from ..fields import field
-from ..measures.deformation import jacobian_statistics
 from ..measures.overlap import dice
 from ..measures.similarity import similarity
 from ..preparation.scan import Prepared
-from ..space.transform import Warp
 from ..space.volume import Volume
 
 
@@ -90,8 +88,7 @@ def measure(
     moving: Prepared,
     fixed: Prepared,
     displacement: torch.Tensor,
-    warp: Warp,
-    brain: np.ndarray,
+    jacobian: dict[str, float | int],
     labels: tuple[Volume, Volume] | None,
 ) -> Measures:
     """Measure a registration.
@@ -99,8 +96,7 @@ def measure(
     Args:
         moving, fixed: the scans on the working grid.
         displacement: the displacement on the working grid, (1, 3, X, Y, Z), voxels.
-        warp: the deformation on the fixed grid.
-        brain: mask of the fixed brain on the fixed grid, (X, Y, Z), boolean.
+        jacobian: statistics of det J on the fixed grid.
         labels: the moved and the fixed label map, if both scans have one.
     """
     moved = field.warp(moving.image, displacement)
@@ -108,5 +104,5 @@ def measure(
         before=similarity(moved=moving.image[0, 0], fixed=fixed.image[0, 0]),
         after=similarity(moved=moved[0, 0], fixed=fixed.image[0, 0]),
         dice=None if labels is None else dice(labels[0].data, labels[1].data),
-        jacobian=jacobian_statistics(warp, brain),
+        jacobian=jacobian,
     )

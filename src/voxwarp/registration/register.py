@@ -12,6 +12,7 @@ from .._device import has_bfloat16
 from .._meter import Meter
 from .._provenance import versions
 from ..errors import InputError
+from ..measures.deformation import jacobian_statistics
 from ..measures.similarity import similarity
 from ..networks.model import Model
 from ..networks.refine import Refinement
@@ -23,7 +24,7 @@ from ..preparation.settings import DEFAULTS, Preparation
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.formats import read_affine
 from ..space.transform import Affine, Warp
-from ..space.volume import ImageLike
+from ..space.volume import ImageLike, Volume
 from .deform import (
     check_smoothness,
     check_smoothness_applies,
@@ -196,15 +197,17 @@ class RegistrationTask:
         meter.start("compose")
         displacements = deformation.displacement, cast(torch.Tensor, deformation.inverse)
         warp, inverse = on_fixed_grid(displacements, self.model, fixed, self.fixed.grid)
-        affine = moving.template_to_scan.after(fixed.template_to_scan.inverse())
-        result = self._result(moving, fixed, affine, warp, inverse, meter)
-        meter.start("measure")
-        measures = _measure(result, moving, fixed, deformation.displacement)
-        if measures.jacobian["folds_any_difference"] and self._has_no_folds:
+        brain = self.fixed.brain_mask(fixed.examination)
+        jacobian = jacobian_statistics(warp, brain.data != 0)
+        if jacobian["folds_any_difference"] and self._has_no_folds:
             # Resampling from the working grid to the fixed grid has introduced these.
-            warp, new_inverse = without_folds(warp, inverse, _brain_of(result))
-            result = replace(result, warp=warp, inverse_warp=cast(Warp, new_inverse))
-            measures = _measure(result, moving, fixed, deformation.displacement)
+            warp, new_inverse = without_folds(warp, inverse, brain.data != 0)
+            inverse = cast(Warp, new_inverse)
+            jacobian = jacobian_statistics(warp, brain.data != 0)
+        affine = moving.template_to_scan.after(fixed.template_to_scan.inverse())
+        result = self._result(moving, fixed, affine, (warp, inverse), brain, meter)
+        meter.start("measure")
+        measures = _measure(result, moving, fixed, deformation.displacement, jacobian)
         meter.stop()
         return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
 
@@ -224,7 +227,8 @@ class RegistrationTask:
             more_starts = [] if self.initial is not None else [Affine(np.eye(4))]
             affine = register_rigid(start, *more_starts, **brains)
         zero_warp = Warp(np.zeros((3, *self.fixed.grid.shape), np.float32), self.fixed.grid)
-        result = self._result(moving, fixed, affine, zero_warp, zero_warp, meter)
+        brain = self.fixed.brain_mask(fixed.examination)
+        result = self._result(moving, fixed, affine, (zero_warp, zero_warp), brain, meter)
         meter.start("measure")
         by_header, moved = (
             prepare(
@@ -237,7 +241,8 @@ class RegistrationTask:
             for to_moving in (Affine(np.eye(4)), affine)
         )
         no_displacement = torch.zeros(1, 3, *fixed.image.shape[2:])
-        measures = _measure(result, moved, fixed, no_displacement)
+        jacobian = jacobian_statistics(zero_warp, brain.data != 0)
+        measures = _measure(result, moved, fixed, no_displacement, jacobian)
         before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
         measures = replace(measures, before=before)
         meter.stop()
@@ -248,12 +253,11 @@ class RegistrationTask:
         moving: Prepared,
         fixed: Prepared,
         affine: Affine,
-        warp: Warp,
-        inverse: Warp,
+        warps: tuple[Warp, Warp],
+        brain: Volume,
         meter: Meter,
     ) -> Registration:
         """The result without its record; each image is resampled once, from the original scan."""
-        brain = self.fixed.brain_mask(fixed.examination)
         moving_mask = (
             self.moving.brain_mask(moving.examination) if moving.examination.mask else None
         )
@@ -261,8 +265,8 @@ class RegistrationTask:
             fixed=self.fixed,
             moving=self.moving,
             affine=affine,
-            warp=warp,
-            inverse_warp=inverse,
+            warp=warps[0],
+            inverse_warp=warps[1],
             brain=brain,
             moving_mask=moving_mask,
             fixed_mask=brain if fixed.examination.mask else None,
@@ -377,20 +381,17 @@ class RegistrationTask:
 
 
 def _measure(
-    result: Registration, moving: Prepared, fixed: Prepared, displacement: torch.Tensor
+    result: Registration,
+    moving: Prepared,
+    fixed: Prepared,
+    displacement: torch.Tensor,
+    jacobian: dict[str, float | int],
 ) -> Measures:
     moved_labels, fixed_labels = result.warped_labels, result.fixed.labels
     return measure(
         moving=moving,
         fixed=fixed,
         displacement=displacement,
-        warp=result.warp,
-        brain=_brain_of(result),
+        jacobian=jacobian,
         labels=(moved_labels, fixed_labels) if moved_labels and fixed_labels else None,
     )
-
-
-def _brain_of(result: Registration) -> np.ndarray:
-    """The mask of the fixed brain, (X, Y, Z), boolean."""
-    assert result.brain is not None  # a result that was not loaded has it
-    return result.brain.data != 0

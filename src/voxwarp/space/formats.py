@@ -222,8 +222,11 @@ def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
             "warp must have a grid with orthogonal axes to be written as an ITK file, "
             "see Grid.unsheared"
         )
-    vectors = np.moveaxis(warp.displacement, 0, -1)[:, :, :, None, :] * _SIGNS
-    image = nifti(vectors.astype(np.float32, copy=False), warp.grid)
+    # In the order of the file, in which x changes fastest: NumPy would reorder it more slowly.
+    reordered = np.empty((3, *warp.grid.shape[::-1]), np.float32)
+    for component, values, sign in zip(reordered, warp.displacement, _SIGNS, strict=True):
+        np.multiply(values.T, np.float32(sign), out=component)
+    image = nifti(reordered.T[:, :, :, None, :], warp.grid)
     image.header.set_intent("vector")
     write_nifti(image, path)
 

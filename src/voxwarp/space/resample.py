@@ -114,7 +114,8 @@ def _compiled_interpolator(
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """From a frame to its values on ``grid`` by compiled kernels; None if they cannot do it."""
     linear = interpolation == "linear" and _float(volume.data.dtype) is np.float32
-    if padding != "zeros" or not (linear or interpolation == "nearest"):
+    nearest = interpolation == "nearest" and padding == "zeros"
+    if not (linear or nearest):
         return None
     if not compiled.enabled() or min(volume.data.shape[:3]) < 2:
         return None
@@ -123,10 +124,14 @@ def _compiled_interpolator(
         return None
     to_voxels = where.then(np.linalg.inv(volume.grid.affine))
     if linear:
-        return lambda frame: _cast(
-            compiled.resample(np.array(frame, np.float32, order="C"), grid.shape, to_voxels),
-            volume.data.dtype,
-        )
+
+        def interpolated(frame: np.ndarray) -> np.ndarray:
+            values = np.ascontiguousarray(frame, np.float32)
+            extend = padding == "border"
+            out = compiled.resample(values, grid.shape, to_voxels, extend=extend)
+            return _cast(out, volume.data.dtype)
+
+        return interpolated
     voxels = compiled.nearest_voxels(volume.grid.shape, grid.shape, to_voxels)
 
     def copied(frame: np.ndarray) -> np.ndarray:

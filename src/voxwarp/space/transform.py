@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ SLAB_VOXELS = 1 << 20
 
 
 class Transform(Protocol):
-    """Any map of points in RAS mm: ``Affine``, ``Warp`` or ``Chain``."""
+    """Any map of points in RAS mm: ``Affine``, ``Warp``, ``Chain`` or another displacement."""
 
     def map(self, points: np.ndarray) -> np.ndarray:
         """Map points (..., 3) of the fixed space, RAS mm, to the moving space (..., 3)."""
@@ -23,6 +23,18 @@ class Transform(Protocol):
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
         """Map the voxel centres of ``grid`` with first ≤ i < last: (last − first, Y, Z, 3)."""
+        ...
+
+
+@runtime_checkable
+class Displacement(Transform, Protocol):
+    """A transform x ↦ x + w(x) that is known at the voxel centres of grids."""
+
+    def at_nodes(self, grid: Grid) -> np.ndarray | None:
+        """Displacement w at the voxel centres of a grid, (3, X, Y, Z) float32, mm.
+
+        None if only ``map`` can compute it.
+        """
         ...
 
 
@@ -140,9 +152,22 @@ class Warp:
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
         """Map the voxel centres of ``grid`` with first ≤ i < last."""
+        rows = grid.crop((first, 0, 0), (last - first, *grid.shape[1:]))
         if grid == self.grid:  # no interpolation: the nodes are the field's own
-            return grid.nodes(first, last) + np.moveaxis(self.displacement[:, first:last], 0, -1)
-        return self.map(grid.nodes(first, last))
+            displacement: np.ndarray | None = self.displacement[:, first:last]
+        else:
+            displacement = self.at_nodes(rows)
+        nodes = grid.nodes(first, last)
+        return self.map(nodes) if displacement is None else nodes + np.moveaxis(displacement, 0, -1)
+
+    def at_nodes(self, grid: Grid) -> np.ndarray | None:
+        """The displacement at the voxel centres of a grid, (3, X, Y, Z) float32, mm.
+
+        None if kernels cannot interpolate it.
+        """
+        if grid == self.grid:
+            return self.displacement
+        return _interpolated(self, compiled.GridMap.of(grid.affine), grid)
 
 
 def conjugate(warp: Warp, affine: Affine, grid: Grid) -> Warp:
@@ -157,12 +182,18 @@ def conjugate(warp: Warp, affine: Affine, grid: Grid) -> Warp:
         grid: grid of the result, in the new space.
     """
     voxels = np.linalg.inv(warp.grid.affine) @ affine.matrix @ grid.affine
-    inverse = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).astype(np.float32))
-    source = _times(inverse, torch.from_numpy(warp.displacement))[None]
+    inverse = np.linalg.inv(affine.matrix[:3, :3])
     if compiled.enabled() and min(warp.grid.shape) > 1:
-        mapping = compiled.GridMap(voxels, compiled.NO_DISPLACEMENT, np.eye(3))
-        displacement = compiled.resample_field(source[0].numpy(), grid.shape, mapping, goes_on=True)
+        displacement = compiled.resample_field(
+            warp.displacement,
+            grid.shape,
+            compiled.GridMap.of(voxels),
+            extend=True,
+            turn=inverse,
+        )
         return Warp(displacement, grid)
+    turn = torch.from_numpy(inverse.astype(np.float32))
+    source = _times(turn, torch.from_numpy(warp.displacement))[None]
     matrix, offset = (
         torch.from_numpy(part.astype(np.float32)) for part in (voxels[:3, :3], voxels[:3, 3])
     )
@@ -214,28 +245,33 @@ class Chain:
 def grid_map(transform: Transform, grid: Grid) -> compiled.GridMap | None:
     """Where the voxels of a grid go, RAS mm, as one matrix and one displacement for each voxel.
 
-    None if kernels cannot compute it: a transform of another kind, or a warp on a thin grid.
+    None if kernels cannot compute it, as for a transform of another kind or a warp on a thin grid.
     """
-    where = compiled.GridMap(grid.affine, compiled.NO_DISPLACEMENT, np.eye(3))
+    where = compiled.GridMap.of(grid.affine)
     for one in _flat(transform):
         if isinstance(one, Affine):
             where = where.then(one.matrix)
-        elif not isinstance(one, Warp) or min(one.grid.shape) < 2:
+            continue
+        more = None
+        if not where.displacement.size and (where.matrix == grid.affine).all():
+            more = one.at_nodes(grid) if isinstance(one, Displacement) else None
+        elif isinstance(one, Warp):
+            more = _interpolated(one, where, grid)
+        if more is None:
             return None
-        else:
-            where = _warped(where, one, grid)
+        if where.displacement.size:
+            before = np.einsum("ij,j...->i...", where.axes.astype(np.float32), where.displacement)
+            more = more + before
+        where = compiled.GridMap(where.matrix, more, np.eye(3))
     return where
 
 
-def _warped(where: compiled.GridMap, warp: Warp, grid: Grid) -> compiled.GridMap:
-    if where.displacement.size == 0 and grid == warp.grid and (where.matrix == grid.affine).all():
-        more = warp.displacement  # no interpolation: the voxels are the field's own
-    else:
-        to_voxels = where.then(np.linalg.inv(warp.grid.affine))
-        more = compiled.resample_field(warp.displacement, grid.shape, to_voxels, goes_on=False)
-    if where.displacement.size:
-        more = more + np.einsum("ij,j...->i...", where.axes.astype(np.float32), where.displacement)
-    return compiled.GridMap(where.matrix, more, np.eye(3))
+def _interpolated(warp: Warp, where: compiled.GridMap, grid: Grid) -> np.ndarray | None:
+    """A warp's displacement where the voxels of a grid go; None if kernels cannot compute it."""
+    if not compiled.enabled() or min(warp.grid.shape) < 2:
+        return None
+    to_voxels = where.then(np.linalg.inv(warp.grid.affine))
+    return compiled.resample_field(warp.displacement, grid.shape, to_voxels, extend=False)
 
 
 def _flat(transform: Transform) -> Iterator[Transform]:

@@ -32,8 +32,8 @@ def _cell(flat, p, plane, row, fx, fy, fz):
 
 
 @jit
-def resample(volume, matrix, displacement, axes, out, first, last):
-    """out(i) = volume(M (i, 1) + A w(i)), trilinear; outside the volume, zero.
+def resample(volume, matrix, displacement, axes, extend, out, first, last):
+    """out(i) = volume(M (i, 1) + A w(i)), trilinear; outside, zero or (``extend``) the border's.
 
     ``matrix`` M is (3, 4) and ``axes`` A (3, 3), both float64: coordinates of float32 are off by
     a hundred-thousandth of a voxel. A ``displacement`` w of no planes is none.
@@ -48,6 +48,10 @@ def resample(volume, matrix, displacement, axes, out, first, last):
             values = out[i, j]
             for k in range(out.shape[2]):
                 x, y, z = at[0, k], at[1, k], at[2, k]
+                if extend:  # NaN stays NaN
+                    x = 0.0 if x < 0.0 else (nx - 1.0 if x > nx - 1.0 else x)
+                    y = 0.0 if y < 0.0 else (ny - 1.0 if y > ny - 1.0 else y)
+                    z = 0.0 if z < 0.0 else (nz - 1.0 if z > nz - 1.0 else z)
                 if not (-1.0 < x < nx and -1.0 < y < ny and -1.0 < z < nz):
                     values[k] = ZERO if x == x and y == y and z == z else np.float32(np.nan)
                     continue
@@ -70,11 +74,11 @@ def resample(volume, matrix, displacement, axes, out, first, last):
 
 
 @jit
-def resample_field(field, matrix, displacement, axes, goes_on, out, first, last):
-    """As ``resample``, of a field of three components, whose border's value goes on.
+def resample_field(field, matrix, displacement, axes, turn, extend, out, first, last):
+    """As ``resample``, of a field of three components; ``turn`` (3, 3) is applied to the vectors.
 
-    Everywhere, or else up to half a voxel beyond the outer voxel centres, as in ITK; it is zero
-    beyond that.
+    Outside the field is its border's value: everywhere if ``extend``, else up to half a voxel
+    beyond the outer voxel centres, as in ITK, and zero beyond that.
     """
     _, nx, ny, nz = field.shape
     flat = field.reshape(3, -1)
@@ -87,7 +91,7 @@ def resample_field(field, matrix, displacement, axes, goes_on, out, first, last)
                 x, y, z = at[0, k], at[1, k], at[2, k]
                 inside = -0.5 <= x < nx - 0.5 and -0.5 <= y < ny - 0.5 and -0.5 <= z < nz - 0.5
                 number = x == x and y == y and z == z
-                if not inside and not (goes_on and number):
+                if not inside and not (extend and number):
                     missing = ZERO if number else np.float32(np.nan)
                     for c in range(3):
                         out[c, i, j, k] = missing
@@ -98,10 +102,12 @@ def resample_field(field, matrix, displacement, axes, goes_on, out, first, last)
                 b = min(np.int64(y), ny - 2)
                 c = min(np.int64(z), nz - 2)
                 fx, fy, fz = np.float32(x - a), np.float32(y - b), np.float32(z - c)
+                cell = a * plane + b * row + c
+                u = _cell(flat[0], cell, plane, row, fx, fy, fz)
+                v = _cell(flat[1], cell, plane, row, fx, fy, fz)
+                w = _cell(flat[2], cell, plane, row, fx, fy, fz)
                 for d in range(3):
-                    out[d, i, j, k] = _cell(
-                        flat[d], a * plane + b * row + c, plane, row, fx, fy, fz
-                    )
+                    out[d, i, j, k] = turn[d, 0] * u + turn[d, 1] * v + turn[d, 2] * w
 
 
 @jit
