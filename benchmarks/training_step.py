@@ -150,11 +150,9 @@ def voxelmorph(velocity: str, precision: str) -> tuple[nn.Module, Loss]:
     def loss(moving: Tensor, fixed: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             v, moved = network(
-                moving=moving, fixed=fixed, return_warped_source=True, return_field_type="velocity"
+                moving, fixed, return_warped_source=True, return_field_type="velocity"
             )
-        return -similarity(moved=moved.float(), fixed=fixed).mean() + SMOOTHNESS * roughness(
-            v.float()
-        )
+        return -similarity(fixed, moved.float()).mean() + SMOOTHNESS * roughness(v.float())
 
     return network, loss
 

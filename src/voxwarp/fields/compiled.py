@@ -1,7 +1,8 @@
 """Compiled kernels for volumes on the processor: who may use them, and how threads share them.
 
-$VOXWARP_KERNELS=off turns them off. Whatever they cannot take (a GPU, gradients, other types, an
-axis of one voxel) goes the way of plain PyTorch.
+$VOXWARP_KERNELS=off turns them off. Whatever they cannot take (a GPU, other types, an axis of one
+voxel) goes the way of plain PyTorch. So do tensors whose gradients are wanted, except inside the
+functions whose gradients are compiled, too: ``interpolation``, ``flow``, ``correlation``, ``losses``.
 """
 
 import os
@@ -16,8 +17,14 @@ from torch import Tensor
 
 
 def can_take(*tensors: Tensor) -> bool:
-    """Whether the kernels can work on these (B, C, X, Y, Z) tensors: never for gradients."""
-    return not torch.is_grad_enabled() and all(_suits(x) for x in tensors) and enabled()
+    """Whether the kernels can work on these (B, C, X, Y, Z) tensors: never if autograd follows."""
+    followed = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return not followed and can_differentiate(*tensors)
+
+
+def can_differentiate(*tensors: Tensor) -> bool:
+    """As ``can_take``, also for tensors whose gradients are wanted."""
+    return all(_suits(x) for x in tensors) and enabled()
 
 
 def _suits(x: Tensor) -> bool:
@@ -43,10 +50,11 @@ def enabled() -> bool:
 def _kernels() -> dict[str, Callable[..., None]] | None:
     """The kernels by name; None if Numba is not installed."""
     try:
-        from .kernels import flow, forces, resampling, smoothing
+        from .kernels import flow, forces, resampling, roughness, sampling, smoothing, windows
     except ImportError:
         return None
-    return {name: k for m in (flow, forces, resampling, smoothing) for name, k in vars(m).items()}
+    modules = flow, forces, resampling, roughness, sampling, smoothing, windows
+    return {name: k for m in modules for name, k in vars(m).items()}
 
 
 def not_compiled_yet() -> bool:
@@ -91,6 +99,47 @@ def warp(volume: Tensor, u: Tensor) -> Tensor:
     out = volume.new_empty(*volume.shape[:2], *u.shape[2:])
     for v, d, o in zip(volume, u, out, strict=True):
         run("warp", u.shape[2], v, d, o)
+    return out
+
+
+def sample(volume: Tensor, at: Tensor, *, relative: bool, zeros: bool) -> Tensor:
+    """volume(at(x)), or volume(x + at(x)); see ``interpolation``."""
+    if relative and not zeros:
+        return warp(volume, at)
+    out = volume.new_empty(*volume.shape[:2], *at.shape[2:])
+    for v, a, o in zip(volume, at, out, strict=True):
+        run("sample", at.shape[2], v, a, relative, zeros, o)
+    return out
+
+
+def gradient_by_points(
+    volume: Tensor, at: Tensor, incoming: Tensor, *, relative: bool, zeros: bool, adds: bool = False
+) -> Tensor:
+    """The gradient of ``sample`` by the points; plus the incoming one, if it ``adds``."""
+    out = _like(at)
+    for v, a, g, o in zip(volume, at, incoming, out, strict=True):
+        run("gradient_by_points", at.shape[2], v, a, relative, zeros, g, adds, o)
+    return out
+
+
+def gradient_by_volume(
+    volume: Tensor,
+    at: Tensor,
+    incoming: Tensor,
+    *,
+    relative: bool,
+    zeros: bool,
+    onto: Tensor | None = None,
+) -> Tensor:
+    """The gradient of ``sample`` by the volume; added into ``onto`` if given."""
+    out = _like(volume) if onto is None else onto
+    reached = np.empty((at.shape[2], 2), np.int64)
+    for a, g, o in zip(at, incoming, out, strict=True):
+        run("planes_reached", len(reached), a, relative, zeros, volume.shape[2], reached)
+        run(
+            *("gradient_by_volume", volume.shape[2], g, a, relative, zeros, reached),
+            *(onto is not None, o),
+        )
     return out
 
 
@@ -154,12 +203,62 @@ def upsample(volume: Tensor, scale: float, onto: Tensor | None = None) -> Tensor
     return out
 
 
+def upsample_adjoint(volume: Tensor, scale: float) -> Tensor:
+    """The gradient of ``upsample``, of an incoming one."""
+    out = volume.new_empty(*volume.shape[:2], *(n // 2 for n in volume.shape[2:]))
+    for v, o in zip(volume, out, strict=True):
+        run("upsample_adjoint", out.shape[2], v, np.float32(scale), o)
+    return out
+
+
 def average(volume: Tensor, scale: float = 1.0) -> Tensor:
     """``scale`` times the mean of blocks of 2³ voxels."""
     out = volume.new_empty(*volume.shape[:2], *(n // 2 for n in volume.shape[2:]))
     for v, o in zip(volume, out, strict=True):
         run("average", out.shape[2], v, np.float32(scale), o)
     return out
+
+
+def squared_correlation(
+    fixed: Tensor, moved: Tensor, window: int, guard: float, *, slopes: bool
+) -> tuple[Tensor, Tensor]:
+    """The map of ``correlation`` and, if wanted, its slopes for the moved images: (N, X, Y, Z)."""
+    cc = _like(moved)
+    kept = moved.new_empty(len(moved), 3, *(moved.shape[1:] if slopes else (0, 0, 0)))
+    for f, m, o, s in zip(fixed, moved, cc, kept, strict=True):
+        run("squared_correlation", _blocks(m), f, m, *_centres(f, m), window, guard, o, s)
+    return cc, kept
+
+
+def correlation_gradient(
+    fixed: Tensor, moved: Tensor, slopes: Tensor, incoming: Tensor, window: int
+) -> Tensor:
+    """The gradient by the moved images, (N, X, Y, Z), of the slopes and the incoming one."""
+    out = _like(moved)
+    for f, m, s, g, o in zip(fixed, moved, slopes, incoming, out, strict=True):
+        run("correlation_gradient", _blocks(m), f, m, *_centres(f, m), s, g, window, o)
+    return out
+
+
+def _blocks(x: Tensor) -> int:
+    """The number of blocks of planes of (X, Y, Z) that ``kernels.windows`` works on."""
+    from .kernels.windows import PLANES
+
+    return -(-x.shape[0] // PLANES)
+
+
+def _centres(*images: Tensor) -> list[float]:
+    """About the means of images: centred, bright and flat ones have small squares, too."""
+    return [float(x[::4, ::4, ::4].numpy().mean(dtype=np.float64)) for x in images]
+
+
+def diffusion(field: Tensor, weights: Sequence[float], *, slopes: bool) -> tuple[float, Tensor]:
+    """Σ weight · (difference along an axis)² over a (B, C, X, Y, Z) field, and its gradient."""
+    fields = field.flatten(0, 1)
+    gradient = field.new_empty(fields.shape if slopes else (len(fields), 0, 0, 0))
+    totals = np.empty(fields.shape[1])
+    run("diffusion", len(totals), fields, tuple(map(np.float32, weights)), gradient, totals)
+    return float(totals.sum()), gradient.view(field.shape) if slopes else gradient
 
 
 def _like(x: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import compiled
+
 # Planes along X that are computed together on a CPU, so that intermediate results stay in its
 # cache; on a GPU, eight times as many, to keep it busy. Set by hand.
 _PLANES = 8
@@ -22,7 +24,38 @@ def squared_correlation(*, moved: Tensor, fixed: Tensor, window: int, guard: flo
         window: edge of the cubic window, odd, voxels.
         guard: ε, added to the product of the variances.
     """
+    if compiled.can_differentiate(fixed, moved):
+        return _CompiledCorrelation.apply(fixed, moved, window, guard)
     return _LocalCorrelation.apply(fixed, moved, window, guard)
+
+
+class _CompiledCorrelation(torch.autograd.Function):
+    """As ``_LocalCorrelation``, by kernels that compute the slopes of one image at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, m: Tensor, window: int, guard: float) -> Tensor:
+        """Compute the map and, if gradients are needed, its slopes."""
+        ctx.window, shape = window, f.shape
+        f, m = (x.flatten(0, 1) for x in (f, m))
+        by_f, by_m = ctx.needs_input_grad[:2]
+        cc, slopes = compiled.squared_correlation(f, m, window, guard, slopes=by_m)
+        kept = [compiled.squared_correlation(m, f, window, guard, slopes=True)[1] if by_f else None]
+        ctx.save_for_backward(f, m, *kept, slopes if by_m else None)
+        return cc.view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of the images that need them."""
+        f, m, *slopes = ctx.saved_tensors
+        incoming, out = gradient.flatten(0, 1), []
+        for (other, own), kept in zip(((m, f), (f, m)), slopes, strict=True):
+            if kept is not None:
+                by_own = compiled.correlation_gradient(other, own, kept, incoming, ctx.window)
+                out.append(by_own.view(gradient.shape))
+            else:
+                out.append(None)
+        return *out, None, None
 
 
 class _LocalCorrelation(torch.autograd.Function):

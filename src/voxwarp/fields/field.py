@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import compiled
+from .differentiable import Squaring, Upsampling
 from .interpolation import Padding, sample, sample_displaced
 
 
@@ -69,7 +70,10 @@ def exponentiate(velocity: Tensor, *, steps: int = 7) -> Tensor:
     """
     displacement = velocity / 2**steps
     for _ in range(steps):
-        displacement = compose(displacement, displacement)
+        if compiled.can_differentiate(displacement):
+            displacement = Squaring.apply(displacement)
+        else:
+            displacement = compose(displacement, displacement)
     return displacement
 
 
@@ -160,8 +164,8 @@ def upsample(field: Tensor) -> Tensor:
     Returns:
         (B, 3, 2X, 2Y, 2Z), in voxels of the full grid, so with components twice as large.
     """
-    if compiled.can_take(field):
-        return compiled.upsample(field, 2.0)
+    if compiled.can_differentiate(field):
+        return Upsampling.apply(field, 2.0)
     return 2 * F.interpolate(field, scale_factor=2, mode="trilinear", align_corners=False)
 
 

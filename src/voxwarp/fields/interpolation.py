@@ -53,8 +53,6 @@ def sample_displaced(volume: Tensor, displacement: Tensor, *, padding: Padding) 
         ValueError: the tensors do not have these shapes.
     """
     _check(volume, displacement)
-    if padding == "border" and compiled.can_take(volume, displacement):
-        return compiled.warp(volume, displacement)
     return _interpolate(volume, displacement, padding, relative=True)
 
 
@@ -93,6 +91,9 @@ class _Interpolation(torch.autograd.Function):
         """Interpolate the samples of the batch one after the other."""
         ctx.save_for_backward(volume, at)
         ctx.padding, ctx.relative = _PADDING[padding], relative
+        ctx.compiled = compiled.can_take(volume, at)
+        if ctx.compiled:
+            return compiled.sample(volume, at, relative=relative, zeros=padding == "zeros")
         parts = _parts(volume)
         moved = []
         for v, a in zip(volume, at, strict=True):
@@ -109,6 +110,14 @@ class _Interpolation(torch.autograd.Function):
         """Compute only the gradients that are needed: images need none, velocities do."""
         volume, at = ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
+        if ctx.compiled:
+            how = {"relative": ctx.relative, "zeros": ctx.padding == _PADDING["zeros"]}
+            return (
+                compiled.gradient_by_volume(volume, at, gradient, **how) if needed[0] else None,
+                compiled.gradient_by_points(volume, at, gradient, **how) if needed[1] else None,
+                None,
+                None,
+            )
         parts = min(_parts(volume), _PARTS_WITH_GRADIENT) if needed[0] else _parts(volume)
         volume_gradients, point_gradients = [], []
         for v, a, g in zip(volume, at, gradient, strict=True):

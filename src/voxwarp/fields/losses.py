@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from . import compiled
 from .correlation import squared_correlation
 from .field import compose
 
@@ -168,6 +169,8 @@ class _Roughness(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, field: Tensor, differences: _Differences) -> Tensor:
         """Compute Σ w mean((D u)²) and its gradient Σ 2 w / n · Dᵀ D u."""
+        if compiled.can_take(field) and [axes for _, axes in differences] == [(2,), (3,), (4,)]:
+            return _Roughness._compiled(ctx, field, [weight for weight, _ in differences])
         total = field.new_zeros(())
         gradient = field.new_zeros(field.shape) if ctx.needs_input_grad[0] else None
         for weight, axes in differences:
@@ -179,6 +182,15 @@ class _Roughness(torch.autograd.Function):
                 _add_adjoint(gradient, steps.mul_(2 * weight / steps.numel()), axes)
         ctx.save_for_backward(gradient)
         return total
+
+    @staticmethod
+    def _compiled(ctx: Any, field: Tensor, weights: Sequence[float]) -> Tensor:
+        """Diffusion by a kernel."""
+        counts = [field.numel() // n * (n - 1) for n in field.shape[2:]]
+        shares = [weight / count for weight, count in zip(weights, counts, strict=True)]
+        total, gradient = compiled.diffusion(field, shares, slopes=ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient if ctx.needs_input_grad[0] else None)
+        return field.new_tensor(total)
 
     @staticmethod
     @once_differentiable
