@@ -21,6 +21,18 @@ SHAPES = {
 }
 
 
+# Where a force acts in a grid of 15×12×20 voxels.
+ACTS: dict[str, tuple[slice | int, ...]] = {
+    "voxel": (..., 7, 2, 11),
+    "rows": (..., slice(3, 5), slice(6, 9), slice(None)),
+    "brain": (..., slice(4, 10), slice(3, 8), slice(6, 15)),
+    "border": (..., slice(0, 2), slice(10, 12), slice(17, 20)),
+    "none": (..., slice(0, 0)),
+    "all": (...,),
+}
+BESIDE = [(7, 15), (2, 12), (11, 20)]  # the voxel, and the number of voxels along each axis
+
+
 @pytest.fixture(autouse=True)
 def _without_gradients() -> Iterator[None]:
     with torch.no_grad():
@@ -83,11 +95,29 @@ def test_an_inverse_is_corrected(shape, monkeypatch) -> None:
 def test_a_field_is_smoothed(shape, sigma, monkeypatch) -> None:
     """Also where the Gaussian is wider than the volume."""
     u = random(shape, 3)
-    got, mean = compiled.gaussian(u, sigma)
+    got = compiled.gaussian(u, sigma)
     plain(monkeypatch)
-    expected = filters.gaussian(u, sigma)
+    torch.testing.assert_close(got, filters.gaussian(u, sigma), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.42, 1.3, 3.0])
+@pytest.mark.parametrize("ones", ["voxel", "rows", "brain", "border", "none", "all"])
+def test_a_force_is_smoothed_where_it_acts(ones: str, sigma: float, monkeypatch) -> None:
+    force = random((15, 12, 20), 3)
+    where = torch.zeros(1, 1, 15, 12, 20)
+    where[ACTS[ones]] = 1
+    got, extents, mean = compiled.smooth_force(force * where, sigma)
+    plain(monkeypatch)
+    expected = filters.gaussian(force * where, sigma)
     torch.testing.assert_close(got, expected, atol=2e-6, rtol=0)
     assert mean == pytest.approx(float(expected.square().sum(1).sqrt().mean()), rel=1e-5)
+    k = np.arange(20)
+    outside = (k < extents[..., :1]) | (k >= extents[..., 1:])
+    assert not expected[0].abs().amax(dim=0).numpy()[outside].any()
+    if ones == "voxel":
+        assert outside.sum() == 15 * 12 * 20 - np.prod(
+            [1 + sum(min(int(4 * sigma + 0.5), d) for d in (at, n - 1 - at)) for at, n in BESIDE]
+        )
 
 
 def test_the_least_determinant_is_found(shape, monkeypatch) -> None:
@@ -114,16 +144,16 @@ def test_fields_change_their_grid(shape) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_any_number_of_threads_gives_the_same_bytes(threads) -> None:
     u, w = random((13, 10, 12), 3), random((13, 10, 12), 3, seed=1)
-    whole = compiled.corrected_inverse(u, w, 0.5), *compiled.gaussian(u, 1.3)
+    whole = compiled.corrected_inverse(u, w, 0.5), *compiled.smooth_force(u, 1.3)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        again = compiled.corrected_inverse(u, w, 0.5), *compiled.gaussian(u, 1.3)
+        again = compiled.corrected_inverse(u, w, 0.5), *compiled.smooth_force(u, 1.3)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(whole[0], again[0])
     assert torch.equal(whole[1], again[1])
-    assert whole[2] == again[2]
+    assert whole[3] == again[3]
 
 
 def test_arrays_in_any_order_are_taken() -> None:

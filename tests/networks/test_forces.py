@@ -33,6 +33,19 @@ def flat(channels: int = 1) -> Tensor:
     return torch.full((1, channels, *SHAPE), 0.5)
 
 
+def brain(seed: int, channels: int = 1, *, background: float = 0.0) -> Tensor:
+    """An image with a background of one value around a part that reaches one border."""
+    out = torch.full((1, channels, *SHAPE), background)
+    part = (..., slice(3, 9), slice(0, 6), slice(4, 11))
+    out[part] = image(seed, channels)[part]
+    return out
+
+
+def maps_of_brains(fixed_background: float) -> DifferenceForce:
+    moving, fixed = brain(4, 5, background=0.3), brain(5, 5, background=fixed_background)
+    return DifferenceForce(moving=moving, fixed=fixed.roll(2, dims=4), weight=3.0, ratio=1)
+
+
 def maps(coarse: int) -> DifferenceForce:
     shape = tuple(n // coarse for n in SHAPE)
     return DifferenceForce(
@@ -54,6 +67,12 @@ FORCES: dict[str, Callable[[], Force]] = {
     "correlation with a flat image": lambda: CorrelationForce(
         moving=flat(), fixed=image(2), window=3
     ),
+    "correlation of brains": lambda: CorrelationForce(moving=brain(1), fixed=brain(2), window=3),
+    "correlation of brains, wide windows": lambda: CorrelationForce(
+        moving=brain(1), fixed=brain(2), window=7
+    ),
+    "maps of brains": lambda: maps_of_brains(0.3),
+    "maps with other backgrounds": lambda: maps_of_brains(0.2),
     "maps on the same grid": lambda: maps(1),
     "maps of half the resolution": lambda: maps(2),
 }

@@ -2,7 +2,7 @@
 
 $VOXWARP_KERNELS=off turns them off. Whatever they cannot take (a GPU, other types, an axis of one
 voxel) goes the way of plain PyTorch. So do tensors whose gradients are wanted, except inside the
-functions whose gradients are compiled, too: ``interpolation``, ``flow``, ``correlation``, ``losses``.
+functions whose gradients are compiled, too.
 """
 
 import os
@@ -50,10 +50,19 @@ def enabled() -> bool:
 def _kernels() -> dict[str, Callable[..., None]] | None:
     """The kernels by name; None if Numba is not installed."""
     try:
-        from .kernels import flow, forces, resampling, roughness, sampling, smoothing, windows
+        from .kernels import (
+            extents,
+            flow,
+            forces,
+            resampling,
+            roughness,
+            sampling,
+            smoothing,
+            windows,
+        )
     except ImportError:
         return None
-    modules = flow, forces, resampling, roughness, sampling, smoothing, windows
+    modules = extents, flow, forces, resampling, roughness, sampling, smoothing, windows
     return {name: k for m in modules for name, k in vars(m).items()}
 
 
@@ -151,10 +160,10 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return out
 
 
-def take_step(u: Tensor, force: Tensor, mean: float, length: float) -> Tensor:
-    """The displacement of φ ∘ (Id + δ), δ = length · F / (|F| + 3 mean); one sample."""
-    out = _like(u)
-    run("take_step", u.shape[2], u[0], force[0], np.float32(length), np.float32(mean), out[0])
+def take_step(u: Tensor, force: "SmoothedForce", length: float) -> Tensor:
+    """The displacement of φ ∘ (Id + δ), δ = length · F / (|F| + 3 mean |F|); one sample."""
+    out, settings = _like(u), (np.float32(length), np.float32(force.mean))
+    run("take_step", u.shape[2], u[0], force.force[0], force.extents, *settings, out[0])
     return out
 
 
@@ -176,14 +185,62 @@ def gaussian_weights(sigma: float) -> np.ndarray:
     return normalised
 
 
-def gaussian(volume: Tensor, sigma: float) -> tuple[Tensor, float]:
-    """The volume smoothed, see ``filters.gaussian``, and the mean length of its vectors."""
-    out, planes = _like(volume), volume.shape[2]
-    norms = np.empty((len(volume), planes))
-    weights = gaussian_weights(sigma).astype(np.float32)
-    for v, o, n in zip(volume, out, norms, strict=True):
-        run("gaussian", planes, v, weights, o, n)
-    return out, float(norms.sum() / volume[:, 0].numel())
+def gaussian(volume: Tensor, sigma: float) -> Tensor:
+    """The volume smoothed, see ``filters.gaussian``."""
+    out, weights = _like(volume), gaussian_weights(sigma).astype(np.float32)
+    everywhere = np.full((*volume.shape[2:4], 2), (0, volume.shape[4]), np.int32)
+    for v, o in zip(volume, out, strict=True):
+        run("gaussian", v.shape[1], v, everywhere, weights, o, np.empty(0))
+    return out
+
+
+class SmoothedForce(NamedTuple):
+    """A force on a grid, smoothed.
+
+    Args:
+        force: (1, 3, X, Y, Z).
+        extents: where its rows are not zero, see ``extents``.
+        mean: the mean of its length.
+    """
+
+    force: Tensor
+    extents: np.ndarray
+    mean: float
+
+
+def smooth_force(force: Tensor, sigma: float) -> SmoothedForce:
+    """A force (1, 3, X, Y, Z) smoothed; where it is zero, as outside the brain, costs no time."""
+    out, planes = _like(force), force.shape[2]
+    weights, norms = gaussian_weights(sigma).astype(np.float32), np.empty(planes)
+    within, reach = extents(force[0]), len(weights) // 2
+    run("gaussian", planes, force[0], within, weights, out[0], norms)
+    wider = widened(within, (reach, reach, reach), force.shape[4])
+    return SmoothedForce(out, wider, float(norms.sum() / force[0, 0].numel()))
+
+
+def extents(volume: Tensor) -> np.ndarray:
+    """Where each row of (C, X, Y, Z) is not zero: (X, Y, 2) int32, the first voxel, one past last.
+
+    Rows of zeros have (Z, 0).
+    """
+    out = np.empty((*volume.shape[1:3], 2), np.int32)
+    run("extents", len(out), volume, out)
+    return out
+
+
+def widened(extents: np.ndarray, by: tuple[int, int, int], length: int) -> np.ndarray:
+    """Extents of rows of a ``length``, with all voxels up to so many planes, rows, voxels away."""
+    out = np.empty_like(extents)
+    run("widened", len(out), extents, *by, length, out)
+    return out
+
+
+def window_moments(image: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The mean and the variance in the ``window``³ voxels around each voxel, (B, 1, X, Y, Z)."""
+    mean, variance = _like(image), _like(image)
+    for x, m, v in zip(image[:, 0], mean[:, 0], variance[:, 0], strict=True):
+        run("window_moments", len(x), x, window, m, v)
+    return mean, variance
 
 
 def determinants(u: Tensor) -> tuple[Tensor, Tensor]:

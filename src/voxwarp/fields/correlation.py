@@ -48,7 +48,7 @@ class _CompiledCorrelation(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Compute the gradients of the images that need them."""
         f, m, *slopes = ctx.saved_tensors
-        incoming, out = gradient.flatten(0, 1), []
+        incoming, out = gradient.flatten(0, 1), list[Tensor | None]()
         for (other, own), kept in zip(((m, f), (f, m)), slopes, strict=True):
             if kept is not None:
                 by_own = compiled.correlation_gradient(other, own, kept, incoming, ctx.window)

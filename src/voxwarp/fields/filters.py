@@ -20,7 +20,7 @@ def gaussian(volume: Tensor, sigma: float) -> Tensor:
     continues. A sigma of zero changes nothing.
     """
     if sigma > 0 and compiled.can_take(volume):
-        return compiled.gaussian(volume, sigma)[0]
+        return compiled.gaussian(volume, sigma)
     return volume if sigma <= 0 else _separable(volume, lambda n: _gaussian(n, sigma))
 
 

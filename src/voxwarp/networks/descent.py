@@ -238,8 +238,8 @@ def take_step(displacement: Tensor, force: Tensor, smoothing: float, stage: Stag
         stage: length of the step, and smoothing of the displacement.
     """
     if smoothing > 0 and len(force) == 1 and compiled.can_take(displacement, force):
-        smoothed, mean = compiled.gaussian(force, smoothing)
-        moved = compiled.take_step(displacement, smoothed, mean, stage.step_length)
+        smoothed = compiled.smooth_force(force, smoothing)
+        moved = compiled.take_step(displacement, smoothed, stage.step_length)
     else:
         step = bounded_step(gaussian(force, smoothing), stage.step_length)
         moved = field.compose(displacement, step)

@@ -4,6 +4,8 @@ A force is called with the displacement so far and the sum of the forces before 
 kernels can be used, they compute the same in one pass over the volumes.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,10 +30,20 @@ class CorrelationForce:
 
     def __init__(self, *, moving: Tensor, fixed: Tensor, window: int):
         self.moving, self.fixed, self.window = moving, fixed, window
+        if compiled.can_take(moving, fixed):
+            self.mean, self.variance = compiled.window_moments(fixed, window)
+            return
         moments = window_mean(torch.cat([fixed, fixed * fixed], dim=1), window)
         self.mean, square = moments.split(1, 1)
         self.variance = (square - self.mean.square()).clamp_(min=0)
-        self.central = fixed - self.mean
+
+    @cached_property
+    def _extents(self) -> tuple[np.ndarray, ...]:
+        """Where rows of the fixed image vary, where the windows around are, and planes beside."""
+        reach, length = self.window // 2, self.fixed.shape[4]
+        active = compiled.extents(self.variance[0])
+        beside = (max(reach, 1),) * 3
+        return active, *(compiled.widened(active, by, length) for by in ((0, reach, reach), beside))
 
     def __call__(self, displacement: Tensor, onto: Tensor | None = None) -> tuple[Tensor, float]:
         """The force, (B, 3, X, Y, Z), added to ``onto``, and the mean of cc over all voxels."""
@@ -46,7 +58,7 @@ class CorrelationForce:
         slope = covariance / (self.variance * variance).add_(self.GUARD)
         cc = covariance.mul_(slope)
         slope.masked_fill_(cc > 1, 0)  # only rounding errors make it larger than 1
-        factor = slope.mul_(self.central.addcmul(ratio, moved - mean, value=-1)).mul_(2)
+        factor = slope.mul_((self.fixed - self.mean).addcmul(ratio, moved - mean, value=-1)).mul_(2)
         return _sum(_along_gradient(factor, moved), onto), float(cc.clamp_(max=1).mean())
 
     def _compiled(self, displacement: Tensor) -> tuple[Tensor, float]:
@@ -57,7 +69,7 @@ class CorrelationForce:
             len(sums),
             *(x[0, 0] for x in (self.moving, self.fixed, self.mean, self.variance)),
             *(displacement[0], self.window, np.float32(self.GUARD), np.float32(self.ROUNDING)),
-            *(force[0], sums),
+            *(self._extents, force[0], sums),
         )
         return force, float(sums.sum() / self.fixed.numel())
 
@@ -102,11 +114,25 @@ class DifferenceForce:
             "difference_force",
             len(sums),
             *(self.moving[0], self.fixed[0], displacement[0], np.float32(self.weight)),
-            *(force[0], adds, sums),
+            *(*self._background, force[0], adds, sums),
         )
         if self.ratio == 2:
             force = compiled.upsample(force, 0.5, onto)
         return force, -self.weight / 2 * float(sums.sum() / self.fixed[0, 0].numel())
+
+    @cached_property
+    def _background(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The maps' value outside the brains; the moving cells and fixed rows with another one.
+
+        It is the value of the first voxel; if the maps begin with different ones, all are others.
+        """
+        value = self.moving[0, :, :1, :1, :1]
+        moving, fixed = ((x[0] != value).any(dim=0)[None, None] for x in (self.moving, self.fixed))
+        if (value != self.fixed[0, :, :1, :1, :1]).any():
+            moving, fixed = torch.ones_like(moving), torch.ones_like(fixed)
+        # The cell of 2³ voxels that starts at a voxel.
+        cells = F.max_pool3d(F.pad(moving.float(), (0, 1) * 3), 2, 1)[0, 0] > 0
+        return value.flatten().numpy(), cells.numpy().ravel(), compiled.extents(fixed[0].float())
 
 
 def _sum(force: Tensor, onto: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ def warp(volume, u, out, first, last):
     start, wx, wy, wz = row_buffers(u.shape[3])
     for i in range(first, last):
         for j in range(u.shape[2]):
-            places(u[:, i, j], i, j, shape, start, wx, wy, wz)
+            places(u[:, i, j], i, j, 0, shape, start, wx, wy, wz)
             for c in range(channels):
                 gather(flat[c], shape, start, wx, wy, wz, out[c, i, j])
 
@@ -31,8 +31,11 @@ def compose(outer, inner, out, first, last):
 
 
 @jit
-def take_step(u, force, length, mean, out, first, last):
-    """Out = δ + u(x + δ), with the step δ = length · F / (|F| + 3 mean)."""
+def take_step(u, force, extents, length, mean, out, first, last):
+    """Out = δ + u(x + δ), with the step δ = length · F / (|F| + 3 mean).
+
+    The force F is zero outside the ``extents`` of the rows, and u does not change there.
+    """
     shape = u.shape[1:]
     flat = u.reshape(3, -1)
     start, wx, wy, wz = row_buffers(u.shape[3])
@@ -40,17 +43,25 @@ def take_step(u, force, length, mean, out, first, last):
     tiny = np.float32(np.finfo(np.float32).tiny)
     for i in range(first, last):
         for j in range(u.shape[2]):
-            f0, f1, f2 = force[0, i, j], force[1, i, j], force[2, i, j]
-            for k in range(u.shape[3]):
+            low, high = extents[i, j]
+            f0, f1, f2 = (
+                force[0, i, j, low:high],
+                force[1, i, j, low:high],
+                force[2, i, j, low:high],
+            )
+            for k in range(len(f0)):
                 size = np.sqrt(f0[k] * f0[k] + f1[k] * f1[k] + f2[k] * f2[k]) + np.float32(3) * mean
                 scale = length / (size if size > tiny else tiny)
                 delta[0, k], delta[1, k], delta[2, k] = f0[k] * scale, f1[k] * scale, f2[k] * scale
-            places(delta, i, j, shape, start, wx, wy, wz)
+            places(delta[:, : len(f0)], i, j, low, shape, start, wx, wy, wz)
             for c in range(3):
-                row = out[c, i, j]
+                row, unmoved, step = out[c, i, j], u[c, i, j], delta[c]
+                for k in range(len(row)):
+                    row[k] = unmoved[k]
+                row = row[low:high]
                 gather(flat[c], shape, start, wx, wy, wz, row)
                 for k in range(len(row)):
-                    row[k] += delta[c, k]
+                    row[k] += step[k]
 
 
 @jit
@@ -67,7 +78,7 @@ def corrected_inverse(u, w, bound, out, first, last):
         for j in range(ny):
             above, below = max(j - 1, 0), min(j + 1, ny - 1)
             sy = ONE if below - above == 1 else HALF
-            places(w[:, i, j], i, j, shape, start, wx, wy, wz)
+            places(w[:, i, j], i, j, 0, shape, start, wx, wy, wz)
             for c in range(3):
                 gather(flat[c], shape, start, wx, wy, wz, r[c])
                 row = w[c, i, j]

@@ -19,8 +19,11 @@ def corner(value, last):
 
 
 @jit
-def places(u, i, j, shape, start, wx, wy, wz):
-    """Cells of the points x + u(x) of row (i, j): index of their first corner, and weights."""
+def places(u, i, j, low, shape, start, wx, wy, wz):
+    """Cells of the points x + u(x) of row (i, j): index of their first corner, and weights.
+
+    The row begins with voxel ``low``: Numba vectorises loops that begin at 0.
+    """
     nx, ny, nz = shape
     x_last, y_last, z_last = np.float32(nx - 1), np.float32(ny - 1), np.float32(nz - 1)
     a_last, b_last, c_last = np.int32(nx - 2), np.int32(ny - 2), np.int32(nz - 2)
@@ -29,7 +32,7 @@ def places(u, i, j, shape, start, wx, wy, wz):
     for k in range(len(u0)):
         x = between(np.float32(i) + u0[k], x_last)
         y = between(np.float32(j) + u1[k], y_last)
-        z = between(np.float32(k) + u2[k], z_last)
+        z = between(np.float32(low + k) + u2[k], z_last)
         a, b, c = corner(x, a_last), corner(y, b_last), corner(z, c_last)
         wx[k], wy[k], wz[k] = x - np.float32(a), y - np.float32(b), z - np.float32(c)
         start[k] = np.uint32(a) * plane + np.uint32(b) * row + np.uint32(c)
@@ -57,25 +60,28 @@ def row_buffers(n):
 
 
 @jit
-def warp_plane(flat, shape, u, i, out, buffers):
-    """Plane i of every channel of a warped volume, (C, Y, Z)."""
-    start, wx, wy, wz = buffers
-    for j in range(u.shape[2]):
-        places(u[:, i, j], i, j, shape, start, wx, wy, wz)
-        for c in range(len(flat)):
-            gather(flat[c], shape, start, wx, wy, wz, out[c, j])
+def slopes(before, here, after, sx, j, low, high, gx, gy, gz):
+    """The gradient of a row j of plane ``here`` of an image, its neighbours given; (Y, Z) each.
 
-
-@jit
-def slopes(before, here, after, sx, j, gx, gy, gz):
-    """The gradient of a row j of plane ``here`` of an image, its neighbours given; (Y, Z) each."""
+    Of the voxels low ≤ k < high alone, from the first place of ``gx``, ``gy`` and ``gz`` on.
+    """
     ny, nz = here.shape
     a, b = max(j - 1, 0), min(j + 1, ny - 1)
     sy = ONE if b - a == 1 else HALF
-    x0, x1, y0, y1, row = before[j], after[j], here[a], here[b], here[j]
-    for k in range(nz):
+    x0, x1, y0, y1 = (
+        before[j, low:high],
+        after[j, low:high],
+        here[a, low:high],
+        here[b, low:high],
+    )
+    for k in range(len(x0)):
         gx[k] = sx * (x1[k] - x0[k])
         gy[k] = sy * (y1[k] - y0[k])
-    gz[0], gz[nz - 1] = row[1] - row[0], row[nz - 1] - row[nz - 2]
-    for k in range(1, nz - 1):
-        gz[k] = HALF * (row[k + 1] - row[k - 1])
+    row, begin, end = here[j], max(low, 1), min(high, nz - 1)
+    inner, up, down = gz[begin - low :], row[begin + 1 : end + 1], row[begin - 1 : end - 1]
+    for k in range(len(up)):
+        inner[k] = HALF * (up[k] - down[k])
+    if low == 0:
+        gz[0] = row[1] - row[0]
+    if high == nz:
+        gz[nz - 1 - low] = row[nz - 1] - row[nz - 2]

@@ -40,9 +40,7 @@ def gradient_by_points(volume, at, relative, zeros, incoming, adds, out, first, 
                     row[k] = incoming[d, i, j, k] if adds else ZERO
             _cells(at[:, i, j], i, j, relative, zeros, shape, start, weights, rises)
             for c in range(len(flat)):
-                _add_slopes(
-                    flat[c], shape, start, weights, rises, incoming[c, i, j], out[:, i, j]
-                )
+                _add_slopes(flat[c], shape, start, weights, rises, incoming[c, i, j], out[:, i, j])
 
 
 @jit
@@ -189,17 +187,11 @@ def _add_slopes(flat, shape, start, weights, rises, incoming, out):
         q0, q1, s0, s1 = flat[q], flat[q + one], flat[s], flat[s + one]
         u, v = z0[k], z1[k]
         at_p, at_r, at_q, at_s = u * p0 + v * p1, u * r0 + v * r1, u * q0 + v * q1, u * s0 + v * s1
-        gx[k] += g * (
-            a0[k] * (y0[k] * at_p + y1[k] * at_r) + a1[k] * (y0[k] * at_q + y1[k] * at_s)
-        )
-        gy[k] += g * (
-            x0[k] * (b0[k] * at_p + b1[k] * at_r) + x1[k] * (b0[k] * at_q + b1[k] * at_s)
-        )
+        gx[k] += g * (a0[k] * (y0[k] * at_p + y1[k] * at_r) + a1[k] * (y0[k] * at_q + y1[k] * at_s))
+        gy[k] += g * (x0[k] * (b0[k] * at_p + b1[k] * at_r) + x1[k] * (b0[k] * at_q + b1[k] * at_s))
         u, v = c0[k], c1[k]
         at_p, at_r, at_q, at_s = u * p0 + v * p1, u * r0 + v * r1, u * q0 + v * q1, u * s0 + v * s1
-        gz[k] += g * (
-            x0[k] * (y0[k] * at_p + y1[k] * at_r) + x1[k] * (y0[k] * at_q + y1[k] * at_s)
-        )
+        gz[k] += g * (x0[k] * (y0[k] * at_p + y1[k] * at_r) + x1[k] * (y0[k] * at_q + y1[k] * at_s))
 
 
 @jit

@@ -6,60 +6,122 @@ from .jit import ZERO, jit
 
 
 @jit
-def gaussian(volume, weights, out, norms, first, last):
-    """Each channel smoothed along all axes by odd symmetric weights; the border's value goes on.
+def _clear(row):
+    for k in range(len(row)):
+        row[k] = ZERO
 
-    ``norms[i]`` gets the sum over plane i of the length of the vector of the channels.
+
+@jit
+def _weigh(centre, share, out):
+    """Out = the centre's share, to which the others are added."""
+    for k in range(len(out)):
+        out[k] = share * centre[k]
+
+
+@jit
+def _add_pair(a, b, share, out):
+    for k in range(len(out)):
+        out[k] += share * (a[k] + b[k])
+
+
+@jit
+def _add_pairs(a, b, share, c, d, other, out):
+    for k in range(len(out)):
+        out[k] += share * (a[k] + b[k]) + other * (c[k] + d[k])
+
+
+@jit
+def _smooth_across(rows, at, weights, low, high, out):
+    """Out = the weighted sum of the rows around row ``at``, (N, Z), of the voxels low ≤ k < high."""
+    reach, last = len(weights) // 2, len(rows) - 1
+    _weigh(rows[at, low:high], weights[reach], out)
+    for t in range(1, reach, 2):
+        _add_pairs(
+            rows[max(at - t, 0), low:high],
+            rows[min(at + t, last), low:high],
+            weights[reach + t],
+            rows[max(at - t - 1, 0), low:high],
+            rows[min(at + t + 1, last), low:high],
+            weights[reach + t + 1],
+            out,
+        )
+    if reach % 2:
+        a, b = rows[max(at - reach, 0), low:high], rows[min(at + reach, last), low:high]
+        _add_pair(a, b, weights[2 * reach], out)
+
+
+@jit
+def _smooth_along(padded, weights, out):
+    """Out = the weighted sum of the voxels around each, in a row with that many more at its ends."""
+    reach = len(weights) // 2
+    _weigh(padded[reach:], weights[reach], out)
+    for t in range(1, reach, 2):
+        _add_pairs(
+            padded[reach - t :],
+            padded[reach + t :],
+            weights[reach + t],
+            padded[reach - t - 1 :],
+            padded[reach + t + 1 :],
+            weights[reach + t + 1],
+            out,
+        )
+    if reach % 2:
+        _add_pair(padded, padded[2 * reach :], weights[2 * reach], out)
+
+
+@jit
+def gaussian(volume, extents, weights, out, norms, first, last):
+    """Each channel smoothed along all axes by odd symmetric weights; the border's value continues.
+
+    Outside the ``extents`` of its rows the volume is zero. ``norms[i]``, if there are any, gets the
+    sum over plane i of the length of the vector of the channels.
     """
     channels, nx, ny, nz = volume.shape
     reach = len(weights) // 2
-    along_x, along_y = np.empty((ny, nz), np.float32), np.empty(nz + 2 * reach, np.float32)
+    along_x, along_y = np.zeros((ny, nz), np.float32), np.zeros(nz + 2 * reach, np.float32)
+    within = np.empty((ny, 2), np.int64)
     for i in range(first, last):
-        for c in range(channels):
-            source = volume[c]
-            for j in range(ny):
-                row, centre = along_x[j], source[i, j]
-                for k in range(nz):
-                    row[k] = weights[reach] * centre[k]
-                for t in range(1, reach + 1):
-                    a, b, share = (
-                        source[max(i - t, 0), j],
-                        source[min(i + t, nx - 1), j],
-                        weights[reach + t],
-                    )
-                    for k in range(nz):
-                        row[k] += share * (a[k] + b[k])
-            for j in range(ny):
-                inner, centre = along_y[reach : reach + nz], along_x[j]
-                for k in range(nz):
-                    inner[k] = weights[reach] * centre[k]
-                for t in range(1, reach + 1):
-                    a, b, share = (
-                        along_x[max(j - t, 0)],
-                        along_x[min(j + t, ny - 1)],
-                        weights[reach + t],
-                    )
-                    for k in range(nz):
-                        inner[k] += share * (a[k] + b[k])
-                for t in range(reach):
-                    along_y[t], along_y[reach + nz + t] = inner[0], inner[nz - 1]
-                row = out[c, i, j]
-                for k in range(nz):
-                    row[k] = weights[reach] * along_y[reach + k]
-                for t in range(1, reach + 1):
-                    share = weights[reach + t]
-                    for k in range(nz):
-                        row[k] += share * (along_y[reach + k - t] + along_y[reach + k + t])
-        total = 0.0
         for j in range(ny):
-            part = ZERO
-            for k in range(nz):
-                square = ZERO
-                for c in range(channels):
-                    square += out[c, i, j, k] * out[c, i, j, k]
-                part += np.sqrt(square)
-            total += part
-        norms[i] = total
+            low, high = nz, 0
+            for p in range(max(i - reach, 0), min(i + reach, nx - 1) + 1):
+                low, high = min(low, extents[p, j, 0]), max(high, extents[p, j, 1])
+            within[j] = low, high
+        for c in range(channels):
+            for j in range(ny):
+                low, high = within[j]
+                _clear(along_x[j])
+                _smooth_across(volume[c, :, j], i, weights, low, high, along_x[j, low:high])
+            for j in range(ny):
+                low, high = nz, 0
+                for q in range(max(j - reach, 0), min(j + reach, ny - 1) + 1):
+                    low, high = min(low, within[q, 0]), max(high, within[q, 1])
+                _clear(out[c, i, j])
+                if low >= high:
+                    continue
+                _clear(along_y)
+                row = along_y[reach : reach + nz]
+                _smooth_across(along_x, j, weights, low, high, row[low:high])
+                for t in range(reach):
+                    along_y[t], along_y[reach + nz + t] = row[0], row[nz - 1]
+                low, high = max(low - reach, 0), min(high + reach, nz)
+                _smooth_along(along_y[low:], weights, out[c, i, j, low:high])
+        if len(norms):
+            norms[i] = _norm(out[:, i])
+
+
+@jit
+def _norm(vectors):
+    """The sum of the lengths of vectors, (C, Y, Z)."""
+    total = 0.0
+    for j in range(vectors.shape[1]):
+        part = ZERO
+        for k in range(vectors.shape[2]):
+            square = ZERO
+            for c in range(len(vectors)):
+                square += vectors[c, j, k] * vectors[c, j, k]
+            part += np.sqrt(square)
+        total += part
+    return total
 
 
 @jit
