@@ -32,7 +32,7 @@ def _add_pairs(a, b, share, c, d, other, out):
 
 @jit
 def _smooth_across(rows, at, weights, low, high, out):
-    """Out = the weighted sum of the rows around row ``at``, (N, Z), of the voxels low ≤ k < high."""
+    """Out = the weighted sum of the rows around row ``at`` of (N, Z), for low ≤ k < high."""
     reach, last = len(weights) // 2, len(rows) - 1
     _weigh(rows[at, low:high], weights[reach], out)
     for t in range(1, reach, 2):
@@ -52,7 +52,7 @@ def _smooth_across(rows, at, weights, low, high, out):
 
 @jit
 def _smooth_along(padded, weights, out):
-    """Out = the weighted sum of the voxels around each, in a row with that many more at its ends."""
+    """Out = the weighted sum of the voxels around each, of a row padded at its ends."""
     reach = len(weights) // 2
     _weigh(padded[reach:], weights[reach], out)
     for t in range(1, reach, 2):
