@@ -14,7 +14,7 @@ def warp(volume, u, out, first, last):
     start, wx, wy, wz = row_buffers(u.shape[3])
     for i in range(first, last):
         for j in range(u.shape[2]):
-            places(u[:, i, j], i, j, shape, start, wx, wy, wz)
+            places(u[0, i, j], u[1, i, j], u[2, i, j], i, j, shape, start, wx, wy, wz)
             for c in range(channels):
                 gather(flat[c], shape, start, wx, wy, wz, out[c, i, j])
 
@@ -45,7 +45,7 @@ def take_step(u, force, length, mean, out, first, last):
                 size = np.sqrt(f0[k] * f0[k] + f1[k] * f1[k] + f2[k] * f2[k]) + np.float32(3) * mean
                 scale = length / (size if size > tiny else tiny)
                 delta[0, k], delta[1, k], delta[2, k] = f0[k] * scale, f1[k] * scale, f2[k] * scale
-            places(delta, i, j, shape, start, wx, wy, wz)
+            places(delta[0], delta[1], delta[2], i, j, shape, start, wx, wy, wz)
             for c in range(3):
                 row = out[c, i, j]
                 gather(flat[c], shape, start, wx, wy, wz, row)
@@ -67,7 +67,7 @@ def corrected_inverse(u, w, bound, out, first, last):
         for j in range(ny):
             above, below = max(j - 1, 0), min(j + 1, ny - 1)
             sy = ONE if below - above == 1 else HALF
-            places(w[:, i, j], i, j, shape, start, wx, wy, wz)
+            places(w[0, i, j], w[1, i, j], w[2, i, j], i, j, shape, start, wx, wy, wz)
             for c in range(3):
                 gather(flat[c], shape, start, wx, wy, wz, r[c])
                 row = w[c, i, j]
