@@ -14,7 +14,7 @@ def warp(volume, u, out, first, last):
     start, wx, wy, wz = row_buffers(u.shape[3])
     for i in range(first, last):
         for j in range(u.shape[2]):
-            places(u[:, i, j], i, j, 0, shape, start, wx, wy, wz)
+            places(u[0, i, j], u[1, i, j], u[2, i, j], i, j, 0, shape, start, wx, wy, wz)
             for c in range(channels):
                 gather(flat[c], shape, start, wx, wy, wz, out[c, i, j])
 
@@ -36,32 +36,37 @@ def take_step(u, force, extents, length, mean, out, first, last):
 
     The force F is zero outside the ``extents`` of the rows, and u does not change there.
     """
-    shape = u.shape[1:]
+    shape, nz = u.shape[1:], u.shape[3]
     flat = u.reshape(3, -1)
-    start, wx, wy, wz = row_buffers(u.shape[3])
-    delta = np.empty((3, u.shape[3]), np.float32)
+    start, wx, wy, wz = row_buffers(nz)
+    d0, d1, d2 = np.empty(nz, np.float32), np.empty(nz, np.float32), np.empty(nz, np.float32)
     tiny = np.float32(np.finfo(np.float32).tiny)
     for i in range(first, last):
         for j in range(u.shape[2]):
             low, high = extents[i, j]
-            f0, f1, f2 = (
-                force[0, i, j, low:high],
-                force[1, i, j, low:high],
-                force[2, i, j, low:high],
-            )
-            for k in range(len(f0)):
+            f0 = force[0, i, j, low:high]
+            f1 = force[1, i, j, low:high]
+            f2 = force[2, i, j, low:high]
+            n = len(f0)
+            for k in range(n):
                 size = np.sqrt(f0[k] * f0[k] + f1[k] * f1[k] + f2[k] * f2[k]) + np.float32(3) * mean
                 scale = length / (size if size > tiny else tiny)
-                delta[0, k], delta[1, k], delta[2, k] = f0[k] * scale, f1[k] * scale, f2[k] * scale
-            places(delta[:, : len(f0)], i, j, low, shape, start, wx, wy, wz)
+                d0[k], d1[k], d2[k] = f0[k] * scale, f1[k] * scale, f2[k] * scale
+            places(d0[:n], d1[:n], d2[:n], i, j, low, shape, start, wx, wy, wz)
             for c in range(3):
-                row, unmoved, step = out[c, i, j], u[c, i, j], delta[c]
-                for k in range(len(row)):
+                row, unmoved = out[c, i, j], u[c, i, j]
+                for k in range(nz):
                     row[k] = unmoved[k]
-                row = row[low:high]
-                gather(flat[c], shape, start, wx, wy, wz, row)
-                for k in range(len(row)):
-                    row[k] += step[k]
+                gather(flat[c], shape, start, wx, wy, wz, row[low:high])
+            _add(d0[:n], out[0, i, j, low:high])
+            _add(d1[:n], out[1, i, j, low:high])
+            _add(d2[:n], out[2, i, j, low:high])
+
+
+@jit
+def _add(a, out):
+    for k in range(len(out)):
+        out[k] += a[k]
 
 
 @jit
@@ -78,7 +83,7 @@ def corrected_inverse(u, w, bound, out, first, last):
         for j in range(ny):
             above, below = max(j - 1, 0), min(j + 1, ny - 1)
             sy = ONE if below - above == 1 else HALF
-            places(w[:, i, j], i, j, 0, shape, start, wx, wy, wz)
+            places(w[0, i, j], w[1, i, j], w[2, i, j], i, j, 0, shape, start, wx, wy, wz)
             for c in range(3):
                 gather(flat[c], shape, start, wx, wy, wz, r[c])
                 row = w[c, i, j]

@@ -99,8 +99,10 @@ def correlation_force(
         while ready <= min(i + reach, nx - 1):
             for j in range(ny):
                 left, right = around[ready, j]
-                where = u[:, ready, j, left:right]
-                places(where, ready, j, left, moving.shape, start, wx, wy, wz)
+                u0 = u[0, ready, j, left:right]
+                u1 = u[1, ready, j, left:right]
+                u2 = u[2, ready, j, left:right]
+                places(u0, u1, u2, ready, j, left, moving.shape, start, wx, wy, wz)
                 out = ring[ready % size, j, left:right]
                 gather(flat, moving.shape, start, wx, wy, wz, out)
             ready += 1
@@ -180,7 +182,8 @@ def difference_force(
     for i in range(first, last):
         while ready <= min(i + 1, nx - 1):
             for j in range(ny):
-                places(u[:, ready, j], ready, j, 0, shape, start, wx, wy, wz)
+                u0, u1, u2 = u[0, ready, j], u[1, ready, j], u[2, ready, j]
+                places(u0, u1, u2, ready, j, 0, shape, start, wx, wy, wz)
                 left, right = 0, nz
                 while left < nz and not cells[start[left]]:
                     left += 1

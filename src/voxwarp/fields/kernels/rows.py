@@ -19,16 +19,16 @@ def corner(value, last):
 
 
 @jit
-def places(u, i, j, low, shape, start, wx, wy, wz):
+def places(u0, u1, u2, i, j, low, shape, start, wx, wy, wz):
     """Cells of the points x + u(x) of row (i, j): index of their first corner, and weights.
 
-    The row begins with voxel ``low``: Numba vectorises loops that begin at 0.
+    Rows of the components of u come one by one: those of a slice might have gaps between voxels,
+    for all the compiler knows, and take twice as long. They begin with voxel ``low``.
     """
     nx, ny, nz = shape
     x_last, y_last, z_last = np.float32(nx - 1), np.float32(ny - 1), np.float32(nz - 1)
     a_last, b_last, c_last = np.int32(nx - 2), np.int32(ny - 2), np.int32(nz - 2)
     plane, row = np.uint32(ny * nz), np.uint32(nz)
-    u0, u1, u2 = u[0], u[1], u[2]
     for k in range(len(u0)):
         x = between(np.float32(i) + u0[k], x_last)
         y = between(np.float32(j) + u1[k], y_last)
@@ -41,9 +41,9 @@ def places(u, i, j, low, shape, start, wx, wy, wz):
 @jit
 def gather(flat, shape, start, wx, wy, wz, out):
     """Trilinear values of a flat volume at the places of a row."""
-    plane, row, one = np.uint32(shape[1] * shape[2]), np.uint32(shape[2]), np.uint32(1)
+    plane, row, one = np.uint64(shape[1] * shape[2]), np.uint64(shape[2]), np.uint64(1)
     for k in range(len(out)):
-        p, fy, fz = start[k], wy[k], wz[k]
+        p, fy, fz = np.uint64(start[k]), wy[k], wz[k]
         q, r = p + plane, p + row
         s = q + row
         gy, gz = ONE - fy, ONE - fz  # weights of both ends are exact, those of a difference not

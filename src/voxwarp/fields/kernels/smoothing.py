@@ -31,22 +31,26 @@ def _add_pairs(a, b, share, c, d, other, out):
 
 
 @jit
-def _smooth_across(rows, at, weights, low, high, out):
-    """Out = the weighted sum of the rows around row ``at`` of (N, Z), for low ≤ k < high."""
-    reach, last = len(weights) // 2, len(rows) - 1
-    _weigh(rows[at, low:high], weights[reach], out)
+def _smooth_across(planes, at, j, weights, low, high, out):
+    """Out = row j smoothed across the planes around plane ``at`` of (X, Y, Z), for low ≤ k < high.
+
+    Rows are cut out of a whole array: of a slice's, the compiler does not know that their voxels
+    lie side by side.
+    """
+    reach, last = len(weights) // 2, len(planes) - 1
+    _weigh(planes[at, j, low:high], weights[reach], out)
     for t in range(1, reach, 2):
         _add_pairs(
-            rows[max(at - t, 0), low:high],
-            rows[min(at + t, last), low:high],
+            planes[max(at - t, 0), j, low:high],
+            planes[min(at + t, last), j, low:high],
             weights[reach + t],
-            rows[max(at - t - 1, 0), low:high],
-            rows[min(at + t + 1, last), low:high],
+            planes[max(at - t - 1, 0), j, low:high],
+            planes[min(at + t + 1, last), j, low:high],
             weights[reach + t + 1],
             out,
         )
     if reach % 2:
-        a, b = rows[max(at - reach, 0), low:high], rows[min(at + reach, last), low:high]
+        a, b = planes[max(at - reach, 0), j, low:high], planes[min(at + reach, last), j, low:high]
         _add_pair(a, b, weights[2 * reach], out)
 
 
@@ -78,7 +82,7 @@ def gaussian(volume, extents, weights, out, norms, first, last):
     """
     channels, nx, ny, nz = volume.shape
     reach = len(weights) // 2
-    along_x, along_y = np.zeros((ny, nz), np.float32), np.zeros(nz + 2 * reach, np.float32)
+    along_x, along_y = np.zeros((ny, 1, nz), np.float32), np.zeros(nz + 2 * reach, np.float32)
     within = np.empty((ny, 2), np.int64)
     for i in range(first, last):
         for j in range(ny):
@@ -89,8 +93,8 @@ def gaussian(volume, extents, weights, out, norms, first, last):
         for c in range(channels):
             for j in range(ny):
                 low, high = within[j]
-                _clear(along_x[j])
-                _smooth_across(volume[c, :, j], i, weights, low, high, along_x[j, low:high])
+                _clear(along_x[j, 0])
+                _smooth_across(volume[c], i, j, weights, low, high, along_x[j, 0, low:high])
             for j in range(ny):
                 low, high = nz, 0
                 for q in range(max(j - reach, 0), min(j + reach, ny - 1) + 1):
@@ -100,26 +104,29 @@ def gaussian(volume, extents, weights, out, norms, first, last):
                     continue
                 _clear(along_y)
                 row = along_y[reach : reach + nz]
-                _smooth_across(along_x, j, weights, low, high, row[low:high])
+                _smooth_across(along_x, j, 0, weights, low, high, row[low:high])
                 for t in range(reach):
                     along_y[t], along_y[reach + nz + t] = row[0], row[nz - 1]
                 low, high = max(low - reach, 0), min(high + reach, nz)
                 _smooth_along(along_y[low:], weights, out[c, i, j, low:high])
         if len(norms):
-            norms[i] = _norm(out[:, i])
+            norms[i] = _norm(out, i)
 
 
 @jit
-def _norm(vectors):
-    """The sum of the lengths of vectors, (C, Y, Z)."""
-    total = 0.0
-    for j in range(vectors.shape[1]):
+def _norm(vectors, i):
+    """The sum of the lengths of vectors, (C, X, Y, Z), over plane i."""
+    channels, _, ny, nz = vectors.shape
+    total, squares = 0.0, np.empty(nz, np.float32)
+    for j in range(ny):
+        _clear(squares)
+        for c in range(channels):
+            row = vectors[c, i, j]
+            for k in range(nz):
+                squares[k] += row[k] * row[k]
         part = ZERO
-        for k in range(vectors.shape[2]):
-            square = ZERO
-            for c in range(len(vectors)):
-                square += vectors[c, j, k] * vectors[c, j, k]
-            part += np.sqrt(square)
+        for k in range(nz):
+            part += np.sqrt(squares[k])
         total += part
     return total
 

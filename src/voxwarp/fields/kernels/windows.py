@@ -23,7 +23,7 @@ def squared_correlation(
     nx, ny, nz = fixed.shape
     reach = window // 2
     by_x = np.empty((5, ny, nz))
-    by_y, sums, scratch = np.empty((5, nz)), np.empty((5, nz)), np.empty(nz + 2 * reach)
+    by_y, sums, scratch = np.empty((5, nz)), np.empty((5, nz)), np.empty((2, 5, nz + 2 * reach))
     per_x, per_y, per_z = _shares(nx, reach), _shares(ny, reach), _shares(nz, reach)
     for block in range(first, last):
         start = block * PLANES
@@ -40,7 +40,7 @@ def squared_correlation(
             for j in range(ny):
                 _slide(by_x, j, reach, by_y)
                 _sum_along(by_y, window, scratch, sums)
-                _correlate(sums, per_x[i] * per_y[j], per_z, guard, cc[i, j], slopes[:, i, j])
+                _correlate(sums, per_x[i] * per_y[j], per_z, guard, cc[i, j], i, j, slopes)
 
 
 @jit
@@ -51,20 +51,20 @@ def correlation_gradient(
     nx, ny, nz = fixed.shape
     reach = window // 2
     by_x = np.empty((3, ny, nz))
-    by_y, sums, scratch = np.empty((3, nz)), np.empty((3, nz)), np.empty(nz + 2 * reach)
+    by_y, sums, scratch = np.empty((3, nz)), np.empty((3, nz)), np.empty((2, 3, nz + 2 * reach))
     per_x, per_y, per_z = _shares(nx, reach), _shares(ny, reach), _shares(nz, reach)
     for block in range(first, last):
         start = block * PLANES
         by_x[:] = 0.0
         for i in range(max(start - reach, 0), min(start + reach, nx)):
-            _add_slopes(slopes[:, i], incoming[i], per_x[i], per_y, per_z, by_x)
+            _add_slopes(slopes, i, incoming, per_x[i], per_y, per_z, by_x)
         for i in range(start, min(start + PLANES, nx)):
             if i + reach < nx:
                 new = i + reach
-                _add_slopes(slopes[:, new], incoming[new], per_x[new], per_y, per_z, by_x)
+                _add_slopes(slopes, new, incoming, per_x[new], per_y, per_z, by_x)
             if i > start and i - reach > 0:
                 old = i - reach - 1
-                _add_slopes(slopes[:, old], incoming[old], -per_x[old], per_y, per_z, by_x)
+                _add_slopes(slopes, old, incoming, -per_x[old], per_y, per_z, by_x)
             for j in range(ny):
                 _slide(by_x, j, reach, by_y)
                 _sum_along(by_y, window, scratch, sums)
@@ -99,12 +99,12 @@ def _add_moments(fixed, moved, fixed_centre, moved_centre, sign, out):
 
 
 @jit
-def _add_slopes(slopes, incoming, share, per_y, per_z, out):
+def _add_slopes(slopes, i, incoming, share, per_y, per_z, out):
     """Add a plane of slopes times the incoming gradient and the windows' weights to ``out``."""
     for j in range(len(per_y)):
         weight = share * per_y[j]
-        g = incoming[j]
-        s0, s1, s2 = slopes[0, j], slopes[1, j], slopes[2, j]
+        g = incoming[i, j]
+        s0, s1, s2 = slopes[0, i, j], slopes[1, i, j], slopes[2, i, j]
         t0, t1, t2 = out[0, j], out[1, j], out[2, j]
         for k in range(len(per_z)):
             w = weight * per_z[k] * g[k]
@@ -137,31 +137,41 @@ def _add_row(row, sign, out):
 
 @jit
 def _sum_along(rows, window, scratch, out):
-    """Sums over windows of each row, zero outside it; from sums of 1, 2, 4, ... neighbours."""
+    """Sums over windows of each row, zero outside it; from sums of 1, 2, 4, ... neighbours.
+
+    All rows take each step before any takes the next: a processor waits for what it has only just
+    written, if it reads it across two vectors.
+    """
     n, reach = rows.shape[1], window // 2
+    sums, doubled = scratch[0], scratch[1]
     for t in range(len(rows)):
-        target, source = out[t], rows[t]
-        for k in range(reach):
-            scratch[k], scratch[n + reach + k] = 0.0, 0.0
-        for k in range(n):
-            scratch[reach + k] = source[k]
-            target[k] = 0.0
-        start, size = 0, 1
-        while True:
-            if window & size:
+        sums[t, :reach] = 0.0
+        sums[t, reach : reach + n] = rows[t]
+        sums[t, reach + n :] = 0.0
+    for t in range(len(rows)):
+        out[t, :] = sums[t, :n]  # the window is odd
+    start, size = 1, 2
+    while size <= window:
+        for t in range(len(rows)):
+            # Slices, because the compiler does not know that k + size is not negative.
+            target, own, shifted = doubled[t], sums[t], sums[t, size // 2 :]
+            for k in range(n + 2 * reach - size + 1):
+                target[k] = own[k] + shifted[k]
+        sums, doubled = doubled, sums
+        if window & size:
+            for t in range(len(rows)):
+                target, shifted = out[t], sums[t, start:]
                 for k in range(n):
-                    target[k] += scratch[start + k]
-                start += size
-            if 2 * size > window:
-                break
-            for k in range(n + 2 * reach - size):
-                scratch[k] += scratch[k + size]
-            size *= 2
+                    target[k] += shifted[k]
+            start += size
+        size *= 2
 
 
 @jit
-def _correlate(sums, share_xy, per_z, guard, cc, slopes):
+def _correlate(sums, share_xy, per_z, guard, cc, i, j, slopes):
     """A row of the map and its slopes, from the sums of f, m, ff, mm and fm over windows."""
+    wanted = slopes.shape[1] > 0
+    a, b, c = slopes[0, i, j], slopes[1, i, j], slopes[2, i, j]
     for k in range(len(cc)):
         share = share_xy * per_z[k]
         f, m = sums[0, k] * share, sums[1, k] * share
@@ -173,7 +183,7 @@ def _correlate(sums, share_xy, per_z, guard, cc, slopes):
         square = across * slope
         inverse = 0.0 if square > 1.0 else inverse
         cc[k] = 1.0 if square > 1.0 else square
-        if slopes.shape[1] > 0:
+        if wanted:
             by_across, by_variance = 2.0 * across * inverse, -square * ff * inverse
-            slopes[0, k], slopes[1, k] = by_across, by_variance
-            slopes[2, k] = by_across * f + 2.0 * by_variance * m
+            a[k], b[k] = by_across, by_variance
+            c[k] = by_across * f + 2.0 * by_variance * m
