@@ -54,6 +54,7 @@ def _kernels() -> dict[str, Callable[..., None]] | None:
             extents,
             flow,
             forces,
+            jacobian,
             resampling,
             roughness,
             sampling,
@@ -62,7 +63,7 @@ def _kernels() -> dict[str, Callable[..., None]] | None:
         )
     except ImportError:
         return None
-    modules = extents, flow, forces, resampling, roughness, sampling, smoothing, windows
+    modules = extents, flow, forces, jacobian, resampling, roughness, sampling, smoothing, windows
     return {name: k for m in modules for name, k in vars(m).items()}
 
 

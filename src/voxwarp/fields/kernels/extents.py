@@ -1,6 +1,7 @@
 """Extents: between which voxels of each row a volume is not zero, so that kernels skip the rest."""
 
 from .jit import ZERO, jit
+from .loops import index
 
 
 @jit
@@ -10,20 +11,21 @@ def extents(volume, out, first, last):
     Rows of zeros get (Z, 0), so that the least first and the largest last of several rows are
     those of all of them.
     """
-    channels, _, ny, nz = volume.shape
+    channels, nx, ny, nz = volume.shape
+    flat, one = volume.reshape(-1), index(1)
     for i in range(first, last):
         for j in range(ny):
-            low, high = nz, 0
+            low, high = index(nz), index(0)
             for c in range(channels):
-                row = volume[c, i, j]
-                k = 0
-                while k < low and row[k] == ZERO:
-                    k += 1
-                low, k = k, nz
-                while k > high and row[k - 1] == ZERO:
-                    k -= 1
+                row = index(((c * nx + i) * ny + j) * nz)
+                k = index(0)
+                while k < low and flat[row + k] == ZERO:
+                    k += one
+                low, k = k, index(nz)
+                while k > high and flat[row + k - one] == ZERO:
+                    k -= one
                 high = k
-            out[i, j] = low, high
+            out[i, j, 0], out[i, j, 1] = low, high
 
 
 @jit
@@ -36,4 +38,6 @@ def widened(extents, planes, rows, voxels, nz, out, first, last):
             for p in range(max(i - planes, 0), min(i + planes, nx - 1) + 1):
                 for q in range(max(j - rows, 0), min(j + rows, ny - 1) + 1):
                     low, high = min(low, extents[p, q, 0]), max(high, extents[p, q, 1])
-            out[i, j] = (max(low - voxels, 0), min(high + voxels, nz)) if low < high else (nz, 0)
+            empty = low >= high
+            out[i, j, 0] = nz if empty else max(low - voxels, 0)
+            out[i, j, 1] = 0 if empty else min(high + voxels, nz)

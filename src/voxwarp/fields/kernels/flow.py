@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .jit import HALF, ONE, jit
+from .jit import HALF, ONE, ZERO, jit
+from .loops import add, along_row, copy, index, subtract
 from .rows import gather, places, row_buffers
 
 
@@ -10,24 +11,28 @@ from .rows import gather, places, row_buffers
 def warp(volume, u, out, first, last):
     """out(x) = volume(x + u(x)), trilinear; outside the volume is the border's value."""
     channels, shape = volume.shape[0], volume.shape[1:]
-    flat = volume.reshape(channels, -1)
-    start, wx, wy, wz = row_buffers(u.shape[3])
+    _, nx, ny, nz = u.shape
+    flat, field, target = volume.reshape(-1), u.reshape(-1), out.reshape(-1)
+    size, step, n = shape[0] * shape[1] * shape[2], nx * ny * nz, index(nz)
+    start, wx, wy, wz = row_buffers(nz)
     for i in range(first, last):
-        for j in range(u.shape[2]):
-            places(u[0, i, j], u[1, i, j], u[2, i, j], i, j, 0, shape, start, wx, wy, wz)
+        for j in range(ny):
+            row, x, y = (i * ny + j) * nz, np.float32(i), np.float32(j)
+            places(field, index(row), index(step), x, y, ZERO, shape, start, wx, wy, wz, n)
             for c in range(channels):
-                gather(flat[c], shape, start, wx, wy, wz, out[c, i, j])
+                at = index(c * step + row)
+                gather(flat, index(c * size), shape, start, wx, wy, wz, index(0), target, at, n)
 
 
 @jit
 def compose(outer, inner, out, first, last):
     """out(x) = inner(x) + outer(x + inner(x))."""
+    _, nx, ny, nz = inner.shape
     warp(outer, inner, out, first, last)
+    field, target = inner.reshape(-1), out.reshape(-1)
     for c in range(3):
-        for i in range(first, last):
-            for j in range(inner.shape[2]):
-                for k in range(inner.shape[3]):
-                    out[c, i, j, k] += inner[c, i, j, k]
+        at = index((c * nx + first) * ny * nz)
+        add(field, at, target, at, index((last - first) * ny * nz))
 
 
 @jit
@@ -36,73 +41,94 @@ def take_step(u, force, extents, length, mean, out, first, last):
 
     The force F is zero outside the ``extents`` of the rows, and u does not change there.
     """
-    shape, nz = u.shape[1:], u.shape[3]
-    flat = u.reshape(3, -1)
+    _, nx, ny, nz = u.shape
+    shape, step = u.shape[1:], nx * ny * nz
+    flat, forces, target = u.reshape(-1), force.reshape(-1), out.reshape(-1)
     start, wx, wy, wz = row_buffers(nz)
-    d0, d1, d2 = np.empty(nz, np.float32), np.empty(nz, np.float32), np.empty(nz, np.float32)
-    tiny = np.float32(np.finfo(np.float32).tiny)
+    scale, delta = np.empty(nz, np.float32), np.empty(3 * nz, np.float32)
     for i in range(first, last):
-        for j in range(u.shape[2]):
-            low, high = extents[i, j]
-            f0 = force[0, i, j, low:high]
-            f1 = force[1, i, j, low:high]
-            f2 = force[2, i, j, low:high]
-            n = len(f0)
-            for k in range(n):
-                size = np.sqrt(f0[k] * f0[k] + f1[k] * f1[k] + f2[k] * f2[k]) + np.float32(3) * mean
-                scale = length / (size if size > tiny else tiny)
-                d0[k], d1[k], d2[k] = f0[k] * scale, f1[k] * scale, f2[k] * scale
-            places(d0[:n], d1[:n], d2[:n], i, j, low, shape, start, wx, wy, wz)
+        for j in range(ny):
+            row, low, high = (i * ny + j) * nz, extents[i, j, 0], extents[i, j, 1]
+            n, begin = index(max(high - low, 0)), row + low
+            _step_scale(forces, index(begin), index(step), length, mean, scale, n)
             for c in range(3):
-                row, unmoved = out[c, i, j], u[c, i, j]
-                for k in range(nz):
-                    row[k] = unmoved[k]
-                gather(flat[c], shape, start, wx, wy, wz, row[low:high])
-            _add(d0[:n], out[0, i, j, low:high])
-            _add(d1[:n], out[1, i, j, low:high])
-            _add(d2[:n], out[2, i, j, low:high])
+                _scaled(forces, index(begin + c * step), scale, delta, index(c * nz), n)
+            places(
+                *(delta, index(0), index(nz), np.float32(i), np.float32(j), np.float32(low)),
+                *(shape, start, wx, wy, wz, n),
+            )
+            for c in range(3):
+                at = index(c * step + begin)
+                copy(flat, index(c * step + row), target, index(c * step + row), index(nz))
+                gather(flat, index(c * step), shape, start, wx, wy, wz, index(0), target, at, n)
+                add(delta, index(c * nz), target, at, n)
 
 
 @jit
-def _add(a, out):
-    for k in range(len(out)):
-        out[k] += a[k]
+def _step_scale(force, i, step, length, mean, scale, n):
+    """Length / (|F| + 3 mean) of the vectors of a row."""
+    tiny, three = np.float32(np.finfo(np.float32).tiny), np.float32(3)
+    j = index(i + step)
+    h = index(j + step)
+    for k in range(n):
+        a, b, c = force[i + k], force[j + k], force[h + k]
+        size = np.sqrt(a * a + b * b + c * c) + three * mean
+        scale[k] = length / (size if size > tiny else tiny)
+
+
+@jit
+def _scaled(force, i, scale, out, o, n):
+    for k in range(n):
+        out[o + k] = force[i + k] * scale[k]
 
 
 @jit
 def corrected_inverse(u, w, bound, out, first, last):
     """Out = w − (I + ∇w) r, r(y) = w(y) + u(y + w(y)), each change at most ``bound``."""
-    nx, ny, nz = w.shape[1:]
-    shape = u.shape[1:]
-    flat = u.reshape(3, -1)
+    _, nx, ny, nz = w.shape
+    shape, step, n, zero = u.shape[1:], nx * ny * nz, index(nz), index(0)
+    size = shape[0] * shape[1] * shape[2]
+    flat, field, target = u.reshape(-1), w.reshape(-1), out.reshape(-1)
     start, wx, wy, wz = row_buffers(nz)
-    r = np.empty((3, nz), np.float32)
+    r, change = np.empty(3 * nz, np.float32), np.empty(nz, np.float32)
+    slope = np.empty(nz, np.float32)
     for i in range(first, last):
         before, after = max(i - 1, 0), min(i + 1, nx - 1)
         sx = ONE if after - before == 1 else HALF
         for j in range(ny):
             above, below = max(j - 1, 0), min(j + 1, ny - 1)
             sy = ONE if below - above == 1 else HALF
-            places(w[0, i, j], w[1, i, j], w[2, i, j], i, j, 0, shape, start, wx, wy, wz)
+            row, x, y = (i * ny + j) * nz, np.float32(i), np.float32(j)
+            places(field, index(row), index(step), x, y, ZERO, shape, start, wx, wy, wz, n)
             for c in range(3):
-                gather(flat[c], shape, start, wx, wy, wz, r[c])
-                row = w[c, i, j]
-                for k in range(nz):
-                    r[c, k] += row[k]
+                at = index(c * nz)
+                gather(flat, index(c * size), shape, start, wx, wy, wz, zero, r, at, n)
+                add(field, index(c * step + row), r, at, n)
             for c in range(3):
-                row, target = w[c, i, j], out[c, i, j]
-                x0, x1, y0, y1 = w[c, before, j], w[c, after, j], w[c, i, above], w[c, i, below]
-                for k in range(nz):
-                    target[k] = (
-                        r[c, k] + sx * (x1[k] - x0[k]) * r[0, k] + sy * (y1[k] - y0[k]) * r[1, k]
-                    )
-                target[0] += (row[1] - row[0]) * r[2, 0]
-                for k in range(1, nz - 1):
-                    target[k] += HALF * (row[k + 1] - row[k - 1]) * r[2, k]
-                target[nz - 1] += (row[nz - 1] - row[nz - 2]) * r[2, nz - 1]
-                for k in range(nz):
-                    # A change that is NaN stays NaN.
-                    change = target[k]
-                    change = -bound if change < -bound else change
-                    change = bound if change > bound else change
-                    target[k] = row[k] - change
+                base = c * step
+                rows_x = index(base + (after * ny + j) * nz), index(base + (before * ny + j) * nz)
+                rows_y = index(base + (i * ny + below) * nz), index(base + (i * ny + above) * nz)
+                copy(r, index(c * nz), change, zero, n)
+                subtract(sx, field, rows_x[0], rows_x[1], slope, zero, n)
+                _add_times(slope, r, zero, change, n)
+                subtract(sy, field, rows_y[0], rows_y[1], slope, zero, n)
+                _add_times(slope, r, index(nz), change, n)
+                along_row(field, base + row, 0, nz, nz, slope, 0)
+                _add_times(slope, r, index(2 * nz), change, n)
+                _bounded(field, index(base + row), change, bound, target, n)
+
+
+@jit
+def _add_times(a, b, j, out, n):
+    for k in range(n):
+        out[k] += a[k] * b[j + k]
+
+
+@jit
+def _bounded(w, i, change, bound, out, n):
+    """Out = w minus the change, which is at most ``bound``; a change that is NaN stays NaN."""
+    for k in range(n):
+        step = change[k]
+        step = -bound if step < -bound else step
+        step = bound if step > bound else step
+        out[i + k] = w[i + k] - step

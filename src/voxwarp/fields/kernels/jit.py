@@ -23,13 +23,22 @@ def jit(function: F) -> F:
 
     The code is kept in the cache folder, so that the next process need not compile it.
     """
+    return _compiled(function, _FAST)
+
+
+def jit_sum(function: F) -> F:
+    """As ``jit``, of a sum whose terms may be added in any order, so that it is vectorised."""
+    return _compiled(function, _FAST | {"reassoc"})
+
+
+def _compiled(function: F, fastmath: set[str]) -> F:
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER or "")
     try:
         compiled: Any = numba.njit(
             function,
             nogil=True,
-            fastmath=_FAST,
+            fastmath=fastmath,
             error_model="numpy",
             boundscheck=False,
             cache=_FOLDER is not None,

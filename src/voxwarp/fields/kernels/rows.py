@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .jit import HALF, ONE, ZERO, jit
+from .jit import ONE, ZERO, jit
+from .loops import along_row, index, subtract
 
 
 @jit
@@ -19,37 +20,41 @@ def corner(value, last):
 
 
 @jit
-def places(u0, u1, u2, i, j, low, shape, start, wx, wy, wz):
-    """Cells of the points x + u(x) of row (i, j): index of their first corner, and weights.
+def places(u, i, step, x, y, z, shape, start, wx, wy, wz, n):
+    """Cells of n points x + u(x) of a row: index of their first corner, and weights.
 
-    Rows of the components of u come one by one: those of a slice might have gaps between voxels,
-    for all the compiler knows, and take twice as long. They begin with voxel ``low``.
+    Args:
+        u: flat field, whose components lie ``step`` apart; ``i``: where the row begins.
+        x, y, z: the first voxel, float32.
+        shape: of the volume to sample.
     """
     nx, ny, nz = shape
     x_last, y_last, z_last = np.float32(nx - 1), np.float32(ny - 1), np.float32(nz - 1)
     a_last, b_last, c_last = np.int32(nx - 2), np.int32(ny - 2), np.int32(nz - 2)
     plane, row = np.uint32(ny * nz), np.uint32(nz)
-    for k in range(len(u0)):
-        x = between(np.float32(i) + u0[k], x_last)
-        y = between(np.float32(j) + u1[k], y_last)
-        z = between(np.float32(low + k) + u2[k], z_last)
-        a, b, c = corner(x, a_last), corner(y, b_last), corner(z, c_last)
-        wx[k], wy[k], wz[k] = x - np.float32(a), y - np.float32(b), z - np.float32(c)
+    j = index(i + step)
+    h = index(j + step)
+    for k in range(n):
+        at_x = between(x + u[i + k], x_last)
+        at_y = between(y + u[j + k], y_last)
+        at_z = between(z + np.float32(np.int32(k)) + u[h + k], z_last)
+        a, b, c = corner(at_x, a_last), corner(at_y, b_last), corner(at_z, c_last)
+        wx[k], wy[k], wz[k] = at_x - np.float32(a), at_y - np.float32(b), at_z - np.float32(c)
         start[k] = np.uint32(a) * plane + np.uint32(b) * row + np.uint32(c)
 
 
 @jit
-def gather(flat, shape, start, wx, wy, wz, out):
-    """Trilinear values of a flat volume at the places of a row."""
-    plane, row, one = np.uint64(shape[1] * shape[2]), np.uint64(shape[2]), np.uint64(1)
-    for k in range(len(out)):
-        p, fy, fz = np.uint64(start[k]), wy[k], wz[k]
-        q, r = p + plane, p + row
-        s = q + row
+def gather(flat, channel, shape, start, wx, wy, wz, p, out, o, n):
+    """Trilinear values of a flat volume, whose channel begins there, at n places from the p-th."""
+    plane, row, one = index(shape[1] * shape[2]), index(shape[2]), index(1)
+    for k in range(n):
+        a, fy, fz = channel + index(start[p + k]), wy[p + k], wz[p + k]
+        b, c = a + plane, a + row
+        d = b + row
         gy, gz = ONE - fy, ONE - fz  # weights of both ends are exact, those of a difference not
-        near = gy * (gz * flat[p] + fz * flat[p + one]) + fy * (gz * flat[r] + fz * flat[r + one])
-        far = gy * (gz * flat[q] + fz * flat[q + one]) + fy * (gz * flat[s] + fz * flat[s + one])
-        out[k] = (ONE - wx[k]) * near + wx[k] * far
+        near = gy * (gz * flat[a] + fz * flat[a + one]) + fy * (gz * flat[c] + fz * flat[c + one])
+        far = gy * (gz * flat[b] + fz * flat[b + one]) + fy * (gz * flat[d] + fz * flat[d + one])
+        out[o + k] = (ONE - wx[p + k]) * near + wx[p + k] * far
 
 
 @jit
@@ -60,28 +65,16 @@ def row_buffers(n):
 
 
 @jit
-def slopes(before, here, after, sx, j, low, high, gx, gy, gz):
-    """The gradient of a row j of plane ``here`` of an image, its neighbours given; (Y, Z) each.
+def slopes(image, before, after, above, below, here, sx, sy, low, high, length, gx, gy, gz):
+    """The gradient of a row of a flat image, for low ≤ k < high, from the first place on.
 
-    Of the voxels low ≤ k < high alone, from the first place of ``gx``, ``gy`` and ``gz`` on.
+    Args:
+        image: flat image; the next five numbers: where the rows before, after, above, below and
+            the row itself begin.
+        sx, sy: one over the distance of the rows beside.
+        length: voxels of a row.
     """
-    ny, nz = here.shape
-    a, b = max(j - 1, 0), min(j + 1, ny - 1)
-    sy = ONE if b - a == 1 else HALF
-    x0, x1, y0, y1 = (
-        before[j, low:high],
-        after[j, low:high],
-        here[a, low:high],
-        here[b, low:high],
-    )
-    for k in range(len(x0)):
-        gx[k] = sx * (x1[k] - x0[k])
-        gy[k] = sy * (y1[k] - y0[k])
-    row, begin, end = here[j], max(low, 1), min(high, nz - 1)
-    inner, up, down = gz[begin - low :], row[begin + 1 : end + 1], row[begin - 1 : end - 1]
-    for k in range(len(up)):
-        inner[k] = HALF * (up[k] - down[k])
-    if low == 0:
-        gz[0] = row[1] - row[0]
-    if high == nz:
-        gz[nz - 1 - low] = row[nz - 1] - row[nz - 2]
+    n = index(high - low)
+    subtract(sx, image, index(after + low), index(before + low), gx, index(0), n)
+    subtract(sy, image, index(below + low), index(above + low), gy, index(0), n)
+    along_row(image, here, low, high, length, gz, 0)

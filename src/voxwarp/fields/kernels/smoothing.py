@@ -3,74 +3,31 @@
 import numpy as np
 
 from .jit import ZERO, jit
+from .loops import add_two_weighted, add_weighted, fill, index, lengths, total, weigh
 
 
 @jit
-def _clear(row):
-    for k in range(len(row)):
-        row[k] = ZERO
-
-
-@jit
-def _weigh(centre, share, out):
-    """Out = the centre's share, to which the others are added."""
-    for k in range(len(out)):
-        out[k] = share * centre[k]
-
-
-@jit
-def _add_pair(a, b, share, out):
-    for k in range(len(out)):
-        out[k] += share * (a[k] + b[k])
-
-
-@jit
-def _add_pairs(a, b, share, c, d, other, out):
-    for k in range(len(out)):
-        out[k] += share * (a[k] + b[k]) + other * (c[k] + d[k])
-
-
-@jit
-def _smooth_across(planes, at, j, weights, low, high, out):
-    """Out = row j smoothed across the planes around plane ``at`` of (X, Y, Z), for low ≤ k < high.
-
-    Rows are cut out of a whole array: of a slice's, the compiler does not know that their voxels
-    lie side by side.
-    """
-    reach, last = len(weights) // 2, len(planes) - 1
-    _weigh(planes[at, j, low:high], weights[reach], out)
-    for t in range(1, reach, 2):
-        _add_pairs(
-            planes[max(at - t, 0), j, low:high],
-            planes[min(at + t, last), j, low:high],
-            weights[reach + t],
-            planes[max(at - t - 1, 0), j, low:high],
-            planes[min(at + t + 1, last), j, low:high],
-            weights[reach + t + 1],
-            out,
-        )
-    if reach % 2:
-        a, b = planes[max(at - reach, 0), j, low:high], planes[min(at + reach, last), j, low:high]
-        _add_pair(a, b, weights[2 * reach], out)
-
-
-@jit
-def _smooth_along(padded, weights, out):
-    """Out = the weighted sum of the voxels around each, of a row padded at its ends."""
+def _smooth(source, at, steps, weights, out, o, n):
+    """Out = n voxels smoothed across ``steps``: how far the neighbours on either side are."""
     reach = len(weights) // 2
-    _weigh(padded[reach:], weights[reach], out)
-    for t in range(1, reach, 2):
-        _add_pairs(
-            padded[reach - t :],
-            padded[reach + t :],
-            weights[reach + t],
-            padded[reach - t - 1 :],
-            padded[reach + t + 1 :],
-            weights[reach + t + 1],
-            out,
+    weigh(weights[reach], source, index(at), out, o, n)
+    for t in range(0, reach - 1, 2):
+        add_two_weighted(
+            *(weights[reach + t + 1], source),
+            *(index(at - steps[t, 0]), index(at + steps[t, 1]), weights[reach + t + 2]),
+            *(index(at - steps[t + 1, 0]), index(at + steps[t + 1, 1]), out, o, n),
         )
     if reach % 2:
-        _add_pair(padded, padded[2 * reach :], weights[2 * reach], out)
+        before, after = index(at - steps[reach - 1, 0]), index(at + steps[reach - 1, 1])
+        add_weighted(weights[2 * reach], source, before, after, out, o, n)
+
+
+@jit
+def _steps(at, length, stride, steps):
+    """How far the neighbours t = 1, 2, ... of place ``at`` are on either side, within the array."""
+    for t in range(len(steps)):
+        steps[t, 0] = min(t + 1, at) * stride
+        steps[t, 1] = min(t + 1, length - 1 - at) * stride
 
 
 @jit
@@ -81,54 +38,60 @@ def gaussian(volume, extents, weights, out, norms, first, last):
     sum over plane i of the length of the vector of the channels.
     """
     channels, nx, ny, nz = volume.shape
-    reach = len(weights) // 2
-    along_x, along_y = np.zeros((ny, 1, nz), np.float32), np.zeros(nz + 2 * reach, np.float32)
-    within = np.empty((ny, 2), np.int64)
+    source, target = volume.reshape(-1), out.reshape(-1)
+    reach, zero = len(weights) // 2, index(0)
+    along_x, along_y = np.zeros(ny * nz, np.float32), np.zeros(nz + 2 * reach, np.float32)
+    within, size = np.empty((ny, 2), np.int64), np.empty(nz, np.float32)
+    steps, across = np.empty((reach, 2), np.int64), np.empty((reach, 2), np.int64)
+    apart = np.empty((reach, 2), np.int64)
+    for t in range(reach):
+        apart[t] = t + 1
     for i in range(first, last):
-        for j in range(ny):
-            low, high = nz, 0
-            for p in range(max(i - reach, 0), min(i + reach, nx - 1) + 1):
-                low, high = min(low, extents[p, j, 0]), max(high, extents[p, j, 1])
-            within[j] = low, high
+        _hulls(extents, i, reach, within)
+        _steps(i, nx, ny * nz, steps)
         for c in range(channels):
             for j in range(ny):
-                low, high = within[j]
-                _clear(along_x[j, 0])
-                _smooth_across(volume[c], i, j, weights, low, high, along_x[j, 0, low:high])
+                low, high = within[j, 0], within[j, 1]
+                row, at = j * nz, ((c * nx + i) * ny + j) * nz
+                fill(ZERO, along_x, index(row), index(nz))
+                if low < high:
+                    n = index(high - low)
+                    _smooth(source, at + low, steps, weights, along_x, index(row + low), n)
             for j in range(ny):
                 low, high = nz, 0
                 for q in range(max(j - reach, 0), min(j + reach, ny - 1) + 1):
                     low, high = min(low, within[q, 0]), max(high, within[q, 1])
-                _clear(out[c, i, j])
+                at = ((c * nx + i) * ny + j) * nz
+                fill(ZERO, target, index(at), index(nz))
                 if low >= high:
                     continue
-                _clear(along_y)
-                row = along_y[reach : reach + nz]
-                _smooth_across(along_x, j, 0, weights, low, high, row[low:high])
+                fill(ZERO, along_y, zero, index(nz + 2 * reach))
+                _steps(j, ny, nz, across)
+                n = index(high - low)
+                _smooth(along_x, j * nz + low, across, weights, along_y, index(reach + low), n)
                 for t in range(reach):
-                    along_y[t], along_y[reach + nz + t] = row[0], row[nz - 1]
+                    along_y[t], along_y[reach + nz + t] = along_y[reach], along_y[reach + nz - 1]
                 low, high = max(low - reach, 0), min(high + reach, nz)
-                _smooth_along(along_y[low:], weights, out[c, i, j, low:high])
+                n = index(high - low)
+                _smooth(along_y, reach + low, apart, weights, target, index(at + low), n)
         if len(norms):
-            norms[i] = _norm(out, i)
+            plane, step, sum_of_norms = i * ny * nz, nx * ny * nz, 0.0
+            for j in range(ny):
+                row = index(plane + j * nz)
+                lengths(target, row, index(step), channels, size, index(nz))
+                sum_of_norms += total(size, zero, index(nz))
+            norms[i] = sum_of_norms
 
 
 @jit
-def _norm(vectors, i):
-    """The sum of the lengths of vectors, (C, X, Y, Z), over plane i."""
-    channels, _, ny, nz = vectors.shape
-    total, squares = 0.0, np.empty(nz, np.float32)
+def _hulls(extents, i, reach, within):
+    """For each row j of plane i: where the planes up to ``reach`` away are not zero."""
+    nx, ny, _ = extents.shape
     for j in range(ny):
-        _clear(squares)
-        for c in range(channels):
-            row = vectors[c, i, j]
-            for k in range(nz):
-                squares[k] += row[k] * row[k]
-        part = ZERO
-        for k in range(nz):
-            part += np.sqrt(squares[k])
-        total += part
-    return total
+        low, high = extents[i, j, 0], extents[i, j, 1]
+        for p in range(max(i - reach, 0), min(i + reach, nx - 1) + 1):
+            low, high = min(low, extents[p, j, 0]), max(high, extents[p, j, 1])
+        within[j, 0], within[j, 1] = low, high
 
 
 @jit
@@ -138,8 +101,8 @@ def upsample(volume, scale, out, adds, first, last):
     Planes are those of ``out``, which has twice the sides; ``adds`` to what it holds.
     """
     channels, nx, ny, nz = volume.shape
+    source, target = volume.reshape(-1), out.reshape(-1)
     row = np.empty(nz, np.float32)
-    near, far = np.float32(0.75), np.float32(0.25)
     for c in range(channels):
         for i in range(first, last):
             a = i // 2
@@ -147,20 +110,37 @@ def upsample(volume, scale, out, adds, first, last):
             for j in range(2 * ny):
                 d = j // 2
                 e = min(max(d + (1 if j % 2 else -1), 0), ny - 1)
-                p, q, r, s = volume[c, a, d], volume[c, a, e], volume[c, b, d], volume[c, b, e]
-                for k in range(nz):
-                    row[k] = scale * (
-                        near * (near * p[k] + far * q[k]) + far * (near * r[k] + far * s[k])
-                    )
-                target = out[c, i, j]
+                near, far = (c * nx + a) * ny, (c * nx + b) * ny
+                _mix(
+                    *(source, index((near + d) * nz), index((near + e) * nz)),
+                    *(index((far + d) * nz), index((far + e) * nz), scale, row, index(nz)),
+                )
+                at = index(((c * 2 * nx + i) * 2 * ny + j) * 2 * nz)
                 if not adds:
-                    for k in range(2 * nz):
-                        target[k] = ZERO
-                target[0] += row[0]
-                for k in range(nz - 1):
-                    target[2 * k + 1] += near * row[k] + far * row[k + 1]
-                    target[2 * k + 2] += far * row[k] + near * row[k + 1]
-                target[2 * nz - 1] += row[nz - 1]
+                    fill(ZERO, target, at, index(2 * nz))
+                _add_between(row, target, at)
+
+
+@jit
+def _mix(a, p, q, r, s, scale, row, n):
+    """The row a quarter of the way from row p to q, and from both to the rows r and s beside."""
+    near, far = np.float32(0.75), np.float32(0.25)
+    for k in range(n):
+        row[k] = scale * (
+            near * (near * a[p + k] + far * a[q + k]) + far * (near * a[r + k] + far * a[s + k])
+        )
+
+
+@jit
+def _add_between(row, out, at):
+    """Out += the row at twice as many places."""
+    near, far, one, two = np.float32(0.75), np.float32(0.25), index(1), index(2)
+    last = index(len(row) - 1)
+    out[at] += row[0]
+    for k in range(last):
+        out[at + two * k + one] += near * row[k] + far * row[k + one]
+        out[at + two * k + two] += far * row[k] + near * row[k + one]
+    out[at + two * last + one] += row[last]
 
 
 @jit
@@ -200,17 +180,31 @@ def upsample_adjoint(volume, scale, out, first, last):
 @jit
 def average(volume, scale, out, first, last):
     """``scale`` times the mean of each block of 2³ voxels; planes are those of ``out``."""
-    channels = volume.shape[0]
-    _, _, ny, nz = out.shape
+    _, wide, high, long = volume.shape
+    channels, nx, ny, nz = out.shape
+    source, target = volume.reshape(-1), out.reshape(-1)
     share = scale * np.float32(0.125)
     row = np.empty(2 * nz, np.float32)
     for c in range(channels):
         for i in range(first, last):
             for j in range(ny):
-                p, q = volume[c, 2 * i, 2 * j], volume[c, 2 * i, 2 * j + 1]
-                r, s = volume[c, 2 * i + 1, 2 * j], volume[c, 2 * i + 1, 2 * j + 1]
-                for k in range(2 * nz):
-                    row[k] = p[k] + q[k] + r[k] + s[k]
-                target = out[c, i, j]
-                for k in range(nz):
-                    target[k] = share * (row[2 * k] + row[2 * k + 1])
+                at = ((c * wide + 2 * i) * high + 2 * j) * long
+                beside = at + high * long
+                _add_rows(
+                    *(source, index(at), index(at + long), index(beside), index(beside + long)),
+                    *(row, index(2 * nz)),
+                )
+                _add_neighbours(row, share, target, index(((c * nx + i) * ny + j) * nz), index(nz))
+
+
+@jit
+def _add_rows(a, p, q, r, s, row, n):
+    for k in range(n):
+        row[k] = a[p + k] + a[q + k] + a[r + k] + a[s + k]
+
+
+@jit
+def _add_neighbours(row, share, out, at, n):
+    one, two = index(1), index(2)
+    for k in range(n):
+        out[at + k] = share * (row[two * k] + row[two * k + one])
