@@ -13,6 +13,7 @@ from .loops import (
     multiply,
     total,
     total_of_squares,
+    weigh,
 )
 from .rows import gather, places, row_buffers, slopes
 
@@ -252,12 +253,13 @@ def difference_force(
                     *(left, right, nz, gx, gy, gz),
                 )
                 f, m = index(c * step + row + left), index(own + j * nz + left)
-                difference(weight, still, f, ring, m, gap, zero, n)
+                difference(ONE, still, f, ring, m, gap, zero, n)
                 sum_of_squares += total_of_squares(gap, zero, n)
+                weigh(weight, gap, zero, gap, zero, n)
                 add_product(gap, zero, gx, zero, out, index(row + left), n)
                 add_product(gap, zero, gy, zero, out, index(step + row + left), n)
                 add_product(gap, zero, gz, zero, out, index(2 * step + row + left), n)
-        totals[i] = sum_of_squares / (weight * weight)
+        totals[i] = sum_of_squares
 
 
 @jit
