@@ -68,7 +68,7 @@ def exponentiate(velocity: Tensor, *, steps: int = 7) -> Tensor:
     Returns:
         The displacement of the flow of v at time one, (B, 3, X, Y, Z), voxels.
     """
-    displacement = velocity / 2**steps
+    displacement = velocity.contiguous() / 2**steps
     for _ in range(steps):
         if compiled.can_differentiate(displacement):
             displacement = Squaring.apply(displacement)
