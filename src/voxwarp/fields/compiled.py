@@ -1,8 +1,8 @@
 """Compiled kernels for volumes on the processor: who may use them, and how threads share them.
 
 $VOXWARP_KERNELS=off turns them off. Whatever they cannot take (a GPU, other types, an axis of one
-voxel) goes the way of plain PyTorch. So do tensors whose gradients are wanted, except inside the
-functions whose gradients are compiled, too: ``interpolation``, ``flow``, ``correlation``, ``losses``.
+voxel) goes the way of plain PyTorch. So does what autograd follows, except where the gradient is
+compiled, too: sampling, squaring and upsampling of fields, local correlation and diffusion.
 """
 
 import os

@@ -40,8 +40,9 @@ def convolve_upsampled(layer: Convolution, coarse: Tensor, skip: Tensor) -> Tens
         return layer(torch.cat([F.interpolate(coarse, scale_factor=2), skip], dim=1))
     channels = coarse.shape[1]
     weight = _of_repeated_voxels(layer.weight[:, :channels])
-    out = F.conv_transpose3d(coarse, weight, layer.bias, stride=2, padding=1)
-    return out.add_(F.conv3d(skip, layer.weight[:, channels:], padding=1))
+    # The bias is on the other convolution, whose gradient sums up in passing what it is for.
+    out = F.conv3d(skip, layer.weight[:, channels:], layer.bias, padding=1)
+    return out.add_(F.conv_transpose3d(coarse, weight, stride=2, padding=1))
 
 
 def _of_repeated_voxels(weight: Tensor) -> Tensor:

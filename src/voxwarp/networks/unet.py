@@ -1,8 +1,8 @@
 """The U-Net of VoxelMorph (CVPR 2018), as in the authors' Keras code."""
 
 from collections.abc import Sequence
+from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,6 +65,6 @@ class UNet(nn.Module):
             if level is None:
                 x = convolution(x)
             else:
-                x = convolve_upsampled(convolution, x, features[level])
+                x = convolve_upsampled(cast(Convolution, convolution), x, features[level])
             x = F.leaky_relu(x, 0.2, inplace=True)
         return self.flow(x).contiguous()
