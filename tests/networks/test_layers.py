@@ -98,7 +98,7 @@ def test_the_names_of_the_weights_are_those_of_plain_convolutions(name: str) -> 
 
 
 class Upsampled(nn.Module):
-    """A convolution of twice repeated voxels and a skip, by the definition or as the networks do."""
+    """A convolution of repeated voxels and a skip, by the definition or as the networks do."""
 
     def __init__(self, layer: Convolution, *, plain: bool):
         super().__init__()
