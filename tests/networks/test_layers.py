@@ -7,7 +7,7 @@ from small_networks import SMALL
 from torch import Tensor, nn
 from unwritten_memory import poison
 
-from voxwarp.networks.layers import Convolution, local_correlation
+from voxwarp.networks.layers import Convolution, convolve_upsampled, local_correlation
 
 
 def test_local_correlation_is_the_mean_product_at_27_shifts() -> None:
@@ -95,3 +95,45 @@ def test_the_names_of_the_weights_are_those_of_plain_convolutions(name: str) -> 
     norms = {f"{key}.{kind}" for key, m in network.named_modules()
              if isinstance(m, nn.GroupNorm) for kind in ("weight", "bias")}  # fmt: skip
     assert set(network.state_dict()) == named | norms
+
+
+class Upsampled(nn.Module):
+    """A convolution of repeated voxels and a skip, by the definition or as the networks do."""
+
+    def __init__(self, layer: Convolution, *, plain: bool):
+        super().__init__()
+        self.layer, self.plain = layer, plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse, skip = x[..., : x.shape[-1] // 9], x[..., x.shape[-1] // 9 :]
+        skip = skip.reshape(*x.shape[:2], *(2 * n for n in coarse.shape[2:]))[:, :5]
+        if not self.plain:
+            return convolve_upsampled(self.layer, coarse, skip)
+        for axis in (2, 3, 4):
+            coarse = coarse.repeat_interleave(2, dim=axis)
+        return self.layer(torch.cat([coarse, skip], dim=1))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1), (3, 4, 5), (4, 3, 6)])
+def test_repeated_voxels_are_convolved_as_if_they_were_made(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    layer = Convolution(12 + 5, 8, 3, padding=1).double()
+    x = torch.randn(2, 12, *shape[:2], 9 * shape[2], dtype=torch.float64)
+    found, expected = (gradients(Upsampled(layer, plain=p), x, bf16=False) for p in (False, True))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", range(1, 7))
+def test_repeated_voxels_are_convolved_in_bf16_to_eight_bits(side: int) -> None:
+    """And without reading uninitialised memory."""
+    torch.manual_seed(0)
+    layer = Convolution(12 + 5, 8, 3, padding=1)
+    x = torch.randn(2, 12, side, side, 9 * side)
+    expected = gradients(Upsampled(layer, plain=True), x, bf16=False)
+    for _ in range(3):
+        poison(x.numel(), layer.weight.numel())
+        for one, other in zip(
+            gradients(Upsampled(layer, plain=False), x, bf16=True), expected, strict=True
+        ):
+            assert (one - other).norm() < 0.02 * other.norm()

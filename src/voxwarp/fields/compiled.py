@@ -1,8 +1,8 @@
 """Compiled kernels for volumes on the processor: who may use them, and how threads share them.
 
 $VOXWARP_KERNELS=off turns them off. Whatever they cannot take (a GPU, other types, an axis of one
-voxel) goes the way of plain PyTorch. So do tensors whose gradients are wanted, except inside the
-functions whose gradients are compiled, too.
+voxel) goes the way of plain PyTorch. So does what autograd follows, except where the gradient is
+compiled, too: sampling, squaring and upsampling of fields, local correlation and diffusion.
 """
 
 import os
@@ -123,34 +123,40 @@ def sample(volume: Tensor, at: Tensor, *, relative: bool, zeros: bool) -> Tensor
 
 
 def gradient_by_points(
-    volume: Tensor, at: Tensor, incoming: Tensor, *, relative: bool, zeros: bool, adds: bool = False
+    volume: Tensor, at: Tensor, incoming: Tensor, *, relative: bool, zeros: bool
 ) -> Tensor:
-    """The gradient of ``sample`` by the points; plus the incoming one, if it ``adds``."""
+    """The gradient of ``sample`` by the points."""
     out = _like(at)
     for v, a, g, o in zip(volume, at, incoming, out, strict=True):
-        run("gradient_by_points", at.shape[2], v, a, relative, zeros, g, adds, o)
+        run("gradient_by_points", at.shape[2], v, a, relative, zeros, g, False, o)
     return out
 
 
 def gradient_by_volume(
-    volume: Tensor,
-    at: Tensor,
-    incoming: Tensor,
-    *,
-    relative: bool,
-    zeros: bool,
-    onto: Tensor | None = None,
+    volume: Tensor, at: Tensor, incoming: Tensor, *, relative: bool, zeros: bool
 ) -> Tensor:
-    """The gradient of ``sample`` by the volume; added into ``onto`` if given."""
-    out = _like(volume) if onto is None else onto
-    reached = np.empty((at.shape[2], 2), np.int64)
+    """The gradient of ``sample`` by the volume."""
+    out = _like(volume)
     for a, g, o in zip(at, incoming, out, strict=True):
-        run("planes_reached", len(reached), a, relative, zeros, volume.shape[2], reached)
-        run(
-            *("gradient_by_volume", volume.shape[2], g, a, relative, zeros, reached),
-            *(onto is not None, o),
-        )
+        reached = _planes_reached(a, volume.shape[2], relative, zeros)
+        run("gradient_by_volume", o.shape[1], g, a, relative, zeros, reached, False, o)
     return out
+
+
+def gradient_of_squaring(u: Tensor, incoming: Tensor, out: Tensor | None = None) -> Tensor:
+    """The gradient of u(x) + u(x + u(x)) by u; written into ``out`` if given."""
+    out = _like(u) if out is None else out
+    for v, g, o in zip(u, incoming.contiguous(), out, strict=True):
+        run("gradient_by_points", v.shape[1], v, v, True, False, g, True, o)
+        reached = _planes_reached(v, v.shape[1], True, False)
+        run("gradient_by_volume", v.shape[1], g, v, True, False, reached, True, o)
+    return out
+
+
+def _planes_reached(at: Tensor, planes: int, relative: bool, zeros: bool) -> np.ndarray:
+    reached = np.empty((at.shape[1], 2), np.int64)
+    run("planes_reached", len(reached), at, relative, zeros, planes, reached)
+    return reached
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:

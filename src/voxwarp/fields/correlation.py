@@ -39,22 +39,23 @@ class _CompiledCorrelation(torch.autograd.Function):
         f, m = (x.flatten(0, 1) for x in (f, m))
         by_f, by_m = ctx.needs_input_grad[:2]
         cc, slopes = compiled.squared_correlation(f, m, window, guard, slopes=by_m)
-        kept = [compiled.squared_correlation(m, f, window, guard, slopes=True)[1] if by_f else None]
-        ctx.save_for_backward(f, m, *kept, slopes if by_m else None)
+        other = compiled.squared_correlation(m, f, window, guard, slopes=True)[1] if by_f else None
+        ctx.save_for_backward(f, m, other, slopes if by_m else None)
         return cc.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Compute the gradients of the images that need them."""
-        f, m, *slopes = ctx.saved_tensors
-        incoming, out = gradient.flatten(0, 1), list[Tensor | None]()
-        for (other, own), kept in zip(((m, f), (f, m)), slopes, strict=True):
-            if kept is not None:
-                by_own = compiled.correlation_gradient(other, own, kept, incoming, ctx.window)
-                out.append(by_own.view(gradient.shape))
-            else:
-                out.append(None)
+        f, m, by_f, by_m = ctx.saved_tensors
+        shape, incoming = gradient.shape, gradient.flatten(0, 1)
+        sides = (m, f, by_f), (f, m, by_m)
+        out = (
+            None
+            if slopes is None
+            else compiled.correlation_gradient(other, own, slopes, incoming, ctx.window).view(shape)
+            for other, own, slopes in sides
+        )
         return *out, None, None
 
 

@@ -9,26 +9,35 @@ from torch.autograd.function import once_differentiable
 from . import compiled
 
 
-class Squaring(torch.autograd.Function):
-    """The displacement of φ ∘ φ for φ = Id + u: u(x) + u(x + u(x)).
+class Exponential(torch.autograd.Function):
+    """``field.exponentiate``: u ← u(x) + u(x + u(x)), again and again.
 
-    Only u is kept. Its gradient, g + g·∇u(x + u) and what each voxel gave to others, is added up
-    in one field.
+    The gradient of each squaring, g + g·∇u(x + u) and what each voxel gave to others, is added up
+    in one field, and two fields are enough for all squarings: new memory takes time.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor) -> Tensor:
-        """Compose (B, 3, X, Y, Z), voxels, with itself."""
-        ctx.save_for_backward(u)
-        return compiled.compose(u, u)
+    def forward(ctx: Any, velocity: Tensor, steps: int) -> Tensor:
+        """Square v / 2**steps, (B, 3, X, Y, Z) in voxels; keep all fields if needed."""
+        ctx.steps, kept = steps, []
+        u = velocity.contiguous() / 2**steps
+        for _ in range(steps):
+            if ctx.needs_input_grad[0]:
+                kept.append(u)
+            u = compiled.compose(u, u)
+        ctx.save_for_backward(*kept)
+        return u
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Add up the gradients by u where it is the inner field and where it is the outer one."""
-        (u,) = ctx.saved_tensors
-        out = compiled.gradient_by_points(u, u, gradient, relative=True, zeros=False, adds=True)
-        return compiled.gradient_by_volume(u, u, gradient, relative=True, zeros=False, onto=out)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Go back through the squarings."""
+        incoming, spare = gradient, None
+        for u in reversed(ctx.saved_tensors):
+            out = compiled.gradient_of_squaring(u, gradient, spare)
+            # What came in may be in use elsewhere, what was made here is not.
+            gradient, spare = out, None if gradient is incoming else gradient
+        return gradient / 2**ctx.steps, None
 
 
 class Upsampling(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import compiled
-from .differentiable import Squaring, Upsampling
+from .differentiable import Exponential, Upsampling
 from .interpolation import Padding, sample, sample_displaced
 
 
@@ -68,12 +68,11 @@ def exponentiate(velocity: Tensor, *, steps: int = 7) -> Tensor:
     Returns:
         The displacement of the flow of v at time one, (B, 3, X, Y, Z), voxels.
     """
+    if compiled.can_differentiate(velocity):
+        return Exponential.apply(velocity, steps)
     displacement = velocity / 2**steps
     for _ in range(steps):
-        if compiled.can_differentiate(displacement):
-            displacement = Squaring.apply(displacement)
-        else:
-            displacement = compose(displacement, displacement)
+        displacement = compose(displacement, displacement)
     return displacement
 
 

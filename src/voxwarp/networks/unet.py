@@ -1,12 +1,12 @@
 """The U-Net of VoxelMorph (CVPR 2018), as in the authors' Keras code."""
 
 from collections.abc import Sequence
+from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Convolution, near_zero
+from .layers import Convolution, as_convolved, convolve_upsampled, near_zero
 
 
 class UNet(nn.Module):
@@ -53,16 +53,18 @@ class UNet(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         """Map (B, 2, X, Y, Z), with sides that are multiples of 2^L, to (B, 3, X, Y, Z) or half."""
-        pair = pair.contiguous(memory_format=torch.channels_last_3d)
-        features = [pair]
+        features = [as_convolved(pair)]
         for convolution in self.down:
-            features.append(F.leaky_relu(convolution(F.pad(features[-1], (0, 1) * 3)), 0.2))
+            # Of the two voxels of padding only the first counts, but gradients of weights take a
+            # third of the time where sides are even.
+            x = convolution(F.pad(features[-1], (0, 2) * 3))
+            features.append(F.leaky_relu(x, 0.2, inplace=True))
         x = features[-1]
         for number, convolution in enumerate(self.up):
             level = self._skip_level(number)
-            if level is not None:
-                x = torch.cat(
-                    [F.interpolate(x, scale_factor=2, mode="nearest"), features[level]], dim=1
-                )
-            x = F.leaky_relu(convolution(x), 0.2)
-        return self.flow(x)
+            if level is None:
+                x = convolution(x)
+            else:
+                x = convolve_upsampled(cast(Convolution, convolution), x, features[level])
+            x = F.leaky_relu(x, 0.2, inplace=True)
+        return self.flow(x).contiguous()

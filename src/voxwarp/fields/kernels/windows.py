@@ -1,7 +1,8 @@
 """The squared local correlation of two images and its gradient, by running sums over windows.
 
 Sums start anew in every block of ``PLANES`` planes, so that results do not depend on how threads
-share the blocks. They are in float64: float32 is rounded by more than the variance of flat windows.
+share the blocks. They are in float64, because the rounding of float32 is larger than the variance
+of flat windows.
 """
 
 import numpy as np
