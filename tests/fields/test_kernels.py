@@ -208,3 +208,30 @@ def test_memory_is_never_shared_with_the_input() -> None:
         made.zero_()
     assert torch.equal(u, before)
     assert np.isfinite(u.numpy()).all()
+
+
+@pytest.mark.parametrize("channels", [3, 4, 10])
+@pytest.mark.parametrize("classes", [1, 2, 33, 145])
+def test_classes_are_those_of_a_softmax(channels: int, classes: int) -> None:
+    """Of embeddings in bf16 and channels-last, as a network gives them, in float64."""
+    e = random((5, 6, 7), channels)[0].bfloat16()
+    directions, bias, projection = (
+        random((classes, n, 1), 1, seed=n, size=3)[0, 0, :, :, 0] for n in (channels, 1, 6)
+    )
+    inside = random((5, 6, 7), 1)[0, 0] > 0
+    last = e.to(memory_format=torch.preserve_format).movedim(0, -1).contiguous().movedim(-1, 0)
+    for normalise in (False, True):
+        got = compiled.class_maps(
+            last,
+            inside,
+            normalise=normalise,
+            directions=directions,
+            bias=bias[:, 0],
+            projection=projection,
+        )
+        vectors = e.double().movedim(0, -1)
+        vectors = F.normalize(vectors, dim=-1) if normalise else vectors
+        odds = vectors @ directions.double().T + bias[:, 0].double()
+        expected = (odds.softmax(dim=-1) @ projection.double()).movedim(-1, 0).float()
+        expected[:, ~inside] = projection[0][:, None]
+        torch.testing.assert_close(got, expected, atol=3e-5, rtol=0)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -51,6 +52,7 @@ def _kernels() -> dict[str, Callable[..., None]] | None:
     """The kernels by name; None if Numba is not installed."""
     try:
         from .kernels import (
+            classes,
             extents,
             flow,
             forces,
@@ -63,7 +65,18 @@ def _kernels() -> dict[str, Callable[..., None]] | None:
         )
     except ImportError:
         return None
-    modules = extents, flow, forces, jacobian, resampling, roughness, sampling, smoothing, windows
+    modules = (
+        classes,
+        extents,
+        flow,
+        forces,
+        jacobian,
+        resampling,
+        roughness,
+        sampling,
+        smoothing,
+        windows,
+    )
     return {name: k for m in modules for name, k in vars(m).items()}
 
 
@@ -248,6 +261,43 @@ def window_moments(image: Tensor, window: int) -> tuple[Tensor, Tensor]:
     for x, m, v in zip(image[:, 0], mean[:, 0], variance[:, 0], strict=True):
         run("window_moments", len(x), x, window, m, v)
     return mean, variance
+
+
+def class_maps(
+    embedded: Tensor,
+    inside: Tensor,
+    *,
+    normalise: bool,
+    directions: Tensor,
+    bias: Tensor,
+    projection: Tensor,
+) -> Tensor:
+    """Σ over classes of projection · softmax(directions · e + bias), of embeddings e.
+
+    Args:
+        embedded: e, (C, X, Y, Z) in any type and order.
+        inside: where to classify, (X, Y, Z); elsewhere all voxels are of class 0.
+        normalise: make the embeddings one long first.
+        directions: (K, C).
+        bias: (K,).
+        projection: (K, M).
+
+    Returns:
+        (M, X, Y, Z), float32.
+    """
+    out = torch.empty(projection.shape[1], *inside.shape)
+    # To whole vector instructions; classes that are added are never found.
+    more, channels = -len(projection) % 32, -embedded.shape[0] % 4
+    run(
+        *("class_maps", inside.shape[0]),
+        F.pad(embedded.movedim(0, -1).float(), (0, channels)),
+        *(inside.flatten(), normalise),
+        F.pad(directions.T.float(), (0, more, 0, channels)),
+        F.pad(bias.float(), (0, more), value=-1e30),
+        F.pad(projection.T.float(), (0, more)),
+        *(projection[0].float(), out),
+    )
+    return out
 
 
 def determinants(u: Tensor) -> tuple[Tensor, Tensor]:

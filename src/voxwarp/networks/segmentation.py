@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..fields import field
-from .layers import activation, convolution
+from ..fields import compiled, field
+from .layers import Convolution, activation, convolution, convolve_upsampled
 
 
 class SegmentationNetwork(nn.Module):
@@ -40,19 +41,36 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed (B, 1, X, Y, Z) with even sides, to (B, C, X / 2, Y / 2, Z / 2) in float32."""
+        return F.normalize(self.features(images).float(), dim=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The embeddings before they get length one, in the type of the convolutions."""
         x = field.blocks(images[:, 0], 2).movedim(-1, 1)
         x = x.contiguous(memory_format=torch.channels_last_3d)
         features = [x := block(x) for block in self.down]
         for level in reversed(range(len(self.up))):
-            x = F.interpolate(x, size=features[level].shape[2:], mode="nearest")
-            x = self.up[level](torch.cat([x, features[level]], dim=1))
-        return F.normalize(self.embed(x).float(), dim=1)
+            first, *others = cast(nn.Sequential, self.up[level])
+            x = nn.Sequential(*others)(_upsampled(first, x, features[level]))
+        return cast(Tensor, self.embed(x))
 
     def classify(self, embedded: Tensor) -> Tensor:
         """Log-odds (N, classes) of embeddings (N, C)."""
         with torch.autocast(embedded.device.type, enabled=False):
             directions = F.normalize(self.classes.weight.float(), dim=1)
             return self.log_scale.exp() * (embedded @ directions.T) + self.classes.bias
+
+    @property
+    def directions(self) -> Tensor:
+        """What embeddings are multiplied by, (classes, C)."""
+        return self.log_scale.exp() * F.normalize(self.classes.weight.float(), dim=1)
+
+
+def _upsampled(layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
+    """A convolution of a coarse volume, upsampled to the size of ``skip``, and of ``skip``."""
+    if all(2 * n == m for n, m in zip(coarse.shape[2:], skip.shape[2:], strict=True)):
+        return convolve_upsampled(cast(Convolution, layer), coarse, skip)
+    fine = F.interpolate(coarse, size=skip.shape[2:], mode="nearest")
+    return cast(Tensor, layer(torch.cat([fine, skip], dim=1)))
 
 
 def _norm(width: int, has_norm: bool) -> list[nn.Module]:
@@ -91,10 +109,31 @@ class StructureMaps(nn.Module):
         If the factor is above 2, the embeddings are averaged before they are classified: that is
         nearly as good as averaging the maps, in an eighth of the time.
         """
-        embedded = field.averaged(self.network(images), factor // 2)
         inside = F.max_pool3d(images, factor) > 0
+        if not torch.is_grad_enabled() and compiled.can_take(images):
+            return self._compiled(images, factor, inside)
+        embedded = field.averaged(self.network(images), factor // 2)
         samples = zip(embedded, inside[:, 0], strict=True)
         return torch.stack([self._project(*sample) for sample in samples])
+
+    def _compiled(self, images: Tensor, factor: int, inside: Tensor) -> Tensor:
+        """The same by compiled kernels."""
+        if factor == 2:
+            embedded = self.network.features(images)
+        else:
+            embedded = field.averaged(self.network(images), factor // 2)
+        with torch.autocast("cpu", enabled=False):
+            maps = [
+                compiled.class_maps(
+                    *sample,
+                    normalise=factor == 2,
+                    directions=self.network.directions,
+                    bias=self.network.classes.bias,
+                    projection=self.projection,
+                )
+                for sample in zip(embedded, inside[:, 0], strict=True)
+            ]
+        return torch.stack(maps)
 
     def _project(self, embedded: Tensor, inside: Tensor) -> Tensor:
         """Maps (maps, X, Y, Z) of embeddings (C, X, Y, Z); outside the brain, the background's."""
