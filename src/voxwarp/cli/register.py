@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._allocation import share_freed_memory
 from .._several import one_per_scan
 from ..errors import InputError
 from ..runtime import Runtime
@@ -225,6 +226,7 @@ def _register_many(
     movings: list[Path], out: Path, strict: bool, runtime: Runtime, settings: Mapping[str, Any]
 ) -> int:
     """Register several scans, each into a folder of its name in ``out``."""
+    share_freed_memory()
     from ..registration.many import register_many
 
     started = time.monotonic()
