@@ -236,3 +236,33 @@ def test_the_c_library_maps_blocks_as_the_environment_says(
         check=True,
     )
     assert done.stdout.splitlines() == ["False False False", afterwards]
+
+
+OF_A_THREAD = f"""
+import resource, threading, torch
+from voxwarp._allocation import keep_freed_memory, share_freed_memory
+def fetched(size):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+with keep_freed_memory():
+    share_freed_memory()
+    thread = threading.Thread(target=torch.zeros, args=({SIZE},))
+    thread.start()
+    thread.join()
+    print(fetched({SIZE} * 9 // 10))
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("", ""), ("MALLOC_ARENA_MAX", "4"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=4")],
+)
+def test_what_a_thread_freed_serves_the_others(variable: str, value: str, monkeypatch) -> None:
+    """Unless the environment says how many heaps there are."""
+    if variable:
+        monkeypatch.setenv(variable, value)
+    done = subprocess.run(
+        [sys.executable, "-c", OF_A_THREAD], capture_output=True, text=True, check=True
+    )
+    assert (int(done.stdout) < 1000) == (not variable)

@@ -66,7 +66,6 @@ def test_command_parses(line: str) -> None:
     "line",
     [
         *("register a.nii -o out --refined", "register a.nii", "resample a.nii", "models import"),
-        "register a.nii b.nii -o out --refine 45",
     ],
 )
 def test_wrong_command_does_not_parse(line: str) -> None:

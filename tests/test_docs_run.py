@@ -34,6 +34,7 @@ LEFT = {
     ),
     "docs/look.md": ("results/index.html", "study/index.html", "contours.png"),
     "docs/preparation.md": ("prep/sub-03_T1w/AlignedLabels.nii.gz", "seg_native.nii.gz"),
+    "docs/register.md": ("registered/sub-03_T1w/metrics.json", "in_mni/sub-02_T1w/report.html"),
     "docs/python.md": ("registered/subject1/metrics.json", "scores/pairs.csv"),
     "docs/transforms.md": ("contrasts/contrast2.nii.gz", "native_peaks.csv"),
 }

@@ -9,13 +9,15 @@ import nibabel as nib
 import pytest
 
 import voxwarp
+from voxwarp.registration.many import register_many
 from voxwarp.registration.register import register
 
 #: Those of which users see an example with ``help``.
 WITH_EXAMPLE = (
     *("Affine", "Chain", "Grid", "Model", "Preparation", "Refinement", "Registration", "Runtime"),
-    *("Scan", "Template", "Volume", "Warp", "apply_to_image", "apply_to_points", "chain_of"),
-    *("load", "load_transform", "preprocess", "read_volume", "register", "write_volume"),
+    *("RegisteredScan", "Scan", "Template", "Volume", "Warp", "apply_to_image", "apply_to_points"),
+    *("chain_of", "load", "load_transform", "preprocess", "read_volume", "register"),
+    *("register_many", "write_volume"),
 )
 
 
@@ -38,9 +40,13 @@ def stand_ins(phantoms, tiny_model) -> Iterator[None]:
     def run(moving: object, fixed: object = None, **more: Any) -> voxwarp.Registration:
         return register(moving, fixed, tiny_model, **more)
 
+    def run_many(movings: object, fixed: object, **more: Any) -> list[voxwarp.RegisteredScan]:
+        return register_many(movings, fixed, tiny_model, **more)
+
     with pytest.MonkeyPatch.context() as patch:
         phantoms.stand_in_for_mni152(patch)
         patch.setattr(voxwarp, "register", run, raising=False)
+        patch.setattr(voxwarp, "register_many", run_many, raising=False)
         yield
 
 

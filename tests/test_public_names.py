@@ -11,7 +11,8 @@ import voxwarp
 
 #: What users' scripts rely on: a name more or less is a decision, and is made here, too.
 PUBLIC = {
-    *("register", "Registration", "load", "Preparation", "Refinement", "Runtime"),
+    *("register", "register_many", "RegisteredScan", "Registration", "load"),
+    *("Preparation", "Refinement", "Runtime"),
     *("Scan", "Model", "Template", "InputError"),
     *("SavedTransform", "load_transform", "chain_of", "apply_to_image", "apply_to_points"),
     *("Affine", "Warp", "Chain", "train", "read_config"),

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from .preparation.settings import Preparation
     from .preparation.template import Template
     from .registration.apply import SavedTransform, apply_to_image, chain_of, load_transform
+    from .registration.line import RegisteredScan
     from .registration.loading import load
+    from .registration.many import register_many
     from .registration.points import apply_to_points
     from .registration.register import register
     from .registration.result import Registration
@@ -47,6 +49,7 @@ _HOME = {
     "Preprocessed": "preparation.preprocess",
     "Protocol": "evaluation.protocol",
     "Refinement": "networks.refine",
+    "RegisteredScan": "registration.line",
     "Registration": "registration.result",
     "Runtime": "runtime",
     "SavedTransform": "registration.apply",
@@ -66,6 +69,7 @@ _HOME = {
     "read_pairs": "data.pairs",
     "read_volume": "space.volume",
     "register": "registration.register",
+    "register_many": "registration.many",
     "train": "training.train",
     "write_volume": "space.volume",
 }
@@ -81,6 +85,7 @@ __all__ = [
     "Preprocessed",
     "Protocol",
     "Refinement",
+    "RegisteredScan",
     "Registration",
     "Runtime",
     "SavedTransform",
@@ -101,6 +106,7 @@ __all__ = [
     "read_pairs",
     "read_volume",
     "register",
+    "register_many",
     "train",
     "write_volume",
 ]

@@ -126,9 +126,9 @@ def test_every_command_has_two_examples_or_more():
 def test_help_names_the_contract(help_of):
     """Names that users and scripts rely on."""
     promised = {
-        "register": "MOVING FIXED -o --model --labels --fixed-labels --affine --no-affine --device "
-        "--seed --overwrite --mask --fixed-mask --brain-extract auto yes no --extractor --bias "
-        "--no-bias --cache --no-cache --strict --refine --no-refine --refine-steps "
+        "register": "MOVING FIXED --fixed -o --model --labels --fixed-labels --affine --no-affine "
+        "--device --seed --overwrite --mask --fixed-mask --brain-extract auto yes no --extractor "
+        "--bias --no-bias --cache --no-cache --strict --refine --no-refine --refine-steps "
         "--refine-seconds --smoothness --threads --report --no-report --transform --initial "
         "rigid affine deformable -v --verbose",
         "preprocess": "SCAN -o --labels --mask --conform --no-conform --bias --no-bias "

@@ -59,7 +59,7 @@ TABLE = [
     # Arguments
     ("register", "moving must be a scan", "moving must be a scan"),
     ("register", "moving scan x.nii: empty", "moving scan x.nii: empty"),
-    ("register", "result: leave out `fixed`", "result: leave out FIXED"),
+    ("register", "result: leave out `fixed`", "result: leave out --fixed"),
     ("view", "result: give it with `fixed`", "result: give it with --fixed"),
     # In backquotes
     ("register", "no brain: give its `mask`", "no brain: give its --mask"),

@@ -181,6 +181,8 @@ def test_wrong_words_of_refinement(
     folder = tmp_path_factory.mktemp("pairs")
     monkeypatch.chdir(folder)
     (folder / "pairs.csv").write_text("moving,fixed\nm.nii,f.nii\n")
+    for name in ("m.nii", "f.nii"):  # the 5 is taken for a third scan, which is not there
+        (folder / name).touch()
     structures = folder / "structures.csv"
     structures.write_text("value,structure\n1,a\n")
     evaluate = ["evaluate", "pairs.csv", "-o", "out", "--structures", structures]

@@ -302,7 +302,7 @@ def test_mask_of_a_fixed_scan_needs_a_fixed_scan(refuses, scans, tiny_model, tmp
     [
         ((), "MOVING"),
         (("m.nii",), "-o"),
-        (("m.nii", "f.nii", "third.nii", "-o", "out"), "third.nii"),
+        (("m.nii", "f.nii", "third.nii", "-o", "out"), "m.nii: no such file"),
         (("m.nii", "-o", "out", "--no-such-option"), "--no-such-option"),
         (("m.nii", "-o", "out", "--device", "tpu"), "tpu"),
         (("m.nii", "-o", "out", "--seed", "first"), "--seed"),

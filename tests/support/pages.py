@@ -104,6 +104,8 @@ class Desk:
         for number in range(2):
             image = phantoms.image(make_grid(spacing=4.75 + number / 4), OTHER)
             self._save(image, f"study/subject{number}")
+            (self.folder / f"sub-0{number + 1}" / "anat").mkdir(parents=True)
+            self._save(image, f"sub-0{number + 1}/anat/T1w")
 
     def _save(self, image: nib.Nifti1Image, name: str) -> None:
         nib.save(image, self.folder / f"{name}.nii.gz")

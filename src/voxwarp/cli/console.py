@@ -57,6 +57,16 @@ def help_without_command(context: typer.Context) -> None:
     raise typer.Exit(REFUSED)
 
 
+def announce_compilation() -> None:
+    """In a terminal, say that kernels have to be compiled first, if they have to be."""
+    if not sys.stderr.isatty():
+        return
+    from ..fields.compiled import not_compiled_yet
+
+    if not_compiled_yet():
+        say("this first run also compiles code for this processor, which takes some seconds")
+
+
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
     """Show the running stage on stderr if it is a terminal; called with each as it begins."""
@@ -66,11 +76,7 @@ def stages() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from ..fields.compiled import not_compiled_yet
-
-    if not_compiled_yet():
-        say("this first run also compiles code for this processor, which takes some seconds")
-
+    announce_compilation()
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks: list = []

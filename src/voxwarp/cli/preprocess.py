@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._files import without_extension
+from .._several import folders_of, one_per_scan
 from ..errors import InputError
 from . import options
 from .console import DONE, REFUSED, complain, stages, warn
@@ -77,7 +77,8 @@ def preprocess(
         typer.Option(
             "-o",
             "--out",
-            help="Folder for the results; each scan gets a folder of its name in it.",
+            help="Folder for the results; each scan gets a folder of its name in it. Scans of the "
+            "same name get the names of their folders in front.",
             metavar="FOLDER",
             rich_help_panel=options.OUTPUT,
         ),
@@ -106,9 +107,9 @@ def preprocess(
     jobs = list(
         zip(
             scans,
-            _folders(scans, out),
-            _one_per_scan(labels, scans, "labels"),
-            _one_per_scan(mask, scans, "mask"),
+            folders_of(scans, out),
+            one_per_scan(labels, scans, "labels"),
+            one_per_scan(mask, scans, "mask"),
             strict=True,
         )
     )
@@ -139,30 +140,6 @@ def preprocess(
         warned = warn(result.record["warnings"], strict)
         code = code or warned
     return code
-
-
-def _folders(scans: list[Path], out: Path) -> list[Path]:
-    """A folder of each scan's name."""
-    names = [without_extension(scan.name) for scan in scans]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                f"output {out / name}: two of the scans have this name; prepare them one at a "
-                f"time, in different folders"
-            )
-    return [out / name for name in names]
-
-
-def _one_per_scan(files: list[Path] | None, scans: list[Path], name: str) -> list[Path | None]:
-    """The files of an option that is given once for each scan, or not at all."""
-    if not files:
-        return [None] * len(scans)
-    if len(files) != len(scans):
-        raise InputError(
-            f"{name} must be given once for each scan, in the order of the scans: got "
-            f"{len(files)} file{'s' * (len(files) != 1)} for {len(scans)} scans"
-        )
-    return list(files)
 
 
 def _summary(examination: Mapping[str, Any]) -> str:

@@ -1,16 +1,26 @@
-"""``voxwarp register``: register two scans, or one scan to the template."""
+"""``voxwarp register``: register two scans, one to the template, or many to one fixed scan."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._allocation import share_freed_memory
+from .._several import one_per_scan
 from ..errors import InputError
+from ..runtime import Runtime
 from . import options
-from .console import stages, warn
+from .console import REFUSED, announce_compilation, complain, echo, stages, warn
 from .options import COMPUTING, INPUTS, OUTPUT, TRANSFORM, preparation_of, refinement_of, runtime_of
+
+if TYPE_CHECKING:
+    from ..registration.line import RegisteredScan
+
+TEMPLATE = "template"  # as the fixed scan: the one of the model
 
 
 class TransformName(str, Enum):
@@ -23,25 +33,28 @@ class TransformName(str, Enum):
 
 def register(
     moving: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
             help="Scan to align: a head or a skull-stripped brain (NIfTI, or another format that "
-            "nibabel reads).",
+            "nibabel reads). A second scan is FIXED, unless --fixed is given; three or more are "
+            "all aligned. Without a fixed scan: with the model's template (MNI152).",
             metavar="MOVING",
         ),
     ],
+    *,
     fixed: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Scan to align it with. Without it, the model's template (MNI152).",
-            metavar="FIXED",
+        str | None,
+        typer.Option(
+            help="Fixed scan, if all MOVING are to be aligned; or template, for that of the model.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
         ),
     ] = None,
-    *,
     labels: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Label map on the grid of the moving scan; it is transformed, too.",
+            help="Label map on the grid of the moving scan; it is transformed, too. For several "
+            "scans, repeat it in their order.",
             metavar="FILE",
             rich_help_panel=INPUTS,
         ),
@@ -56,10 +69,10 @@ def register(
         ),
     ] = None,
     mask: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             help="Brain mask on the grid of the moving scan (0 outside), instead of brain "
-            "extraction.",
+            "extraction. For several scans, repeat it in their order.",
             metavar="FILE",
             rich_help_panel=INPUTS,
         ),
@@ -82,10 +95,10 @@ def register(
         ),
     ] = TransformName.deformable,
     initial: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             help="Start from this linear transform (ITK .mat or .txt) from the fixed to the moving "
-            "space, and try no other start.",
+            "space, and try no other start. For several scans, repeat it in their order.",
             metavar="FILE",
             rich_help_panel=TRANSFORM,
         ),
@@ -139,35 +152,67 @@ def register(
     (Warped.nii.gz), the transforms (0GenericAffine.mat, 1Warp.nii.gz, 1InverseWarp.nii.gz; ANTs,
     ITK and 3D Slicer read them), measurements and warnings (metrics.json) and report.html.
 
+    With --fixed, or if there are three or more, all scans are aligned with the same fixed scan,
+    in less time than by a command for each. Each gets a folder of its name in that of --out. If one
+    of several scans cannot be used, the others are still registered and the exit code is 2.
+
     Examples:
     voxwarp register sub-01_T1w.nii.gz -o out
     voxwarp register moving.nii.gz fixed.nii.gz -o pair --refine
     voxwarp register bold_mean.nii.gz t1.nii.gz -o bold_to_t1 --transform rigid
+    voxwarp register study/sub-*.nii.gz -o registered --fixed fixed.nii.gz
     """
-    from ..registration.register import register as run
-    from ..registration.result import check_output, write_registration
+    scans, target = _roles(moving, fixed)
+    writing: dict[str, Any] = {"save": save, "overwrite": overwrite, "report": report}
+    if len(scans) == 1:
+        from ..registration.result import check_output
 
-    check_output(out, save=save, overwrite=overwrite)
-    if labels is None and "labels" in [name.strip() for name in save.split(",")]:
+        check_output(out, save=save, overwrite=overwrite)
+    if not labels and "labels" in [name.strip() for name in save.split(",")]:
         raise InputError("save includes labels, but no labels are given; give them with `labels`")
+    of_each: dict[str, Any] = {"labels": labels, "mask": mask, "initial": initial}
+    settings: dict[str, Any] = {
+        "fixed": target,
+        "model": model,
+        "fixed_labels": fixed_labels,
+        "fixed_mask": fixed_mask,
+        "preparation": preparation_of(brain_extract, extractor, bias, affine),
+        "transform": transform.value,
+        "refine": refinement_of(refine, refine_steps, refine_seconds),
+        "smoothness": smoothness,
+    }
+    runtime = runtime_of(device=device, cache=cache, threads=threads)
+    if len(scans) == 1:
+        settings |= {name: one_per_scan(files, scans, name)[0] for name, files in of_each.items()}
+        return _register_one(scans[0], out, writing, strict, runtime, settings)
+    return _register_many(scans, out, strict, runtime, settings | of_each | writing)
+
+
+def _roles(scans: list[Path], fixed: str | None) -> tuple[list[Path], Path | None]:
+    """The moving scans, and the fixed scan or None for the template."""
+    if fixed is not None:
+        return scans, None if fixed == TEMPLATE else Path(fixed)
+    if len(scans) == 2:
+        return scans[:1], scans[1]
+    return scans, None
+
+
+def _register_one(
+    moving: Path,
+    out: Path,
+    writing: Mapping[str, Any],
+    strict: bool,
+    runtime: Runtime,
+    settings: Mapping[str, Any],
+) -> int:
+    """Register a single scan and write the result to ``out`` itself."""
+    from ..registration.register import register as run
+    from ..registration.result import write_registration
+
     with stages() as progress:
-        result = run(
-            moving,
-            fixed,
-            model,
-            labels=labels,
-            fixed_labels=fixed_labels,
-            mask=mask,
-            fixed_mask=fixed_mask,
-            preparation=preparation_of(brain_extract, extractor, bias, affine),
-            transform=transform.value,
-            initial=initial,
-            refine=refinement_of(refine, refine_steps, refine_seconds),
-            smoothness=smoothness,
-            runtime=runtime_of(device=device, cache=cache, threads=threads, progress=progress),
-        )
+        result = run(moving, runtime=replace(runtime, progress=progress), **settings)
         progress("write")
-        written = write_registration(result, out, save=save, overwrite=overwrite, report=report)
+        written = write_registration(result, out, **writing)
     for file in written.files:
         typer.echo(file)
     examined = written.metrics["preparation"]
@@ -175,6 +220,54 @@ def register(
     typer.echo(", ".join(scans))
     typer.echo(_summary(written.metrics))
     return warn(written.metrics["warnings"], strict)
+
+
+def _register_many(
+    movings: list[Path], out: Path, strict: bool, runtime: Runtime, settings: Mapping[str, Any]
+) -> int:
+    """Register several scans, each into a folder of its name in ``out``."""
+    share_freed_memory()
+    from ..registration.many import register_many
+
+    started = time.monotonic()
+    announce_compilation()
+    runtime = replace(runtime, progress=echo)
+    scans = register_many(movings, out=out, runtime=runtime, **settings)
+    seconds = time.monotonic() - started
+    failed = [scan for scan in scans if scan.error is not None]
+    warned = warn(_warnings(scans), strict)
+    for scan in failed:
+        complain(_naming(scan, scan.error))
+    done = len(scans) - len(failed)
+    typer.echo(
+        f"{done} of {len(scans)} scans registered in {seconds:.1f} s, "
+        f"{3600 * done / seconds:.0f} an hour"
+    )
+    for scan in failed:
+        if scan.error is not None and not isinstance(scan.error, InputError):
+            raise scan.error  # a bug: with its traceback
+    return REFUSED if failed else warned
+
+
+def _warnings(scans: "Sequence[RegisteredScan]") -> list[str]:
+    """The warnings about all scans; one that each of them has, such as of the fixed scan, once."""
+    of_each = [scan.metrics["warnings"] for scan in scans if scan.error is None]
+    shared = [text for text in of_each[0] if all(text in own for own in of_each)] if of_each else []
+    own = [
+        _naming(scan, text)
+        for scan in scans
+        for text in scan.metrics.get("warnings", ())
+        if text not in shared
+    ]
+    return shared + own
+
+
+def _naming(scan: "RegisteredScan", problem: object) -> str:
+    """A warning or an error that names the scan."""
+    text = str(problem)
+    if isinstance(problem, Exception) and not isinstance(problem, InputError):
+        text = f"{type(problem).__name__}: {problem}"
+    return text if str(scan.moving) in text else f"{scan.moving}: {text}"
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

@@ -103,13 +103,13 @@ def register(
         meter.start("read")
         if fixed is None and fixed_mask is not None:
             raise InputError("fixed_mask needs a fixed scan, but none was given")
-        moving_scan = _scan(moving, "moving", labels, mask)
+        moving_scan = scan_of(moving, "moving", labels, mask)
         # Without a fixed scan, it is the template of the model, which is loaded first.
-        fixed_scan = None if fixed is None else _scan(fixed, "fixed", fixed_labels, fixed_mask)
+        fixed_scan = None if fixed is None else scan_of(fixed, "fixed", fixed_labels, fixed_mask)
         loaded = model if isinstance(model, Model) else Model.load(model, device)
         if isinstance(model, Model):
             loaded.network.to(device)
-        fixed_scan = fixed_scan or _template(loaded, fixed_labels)
+        fixed_scan = fixed_scan or template_of(loaded, fixed_labels)
         check_smoothness_applies(loaded, smoothness, refined=refinement is not None)
         task = RegistrationTask(
             moving_scan, fixed_scan, loaded, preparation, refinement, smoothness, transform, start
@@ -133,9 +133,15 @@ def check_transform_kind(
                 raise InputError(f"{name} needs a deformable transform, got transform {kind!r}")
 
 
-def _scan(
+def scan_of(
     scan: ImageLike | Scan, role: str, labels: ImageLike | None, mask: ImageLike | None
 ) -> Scan:
+    """Read a scan, unless it was read before.
+
+    Raises:
+        InputError: a file is missing or cannot be used; or the scan was read before, and labels
+            or a mask are given now.
+    """
     if not isinstance(scan, Scan):
         return Scan.read(scan, labels=labels, mask=mask, role=role)
     if labels is not None or mask is not None:
@@ -146,7 +152,7 @@ def _scan(
     return scan
 
 
-def _template(model: Model, labels: ImageLike | None) -> Scan:
+def template_of(model: Model, labels: ImageLike | None) -> Scan:
     """The template of the model as the fixed scan.
 
     Raises:
@@ -182,7 +188,13 @@ class RegistrationTask:
     def run(self, device: torch.device, cache: bool, meter: Meter) -> Registration:
         """Register the pair; the meter measures the time of the stages."""
         meter.start("prepare")
-        moving, fixed = self._prepared(cache)
+        moving, fixed = self.prepared(cache)
+        return self.computed(moving, fixed, device, meter)
+
+    def computed(
+        self, moving: Prepared, fixed: Prepared, device: torch.device, meter: Meter
+    ) -> Registration:
+        """Register the pair, prepared by ``prepared``."""
         if self.kind != "deformable":
             return self._linear(moving, fixed, device, meter)
         deformation = compute_deformation(
@@ -281,7 +293,7 @@ class RegistrationTask:
         """Whether the deformation has no folds on the working grid, as that of a descent."""
         return self.refinement is not None or self.model.capabilities.is_descent
 
-    def _prepared(self, cache: bool) -> list[Prepared]:
+    def prepared(self, cache: bool) -> list[Prepared]:
         """The moving and the fixed scan on the working grid."""
         recipe, settings = self.model.recipe, self.preparation
         with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK release the interpreter lock
