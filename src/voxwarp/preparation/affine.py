@@ -15,6 +15,7 @@ from ..space.volume import Volume
 from . import pose
 from .agreement import FitThresholds, agreement, bright_level
 from .coarse import Coarse
+from .optimiser import minimise
 
 
 class Level(NamedTuple):
@@ -106,25 +107,15 @@ def _optimised(start: Affine, level: Level, *, moving: Volume, fixed: Volume) ->
     matrix = torch.from_numpy(base.astype(np.float32))
     motion = _Motion(fixed_image, brain > 0, level.window)
     parameters = torch.zeros(12, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [parameters],
-        max_iter=level.iterations,
-        max_eval=level.iterations + level.iterations // 4,
-        line_search_fn="strong_wolfe",
-        tolerance_change=1e-5,
-    )
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
+    def loss() -> torch.Tensor:
         points = motion.points(matrix, parameters)
         moved = field.sample(moving_image, points)
         local_ncc = local_ncc_map(moved=moved, fixed=fixed_image, window=level.window)
         counted = brain * m.reaches(points.detach())  # only within the field of view of moving
-        loss = -(local_ncc * counted).sum() / counted.sum().clamp(min=1)
-        loss.backward()
-        return loss
+        return -(local_ncc * counted).sum() / counted.sum().clamp(min=1)
 
-    optimizer.step(closure)
+    minimise(loss, parameters, iterations=level.iterations, tolerance=1e-5)
     with torch.no_grad():
         result = (matrix.double() @ motion.matrix(parameters.detach()).double()).numpy()
     if not np.isfinite(result).all():

@@ -11,6 +11,7 @@ from ..space.transform import Affine
 from ..space.volume import Volume
 from .agreement import bright_level
 from .coarse import Coarse
+from .optimiser import minimise
 
 LEVELS = (8.0, 20), (4.0, 15), (2.0, 10)  # spacing in mm, iterations; set by hand
 WINDOW = 3  # voxels, of the local correlation; set by hand, as in the affine alignment
@@ -89,21 +90,11 @@ class _Pair(NamedTuple):
 def _optimised(start: Affine, pair: _Pair, centre: np.ndarray, iterations: int) -> Affine:
     parameters = torch.zeros(6, dtype=torch.float64, requires_grad=True)
     base = torch.from_numpy(start.matrix.copy())
-    optimizer = torch.optim.LBFGS(
-        [parameters],
-        max_iter=iterations,
-        max_eval=iterations + iterations // 4,
-        line_search_fn="strong_wolfe",
-        tolerance_change=1e-6,
-    )
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = pair.loss(base @ _motion(parameters, centre))
-        loss.backward()
-        return loss
+    def loss() -> torch.Tensor:
+        return pair.loss(base @ _motion(parameters, centre))
 
-    optimizer.step(closure)
+    minimise(loss, parameters, iterations=iterations, tolerance=1e-6)
     with torch.no_grad():
         matrix = (base @ _motion(parameters, centre)).numpy()
     return Affine(matrix) if np.isfinite(matrix).all() else start
