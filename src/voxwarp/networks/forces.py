@@ -130,8 +130,11 @@ class DifferenceForce:
         moving, fixed = ((x[0] != value).any(dim=0)[None, None] for x in (self.moving, self.fixed))
         if (value != self.fixed[0, :, :1, :1, :1]).any():
             moving, fixed = torch.ones_like(moving), torch.ones_like(fixed)
-        # The cell of 2³ voxels that starts at a voxel.
-        cells = F.max_pool3d(F.pad(moving.float(), (0, 1) * 3), 2, 1)[0, 0] > 0
+        cells = moving[0, 0].clone()  # of 2³ voxels, by the first of them
+        for axis in range(3):
+            cells.narrow(axis, 0, cells.shape[axis] - 1).logical_or_(
+                cells.narrow(axis, 1, cells.shape[axis] - 1).clone()
+            )
         return value.flatten().numpy(), cells.numpy().ravel(), compiled.extents(fixed[0].float())
 
 
