@@ -6,14 +6,14 @@ from .jit import HALF, ONE, ZERO, jit
 
 
 @jit
-def between(value, last):
+def _between(value, last):
     """The value from 0 to ``last``; NaN stays NaN."""
     value = ZERO if value < ZERO else value
     return last if value > last else value
 
 
 @jit
-def corner(value, last):
+def _corner(value, last):
     """The voxel at or below a value from 0 on, at most ``last``; 0 of NaN, whose number is none."""
     return min(np.int32(value if value >= ZERO else ZERO), last)
 
@@ -30,10 +30,10 @@ def places(u0, u1, u2, i, j, shape, start, wx, wy, wz):
     a_last, b_last, c_last = np.int32(nx - 2), np.int32(ny - 2), np.int32(nz - 2)
     plane, row = np.uint32(ny * nz), np.uint32(nz)
     for k in range(len(u0)):
-        x = between(np.float32(i) + u0[k], x_last)
-        y = between(np.float32(j) + u1[k], y_last)
-        z = between(np.float32(k) + u2[k], z_last)
-        a, b, c = corner(x, a_last), corner(y, b_last), corner(z, c_last)
+        x = _between(np.float32(i) + u0[k], x_last)
+        y = _between(np.float32(j) + u1[k], y_last)
+        z = _between(np.float32(k) + u2[k], z_last)
+        a, b, c = _corner(x, a_last), _corner(y, b_last), _corner(z, c_last)
         wx[k], wy[k], wz[k] = x - np.float32(a), y - np.float32(b), z - np.float32(c)
         start[k] = np.uint32(a) * plane + np.uint32(b) * row + np.uint32(c)
 
