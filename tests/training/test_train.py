@@ -433,7 +433,7 @@ def test_compiled_kernels_do_not_change_a_training(pair, network, monkeypatch) -
             [each[name] for each in pair] for pair in zip(compiled_steps, plain_steps, strict=True)
         )
         assert first[0] == pytest.approx(first[1], rel=2e-5)
-        assert second[0] == pytest.approx(second[1], rel=2e-3)
+        assert second[0] == pytest.approx(second[1], rel=0.02)
 
 
 def atlas_steps(config: Config, number: int) -> Iterator[dict[str, float]]:
