@@ -90,6 +90,13 @@ def test_warping_by_whole_voxels(padding, shift, monkeypatch) -> None:
     check(lambda v, d: field.warp(v, d, padding=padding), volume, u, monkeypatch=monkeypatch)
 
 
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_points_ever_so_close_to_voxels_have_the_slope_of_their_side(padding, monkeypatch) -> None:
+    """As a training begins: coordinates of float32 would be rounded onto the voxels."""
+    volume, u = random((11, 14, 131), 1), random((11, 14, 131), 3, seed=1, size=1e-9)
+    check(lambda v, d: field.warp(v, d, padding=padding), volume, u, monkeypatch=monkeypatch)
+
+
 def test_only_what_is_needed_is_computed() -> None:
     volume, u = random((6, 7, 8), 1), random((6, 7, 8), 3, seed=1).requires_grad_()
     whole = answers(field.warp, [volume, u])

@@ -9,7 +9,6 @@ instructions without asking whether parts overlap.
 import numpy as np
 
 from .jit import ONE, ZERO, jit
-from .rows import between, corner
 
 PIECE = 128
 _WEIGHTS, _SLOPES, _CORNERS, _RESULTS = 0, 6 * PIECE, 12 * PIECE, 20 * PIECE  # where they begin
@@ -123,34 +122,41 @@ def _cells(at, i, j, k, end, relative, zeros, shape, start, buffer):
 def _ends(u, base, step, n, zeros, axis, stride, start, buffer):
     """Cells of the points base + step k + u(k) along one axis of n voxels.
 
-    Their first corners times the stride are added to ``start``, or set for the first axis.
+    Their first corners times the stride are added to ``start``, or set for the first axis. The sum
+    is not rounded, so that a point just below a voxel has the slope there, however close it is.
     """
-    end, beyond, last_corner = np.float32(n - 1), np.float32(n), np.int32(n - 2)
-    stride = np.uint32(stride)
+    end, last_corner, stride = np.float32(n - 1), np.int32(n - 2), np.uint32(stride)
     w, d = _WEIGHTS + 2 * axis * PIECE, _SLOPES + 2 * axis * PIECE
     if axis == 0:
         for k in range(len(u)):
             start[k] = 0
     for k in range(len(u)):
-        x = (base + step * np.float32(k)) + u[k]
-        nearest = between(x, end)
-        a = corner(nearest, last_corner)
-        t = nearest - np.float32(a)
+        voxel = base + step * np.float32(k)
+        first, last = -voxel, end - voxel
+        nearest = first if u[k] < first else u[k]
+        nearest = last if nearest > last else nearest  # NaN stays NaN
+        whole = np.floor(nearest if nearest >= first else first)
+        a = min(np.int32(voxel) + np.int32(whole), last_corner)
+        t = nearest - (np.float32(a) - voxel)
         start[k] += np.uint32(a) * stride
         buffer[w + k], buffer[w + PIECE + k] = ONE - t, t
-        slope = ZERO if x <= ZERO else (ONE if x < end else ZERO)
+        slope = ZERO if u[k] <= first else (ONE if u[k] < last else ZERO)
         buffer[d + k], buffer[d + PIECE + k] = -slope, slope
     if zeros:
         for k in range(len(u)):
-            x = (base + step * np.float32(k)) + u[k]
-            fade = ONE - np.abs(x - between(x, end))  # from 1 at the border to 0 a voxel outside
+            first = -(base + step * np.float32(k))
+            last = end + first
+            nearest = first if u[k] < first else u[k]
+            nearest = last if nearest > last else nearest
+            fade = ONE - np.abs(u[k] - nearest)  # from 1 at the border to 0 a voxel outside
             fade = ZERO if fade < ZERO else fade
             buffer[w + k] *= fade
             buffer[w + PIECE + k] *= fade
-            left = ONE if x >= -ONE else ZERO
-            right = -ONE if x < beyond else ZERO
-            buffer[d + k] = left if x < ZERO else (-ONE if x < end else ZERO)
-            buffer[d + PIECE + k] = ZERO if x < ZERO else (ONE if x < end else right)
+            left = ONE if u[k] >= first - ONE else ZERO
+            right = -ONE if u[k] < last + ONE else ZERO
+            inside = u[k] < last
+            buffer[d + k] = left if u[k] < first else (-ONE if inside else ZERO)
+            buffer[d + PIECE + k] = ZERO if u[k] < first else (ONE if inside else right)
 
 
 @jit
