@@ -57,26 +57,29 @@ def help_without_command(context: typer.Context) -> None:
     raise typer.Exit(REFUSED)
 
 
-def announce_compilation() -> None:
-    """In a terminal, say that kernels have to be compiled first, if they have to be."""
-    if not sys.stderr.isatty():
-        return
+def prepare_kernels() -> None:
+    """If kernels must be compiled first, let a second process help, and say so in a terminal."""
     from ..fields.compiled import not_compiled_yet
 
-    if not_compiled_yet():
+    if not not_compiled_yet():
+        return
+    from ..networks.ahead import start
+
+    start()
+    if sys.stderr.isatty():
         say("this first run also compiles code for this processor, which takes some seconds")
 
 
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
     """Show the running stage on stderr if it is a terminal; called with each as it begins."""
+    prepare_kernels()
     if not sys.stderr.isatty():
         yield lambda stage: None
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    announce_compilation()
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks: list = []

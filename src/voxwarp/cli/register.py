@@ -14,7 +14,7 @@ from .._several import one_per_scan
 from ..errors import InputError
 from ..runtime import Runtime
 from . import options
-from .console import REFUSED, announce_compilation, complain, echo, stages, warn
+from .console import REFUSED, complain, echo, prepare_kernels, stages, warn
 from .options import COMPUTING, INPUTS, OUTPUT, TRANSFORM, preparation_of, refinement_of, runtime_of
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _register_many(
     from ..registration.many import register_many
 
     started = time.monotonic()
-    announce_compilation()
+    prepare_kernels()
     runtime = replace(runtime, progress=echo)
     scans = register_many(movings, out=out, runtime=runtime, **settings)
     seconds = time.monotonic() - started

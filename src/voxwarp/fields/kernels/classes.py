@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .jit import ONE, jit, jit_sum
+from .jit import ONE, jit, jit_sum, kernel
 from .loops import copy, fill, index, largest, total, total_of_squares
 
 _LOG2_E, _LN_2 = np.float32(1.44269504), np.float32(0.69314718)
@@ -12,7 +12,7 @@ _LOG2_E, _LN_2 = np.float32(1.44269504), np.float32(0.69314718)
 _C2, _C3, _C4, _C5, _C6 = (np.float32(1 / math.factorial(i)) for i in range(2, 7))
 
 
-@jit
+@kernel
 def class_maps(
     embedded, inside, normalise, directions, bias, projection, background, out, first, last
 ):

@@ -1,10 +1,10 @@
 """Extents: between which voxels of each row a volume is not zero, so that kernels skip the rest."""
 
-from .jit import ZERO, jit
+from .jit import ZERO, kernel
 from .loops import index
 
 
-@jit
+@kernel
 def extents(volume, out, first, last):
     """The first voxel of each row (i, j) that is not zero in all channels, and one past the last.
 
@@ -28,7 +28,7 @@ def extents(volume, out, first, last):
             out[i, j, 0], out[i, j, 1] = low, high
 
 
-@jit
+@kernel
 def widened(extents, planes, rows, voxels, nz, out, first, last):
     """Extents with those of so many planes and rows on either side, and so many voxels longer."""
     nx, ny, _ = extents.shape

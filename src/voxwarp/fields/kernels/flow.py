@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from .jit import HALF, ONE, ZERO, jit
+from .jit import HALF, ONE, ZERO, jit, kernel
 from .loops import add, along_row, copy, index, subtract
 from .rows import gather, places, row_buffers
 
 
-@jit
+@kernel
 def warp(volume, u, out, first, last):
     """out(x) = volume(x + u(x)), trilinear; outside the volume is the border's value."""
     channels, shape = volume.shape[0], volume.shape[1:]
@@ -24,7 +24,7 @@ def warp(volume, u, out, first, last):
                 gather(flat, index(c * size), shape, start, wx, wy, wz, index(0), target, at, n)
 
 
-@jit
+@kernel
 def compose(outer, inner, out, first, last):
     """out(x) = inner(x) + outer(x + inner(x))."""
     _, nx, ny, nz = inner.shape
@@ -35,7 +35,7 @@ def compose(outer, inner, out, first, last):
         add(field, at, target, at, index((last - first) * ny * nz))
 
 
-@jit
+@kernel
 def take_step(u, force, extents, length, mean, out, first, last):
     """Out = δ + u(x + δ), with the step δ = length · F / (|F| + 3 mean).
 
@@ -82,7 +82,7 @@ def _scaled(force, i, scale, out, o, n):
         out[o + k] = force[i + k] * scale[k]
 
 
-@jit
+@kernel
 def corrected_inverse(u, w, bound, out, first, last):
     """Out = w − (I + ∇w) r, r(y) = w(y) + u(y + w(y)), each change at most ``bound``."""
     _, nx, ny, nz = w.shape

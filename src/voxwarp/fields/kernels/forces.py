@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .jit import HALF, ONE, TWO, ZERO, jit
+from .jit import HALF, ONE, TWO, ZERO, jit, kernel
 from .loops import (
     add,
     add_product,
@@ -18,7 +18,7 @@ from .loops import (
 from .rows import gather, places, row_buffers, slopes
 
 
-@jit
+@kernel
 def window_moments(image, window, mean, variance, first, last):
     """The mean and the variance of the voxels in the window around each voxel."""
     nx, ny, nz = image.shape
@@ -81,7 +81,7 @@ def _sum_in_plane(by_x, ny, nz, j, r, low, high, by_y, sums):
     return bottom - top + 1
 
 
-@jit
+@kernel
 def correlation_force(
     moving, fixed, mean, variance, u, window, guard, rounding, extents, force, totals, first, last
 ):
@@ -197,7 +197,7 @@ def _correlation(sums, row, variances, at, guard, cc, n):
         cc[k] = ONE if value > ONE else value
 
 
-@jit
+@kernel
 def difference_force(
     moving, fixed, u, weight, background, cells, extents, force, adds, totals, first, last
 ):

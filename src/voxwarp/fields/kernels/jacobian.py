@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .jit import HALF, ONE, ZERO, jit
+from .jit import HALF, ONE, ZERO, jit, kernel
 from .loops import add, add_product, copy, fill, index, multiply, subtract, weigh
 
 
-@jit
+@kernel
 def determinants(u, central, smallest, first, last):
     """det(I + ∇u) by central differences, and the smallest by those, forward and backward ones."""
     _, nx, ny, nz = u.shape

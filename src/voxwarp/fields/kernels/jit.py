@@ -18,7 +18,7 @@ _FAST = {"contract", "nsz", "arcp"}
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def jit(function: F) -> F:
+def kernel(function: F) -> F:
     """Compile a function at its first call, to run without Python's lock.
 
     The code is kept in the cache folder, so that the next process need not compile it.
@@ -26,22 +26,30 @@ def jit(function: F) -> F:
     return _compiled(function, _FAST)
 
 
+def jit(function: F) -> F:
+    """Compile a function for kernels to call, but not Python, which takes half the time."""
+    return _compiled(function, _FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
 def jit_sum(function: F) -> F:
     """As ``jit``, of a sum whose terms may be added in any order, so that it is vectorised."""
-    return _compiled(function, _FAST | {"reassoc"})
+    flags = _FAST | {"reassoc"}
+    return _compiled(function, flags, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def _compiled(function: F, fastmath: set[str]) -> F:
+def _compiled(function: F, fastmath: set[str], **options: bool) -> F:
     config: Any = numba.config
+    njit: Any = numba.njit
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER or "")
     try:
-        compiled: Any = numba.njit(
+        compiled = njit(
             function,
             nogil=True,
             fastmath=fastmath,
             error_model="numpy",
             boundscheck=False,
             cache=_FOLDER is not None,
+            **options,
         )
     finally:  # other users of Numba in this process keep their own folder
         config.CACHE_DIR = before

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .jit import ONE, ZERO, jit
+from .jit import ONE, ZERO, jit, kernel
 
 
 @jit
@@ -31,7 +31,7 @@ def _cell(flat, p, plane, row, fx, fy, fz):
     return (ONE - fx) * near + fx * far
 
 
-@jit
+@kernel
 def resample(volume, matrix, displacement, axes, extend, out, first, last):
     """out(i) = volume(M (i, 1) + A w(i)), trilinear; outside, zero or (``extend``) the border's.
 
@@ -73,7 +73,7 @@ def resample(volume, matrix, displacement, axes, extend, out, first, last):
                 values[k] = total
 
 
-@jit
+@kernel
 def resample_field(field, matrix, displacement, axes, turn, extend, out, first, last):
     """As ``resample``, of a field of three components; ``turn`` (3, 3) is applied to the vectors.
 
@@ -110,7 +110,7 @@ def resample_field(field, matrix, displacement, axes, turn, extend, out, first, 
                     out[d, i, j, k] = turn[d, 0] * u + turn[d, 1] * v + turn[d, 2] * w
 
 
-@jit
+@kernel
 def nearest_voxels(shape, matrix, displacement, axes, out, first, last):
     """The index of the nearest voxel (halves go up) in a flat volume, −1 outside; int64."""
     nx, ny, nz = shape

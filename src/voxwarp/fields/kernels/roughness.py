@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .jit import TWO, ZERO, jit
+from .jit import TWO, ZERO, jit, kernel
 
 
-@jit
+@kernel
 def diffusion(fields, weights, gradient, totals, first, last):
     """Σ weight · (difference of neighbours along an axis)², and 2 Σ weight · Dᵀ D u, where wanted.
 

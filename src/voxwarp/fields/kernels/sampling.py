@@ -8,14 +8,14 @@ instructions without asking whether parts overlap.
 
 import numpy as np
 
-from .jit import ONE, ZERO, jit
+from .jit import ONE, ZERO, jit, kernel
 
 PIECE = 128
 _WEIGHTS, _SLOPES, _CORNERS, _RESULTS = 0, 6 * PIECE, 12 * PIECE, 20 * PIECE  # where they begin
 _LENGTH = 23 * PIECE
 
 
-@jit
+@kernel
 def sample(volume, at, relative, zeros, out, first, last):
     """out(x) = volume(at(x)), or volume(x + at(x)) with ``relative``; trilinear.
 
@@ -34,7 +34,7 @@ def sample(volume, at, relative, zeros, out, first, last):
                     _gather(flat[c], shape, start, buffer, out[c, i, j, k:end])
 
 
-@jit
+@kernel
 def gradient_by_points(volume, at, relative, zeros, incoming, adds, out, first, last):
     """The gradient of ``sample`` by its points; plus the incoming one, of a field, if it ``adds``.
 
@@ -64,7 +64,7 @@ def gradient_by_points(volume, at, relative, zeros, incoming, adds, out, first, 
                             target[n] += g[n]
 
 
-@jit
+@kernel
 def planes_reached(at, relative, zeros, planes, reached, first, last):
     """First and last plane of a volume that each plane of points takes values from, (X, 2)."""
     corners, buffer = np.empty(PIECE, np.uint32), np.empty(_LENGTH, np.float32)
@@ -80,7 +80,7 @@ def planes_reached(at, relative, zeros, planes, reached, first, last):
         reached[i, 0], reached[i, 1] = low, high + 1
 
 
-@jit
+@kernel
 def gradient_by_volume(incoming, at, relative, zeros, reached, adds, out, first, last):
     """The gradient of ``sample`` by its volume, added into the planes of ``out`` or replacing them.
 
@@ -232,7 +232,7 @@ def _differentiate(count, buffer):
         buffer[_RESULTS + 2 * PIECE + k] = x0 * (y0 * p + y1 * r) + x1 * (y0 * q + y1 * s)
 
 
-@jit
+@kernel
 def _scatter(flat, shape, start, buffer, incoming, first, last):
     """Add the incoming gradient to the corners of its cells, from index ``first`` to ``last``."""
     plane, row, one = np.uint64(shape[1] * shape[2]), np.uint64(shape[2]), np.uint64(1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .jit import ZERO, jit
+from .jit import ZERO, jit, kernel
 from .loops import add_two_weighted, add_weighted, fill, index, lengths, total, weigh
 
 
@@ -30,7 +30,7 @@ def _steps(at, length, stride, steps):
         steps[t, 1] = min(t + 1, length - 1 - at) * stride
 
 
-@jit
+@kernel
 def gaussian(volume, extents, weights, out, norms, first, last):
     """Each channel smoothed along all axes by odd symmetric weights; the border's value continues.
 
@@ -94,7 +94,7 @@ def _hulls(extents, i, reach, within):
         within[j, 0], within[j, 1] = low, high
 
 
-@jit
+@kernel
 def upsample(volume, scale, out, adds, first, last):
     """``scale`` times a volume of blocks of 2³ voxels at every voxel, trilinear between centres.
 
@@ -143,7 +143,7 @@ def _add_between(row, out, at):
     out[at + two * last + one] += row[last]
 
 
-@jit
+@kernel
 def upsample_adjoint(volume, scale, out, first, last):
     """What ``upsample`` takes from each voxel: its gradient, of a gradient; planes are of ``out``.
 
@@ -177,7 +177,7 @@ def upsample_adjoint(volume, scale, out, first, last):
                 target[nz - 1] += far * row[2 * nz - 1]
 
 
-@jit
+@kernel
 def average(volume, scale, out, first, last):
     """``scale`` times the mean of each block of 2³ voxels; planes are those of ``out``."""
     _, wide, high, long = volume.shape

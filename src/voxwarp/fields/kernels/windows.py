@@ -7,12 +7,12 @@ of flat windows.
 
 import numpy as np
 
-from .jit import jit
+from .jit import jit, kernel
 
 PLANES = 8
 
 
-@jit
+@kernel
 def squared_correlation(
     fixed, moved, fixed_centre, moved_centre, window, guard, cc, slopes, first, last
 ):
@@ -44,7 +44,7 @@ def squared_correlation(
                 _correlate(sums, per_x[i] * per_y[j], per_z, guard, cc[i, j], i, j, slopes)
 
 
-@jit
+@kernel
 def correlation_gradient(
     fixed, moved, fixed_centre, moved_centre, slopes, incoming, window, out, first, last
 ):

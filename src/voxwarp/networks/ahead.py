@@ -1,0 +1,71 @@
+"""Compile the kernels of a registration in a second process, while the first begins its work.
+
+    python -m voxwarp.networks.ahead
+
+It compiles them in the reverse order of their use. So the two processes meet in the middle, and
+each takes from the cache folder what the other has compiled. Two threads would not do: the
+compiler works on one function at a time.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ..fields import compiled, field
+from ..fields.losses import local_ncc_map
+from .descent import Stage, take_step
+from .forces import CorrelationForce, DifferenceForce
+
+
+def start() -> None:
+    """Start the second process, if kernels have to be compiled and there is a processor for it."""
+    if not compiled.not_compiled_yet() or len(os.sched_getaffinity(0)) < 2:
+        return
+    subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def compile_all() -> None:
+    """Compile all kernels of a registration: call each on a few voxels."""
+    torch.set_num_threads(1)
+    for _ in _calls():
+        pass
+
+
+def _calls() -> Iterator[object]:
+    """Call the kernels, those that a registration needs last first."""
+    image, field_ = torch.rand(1, 1, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4)
+    to_voxels = compiled.GridMap.of(np.eye(4))
+    with torch.no_grad():
+        yield compiled.resample(image[0, 0].numpy(), (4, 4, 4), to_voxels)
+        yield compiled.resample_field(field_[0].numpy(), (4, 4, 4), to_voxels, extend=True)
+        yield compiled.determinants(field_)
+        yield compiled.upsample(field_, 2.0)
+        yield compiled.corrected_inverse(field_, field_, 0.5)
+        yield take_step(field_, field_, 1.3, Stage(1, 1))
+        yield DifferenceForce(moving=image, fixed=image, weight=1.0, ratio=1)(field_)
+        yield CorrelationForce(moving=image, fixed=image, window=3)(field_)
+        yield compiled.average(field_)
+        yield compiled.class_maps(
+            torch.rand(4, 4, 4, 4),
+            image[0, 0] > 0,
+            normalise=True,
+            directions=torch.rand(2, 4),
+            bias=torch.rand(2),
+            projection=torch.rand(2, 1),
+        )
+    points = (field.identity_grid((4, 4, 4), image) + 0.1).requires_grad_()
+    moved = field.sample(image, points)
+    yield local_ncc_map(moved=moved, fixed=image, window=3).sum().backward()
+
+
+if __name__ == "__main__":
+    compile_all()

@@ -1,0 +1,45 @@
+"""Kernels that a second process compiles."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from voxwarp.fields import compiled
+
+pytestmark = pytest.mark.skipif(not compiled.enabled(), reason="kernels are off or not installed")
+
+# Of a whole registration: a pair of brains in memory, by the model without a network.
+REGISTER = """
+import numpy as np, voxwarp
+from numba.core import event
+
+class Compiled(event.Listener):
+    names = []
+    def on_start(self, e):
+        self.names.append(e.data["dispatcher"].py_func.__name__ if "dispatcher" in e.data else "")
+    def on_end(self, e):
+        pass
+
+event.register("numba:compile", Compiled())
+x, y, z = (np.indices((48, 52, 50)) - 25.0) / 20
+grid = voxwarp.Grid((48, 52, 50), np.diag([3.0, 3, 3, 1]))
+def brain(scale):
+    inside = (x / scale) ** 2 + y**2 + z**2 < 1
+    data = inside * (2 + np.sin(9 * x / scale) * np.cos(7 * y) + np.sin(8 * z))
+    return voxwarp.Volume(data.astype(np.float32), grid, "brain")
+voxwarp.register(brain(1.0), brain(0.9), "none", runtime=voxwarp.Runtime(cache=False))
+print(*Compiled.names)
+"""
+
+
+@pytest.mark.slow
+def test_a_registration_finds_all_kernels_compiled(tmp_path: Path) -> None:
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    subprocess.run([sys.executable, "-m", "voxwarp.networks.ahead"], check=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTER], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout.split() == []
