@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from threading import Lock
+from threading import Lock, Thread
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -55,6 +57,17 @@ def extractor(name: str) -> Extractor:
     if name in EXTRACTORS:
         return EXTRACTORS[name]
     return function_named(name, "extractor", EXTRACTORS)
+
+
+def load_in_background(name: str) -> None:
+    """Begin to load an extractor, so that it is there when the head has been made ready for it."""
+
+    def load() -> None:
+        with suppress(Exception):  # it is raised when the extractor is used
+            _deepbet()
+
+    if name == "deepbet":
+        Thread(target=load, daemon=True).start()
 
 
 def extract(head: Volume, name: str) -> np.ndarray:
@@ -109,16 +122,20 @@ def wrong_size(mask: np.ndarray, volume: Volume) -> str | None:
     return f"has {size:.0f} mL, {expected}" if size else f"is empty, {expected}"
 
 
+def _deepbet() -> Any:
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its network was saved with torch.jit
+        from deepbet import BrainExtraction
+
+        return BrainExtraction(no_gpu=True)
+
+
 def deepbet(head: Volume) -> np.ndarray:
     """Extract the brain with deepbet (Fisch et al., 2024, doi:10.1016/j.compbiomed.2024.108845).
 
     It was trained on T1-weighted heads; check its masks of other contrasts.
     """
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its network was saved with torch.jit
-        from deepbet import BrainExtraction
-
-        network = BrainExtraction(no_gpu=True)  # a new one each time: it has state while it runs
+    network = _deepbet()  # a new one each time: it has state while it runs
     try:
         _, mask, _ = network.run(nib.Nifti1Image(head.data.astype(np.float32), np.eye(4)))
     except (AssertionError, ValueError) as error:

@@ -248,6 +248,7 @@ class _Examiner:
         return self._aligned(examination, stripped)
 
     def _head(self) -> Examination:
+        brain.load_in_background(self.settings.extractor)
         views = views_of(self.scan) if self.settings.conform else [self.scan.grid]
         candidates: list[_Candidate] = []
         for view in views:
