@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import voxwarp
-from voxwarp.cli.main import main as command_line
+from voxwarp.cli.main import run_and_exit
 
 HEAVY = ("torch", "scipy", "nibabel", "SimpleITK", "nilearn", "deepbet", "h5py", "pandas")
 
@@ -237,6 +237,32 @@ def test_installed_script(tmp_path):
     assert "-o" in done.stderr
 
 
-def test_main_is_the_entry_point():
+def test_the_entry_point_runs_main_and_ends_at_once(monkeypatch):
+    """With its exit code, all of its output, and what was to be done at the end."""
     (script,) = entry_points(group="console_scripts", name="voxwarp")
-    assert script.load() is command_line
+    assert script.load() is run_and_exit
+    code = "import atexit; atexit.register(print, 'at the end')\n"
+    code += "from voxwarp.cli.main import run_and_exit; run_and_exit()"
+    for words, expected in (["--version"], 0), (["register"], 2):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.argv = ['voxwarp', *{words}]\n{code}"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == expected
+        assert done.stdout.endswith("at the end\n")
+        assert ("voxwarp" in done.stdout) == (expected == 0)
+        assert ("voxwarp: error: " in done.stderr) == (expected == 2)
+
+
+def test_an_output_that_nobody_reads_is_no_bug():
+    code = "import sys; sys.argv = ['voxwarp', '--version']\n"
+    code += "from voxwarp.cli.main import run_and_exit; run_and_exit()"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.returncode != 0
+    assert done.stderr == ""  # no traceback

@@ -92,12 +92,12 @@ def test_the_prediction_is_near_what_a_step_takes(name: str, more: dict, structu
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_grows_with_the_voxels_and_with_the_batch(name: str) -> None:
     config = config_of(name, both_directions=True)
-    small = predicted(config)
+    small = predicted(config, (64, 96, 64))
     # Weights do not grow, and there are few of them.
-    double = predicted(config, (64, 48, 32))
+    double = predicted(config, (128, 96, 64))
     assert double - PROGRAM == pytest.approx(2 * (small - PROGRAM), rel=0.1)
     four = config_of(name, both_directions=True, optimiser={"batch": 4})
-    assert predicted(four) - PROGRAM == pytest.approx(4 * (small - PROGRAM), rel=0.1)
+    assert predicted(four, (64, 96, 64)) - PROGRAM == pytest.approx(4 * (small - PROGRAM), rel=0.1)
 
 
 def test_passes_in_a_step_take_no_more() -> None:

@@ -20,17 +20,16 @@ from ..fields.losses import local_ncc_map
 from .descent import Stage, take_step
 from .forces import CorrelationForce, DifferenceForce
 
+_started: list[subprocess.Popen[bytes]] = []  # Python complains about one that is forgotten
+
 
 def start() -> None:
     """Start the second process, if kernels have to be compiled and there is a processor for it."""
-    if not compiled.not_compiled_yet() or len(os.sched_getaffinity(0)) < 2:
+    if _started or not compiled.not_compiled_yet() or (os.cpu_count() or 1) < 2:
         return
-    subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    quiet = subprocess.DEVNULL
+    command = [sys.executable, "-m", __name__]
+    _started.append(subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet))
 
 
 def compile_all() -> None:
