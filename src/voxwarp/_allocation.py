@@ -68,8 +68,9 @@ def share_freed_memory() -> None:
     """Let all threads use the memory that any of them has freed; before other threads start.
 
     Otherwise each thread keeps memory of its own: with three that take turns at large volumes,
-    the process had 2.8 GB where 2.0 are enough. The library cannot undo this, so only a program
-    that is about to end may ask for it. A setting in the environment prevails.
+    the process had 2.8 GB where 2.0 are enough, and with one pair of scans 1.9 to 2.2 GB where 1.7
+    are. The library cannot undo this, so only a program that is about to end may ask for it. A
+    setting in the environment prevails.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if "MALLOC_ARENA_MAX" not in os.environ and "glibc.malloc.arena_max" not in tunables:
