@@ -21,15 +21,11 @@ from scipy.io.matlab import MatReadError
 from .._files import check_readable, write_bytes
 from ..errors import InputError
 from .image_file import image_grid, load_image, nifti, shape_text, write_nifti
-from .transform import Affine, Warp
+from .transform import PART_VOXELS, Affine, Warp
 from .volume import Volume
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SIGNS = np.array([-1.0, -1.0, 1.0], dtype=np.float32)
-
-# Voxels of a warp that are compressed at a time, 64 MB, so that a scan of 1 mm is one part of each
-# component. The compressed bytes depend on it, the values do not. Set by hand.
-PART_VOXELS = 1 << 24
 
 
 def lps(points: np.ndarray) -> np.ndarray:
@@ -234,7 +230,10 @@ def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
 
 
 def _reordered(warp: Warp) -> Iterator[np.ndarray]:
-    """A warp in the order of its file, in which x changes fastest, some planes at a time."""
+    """A warp in the order of its file, in which x changes fastest, some planes at a time.
+
+    The compressed bytes depend on how many, the values do not.
+    """
     planes = max(1, PART_VOXELS // (warp.grid.shape[0] * warp.grid.shape[1]))
     for values, sign in zip(warp.displacement, _SIGNS, strict=True):
         for first in range(0, warp.grid.shape[2], planes):
