@@ -266,3 +266,13 @@ def test_what_a_thread_freed_serves_the_others(variable: str, value: str, monkey
         [sys.executable, "-c", OF_A_THREAD], capture_output=True, text=True, check=True
     )
     assert (int(done.stdout) < 1000) == (not variable)
+
+
+def test_only_the_largest_blocks_are_returned_while_memory_is_shared() -> None:
+    code = PROBE.replace("keep_freed_memory\n", "keep_freed_memory, share_freed_memory\n", 1)
+    code = code.replace("    print(", "    share_freed_memory()\n    print(", 1)
+    code = code.replace("(100, 1000, 100000)", "(100, 100000, 600000)", 1)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kept, afterwards = done.stdout.splitlines()
+    assert kept in ("False False True", "False False False")  # older libraries keep all
+    assert afterwards == "False False True"

@@ -17,6 +17,7 @@ from phantoms import (
 from scipy import ndimage
 
 from voxwarp.fields import field
+from voxwarp.measures import deformation
 from voxwarp.measures.deformation import (
     inverse_error,
     jacobian_determinant,
@@ -78,6 +79,15 @@ def test_statistics_look_at_the_brain_alone_and_at_all_of_it() -> None:
     assert got["folds_percent"] == pytest.approx(100 * (values <= 0).mean())
     anywhere = np.any([d <= 0 for d in determinant.values()], axis=0)
     assert got["folds_any_difference"] == anywhere.sum() > got["folds"]
+
+
+def test_statistics_do_not_depend_on_the_planes_that_are_taken_at_a_time(monkeypatch) -> None:
+    u = smooth_field(3, SHAPE, amplitude=2.5, periods=2, pinned=False)
+    warp, brain = warp_of(u, oblique_grid(3, SHAPE)), label_map(2, SHAPE) > 0
+    whole = jacobian_statistics(warp, brain)
+    for planes in (1, 3):
+        monkeypatch.setattr(deformation, "_LAYERS", planes)
+        assert jacobian_statistics(warp, brain) == pytest.approx(whole, rel=1e-5)
 
 
 def folding(*positions: float) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """ITK files, read and written: SimpleITK, ANTs, SciPy and nitransforms are the oracles."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import SimpleITK as sitk
 from scipy.io import loadmat, savemat
 
 from voxwarp.errors import InputError
+from voxwarp.space import formats
 from voxwarp.space.formats import (
     lps,
     read_affine,
@@ -433,6 +435,16 @@ def test_warp_file_follows_the_convention_of_itk(warp: Warp, tmp_path: Path):
         np.testing.assert_allclose(affine, warp.grid.affine, atol=2e-4)
     stored = np.asarray(image.dataobj)[:, :, :, 0]
     np.testing.assert_array_equal(stored * FLIP, np.moveaxis(warp.displacement, 0, -1))
+
+
+@pytest.mark.parametrize("name", ["1Warp.nii", "1Warp.nii.gz"])
+def test_a_large_warp_is_written_in_parts(name: str, warp: Warp, tmp_path: Path, monkeypatch):
+    write_warp(warp, tmp_path / f"whole_{name}")
+    monkeypatch.setattr(formats, "PART_VOXELS", 2 * warp.grid.shape[0] * warp.grid.shape[1] + 1)
+    write_warp(warp, tmp_path / f"parts_{name}")
+    read = gzip.decompress if name.endswith(".gz") else bytes
+    whole, parts = (read((tmp_path / f"{x}_{name}").read_bytes()) for x in ("whole", "parts"))
+    assert parts == whole
 
 
 def test_warp_read_by_simpleitk_maps_the_same_points(warp: Warp, tmp_path: Path):

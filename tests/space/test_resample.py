@@ -253,6 +253,36 @@ def test_the_result_does_not_depend_on_the_slabs_it_is_made_in(
         np.testing.assert_array_equal(slabs, whole)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("begins_with", ["affine", "own warp", "other warp"])
+@pytest.mark.parametrize(
+    ("interpolation", "dtype"),
+    [("linear", np.int16), ("linear", np.float32), ("nearest", np.int16), ("nearest", bool)],
+)
+def test_the_result_does_not_depend_on_the_parts_of_a_large_grid(
+    interpolation: str,
+    dtype: type,
+    begins_with: str,
+    order: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Up to the rounding of coordinates, which are counted from the first plane of a part."""
+    moving, fixed, affine, _ = setting(2)
+    grid = moving if begins_with == "other warp" else fixed
+    shifts = np.random.default_rng(4).normal(size=(3, *grid.shape)).astype(np.float32)
+    warps = [] if begins_with == "affine" else [Warp(shifts, grid)]
+    through = Chain([Chain(warps), affine])
+    data = noise(np.int16) > 0 if dtype is bool else noise(np.int16).astype(dtype)
+    volume = Volume(np.asarray(data, order=order), moving)
+    whole = resample(volume, fixed, through, interpolation=interpolation).data
+    for planes in (1, 3):
+        monkeypatch.setattr(module, "PART_VOXELS", 9 * 12 * planes)
+        parts = resample(volume, fixed, through, interpolation=interpolation)
+        assert parts.grid == fixed
+        assert parts.data.dtype == whole.dtype
+        np.testing.assert_allclose(parts.data, whole, atol=1e-2 if dtype == np.float32 else 0)
+
+
 @pytest.mark.parametrize("interpolation", ["linear", "nearest", "cubic"])
 @pytest.mark.parametrize("layout", ["flipped", "fortran", "strided", "read-only", "big-endian"])
 def test_the_result_does_not_depend_on_how_the_array_lies_in_memory(

@@ -162,6 +162,7 @@ def register(
     voxwarp register bold_mean.nii.gz t1.nii.gz -o bold_to_t1 --transform rigid
     voxwarp register study/sub-*.nii.gz -o registered --fixed fixed.nii.gz
     """
+    share_freed_memory()
     scans, target = _roles(moving, fixed)
     writing: dict[str, Any] = {"save": save, "overwrite": overwrite, "report": report}
     if len(scans) == 1:
@@ -226,7 +227,6 @@ def _register_many(
     movings: list[Path], out: Path, strict: bool, runtime: Runtime, settings: Mapping[str, Any]
 ) -> int:
     """Register several scans, each into a folder of its name in ``out``."""
-    share_freed_memory()
     from ..registration.many import register_many
 
     started = time.monotonic()

@@ -1,6 +1,7 @@
 """Measures of a deformation: local volumes, folds, errors of its inverse and at landmarks."""
 
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -81,25 +82,37 @@ def jacobian_statistics(warp: Warp, brain: np.ndarray) -> dict[str, float | int]
         differences.
     """
     brain = brain if brain.any() else np.ones_like(brain)
-    x, y, z = box = bounding_box(brain)
-    inside = torch.from_numpy(brain[box])
-    part = Warp(
-        np.ascontiguousarray(warp.displacement[:, x, y, z]), warp.grid.crop(*start_and_shape(box))
-    )
-    displacement = part.in_voxels()[None]
-    central, smallest = (d[0] for d in field.jacobian_determinants(displacement))
-    values = central[inside]
+    inside = zip(*_determinants_inside(warp, brain), strict=True)
+    values, smallest = (torch.cat(parts) for parts in inside)
     count = int((values <= 0).sum())
     return {
         "minimum": float(values.min()),
         "maximum": float(values.max()),
         "mean": float(values.mean()),
         "std_log": float(values[values > 0].log().std()) if (values > 0).sum() > 1 else 0.0,
-        "voxels": int(inside.sum()),
+        "voxels": len(values),
         "folds": count,
-        "folds_percent": 100 * count / max(1, int(inside.sum())),
-        "folds_any_difference": int((smallest[inside] <= 0).sum()),
+        "folds_percent": 100 * count / max(1, len(values)),
+        "folds_any_difference": int((smallest <= 0).sum()),
     }
+
+
+def _determinants_inside(
+    warp: Warp, brain: np.ndarray
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """``field.jacobian_determinants`` in a brain, (N,) each, some planes at a time."""
+    x, y, z = bounding_box(brain)
+    for low in range(x.start, x.stop, _LAYERS):
+        high = min(low + _LAYERS, x.stop)
+        wide = slice(max(x.start, low - 1), min(x.stop, high + 1))
+        part = np.ascontiguousarray(warp.displacement[:, wide, y, z])
+        slab = Warp(part, warp.grid.crop(*start_and_shape((wide, y, z)))).in_voxels()
+        inside = torch.from_numpy(brain[low:high, y, z])
+        central, smallest = (
+            d[0, low - wide.start :][: high - low][inside]
+            for d in field.jacobian_determinants(slab[None])
+        )
+        yield central, smallest
 
 
 def nondiffeomorphic_volume(warp: Warp, brain: np.ndarray) -> NonDiffeomorphic:

@@ -7,7 +7,7 @@ in all of voxwarp to the Right and the Anterior side. D = diag(−1, −1, 1) co
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from scipy.io.matlab import MatReadError
 from .._files import check_readable, write_bytes
 from ..errors import InputError
 from .image_file import image_grid, load_image, nifti, shape_text, write_nifti
-from .transform import Affine, Warp
+from .transform import PART_VOXELS, Affine, Warp
 from .volume import Volume
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -222,13 +222,23 @@ def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
             "warp must have a grid with orthogonal axes to be written as an ITK file, "
             "see Grid.unsheared"
         )
-    # In the order of the file, in which x changes fastest: NumPy would reorder it more slowly.
-    reordered = np.empty((3, *warp.grid.shape[::-1]), np.float32)
-    for component, values, sign in zip(reordered, warp.displacement, _SIGNS, strict=True):
-        np.multiply(values.T, np.float32(sign), out=component)
-    image = nifti(reordered.T[:, :, :, None, :], warp.grid)
+    # No copy of the field: only a view of its shape in the file.
+    view = warp.displacement.transpose(1, 2, 3, 0)[:, :, :, None, :]
+    image = nifti(view, warp.grid)
     image.header.set_intent("vector")
-    write_nifti(image, path)
+    write_nifti(image, path, _reordered(warp))
+
+
+def _reordered(warp: Warp) -> Iterator[np.ndarray]:
+    """A warp in the order of its file, in which x changes fastest, some planes at a time.
+
+    The compressed bytes depend on how many, the values do not.
+    """
+    planes = max(1, PART_VOXELS // (warp.grid.shape[0] * warp.grid.shape[1]))
+    for values, sign in zip(warp.displacement, _SIGNS, strict=True):
+        for first in range(0, warp.grid.shape[2], planes):
+            part = values[:, :, first : first + planes].T
+            yield np.multiply(part, np.float32(sign), order="C")
 
 
 def read_warp(path: str | os.PathLike[str]) -> Warp:

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import IOBase
 from pathlib import Path
@@ -88,22 +88,41 @@ def nifti(data: np.ndarray, grid: Grid) -> nib.Nifti1Image:
     return image
 
 
-def write_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> None:
+def write_nifti(
+    image: nib.Nifti1Image,
+    path: str | os.PathLike[str],
+    contents: Iterable[np.ndarray] | None = None,
+) -> None:
     """Write a NIfTI-1 image atomically, gzipped if the name ends in ``.gz``.
+
+    Args:
+        image: the image.
+        path: the file.
+        contents: the voxels in the type and order of the file, in parts; by default nibabel
+            takes them from the image, with a copy of it if they lie in another order.
 
     Raises:
         InputError: the name does not end in .nii or .nii.gz, or the file cannot be written.
     """
     check_nifti_name(path)
 
+    def put(stream: BinaryIO) -> None:
+        if contents is None:
+            image.to_stream(cast(IOBase, stream))
+            return
+        image.header.set_slope_inter(1, 0)  # as nibabel writes it
+        image.header.write_to(stream)
+        for part in contents:
+            stream.write(part.data)
+
     def write(stream: BinaryIO) -> None:
         if not str(path).endswith(".gz"):
-            image.to_stream(cast(IOBase, stream))
+            put(stream)
             return
         # Level 1 of ISA-L, not of zlib: on one 61 MB warp 0.34 s of a CPU against 1.86 s, and
         # 38.6 MB against 36.8 MB. Higher levels save a few percent.
         with igzip.IGzipFile("", "wb", 1, stream, mtime=0) as zipped:
-            image.to_stream(zipped)
+            put(cast(BinaryIO, zipped))
 
     write_file(path, write)
 

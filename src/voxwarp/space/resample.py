@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from ..fields import compiled, field
 from .grid import Grid
-from .transform import SLAB_VOXELS, Chain, Transform, grid_map
+from .transform import PART_VOXELS, SLAB_VOXELS, Chain, Transform, grid_map, planes_of
 from .volume import Volume
 
 Interpolation = Literal["linear", "nearest", "cubic"]
@@ -47,6 +47,10 @@ def resample(
     Returns:
         The values in the type of ``volume``: integers are rounded and kept in range.
     """
+    planes = max(1, PART_VOXELS // (grid.shape[1] * grid.shape[2]))
+    is_large = grid.shape[0] > planes and volume.data.ndim == 3
+    if is_large and _has_kernel(volume, interpolation, padding):
+        return _in_parts(volume, grid, planes, transform, interpolation, padding)
     fast = _compiled_interpolator(volume, grid, transform, interpolation, padding)
     if fast is not None:
         values = [fast(frame) for frame in _frames(volume)]
@@ -84,6 +88,30 @@ def resample_labels(
     return _resampled(labels, grid, transform, frames)
 
 
+def _in_parts(
+    volume: Volume,
+    grid: Grid,
+    planes: int,
+    transform: Transform | None,
+    interpolation: Interpolation,
+    padding: field.Padding,
+) -> Volume:
+    """``resample`` onto so many planes of a large grid at a time.
+
+    At once, coordinates and interpolated displacements would take several times the memory of the
+    result.
+    """
+    out = np.empty(grid.shape, volume.data.dtype)
+    dtype = np.float32 if interpolation == "linear" else out.dtype
+    source = replace(volume, data=np.ascontiguousarray(volume.data, dtype))  # once for all parts
+    for first in range(0, grid.shape[0], planes):
+        last = min(first + planes, grid.shape[0])
+        part, through = planes_of(grid, transform or Chain([]), first, last)
+        values = resample(source, part, through, interpolation=interpolation, padding=padding)
+        out[first:last] = _cast(values.data, out.dtype)
+    return replace(volume, data=out, grid=grid)
+
+
 def _frames(volume: Volume) -> list[np.ndarray]:
     data = volume.data
     return [data] if data.ndim == 3 else [data[..., t] for t in range(data.shape[-1])]
@@ -113,17 +141,13 @@ def _compiled_interpolator(
     padding: field.Padding,
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """From a frame to its values on ``grid`` by compiled kernels; None if they cannot do it."""
-    linear = interpolation == "linear" and _float(volume.data.dtype) is np.float32
-    nearest = interpolation == "nearest" and padding == "zeros"
-    if not (linear or nearest):
-        return None
-    if not compiled.enabled() or min(volume.data.shape[:3]) < 2:
+    if not _has_kernel(volume, interpolation, padding):
         return None
     where = grid_map(transform or Chain([]), grid)
     if where is None:
         return None
     to_voxels = where.then(np.linalg.inv(volume.grid.affine))
-    if linear:
+    if interpolation == "linear":
 
         def interpolated(frame: np.ndarray) -> np.ndarray:
             values = np.ascontiguousarray(frame, np.float32)
@@ -140,6 +164,12 @@ def _compiled_interpolator(
         return values
 
     return copied
+
+
+def _has_kernel(volume: Volume, interpolation: Interpolation, padding: field.Padding) -> bool:
+    linear = interpolation == "linear" and _float(volume.data.dtype) is np.float32
+    nearest = interpolation == "nearest" and padding == "zeros"
+    return (linear or nearest) and compiled.enabled() and min(volume.data.shape[:3]) > 1
 
 
 def _interpolator(
@@ -223,9 +253,11 @@ def _float(dtype: np.dtype) -> type:
 
 
 def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The values in another type; they may change, to save a copy."""
     if dtype.kind == "b":
         return values >= 0.5
     if dtype.kind in "iu" and values.dtype.kind == "f":
         info = np.iinfo(dtype)
-        return np.clip(np.rint(values), info.min, info.max).astype(dtype)
+        np.rint(values, out=values)
+        return np.clip(values, info.min, info.max, out=values).astype(dtype)
     return values.astype(dtype, copy=False)

@@ -12,6 +12,9 @@ from .grid import Grid
 
 #: Voxels of a grid whose points are mapped at a time, to keep coordinates within about 100 MB.
 SLAB_VOXELS = 1 << 20
+#: Voxels of a larger grid on which kernels work at a time, 200 MB of displacements. Scans of 1 mm
+#: have at most as many. Set by hand.
+PART_VOXELS = 1 << 24
 
 
 class Transform(Protocol):
@@ -264,6 +267,19 @@ def grid_map(transform: Transform, grid: Grid) -> compiled.GridMap | None:
             more = more + before
         where = compiled.GridMap(where.matrix, more, np.eye(3))
     return where
+
+
+def planes_of(grid: Grid, transform: Transform, first: int, last: int) -> tuple[Grid, Transform]:
+    """The planes of a grid with first ≤ i < last, and the transform for their voxels.
+
+    Where it begins with a warp on the grid, that is cut to these planes, so that it need not be
+    interpolated.
+    """
+    part = grid.crop((first, 0, 0), (last - first, *grid.shape[1:]))
+    steps = list(_flat(transform))
+    if steps and isinstance(steps[0], Warp) and steps[0].grid == grid:
+        steps[0] = Warp(steps[0].displacement[:, first:last], part)
+    return part, Chain(steps)
 
 
 def _interpolated(warp: Warp, where: compiled.GridMap, grid: Grid) -> np.ndarray | None:
