@@ -21,7 +21,7 @@ MODULES = {
 # Packages and the modules beside them, in the order of the data flow: each may import only from
 # those above it.
 ORDER = (
-    *("errors", "_allocation", "_files", "_folders", "_named", "_meter", "_layout"),
+    *("errors", "_allocation", "_files", "_folders", "_named", "_meter", "_process", "_layout"),
     "_several",
     *("_device", "_provenance", "runtime"),
     *("fields", "space", "measures", "data", "preparation", "networks", "pictures"),

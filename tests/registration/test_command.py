@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from bad_files import BAD_SCANS
+from webpages import Parsed
 
 IMAGES = ("1Warp.nii.gz", "1InverseWarp.nii.gz", "Warped.nii.gz", "InverseWarped.nii.gz")
 
@@ -351,6 +353,32 @@ def test_disk_that_fills_up_leaves_earlier_results(cli, refuses, command, monkey
 
     monkeypatch.setattr(os, "fsync", full)
     refuses(*command)
+
+
+def test_stages_of_a_command_begin_with_its_process(command, tmp_path):
+    """All of its time but that of the exit belongs to a stage, and is in its last line."""
+    began, out = time.monotonic(), tmp_path / "out"
+    words = [sys.executable, "-m", "voxwarp", *command, "--no-affine", "-o", out]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    whole = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads((out / "metrics.json").read_text())["seconds"]
+    assert list(seconds) == [
+        *("start", "read", "prepare", "network", "compose", "resample", "measure", "write")
+    ]
+    assert seconds["start"] > 0
+    assert sum(seconds.values()) <= whole + 0.02  # the start of a process and stages are rounded
+    assert done.stdout.splitlines()[-1].endswith(f", {sum(seconds.values()):.1f} s")
+    page = Parsed((out / "report.html").read_text())
+    shown = sum(seconds.values()) - seconds["write"]
+    assert f"{shown:.1f} s" in page.words
+
+
+def test_a_program_that_calls_the_command_line_has_no_start(cli, command, tmp_path):
+    """Its process did other things before."""
+    assert cli(*command, "-o", tmp_path / "out").code == 0
+    seconds = json.loads((tmp_path / "out" / "metrics.json").read_text())["seconds"]
+    assert next(iter(seconds)) == "read"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")

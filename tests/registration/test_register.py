@@ -1,9 +1,12 @@
 """``voxwarp.register``: what it promises, however scans, models and settings are handed over."""
 
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -21,9 +24,10 @@ from voxwarp.preparation.scan import Scan
 from voxwarp.preparation.settings import Preparation
 from voxwarp.preparation.template import Template, mni152
 from voxwarp.registration.register import register
-from voxwarp.registration.result import Registration
+from voxwarp.registration.result import Registration, write_registration
 from voxwarp.runtime import Runtime
 from voxwarp.space.grid import Grid
+from voxwarp.space.resample import resample
 from voxwarp.space.volume import Volume
 
 AS_PLACED = Preparation(affine=False)
@@ -317,6 +321,47 @@ def test_stages_are_announced_in_their_order(scans, register_quickly):
     found = register_quickly(scans.moving, scans.fixed, runtime=Runtime(progress=stages.append))
     assert stages == ["read", "prepare", "network", "compose", "resample", "measure"]
     assert list(found.metrics["seconds"]) == stages
+
+
+def test_each_image_is_resampled_once(scans, register_quickly, monkeypatch, tmp_path):
+    """To be written, too."""
+    resampled: list[str] = []
+
+    def counting(image: Volume, *words: object, **options: object) -> Volume:
+        resampled.append(Path(image.name).name)
+        return resample(image, *words, **options)
+
+    monkeypatch.setattr("voxwarp.registration.result.resample", counting)
+    register_quickly(scans.moving, scans.fixed, labels=scans.moving_labels).save(tmp_path / "out")
+    names = [path.name for path in (scans.moving, scans.fixed, scans.moving_labels)]
+    assert sorted(resampled) == sorted(names)
+
+
+def test_every_second_belongs_to_a_stage(scans, register_quickly, monkeypatch, tmp_path):
+    """Also those of the record, of the hashes, of the model and of the check of the folder."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+    spent = {
+        "voxwarp.preparation.scan.origin": 1,
+        "voxwarp.networks.model.load": 10,
+        "voxwarp.registration.register.versions": 100,
+        "voxwarp.registration.result.check_output": 1000,
+    }
+    for name, seconds in spent.items():
+        monkeypatch.setattr(name, taking(seconds, resolve_name(name), clock))
+    result = register_quickly(scans.moving, scans.fixed)
+    written = write_registration(result, tmp_path / "out")
+    expected = {"read": 6 + 10, "measure": 100, "write": 1000}  # of a scan: image, labels, mask
+    others = dict.fromkeys(("prepare", "network", "compose", "resample"), 0)
+    assert written.metrics["seconds"] == expected | others
+
+
+def taking(seconds: float, function: Callable, clock: SimpleNamespace) -> Callable:
+    def run(*words: object, **options: object) -> object:
+        clock.now += seconds
+        return function(*words, **options)
+
+    return run
 
 
 # Templates

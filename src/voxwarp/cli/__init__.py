@@ -6,3 +6,5 @@ that run over pairs share. ``console`` prints messages, and ``option_names`` put
 where the library names parameters. The command line may import every package; nothing imports it.
 Slow imports are inside the commands, so that help is instant.
 """
+
+from .. import _process as _process  # before all others, because it notes the time

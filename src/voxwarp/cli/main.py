@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from .. import _process
 from ..errors import InputError
 from . import cache, models, option_names
 from .apply import apply
@@ -43,6 +44,7 @@ def run_and_exit() -> NoReturn:
     registration; the system frees the memory of a process faster.
     """
     code: object = DONE
+    _process.belongs_to_command()
     try:
         main()
     except SystemExit as ended:

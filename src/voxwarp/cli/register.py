@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._allocation import share_freed_memory
+from .._process import seconds_since_start
 from .._several import one_per_scan
 from ..errors import InputError
 from ..runtime import Runtime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..registration.line import RegisteredScan
 
 TEMPLATE = "template"  # as the fixed scan: the one of the model
+START = "start"  # the stage before those of the registration: interpreter, imports, options
 
 
 class TransformName(str, Enum):
@@ -211,7 +213,11 @@ def _register_one(
     from ..registration.result import write_registration
 
     with stages() as progress:
+        start = seconds_since_start()
         result = run(moving, runtime=replace(runtime, progress=progress), **settings)
+        if start is not None:
+            seconds = {START: round(start, 3), **result.metrics["seconds"]}
+            result = result.with_metrics({**result.metrics, "seconds": seconds})
         progress("write")
         written = write_registration(result, out, **writing)
     for file in written.files:
@@ -229,7 +235,7 @@ def _register_many(
     """Register several scans, each into a folder of its name in ``out``."""
     from ..registration.many import register_many
 
-    started = time.monotonic()
+    started = time.monotonic() - (seconds_since_start() or 0.0)
     prepare_kernels()
     runtime = replace(runtime, progress=echo)
     scans = register_many(movings, out=out, runtime=runtime, **settings)

@@ -220,8 +220,7 @@ class RegistrationTask:
         result = self._result(moving, fixed, affine, (warp, inverse), brain, meter)
         meter.start("measure")
         measures = _measure(result, moving, fixed, deformation.displacement, jacobian)
-        meter.stop()
-        return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
+        return result.with_metrics(self._record(moving, fixed, device, measures, meter))
 
     def _linear(
         self, moving: Prepared, fixed: Prepared, device: torch.device, meter: Meter
@@ -257,8 +256,7 @@ class RegistrationTask:
         measures = _measure(result, moved, fixed, no_displacement, jacobian)
         before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
         measures = replace(measures, before=before)
-        meter.stop()
-        return replace(result, metrics=self._record(moving, fixed, device, measures, meter))
+        return result.with_metrics(self._record(moving, fixed, device, measures, meter))
 
     def _result(
         self,
@@ -320,8 +318,8 @@ class RegistrationTask:
         measures: Measures,
         meter: Meter,
     ) -> dict[str, Any]:
-        """The contents of ``metrics.json``."""
-        return {
+        """The contents of ``metrics.json``; making it ends the last stage of the meter."""
+        record = {
             "versions": versions(),
             "inputs": self._inputs(),
             "model": None
@@ -349,7 +347,7 @@ class RegistrationTask:
                 "fixed": self.fixed.grid.described(),
                 "moving": self.moving.grid.described(),
             },
-            "seconds": meter.rounded(),
+            "seconds": {},
             **measures.described(),
             "warnings": [
                 *self.moving.warnings(moving.examination, "moving"),
@@ -358,6 +356,8 @@ class RegistrationTask:
                 *measures.warnings(),
             ],
         }
+        meter.stop()
+        return record | {"seconds": meter.rounded()}
 
     def _inputs(self) -> dict[str, Any]:
         """Path and SHA-256 of every input; of a template its name."""

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,6 +89,13 @@ class Registration:
     moving_mask: Volume | None
     fixed_mask: Volume | None
     metrics: Mapping[str, Any]
+
+    def with_metrics(self, metrics: Mapping[str, Any]) -> "Registration":
+        """The same result with another record; the images made so far are kept."""
+        other = replace(self, metrics=metrics)
+        made = {name: value for name, value in vars(self).items() if name not in vars(other)}
+        vars(other).update(made)
+        return other
 
     @property
     def fixed_grid(self) -> Grid:
@@ -282,13 +289,12 @@ def write_registration(
             false; the folder cannot be written; the result was loaded from a folder without a
             file that an output needs.
     """
-    folder = Path(folder)
+    started, folder = time.perf_counter(), Path(folder)
     save = save if isinstance(save, str) else list(save)
     check_output(folder, save=save, overwrite=overwrite)
     names = files_of(save) - (set() if report else {REPORT})
     warnings = [warning for warning in result.warnings if not warning.startswith(NO_REPORT)]
     with staging(folder) as stage:
-        started = time.perf_counter()
         jobs = _writers(result, stage, names)
         if REPORT in names:
             title = folder.absolute().name
