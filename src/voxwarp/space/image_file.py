@@ -3,7 +3,7 @@
 Every way in which a file can be unreadable becomes one ``InputError`` that names the file.
 """
 
-import gzip
+import io
 import logging
 import os
 import threading
@@ -16,8 +16,9 @@ from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import FileBasedImage, ImageFileError
+from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
 from .._files import check_readable, write_file
@@ -199,9 +200,12 @@ def _open(source: str | os.PathLike[str] | SpatialImage, what: str) -> FileBased
     if path.is_dir():
         raise InputError(f"{what} {path}: this is a folder, not an image file")
     try:
-        _check_gzip(path, what)
+        unzipped = _unzipped(path, what)
         with _nibabel_messages_in_our_log(f"{what} {path}"):
             image = nib.load(path)
+            if unzipped is not None and list(image.file_map) == ["image"]:
+                holder = FileHolder(str(path), io.BytesIO(unzipped))
+                image = type(image).from_file_map({"image": holder})
             _check_stored_spacing(image, what, path)
     except InputError:
         raise
@@ -212,16 +216,18 @@ def _open(source: str | os.PathLike[str] | SpatialImage, what: str) -> FileBased
     return image
 
 
-def _check_gzip(path: Path, what: str) -> None:
-    """Read a gzipped file to its end, where the checksum is; nibabel stops before it."""
+def _unzipped(path: Path, what: str) -> bytes | None:
+    """The contents of a gzipped file, read to its end, where the checksum is; None of others.
+
+    nibabel stops before the checksum, and unzips with zlib, which is slower.
+    """
     with open(path, "rb") as stream:
         if stream.read(2) != b"\x1f\x8b":
-            return
+            return None
     try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 24):
-                pass
-    except (OSError, EOFError, zlib.error) as error:
+        with igzip.open(path) as stream:
+            return cast(bytes, stream.read())
+    except (OSError, EOFError, zlib.error, cast(type[Exception], isal_zlib.error)) as error:
         raise InputError(
             f"{what} {path}: not an image that can be read: it is damaged or cut off ({error}); "
             f"copy or download it again"
