@@ -51,6 +51,7 @@ def test_where_the_system_does_not_say_it_is_since_the_import(monkeypatch, tmp_p
 def test_names_of_processes_may_hold_anything(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(time, "clock_gettime", lambda clock: 1_000_000.0)
     monkeypatch.setattr("os.sysconf", lambda name: 100)
+    monkeypatch.setattr(_process, "_IMPORTED", time.monotonic())
     values = ["S", *map(str, range(4, 22)), "99990000", *map(str, range(23, 53))]
     path = tmp_path / "stat"
     path.write_text(f"7 (a) S 1 (b 2) {' '.join(values)}\n")

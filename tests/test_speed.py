@@ -4,6 +4,7 @@ import argparse
 import gzip
 import importlib
 import os
+import resource
 import sys
 from collections import Counter
 from pathlib import Path
@@ -114,7 +115,9 @@ def test_ratios_compare_registrations_of_the_pair_alone(speed) -> None:
 def test_memory_and_time_are_those_of_the_process(speed, tmp_path) -> None:
     code = "import time; x = bytearray(800_000_000); x[::4096] = b'1' * len(x[::4096])"
     found = speed.run([[sys.executable, "-c", f"{code}; time.sleep(0.5)"]], os.environ)
-    assert 800 <= found["peak_mb"] < 900  # pytest, which starts it, has less
+    # Until the process has memory of its own, its peak is that of pytest, which starts it.
+    pytests = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    assert 800 <= found["peak_mb"] < max(900, 1.1 * pytests)
     assert found["seconds"] >= 0.5
     with pytest.raises(SystemExit, match="no such thing"):
         speed.run([[sys.executable, "-c", "raise SystemExit('no such thing')"]], os.environ)
