@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from voxwarp.fields import compiled
+from voxwarp.networks import ahead
 
 pytestmark = pytest.mark.skipif(not compiled.enabled(), reason="kernels are off or not installed")
 
@@ -43,3 +45,18 @@ def test_a_registration_finds_all_kernels_compiled(tmp_path: Path) -> None:
         [sys.executable, "-c", REGISTER], capture_output=True, text=True, env=env, check=True
     )
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(("kept", "threads"), [(True, 2), (False, 2), (True, 1)])
+def test_it_starts_only_where_it_helps(monkeypatch, kept: bool, threads: int) -> None:
+    """Not where its code is lost to others, nor where it takes the only thread."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(ahead, "keeps_code", lambda: kept)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(ahead, "_started", [])
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **_: started.append(command[1:]) or command
+    )
+    ahead.start()
+    ahead.start()
+    assert started == ([["-m", "voxwarp.networks.ahead"]] if kept and threads > 1 else [])

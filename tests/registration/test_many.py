@@ -49,6 +49,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def record(folder: Path) -> dict:
     found = json.loads((folder / "metrics.json").read_text())
     found["seconds"] = sorted(found["seconds"])
+    for scan in found["preparation"].values():
+        scan["seconds"] = sorted(scan["seconds"])
     return found
 
 

@@ -409,11 +409,11 @@ def test_an_unlabelled_run_ends_with_a_model_of_the_last_phase(tmp_path) -> None
 def test_each_similarity_grows_in_a_few_steps(pair, loss, network) -> None:
     """With the same two scans in each step."""
     losses = {loss: {}, "diffusion": {"weight": 1e-3}}
-    tree = pair("centre", losses=losses, network=network, phases=[{"steps": 10}])
+    tree = pair("centre", losses=losses, network=network, phases=[{"steps": 20}])
     config = build_config(tree)
-    values = [each[loss] for each in atlas_steps(config, 10)]
+    values = [each[loss] for each in atlas_steps(config, 20)]
     assert values[-1] < values[0] - 0.02 * abs(values[0])
-    assert values[-1] == min(values[5:])  # the first steps of Adam are long, and may go too far
+    assert values[-1] == min(values)
 
 
 @pytest.mark.skipif(not compiled.enabled(), reason="kernels are off or not installed")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,36 +48,19 @@ def enabled() -> bool:
     return _kernels() is not None
 
 
+_MODULES = (
+    *("classes", "extents", "flow", "forces", "jacobian"),
+    *("resampling", "roughness", "sampling", "smoothing", "windows"),
+)
+
+
 @lru_cache(maxsize=1)
 def _kernels() -> dict[str, Callable[..., None]] | None:
     """The kernels by name; None if Numba is not installed."""
     try:
-        from .kernels import (
-            classes,
-            extents,
-            flow,
-            forces,
-            jacobian,
-            resampling,
-            roughness,
-            sampling,
-            smoothing,
-            windows,
-        )
+        modules = [import_module(f".kernels.{name}", __package__) for name in _MODULES]
     except ImportError:
         return None
-    modules = (
-        classes,
-        extents,
-        flow,
-        forces,
-        jacobian,
-        resampling,
-        roughness,
-        sampling,
-        smoothing,
-        windows,
-    )
     return {name: k for m in modules for name, k in vars(m).items()}
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..fields import field
 from ..space.grid import Grid
-from ..space.region import bounding_box, start_and_shape
+from ..space.region import bounding_box
 from ..space.transform import Transform, Warp
 
 # Planes of a field that are computed at a time, so that they stay in the cache of the CPU. Set by
@@ -55,8 +55,7 @@ def jacobian_determinant(warp: Warp, box: tuple[slice, slice, slice]) -> np.ndar
     for low in range(first, last, _LAYERS):
         high = min(low + _LAYERS, last)
         wide = slice(max(0, low - 1), min(end, high + 1))
-        part = np.ascontiguousarray(warp.displacement[:, wide, around[0], around[1]])
-        slab = Warp(part, warp.grid.crop(*start_and_shape((wide, *around)))).in_voxels()
+        slab = warp.block((wide, around[0], around[1])).in_voxels()
         determinant = field.jacobian_determinant(slab[None])[0].numpy()
         inner = (
             slice(side.start - wider.start, side.stop - wider.start)
@@ -105,8 +104,7 @@ def _determinants_inside(
     for low in range(x.start, x.stop, _LAYERS):
         high = min(low + _LAYERS, x.stop)
         wide = slice(max(x.start, low - 1), min(x.stop, high + 1))
-        part = np.ascontiguousarray(warp.displacement[:, wide, y, z])
-        slab = Warp(part, warp.grid.crop(*start_and_shape((wide, y, z)))).in_voxels()
+        slab = warp.block((wide, y, z)).in_voxels()
         inside = torch.from_numpy(brain[low:high, y, z])
         central, smallest = (
             d[0, low - wide.start :][: high - low][inside]

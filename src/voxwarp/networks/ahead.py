@@ -7,7 +7,6 @@ each takes from the cache folder what the other has compiled. Two threads would 
 compiler works on one function at a time.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from ..fields import compiled, field
+from ..fields.kernels.jit import keeps_code
 from ..fields.losses import local_ncc_map
 from .descent import Stage, take_step
 from .forces import CorrelationForce, DifferenceForce
@@ -24,8 +24,8 @@ _started: list[subprocess.Popen[bytes]] = []  # Python complains about one that 
 
 
 def start() -> None:
-    """Start the second process, if kernels have to be compiled and there is a processor for it."""
-    if _started or not compiled.not_compiled_yet() or (os.cpu_count() or 1) < 2:
+    """Start the second process, if code is kept for others and there is a processor for it."""
+    if _started or not keeps_code() or torch.get_num_threads() < 2:
         return
     quiet = subprocess.DEVNULL
     command = [sys.executable, "-m", __name__]

@@ -25,7 +25,7 @@ class Convolution(nn.Conv3d):
 
 
 def convolve_upsampled(layer: Convolution, coarse: Tensor, skip: Tensor) -> Tensor:
-    """Convolve a volume of twice the resolution, by nearest neighbour, and a skip after it.
+    """Convolve a volume upsampled to the sides of a skip, by nearest neighbour, and the skip.
 
     Repeating each voxel twice along all axes and a 3³ convolution are together a transposed 4³
     convolution with stride 2, which neither makes the large volume nor multiplies the same voxel
@@ -34,10 +34,12 @@ def convolve_upsampled(layer: Convolution, coarse: Tensor, skip: Tensor) -> Tens
     Args:
         layer: a 3³ convolution, padded by 1, of the channels of both.
         coarse: (B, C, X, Y, Z).
-        skip: (B, C', 2X, 2Y, 2Z).
+        skip: (B, C', X', Y', Z'), mostly with twice the sides.
     """
-    if coarse.device.type == "cpu" and min(coarse.shape[2:]) < Convolution.SMALLEST:
-        return layer(torch.cat([F.interpolate(coarse, scale_factor=2), skip], dim=1))
+    sides = zip(coarse.shape[2:], skip.shape[2:], strict=True)
+    is_small = coarse.device.type == "cpu" and min(coarse.shape[2:]) < Convolution.SMALLEST
+    if is_small or any(2 * n != m for n, m in sides):
+        return layer(torch.cat([F.interpolate(coarse, size=skip.shape[2:]), skip], dim=1))
     channels = coarse.shape[1]
     weight = _of_repeated_voxels(layer.weight[:, :channels])
     # The bias is on the other convolution, whose gradient sums up in passing what it is for.

@@ -50,27 +50,20 @@ class SegmentationNetwork(nn.Module):
         features = [x := block(x) for block in self.down]
         for level in reversed(range(len(self.up))):
             first, *others = cast(nn.Sequential, self.up[level])
-            x = nn.Sequential(*others)(_upsampled(first, x, features[level]))
+            x = convolve_upsampled(cast(Convolution, first), x, features[level])
+            for layer in others:
+                x = layer(x)
         return cast(Tensor, self.embed(x))
 
     def classify(self, embedded: Tensor) -> Tensor:
         """Log-odds (N, classes) of embeddings (N, C)."""
         with torch.autocast(embedded.device.type, enabled=False):
-            directions = F.normalize(self.classes.weight.float(), dim=1)
-            return self.log_scale.exp() * (embedded @ directions.T) + self.classes.bias
+            return self.log_scale.exp() * (embedded @ self.directions.T) + self.classes.bias
 
     @property
     def directions(self) -> Tensor:
-        """What embeddings are multiplied by, (classes, C)."""
-        return self.log_scale.exp() * F.normalize(self.classes.weight.float(), dim=1)
-
-
-def _upsampled(layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
-    """A convolution of a coarse volume, upsampled to the size of ``skip``, and of ``skip``."""
-    if all(2 * n == m for n, m in zip(coarse.shape[2:], skip.shape[2:], strict=True)):
-        return convolve_upsampled(cast(Convolution, layer), coarse, skip)
-    fine = F.interpolate(coarse, size=skip.shape[2:], mode="nearest")
-    return cast(Tensor, layer(torch.cat([fine, skip], dim=1)))
+        """The vectors of the classes, (classes, C), of length one."""
+        return F.normalize(self.classes.weight.float(), dim=1)
 
 
 def _norm(width: int, has_norm: bool) -> list[nn.Module]:
@@ -127,7 +120,7 @@ class StructureMaps(nn.Module):
                 compiled.class_maps(
                     *sample,
                     normalise=factor == 2,
-                    directions=self.network.directions,
+                    directions=self.network.log_scale.exp() * self.network.directions,
                     bias=self.network.classes.bias,
                     projection=self.projection,
                 )

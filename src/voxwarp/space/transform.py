@@ -9,6 +9,7 @@ import torch
 
 from ..fields import compiled, field
 from .grid import Grid
+from .region import start_and_shape
 
 #: Voxels of a grid whose points are mapped at a time, to keep coordinates within about 100 MB.
 SLAB_VOXELS = 1 << 20
@@ -155,13 +156,18 @@ class Warp:
 
     def map_nodes(self, grid: Grid, first: int, last: int) -> np.ndarray:
         """Map the voxel centres of ``grid`` with first ≤ i < last."""
-        rows = grid.crop((first, 0, 0), (last - first, *grid.shape[1:]))
         if grid == self.grid:  # no interpolation: the nodes are the field's own
             displacement: np.ndarray | None = self.displacement[:, first:last]
         else:
-            displacement = self.at_nodes(rows)
+            displacement = self.at_nodes(grid.crop((first, 0, 0), (last - first, *grid.shape[1:])))
         nodes = grid.nodes(first, last)
         return self.map(nodes) if displacement is None else nodes + np.moveaxis(displacement, 0, -1)
+
+    def block(self, box: tuple[slice, slice, slice]) -> "Warp":
+        """The warp on a block of its grid; a view."""
+        start, shape = start_and_shape(box)
+        x, y, z = box
+        return Warp(self.displacement[:, x, y, z], self.grid.crop(start, shape))
 
     def at_nodes(self, grid: Grid) -> np.ndarray | None:
         """The displacement at the voxel centres of a grid, (3, X, Y, Z) float32, mm.
@@ -278,7 +284,8 @@ def planes_of(grid: Grid, transform: Transform, first: int, last: int) -> tuple[
     part = grid.crop((first, 0, 0), (last - first, *grid.shape[1:]))
     steps = list(_flat(transform))
     if steps and isinstance(steps[0], Warp) and steps[0].grid == grid:
-        steps[0] = Warp(steps[0].displacement[:, first:last], part)
+        rows, columns = (slice(0, n) for n in grid.shape[1:])
+        steps[0] = steps[0].block((slice(first, last), rows, columns))
     return part, Chain(steps)
 
 

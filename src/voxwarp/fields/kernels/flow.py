@@ -3,7 +3,7 @@
 import numpy as np
 
 from .jit import HALF, ONE, ZERO, jit, kernel
-from .loops import add, along_row, copy, index, subtract
+from .loops import add, add_product, along_row, copy, index, multiply, subtract
 from .rows import gather, places, row_buffers
 
 
@@ -42,7 +42,7 @@ def take_step(u, force, extents, length, mean, out, first, last):
     The force F is zero outside the ``extents`` of the rows, and u does not change there.
     """
     _, nx, ny, nz = u.shape
-    shape, step = u.shape[1:], nx * ny * nz
+    shape, step, zero = u.shape[1:], nx * ny * nz, index(0)
     flat, forces, target = u.reshape(-1), force.reshape(-1), out.reshape(-1)
     start, wx, wy, wz = row_buffers(nz)
     scale, delta = np.empty(nz, np.float32), np.empty(3 * nz, np.float32)
@@ -52,15 +52,15 @@ def take_step(u, force, extents, length, mean, out, first, last):
             n, begin = index(max(high - low, 0)), row + low
             _step_scale(forces, index(begin), index(step), length, mean, scale, n)
             for c in range(3):
-                _scaled(forces, index(begin + c * step), scale, delta, index(c * nz), n)
+                multiply(forces, index(begin + c * step), scale, zero, delta, index(c * nz), n)
             places(
-                *(delta, index(0), index(nz), np.float32(i), np.float32(j), np.float32(low)),
+                *(delta, zero, index(nz), np.float32(i), np.float32(j), np.float32(low)),
                 *(shape, start, wx, wy, wz, n),
             )
             for c in range(3):
                 at = index(c * step + begin)
                 copy(flat, index(c * step + row), target, index(c * step + row), index(nz))
-                gather(flat, index(c * step), shape, start, wx, wy, wz, index(0), target, at, n)
+                gather(flat, index(c * step), shape, start, wx, wy, wz, zero, target, at, n)
                 add(delta, index(c * nz), target, at, n)
 
 
@@ -74,12 +74,6 @@ def _step_scale(force, i, step, length, mean, scale, n):
         a, b, c = force[i + k], force[j + k], force[h + k]
         size = np.sqrt(a * a + b * b + c * c) + three * mean
         scale[k] = length / (size if size > tiny else tiny)
-
-
-@jit
-def _scaled(force, i, scale, out, o, n):
-    for k in range(n):
-        out[o + k] = force[i + k] * scale[k]
 
 
 @kernel
@@ -110,18 +104,12 @@ def corrected_inverse(u, w, bound, out, first, last):
                 rows_y = index(base + (i * ny + below) * nz), index(base + (i * ny + above) * nz)
                 copy(r, index(c * nz), change, zero, n)
                 subtract(sx, field, rows_x[0], rows_x[1], slope, zero, n)
-                _add_times(slope, r, zero, change, n)
+                add_product(slope, zero, r, zero, change, zero, n)
                 subtract(sy, field, rows_y[0], rows_y[1], slope, zero, n)
-                _add_times(slope, r, index(nz), change, n)
+                add_product(slope, zero, r, index(nz), change, zero, n)
                 along_row(field, base + row, 0, nz, nz, slope, 0)
-                _add_times(slope, r, index(2 * nz), change, n)
+                add_product(slope, zero, r, index(2 * nz), change, zero, n)
                 _bounded(field, index(base + row), change, bound, target, n)
-
-
-@jit
-def _add_times(a, b, j, out, n):
-    for k in range(n):
-        out[k] += a[k] * b[j + k]
 
 
 @jit

@@ -11,6 +11,7 @@ from .loops import (
     fill,
     index,
     multiply,
+    shares,
     total,
     total_of_squares,
     weigh,
@@ -25,7 +26,8 @@ def window_moments(image, window, mean, variance, first, last):
     flat, means, variances = image.reshape(-1), mean.reshape(-1), variance.reshape(-1)
     r, zero, n = window // 2, index(0), index(nz)
     by_x, by_y = np.empty(2 * ny * nz, np.float32), np.zeros(2 * (nz + 2 * r), np.float32)
-    sums, per_z = np.empty(2 * nz, np.float32), _shares(nz, r)
+    sums, per_z = np.empty(2 * nz, np.float32), np.empty(nz, np.float32)
+    shares(r, per_z)
     for i in range(first, last):
         low, high = max(i - r, 0), min(i + r, nx - 1)
         fill(ZERO, by_x, zero, index(2 * ny * nz))
@@ -48,15 +50,6 @@ def _moments(sums, share, per_z, means, variances, at, n):
         v = sums[n + k] * weight - m * m
         means[at + k] = m
         variances[at + k] = ZERO if v < ZERO else v
-
-
-@jit
-def _shares(nz, r):
-    """One over the number of voxels along z in the window around each voxel."""
-    per_z = np.empty(nz, np.float32)
-    for k in range(nz):
-        per_z[k] = ONE / np.float32(min(k + r, nz - 1) - max(k - r, 0) + 1)
-    return per_z
 
 
 @jit
@@ -95,16 +88,21 @@ def correlation_force(
     r, zero, shape, step = window // 2, index(0), moving.shape, nx * ny * nz
     reach = max(r, 1)
     size, plane = 2 * reach + 1, ny * nz
-    images = moving.reshape(-1), fixed.reshape(-1), u.reshape(-1), force.reshape(-1)
-    still, means, field, out = images[1], mean.reshape(-1), images[2], images[3]
-    variances = variance.reshape(-1)
+    flat, still, field, out = (
+        moving.reshape(-1),
+        fixed.reshape(-1),
+        u.reshape(-1),
+        force.reshape(-1),
+    )
+    means, variances = mean.reshape(-1), variance.reshape(-1)
     ring = np.empty(size * plane, np.float32)
     start, wx, wy, wz = row_buffers(nz)
     by_x, by_y = np.empty(3 * plane, np.float32), np.zeros(3 * (nz + 2 * r), np.float32)
     sums, cc = np.empty(3 * nz, np.float32), np.empty(nz, np.float32)
     pull = np.empty(nz, np.float32)
     gx, gy, gz = np.empty(nz, np.float32), np.empty(nz, np.float32), np.empty(nz, np.float32)
-    per_z = _shares(nz, r)
+    per_z = np.empty(nz, np.float32)
+    shares(r, per_z)
     active, inside, around = extents
     ready = max(first - reach, 0)
     for i in range(first, last):
@@ -115,7 +113,7 @@ def correlation_force(
                 x, y, z = np.float32(ready), np.float32(j), np.float32(left)
                 places(field, index(at), index(step), x, y, z, shape, start, wx, wy, wz, n)
                 to = index((ready % size) * plane + j * nz + left)
-                gather(images[0], zero, shape, start, wx, wy, wz, zero, ring, to, n)
+                gather(flat, zero, shape, start, wx, wy, wz, zero, ring, to, n)
             ready += 1
         low, high = max(i - r, 0), min(i + r, nx - 1)
         for j in range(ny):

@@ -27,14 +27,16 @@ def kernel(function: F) -> F:
 
 
 def jit(function: F) -> F:
-    """Compile a function for kernels to call, but not Python, which takes half the time."""
-    return _compiled(function, _FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """Compile a function for kernels to call, but not Python, which takes less time."""
+    return _compiled(function, _FAST, **_INNER)
 
 
 def jit_sum(function: F) -> F:
     """As ``jit``, of a sum whose terms may be added in any order, so that it is vectorised."""
-    flags = _FAST | {"reassoc"}
-    return _compiled(function, flags, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _compiled(function, _FAST | {"reassoc"}, **_INNER)
+
+
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def _compiled(function: F, fastmath: set[str], **options: bool) -> F:
@@ -67,6 +69,11 @@ def _digest() -> str:
 # those of other files, so each state of all files has a folder of its own.
 _FOLDER = kernels_folder(_digest())
 _FIRST_USE = _FOLDER is None or not any(_FOLDER.iterdir())
+
+
+def keeps_code() -> bool:
+    """Whether compiled code is kept for other processes."""
+    return _FOLDER is not None
 
 
 def is_first_use() -> bool:

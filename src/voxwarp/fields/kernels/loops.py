@@ -85,6 +85,14 @@ def difference(scale, a, i, b, j, out, o, n):
 
 
 @jit
+def shares(reach, out):
+    """Out = one over the number of voxels of a row that are up to ``reach`` away."""
+    last = len(out) - 1
+    for k in range(len(out)):
+        out[k] = 1.0 / (min(k + reach, last) - max(k - reach, 0) + 1)
+
+
+@jit
 def along_row(a, row, low, high, length, out, o):
     """Out = the differences along a row of so many voxels, central inside, for low ≤ k < high.
 

@@ -232,7 +232,7 @@ def _differentiate(count, buffer):
         buffer[_RESULTS + 2 * PIECE + k] = x0 * (y0 * p + y1 * r) + x1 * (y0 * q + y1 * s)
 
 
-@kernel
+@jit
 def _scatter(flat, shape, start, buffer, incoming, first, last):
     """Add the incoming gradient to the corners of its cells, from index ``first`` to ``last``."""
     plane, row, one = np.uint64(shape[1] * shape[2]), np.uint64(shape[2]), np.uint64(1)

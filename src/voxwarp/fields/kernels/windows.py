@@ -8,6 +8,7 @@ of flat windows.
 import numpy as np
 
 from .jit import jit, kernel
+from .loops import shares
 
 PLANES = 8
 
@@ -25,7 +26,10 @@ def squared_correlation(
     reach = window // 2
     by_x = np.empty((5, ny, nz))
     by_y, sums, scratch = np.empty((5, nz)), np.empty((5, nz)), np.empty((2, 5, nz + 2 * reach))
-    per_x, per_y, per_z = _shares(nx, reach), _shares(ny, reach), _shares(nz, reach)
+    per_x, per_y, per_z = np.empty(nx), np.empty(ny), np.empty(nz)
+    shares(reach, per_x)
+    shares(reach, per_y)
+    shares(reach, per_z)
     for block in range(first, last):
         start = block * PLANES
         by_x[:] = 0.0
@@ -53,7 +57,10 @@ def correlation_gradient(
     reach = window // 2
     by_x = np.empty((3, ny, nz))
     by_y, sums, scratch = np.empty((3, nz)), np.empty((3, nz)), np.empty((2, 3, nz + 2 * reach))
-    per_x, per_y, per_z = _shares(nx, reach), _shares(ny, reach), _shares(nz, reach)
+    per_x, per_y, per_z = np.empty(nx), np.empty(ny), np.empty(nz)
+    shares(reach, per_x)
+    shares(reach, per_y)
+    shares(reach, per_z)
     for block in range(first, last):
         start = block * PLANES
         by_x[:] = 0.0
@@ -73,15 +80,6 @@ def correlation_gradient(
                 for k in range(nz):
                     central, other = m[k] - moved_centre, f[k] - fixed_centre
                     target[k] = other * sums[0, k] + 2 * central * sums[1, k] - sums[2, k]
-
-
-@jit
-def _shares(n, reach):
-    """1 / number of neighbours within reach, inside n voxels."""
-    shares = np.empty(n)
-    for i in range(n):
-        shares[i] = 1.0 / (min(i + reach, n - 1) - max(i - reach, 0) + 1)
-    return shares
 
 
 @jit
