@@ -67,7 +67,7 @@ def prepare_kernels() -> None:
 
     start()
     if sys.stderr.isatty():
-        say("this first run also compiles code for this processor, which takes some seconds")
+        say("this first run also compiles code for this processor, which takes up to half a minute")
 
 
 @contextmanager

@@ -38,8 +38,9 @@ def register(
         list[Path],
         typer.Argument(
             help="Scan to align: a head or a skull-stripped brain (NIfTI, or another format that "
-            "nibabel reads). A second scan is FIXED, unless --fixed is given; three or more are "
-            "all aligned. Without a fixed scan: with the model's template (MNI152).",
+            "nibabel reads). Of two scans, the second is FIXED, unless --fixed is given; three or "
+            "more are all aligned. Without a fixed scan, they are aligned with the template of the "
+            "model (MNI152).",
             metavar="MOVING",
         ),
     ],
@@ -47,7 +48,8 @@ def register(
     fixed: Annotated[
         str | None,
         typer.Option(
-            help="Fixed scan, if all MOVING are to be aligned; or template, for that of the model.",
+            help="Fixed scan, with which all MOVING are aligned; or the word template, for the "
+            "template of the model.",
             metavar="FILE",
             rich_help_panel=INPUTS,
         ),

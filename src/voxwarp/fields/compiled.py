@@ -65,7 +65,7 @@ def _kernels() -> dict[str, Callable[..., None]] | None:
 
 
 def not_compiled_yet() -> bool:
-    """Whether the kernels have to be compiled first, which takes some seconds."""
+    """Whether the kernels have to be compiled first, which takes up to half a minute."""
     if not enabled():
         return False
     from .kernels.jit import is_first_use

@@ -38,6 +38,10 @@ class CorrelationForce:
         self.variance = (square - self.mean.square()).clamp_(min=0)
 
     @cached_property
+    def _central(self) -> Tensor:
+        return self.fixed - self.mean
+
+    @cached_property
     def _extents(self) -> tuple[np.ndarray, ...]:
         """Where rows of the fixed image vary, where the windows around are, and planes beside."""
         reach, length = self.window // 2, self.fixed.shape[4]
@@ -58,7 +62,7 @@ class CorrelationForce:
         slope = covariance / (self.variance * variance).add_(self.GUARD)
         cc = covariance.mul_(slope)
         slope.masked_fill_(cc > 1, 0)  # only rounding errors make it larger than 1
-        factor = slope.mul_((self.fixed - self.mean).addcmul(ratio, moved - mean, value=-1)).mul_(2)
+        factor = slope.mul_(self._central.addcmul(ratio, moved - mean, value=-1)).mul_(2)
         return _sum(_along_gradient(factor, moved), onto), float(cc.clamp_(max=1).mean())
 
     def _compiled(self, displacement: Tensor) -> tuple[Tensor, float]:

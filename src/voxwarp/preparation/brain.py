@@ -1,11 +1,11 @@
 """Brain extraction: tell heads from skull-stripped brains, and find the brain mask of a head."""
 
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib import import_module
 from threading import Lock, Thread
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -63,8 +63,8 @@ def load_in_background(name: str) -> None:
     """Begin to load an extractor, so that it is there when the head has been made ready for it."""
 
     def load() -> None:
-        with suppress(Exception):  # it is raised when the extractor is used
-            _deepbet()
+        with suppress(Exception), _without_deprecations():  # raised when the extractor is used
+            import_module(name)
 
     if name == "deepbet":
         Thread(target=load, daemon=True).start()
@@ -122,12 +122,12 @@ def wrong_size(mask: np.ndarray, volume: Volume) -> str | None:
     return f"has {size:.0f} mL, {expected}" if size else f"is empty, {expected}"
 
 
-def _deepbet() -> Any:
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Ignore warnings that torch.jit is deprecated, with which deepbet's network was saved."""
     with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its network was saved with torch.jit
-        from deepbet import BrainExtraction
-
-        return BrainExtraction(no_gpu=True)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def deepbet(head: Volume) -> np.ndarray:
@@ -135,7 +135,10 @@ def deepbet(head: Volume) -> np.ndarray:
 
     It was trained on T1-weighted heads; check its masks of other contrasts.
     """
-    network = _deepbet()  # a new one each time: it has state while it runs
+    with _without_deprecations():
+        from deepbet import BrainExtraction
+
+        network = BrainExtraction(no_gpu=True)  # a new one each time: it has state while it runs
     try:
         _, mask, _ = network.run(nib.Nifti1Image(head.data.astype(np.float32), np.eye(4)))
     except (AssertionError, ValueError) as error:

@@ -24,8 +24,8 @@ LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
 # about 0.01 voxels almost everywhere.
 CORRECTIONS = 2
 # Displacements are rounded to 1/1024 mm (2⁻¹⁰ mm, 1 µm), far below the accuracy of any
-# registration, because it makes the files smaller: that of one warp of 61 MB has 30 MB, and has
-# 39 MB with steps of 2⁻¹³ mm.
+# registration, because it makes the files smaller: one warp of 61 MB becomes a file of 30 MB, and
+# of 39 MB with steps of 2⁻¹³ mm.
 STEPS_PER_MM = 1024
 
 
