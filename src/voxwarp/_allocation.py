@@ -35,9 +35,9 @@ _ADJUSTED = {
     _TOP_PAD: 128 << 10,
 }
 _INITIAL = {**_ADJUSTED, _MMAP_THRESHOLD: 128 << 10, _TRIM_THRESHOLD: 128 << 10}
-# Bytes of the largest block that a program that shares its freed memory keeps. Set by hand: that of
-# the largest block of most networks at 1 mm, while fields of 0.5 mm have almost 1 GB.
-LARGEST_KEPT = 512 << 20
+# Bytes of the largest block that a program that shares its freed memory keeps. Set by hand: at 1 mm
+# hardly any network has a larger one, while fields of smaller voxels have up to 1 GB.
+LARGEST_KEPT = 128 << 20
 _LARGEST = 2**31 - 1  # mallopt takes an int, the environment a size
 
 _lock = threading.Lock()
@@ -72,7 +72,7 @@ def share_freed_memory() -> None:
 
     Otherwise each thread keeps memory of its own: with three that take turns at large volumes,
     the process had 2.8 GB where 2.0 are enough, and with one pair of scans 1.9 to 2.2 GB where 1.7
-    are. Blocks of more than 512 MB are returned to the system nevertheless, because what is
+    are. Blocks of more than 128 MB are returned to the system nevertheless, because what is
     between them would be lost to others of their size: a pair of scans of 80 million voxels each
     had 1 GB more. The library cannot undo the first, so only a program that is about to end may
     ask for it. A setting in the environment prevails.

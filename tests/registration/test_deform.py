@@ -105,7 +105,7 @@ def test_what_is_written_is_free_of_folds_and_each_other_s_inverse(
         warp, inverse = on_fixed_grid(*arguments)
         x, y, z = (n // 2 for n in warp.grid.shape)
         warp.displacement[:, x : x + 2, y, z] += 15  # mm
-        warps.extend((Warp(warp.displacement.copy(), warp.grid), inverse))
+        warps.extend(Warp(w.displacement.copy(), w.grid) for w in (warp, inverse))
         return [warp, inverse]
 
     whole = verb.register(scans.moving, scans.fixed, model)

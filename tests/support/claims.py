@@ -116,6 +116,21 @@ def of_register() -> list[str]:
         f"greedy took {digits(speed('greedy')[0])} s in the same run",
         f"{memory[0]}, {memory[1]} and {memory[2]} GB of memory; for two heads, whose brains are "
         f"extracted first, it took {heads}",
+        *of_memory(),
+    ]
+
+
+def of_memory() -> list[str]:
+    """The largest memory of a command, for brains of three sizes of voxels and for heads."""
+    brains = [row for row in read("memory.csv") if not row["options"] and row["heads"] == "0"]
+    like = [x for x in brains if 0.9 < int(x["moving"]) / int(x["fixed"]) < 1.1][1:]
+    millions = [f"{round(int(row['fixed']) / 1e6)}" for row in like]
+    (heads,) = rows("memory.csv", heads=2)
+    *first, last = (f"{int(row['peak_mb']) / 1000:.1f}" for row in (*like, heads))
+    return [
+        f"{first[0]}, {first[1]} and {first[2]} GB for pairs of brains of 1, 0.75 and 0.5 mm "
+        f"({millions[0]}, {millions[1]} and {millions[2]} million voxels each), and {last} GB for "
+        f"two heads of 1 mm",
     ]
 
 

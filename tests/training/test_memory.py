@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from voxwarp.errors import InputError
 from voxwarp.training import memory
 from voxwarp.training.config import Config, build_config
-from voxwarp.training.memory import PROGRAM, available_memory, check_memory, predicted_memory
+from voxwarp.training.memory import PROGRAM, check_memory, predicted_memory
 
 CPU = torch.device("cpu")
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -160,65 +159,6 @@ def test_too_little_memory_is_reported_with_both_numbers(monkeypatch) -> None:
         InputError, match=rf"{need / 1e9:.1f} GB of memory, but only 0\.3 GB are free"
     ):
         check_memory(config, (32, 48, 32), 0, CPU)
-
-
-def test_the_memory_that_is_free_is_that_of_the_system() -> None:
-    if not Path("/proc/meminfo").exists():
-        pytest.skip("no Linux")
-    total = 1024 * int(Path("/proc/meminfo").read_text().split()[1])
-    assert 0 < available_memory(CPU) < total
-
-
-@pytest.fixture
-def groups(tmp_path: Path, monkeypatch) -> Callable[..., None]:
-    """Make control groups: by folder, the limit and what is used, and what of that is cached."""
-
-    def make(own: str, described: dict[str, tuple[str, int, dict[str, int]]]) -> None:
-        for name, (limit, used, stat) in described.items():
-            folder = tmp_path / name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "memory.max").write_text(f"{limit}\n")
-            (folder / "memory.current").write_text(f"{used}\n")
-            lines = [f"{key} {value}\n" for key, value in stat.items()]
-            (folder / "memory.stat").write_text("".join(lines))
-        read = Path.read_text
-        texts = {"/proc/self/cgroup": own, "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 8 kB\n"}
-        monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-        monkeypatch.setattr(
-            Path, "read_text", lambda self, *more: texts.get(str(self)) or read(self, *more)
-        )
-
-    return make
-
-
-CACHED = {"anon": 4500, "file": 900, "inactive_file": 300, "active_file": 200, "slab": 7}
-
-
-@pytest.mark.parametrize(
-    ("own", "described", "expected"),
-    [
-        ("0::/\n", {".": ("6000", 5000, {"anon": 5000})}, 1000),
-        ("0::/\n", {".": ("6000", 5000, CACHED)}, 1500),  # pages of files go when they have to
-        ("0::/\n", {".": ("max", 5000, CACHED)}, 8192),
-        ("0::/\n", {".": ("900000", 5000, CACHED)}, 8192),  # the machine has less
-        ("0::/a/b\n", {"a/b": ("6000", 5000, CACHED), "a": ("max", 7000, {})}, 1500),
-        ("0::/a/b\n", {"a/b": ("max", 50, {}), "a": ("3000", 2900, {"active_file": 5})}, 105),
-        ("0::/a/b\n", {"a/b": ("6000", 1000, {}), "a": ("3000", 1000, {})}, 2000),
-        ("0::/a/b\n", {".": ("700", 100, {})}, 600),  # the path is that of the host
-        ("5:memory:/x\n0::/a\n1:cpu:/\n", {"a": ("700", 100, {}), "x": ("5", 1, {})}, 600),
-        ("5:memory:/x\n", {".": ("700", 100, {}), "x": ("5", 1, {})}, 600),
-        ("", {}, 8192),
-    ],
-)  # fmt: skip
-def test_a_container_may_have_less(own, described, expected, groups) -> None:
-    groups(own, described)
-    assert available_memory(CPU) == expected
-
-
-def test_every_group_around_ours_is_asked(groups) -> None:
-    limits = {"a/b": ("6000", 5000, CACHED), "a": ("3000", 2900, {}), ".": ("max", 1, {})}
-    groups("0::/a/b\n", {**limits, "other": ("10", 10, {})})
-    assert list(memory._left_by_containers()) == [1500, 100]
 
 
 # ------------------------------------------------------------------------------ A user's own loss

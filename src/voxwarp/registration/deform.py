@@ -1,6 +1,7 @@
 """From two prepared scans to warps on the fixed grid: run the model, refine, remove folds."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from ..networks.pair_descent import MapCache
 from ..networks.refine import Refinement
 from ..preparation.scan import Prepared
 from ..space.grid import Grid
-from ..space.region import bounding_box
-from ..space.transform import Warp, conjugate
+from ..space.region import bounding_box, start_and_shape
+from ..space.transform import SLAB_VOXELS, Warp, conjugate
 
 # Set by hand. benchmarks/smoothness.csv covers 0.5 to 4, and its Dice falls towards both ends.
 LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
@@ -142,9 +143,24 @@ def on_fixed_grid(
     return [_rounded(conjugate(warp, space, grid)) for warp in warps]
 
 
-@torch.no_grad()
 def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[Warp, Warp | None]:
-    """Smooth a warp where it folds inside the brain, and correct its inverse.
+    """A warp smoothed where it folds inside the brain, and its inverse corrected.
+
+    Args:
+        warp, inverse, brain: see ``smooth_folds``; they do not change.
+
+    Returns:
+        The warp without folds, and its inverse (None if ``inverse`` is None).
+    """
+    copies = [w and Warp(w.displacement.copy(), w.grid) for w in (warp, inverse)]
+    smoothed = cast(Warp, copies[0])
+    changed = smooth_folds(smoothed, copies[1], brain)
+    return (smoothed, copies[1]) if changed else (warp, inverse)
+
+
+@torch.no_grad()
+def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> bool:
+    """Smooth a warp in place where it folds inside the brain, and correct its inverse.
 
     Folds are counted by central, forward and backward differences.
 
@@ -154,23 +170,36 @@ def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[
         brain: mask of the brain on that grid, (X, Y, Z), boolean.
 
     Returns:
-        The warp without folds, and its inverse (None if ``inverse`` is None).
+        Whether there were folds.
     """
-    x, y, z = bounding_box(brain)
-    displacement = warp.in_voxels()
-    part = displacement[None, :, x, y, z]
-    if not (field.jacobian_determinants(part)[1][0] <= 0)[torch.from_numpy(brain[x, y, z])].any():
-        return warp, inverse
-    displacement[:, x, y, z] = remove_folds(part, min_determinant=DescentSettings.min_determinant)[
-        0
-    ]
-    smoothed = _rounded(Warp.from_voxels(displacement, warp.grid))
-    if inverse is None:
-        return smoothed, None
-    back = inverse.in_voxels()[None]
-    for _ in range(CORRECTIONS):
-        back = field.corrected_inverse(displacement[None], back)
-    return smoothed, _rounded(Warp.from_voxels(back[0], warp.grid))
+    x, y, z = box = bounding_box(brain)
+    inside = np.ascontiguousarray(warp.displacement[:, x, y, z])
+    part = Warp(inside, warp.grid.crop(*start_and_shape(box))).in_voxels()[None]
+    if not (field.jacobian_determinants(part)[1][0] <= 0)[torch.from_numpy(brain[box])].any():
+        return False
+    displacement = _turned(warp, np.linalg.inv(warp.grid.affine[:3, :3]))
+    displacement[0, :, x, y, z] = remove_folds(
+        part, min_determinant=DescentSettings.min_determinant
+    )[0]
+    if inverse is not None:
+        back = _turned(inverse, np.linalg.inv(warp.grid.affine[:3, :3]))
+        for _ in range(CORRECTIONS):
+            back.copy_(field.corrected_inverse(displacement, back))
+        _turned(inverse, warp.grid.affine)
+        _rounded(inverse)
+    _turned(warp, warp.grid.affine)
+    _rounded(warp)
+    return True
+
+
+def _turned(warp: Warp, affine: np.ndarray) -> torch.Tensor:
+    """The displacements (1, 3, X, Y, Z), multiplied in place, a few planes at a time."""
+    matrix = torch.from_numpy(affine[:3, :3].astype(np.float32))
+    vectors = torch.from_numpy(warp.displacement)
+    planes = max(1, SLAB_VOXELS // vectors[0, 0].numel())
+    for part in vectors.split(planes, dim=1):
+        part.copy_((matrix @ part.flatten(1)).view(part.shape))
+    return vectors[None]
 
 
 def _rounded(warp: Warp) -> Warp:

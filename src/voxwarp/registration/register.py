@@ -1,5 +1,6 @@
 """Register two scans: prepare, run the model, refine, compose, resample once, measure."""
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -8,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 
+from .._allocation import release_free_memory
 from .._device import has_bfloat16
 from .._meter import Meter
 from .._provenance import versions
@@ -23,16 +25,17 @@ from ..preparation.scan import Prepared, Scan, prepare, prepare_scans
 from ..preparation.settings import DEFAULTS, Preparation
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.formats import read_affine
-from ..space.transform import Affine, Warp
+from ..space.transform import PART_VOXELS, Affine, Warp
 from ..space.volume import ImageLike, Volume
 from .deform import (
     check_smoothness,
     check_smoothness_applies,
     compute_deformation,
     on_fixed_grid,
-    without_folds,
+    smooth_folds,
 )
 from .measure import Measures, measure
+from .memory import check_memory
 from .result import Registration
 
 TransformKind = Literal["rigid", "affine", "deformable"]
@@ -207,14 +210,15 @@ class RegistrationTask:
             meter=meter,
         )
         meter.start("compose")
+        if math.prod(self.fixed.grid.shape) > PART_VOXELS:
+            release_free_memory()  # in pieces that are too small for its fields
         displacements = deformation.displacement, cast(torch.Tensor, deformation.inverse)
         warp, inverse = on_fixed_grid(displacements, self.model, fixed, self.fixed.grid)
         brain = self.fixed.brain_mask(fixed.examination)
         jacobian = jacobian_statistics(warp, brain.data != 0)
         if jacobian["folds_any_difference"] and self._has_no_folds:
             # Resampling from the working grid to the fixed grid has introduced these.
-            warp, new_inverse = without_folds(warp, inverse, brain.data != 0)
-            inverse = cast(Warp, new_inverse)
+            smooth_folds(warp, inverse, brain.data != 0)
             jacobian = jacobian_statistics(warp, brain.data != 0)
         affine = moving.template_to_scan.after(fixed.template_to_scan.inverse())
         result = self._result(moving, fixed, affine, (warp, inverse), brain, meter)
@@ -292,8 +296,20 @@ class RegistrationTask:
         return self.refinement is not None or self.model.capabilities.is_descent
 
     def prepared(self, cache: bool) -> list[Prepared]:
-        """The moving and the fixed scan on the working grid."""
+        """The moving and the fixed scan on the working grid.
+
+        Raises:
+            InputError: there is not enough memory to register them, or no brain is found in one.
+        """
         recipe, settings = self.model.recipe, self.preparation
+        check_memory(
+            self.moving,
+            self.fixed,
+            recipe,
+            settings,
+            deformable=self.kind == "deformable",
+            refined=self.refinement is not None,
+        )
         with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK release the interpreter lock
             steps = settings if self.initial is None else replace(settings, affine=False)
             job = pool.submit(self.moving.examined, recipe, steps, cache=cache)

@@ -1,14 +1,14 @@
 """Predict the memory of a training step, before any is allocated."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from .._memory import free_memory
 from ..errors import InputError
 from ..networks.catalogue import build
 from .batch import Batch
@@ -88,35 +88,7 @@ def available_memory(device: torch.device) -> int:
     """Free bytes of the GPU, or of the computer within the limits of its control groups."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = []
-    try:
-        text = Path("/proc/meminfo").read_text()
-        free.append(1024 * int(text.split("MemAvailable:")[1].split()[0]))
-    except (OSError, IndexError, ValueError):
-        pass
-    return min([*free, *_left_by_containers()], default=1 << 62)
-
-
-CGROUPS = Path("/sys/fs/cgroup")
-
-
-def _left_by_containers() -> Iterator[int]:
-    """Bytes left by the limits of this process's control group and of its parents."""
-    try:
-        own = Path("/proc/self/cgroup").read_text().split("0::/")[1].split("\n")[0]
-    except (OSError, IndexError):
-        own = ""
-    for group in (CGROUPS / own, *(CGROUPS / own).parents):
-        try:
-            limit = int((group / "memory.max").read_text())  # "max" without a limit
-            used = int((group / "memory.current").read_text())
-            fields = (group / "memory.stat").read_text().split()
-        except (OSError, ValueError):
-            continue
-        stat = dict(zip(fields[::2], fields[1::2], strict=False))
-        # Cached pages of files are freed as soon as memory is needed.
-        cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
-        yield limit - used + cached
+    return free_memory()
 
 
 def check_memory(

@@ -1,0 +1,76 @@
+"""The memory that is free, against what the system and its control groups say."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from voxwarp import _memory
+from voxwarp._memory import free_memory, own_memory
+
+
+def test_the_memory_that_is_free_is_that_of_the_system() -> None:
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("no Linux")
+    total = 1024 * int(Path("/proc/meminfo").read_text().split()[1])
+    assert 0 < free_memory() < total
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch) -> Callable[..., None]:
+    """Make control groups: by folder, the limit and what is used, and what of that is cached."""
+
+    def make(own: str, described: dict[str, tuple[str, int, dict[str, int]]]) -> None:
+        for name, (limit, used, stat) in described.items():
+            folder = tmp_path / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "memory.max").write_text(f"{limit}\n")
+            (folder / "memory.current").write_text(f"{used}\n")
+            lines = [f"{key} {value}\n" for key, value in stat.items()]
+            (folder / "memory.stat").write_text("".join(lines))
+        read = Path.read_text
+        texts = {"/proc/self/cgroup": own, "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 8 kB\n"}
+        monkeypatch.setattr(_memory, "CGROUPS", tmp_path)
+        monkeypatch.setattr(
+            Path, "read_text", lambda self, *more: texts.get(str(self)) or read(self, *more)
+        )
+
+    return make
+
+
+CACHED = {"anon": 4500, "file": 900, "inactive_file": 300, "active_file": 200, "slab": 7}
+
+
+@pytest.mark.parametrize(
+    ("own", "described", "expected"),
+    [
+        ("0::/\n", {".": ("6000", 5000, {"anon": 5000})}, 1000),
+        ("0::/\n", {".": ("6000", 5000, CACHED)}, 1500),  # pages of files go when they have to
+        ("0::/\n", {".": ("max", 5000, CACHED)}, 8192),
+        ("0::/\n", {".": ("900000", 5000, CACHED)}, 8192),  # the machine has less
+        ("0::/a/b\n", {"a/b": ("6000", 5000, CACHED), "a": ("max", 7000, {})}, 1500),
+        ("0::/a/b\n", {"a/b": ("max", 50, {}), "a": ("3000", 2900, {"active_file": 5})}, 105),
+        ("0::/a/b\n", {"a/b": ("6000", 1000, {}), "a": ("3000", 1000, {})}, 2000),
+        ("0::/a/b\n", {".": ("700", 100, {})}, 600),  # the path is that of the host
+        ("5:memory:/x\n0::/a\n1:cpu:/\n", {"a": ("700", 100, {}), "x": ("5", 1, {})}, 600),
+        ("5:memory:/x\n", {".": ("700", 100, {}), "x": ("5", 1, {})}, 600),
+        ("", {}, 8192),
+    ],
+)  # fmt: skip
+def test_a_container_may_have_less(own, described, expected, groups) -> None:
+    groups(own, described)
+    assert free_memory() == expected
+
+
+def test_every_group_around_ours_is_asked(groups) -> None:
+    limits = {"a/b": ("6000", 5000, CACHED), "a": ("3000", 2900, {}), ".": ("max", 1, {})}
+    groups("0::/a/b\n", {**limits, "other": ("10", 10, {})})
+    assert list(_memory._left_by_containers()) == [1500, 100]
+
+
+def test_the_memory_of_this_process_grows_with_what_it_holds() -> None:
+    if not own_memory():
+        pytest.skip("no Linux")
+    before = own_memory()
+    held = bytearray(b"x") * 200_000_000
+    assert own_memory() - before == pytest.approx(len(held), rel=0.1)
