@@ -16,16 +16,20 @@ def test_the_memory_that_is_free_is_that_of_the_system() -> None:
     assert 0 < free_memory() < total
 
 
+VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes"
+
+
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch) -> Callable[..., None]:
     """Make control groups: by folder, the limit and what is used, and what of that is cached."""
 
     def make(own: str, described: dict[str, tuple[str, int, dict[str, int]]]) -> None:
         for name, (limit, used, stat) in described.items():
-            folder = tmp_path / name
+            folder, is_old = tmp_path / name, name.startswith("memory")
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "memory.max").write_text(f"{limit}\n")
-            (folder / "memory.current").write_text(f"{used}\n")
+            of_limit, of_use = VERSION_1 if is_old else ("memory.max", "memory.current")
+            (folder / of_limit).write_text(f"{limit}\n")
+            (folder / of_use).write_text(f"{used}\n")
             lines = [f"{key} {value}\n" for key, value in stat.items()]
             (folder / "memory.stat").write_text("".join(lines))
         read = Path.read_text
@@ -39,6 +43,8 @@ def groups(tmp_path: Path, monkeypatch) -> Callable[..., None]:
 
 
 CACHED = {"anon": 4500, "file": 900, "inactive_file": 300, "active_file": 200, "slab": 7}
+CACHED_1 = {"inactive_file": 1, "total_inactive_file": 300, "total_active_file": 200}
+FREE_1 = "9223372036854771712", 9, {}  # what no limit looks like
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,12 @@ CACHED = {"anon": 4500, "file": 900, "inactive_file": 300, "active_file": 200, "
         ("0::/a/b\n", {".": ("700", 100, {})}, 600),  # the path is that of the host
         ("5:memory:/x\n0::/a\n1:cpu:/\n", {"a": ("700", 100, {}), "x": ("5", 1, {})}, 600),
         ("5:memory:/x\n", {".": ("700", 100, {}), "x": ("5", 1, {})}, 600),
+        ("0::/../../a\n", {".": ("700", 100, {})}, 600),  # outside the namespace
+        # Version 1, which some clusters still have.
+        ("4:memory:/j\n0::/\n", {"memory/j": ("6000", 5000, CACHED_1), "memory": FREE_1}, 1500),
+        ("4:cpu,memory:/j/s\n", {"memory/j/s": FREE_1, "memory/j": ("700", 100, {})}, 600),
+        ("4:memory:/docker/1a\n", {"memory": ("700", 100, CACHED_1)}, 1100),
+        ("4:memory:/j\n0::/a\n", {"memory/j": ("700", 100, {}), "a": ("500", 100, {})}, 400),
         ("", {}, 8192),
     ],
 )  # fmt: skip

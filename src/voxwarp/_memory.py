@@ -19,28 +19,58 @@ def free_memory() -> int:
 
 
 def own_memory() -> int:
-    """Bytes of this process in memory; 0 if unknown."""
+    """Bytes of this process in memory without pages of files, which count as free; 0 if unknown."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        _, resident, of_files, *_ = map(int, Path("/proc/self/statm").read_text().split())
     except (OSError, IndexError, ValueError):
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
+
+
+# The files of the two versions of control groups: limit, what is used, and the names of what is
+# cached in memory.stat (of the group with those inside it).
+_FILES = {
+    1: (
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
+    2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
+}
 
 
 def _left_by_containers() -> Iterator[int]:
-    """Bytes left by the limits of this process's control group and of its parents."""
-    try:
-        own = Path("/proc/self/cgroup").read_text().split("0::/")[1].split("\n")[0]
-    except (OSError, IndexError):
-        own = ""
-    for group in (CGROUPS / own, *(CGROUPS / own).parents):
+    """Bytes left by the limits of this process's control groups and of those around them."""
+    for version, group in _control_groups():
+        limit_file, used_file, caches = _FILES[version]
         try:
-            limit = int((group / "memory.max").read_text())  # "max" without a limit
-            used = int((group / "memory.current").read_text())
+            limit = int((group / limit_file).read_text())  # "max" without a limit
+            used = int((group / used_file).read_text())
             fields = (group / "memory.stat").read_text().split()
         except (OSError, ValueError):
             continue
         stat = dict(zip(fields[::2], fields[1::2], strict=False))
         # Cached pages of files are freed as soon as memory is needed.
-        cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
-        yield limit - used + cached
+        yield limit - used + sum(int(stat.get(name, 0)) for name in caches)
+
+
+def _control_groups() -> Iterator[tuple[int, Path]]:
+    """Versions and folders of this process's groups and their parents, innermost first."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    own = dict.fromkeys(_FILES, "")  # what a container sees at the top may be its own group
+    for line in lines:  # such as 4:memory:/docker/1a2b (version 1), 0::/user.slice (version 2)
+        number, controllers, path = line.split(":", 2)
+        if ".." in path.split("/"):  # a group outside what this process sees
+            continue
+        if number == "0":
+            own[2] = path.strip("/")
+        elif "memory" in controllers.split(","):
+            own[1] = path.strip("/")
+    for version, top in ((1, CGROUPS / "memory"), (2, CGROUPS)):
+        group = top / own[version]
+        yield version, group
+        while group != top:
+            yield version, (group := group.parent)
