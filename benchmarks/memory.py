@@ -21,7 +21,7 @@ from voxwarp.preparation.scan import Scan
 from voxwarp.preparation.template import mni152
 from voxwarp.registration.memory import Volumes, predicted_memory
 
-COLUMNS = ["moving", "fixed", "stored_mb", "heads", "options", "peak_mb", "predicted_mb"]
+COLUMNS = ["moving", "fixed", "stored_mb", "heads", "brains", "options", "peak_mb", "predicted_mb"]
 
 
 def peak(moving: str, fixed: str, options: list[str]) -> int:
@@ -40,12 +40,14 @@ def sizes(moving: str, fixed: str, options: list[str]) -> Volumes:
     """What the memory of the command depends on."""
     template = Scan.of_template(mni152()) if fixed == "template" else None
     scans = [Scan.read(moving), template or Scan.read(fixed)]
+    heads = sum(scan is not template and not is_extracted(scan.image) for scan in scans)
     return Volumes(
         fixed=math.prod(scans[1].grid.shape),
         moving=math.prod(scans[0].grid.shape),
         stored=sum(scan.image.data.nbytes for scan in scans),
         working=math.prod(Recipe().grid.shape),
-        heads=sum(scan is not template and not is_extracted(scan.image) for scan in scans),
+        heads=heads,
+        brains=len(scans) - (template is not None) - heads,
         deformable="affine" not in options,
         refined="--refine" in options,
     )
@@ -62,8 +64,14 @@ def main() -> None:
             writer.writerow(COLUMNS)
         writer.writerow(
             [
-                *(known.moving, known.fixed, round(known.stored / 1e6), known.heads),
-                *(" ".join(options), round(taken / 1e6), round(predicted_memory(known) / 1e6)),
+                *(known.moving, known.fixed, round(known.stored / 1e6)),
+                *(
+                    known.heads,
+                    known.brains,
+                    " ".join(options),
+                    round(taken / 1e6),
+                    round(predicted_memory(known) / 1e6),
+                ),
             ]
         )
 

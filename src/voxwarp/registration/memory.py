@@ -13,7 +13,8 @@ from ..preparation.settings import Preparation
 # Bytes, fitted to the peaks of whole commands in benchmarks/memory.csv; a test compares the two.
 # Other models than ``default`` may need less.
 PROGRAM = 450e6  # the interpreter, PyTorch, SimpleITK and the kernels
-EXTRACTED = 1.1e9  # for each head whose brain is extracted, which is done on a grid of its own
+EXTRACTED = 1.2e9  # for each head whose brain is extracted, which is done on a grid of its own
+ALIGNED = 250e6  # for each other scan that is aligned with the template
 NETWORK, REFINED = 165, 245  # for each voxel of the working grid, without and with refinement
 KEPT = 140  # for each of them afterwards: images, displacement and inverse, memory in small pieces
 KEPT_LINEAR = 60  # the same, if there is no deformation
@@ -31,6 +32,7 @@ class Volumes:
         stored: bytes of the scans with their label maps and masks, as they were read.
         working: voxels of the working grid.
         heads: number of scans whose brain is extracted.
+        brains: number of the other scans that are aligned with the template.
         deformable: whether a deformation is computed, not a linear map alone.
         refined: whether the deformation is refined.
     """
@@ -40,6 +42,7 @@ class Volumes:
     stored: int
     working: int
     heads: int = 0
+    brains: int = 0
     deformable: bool = True
     refined: bool = False
 
@@ -48,12 +51,14 @@ def predicted_memory(sizes: Volumes) -> int:
     """Predict the peak memory of the process, in bytes.
 
     That is PROGRAM + stored + the most of what the steps need, for F fixed, M moving and W working
-    voxels: 12 (F + M) to prepare the scans, with 1.1 GB for each head; 165 W for the network or the
-    descent (245 W with refinement); 140 W + 35 F + 7 M to compose, resample and write.
+    voxels: 12 (F + M) to prepare the scans, with 1.2 GB for each head and 0.25 GB for each brain;
+    165 W for the network or the descent (245 W with refinement); 140 W + 35 F + 7 M to compose,
+    resample and write.
     """
     written = WRITTEN * sizes.fixed + WRITTEN_MOVING * sizes.moving
+    examined = EXTRACTED * sizes.heads + ALIGNED * sizes.brains
     needs = [
-        PREPARED * (sizes.fixed + sizes.moving) + EXTRACTED * sizes.heads,
+        PREPARED * (sizes.fixed + sizes.moving) + examined,
         (KEPT if sizes.deformable else KEPT_LINEAR) * sizes.working + written,
     ]
     if sizes.deformable:
@@ -83,13 +88,16 @@ def check_memory(
     """
     available, scans = free_memory() + own_memory(), (moving, fixed)
     volumes = [v for s in scans for v in (s.image, s.labels, s.mask) if v is not None]
+    examined = sum(not _is_template(scan, recipe) for scan in scans)
     for is_head in (_may_be_head, _is_head):  # the second looks at the voxels
+        heads = sum(is_head(scan, recipe, preparation) for scan in scans)
         sizes = Volumes(
             fixed=math.prod(fixed.grid.shape),
             moving=math.prod(moving.grid.shape),
             stored=sum(volume.data.nbytes for volume in volumes),
             working=math.prod(recipe.grid.shape),
-            heads=sum(is_head(scan, recipe, preparation) for scan in scans),
+            heads=heads,
+            brains=examined - heads,
             deformable=deformable,
             refined=refined,
         )
@@ -105,10 +113,13 @@ def check_memory(
 
 def _may_be_head(scan: Scan, recipe: Recipe, preparation: Preparation) -> bool:
     """Whether the brain of a scan may have to be extracted."""
-    template = recipe.template
-    if template is None or scan.image is template.image or scan.mask is not None:
+    if recipe.template is None or _is_template(scan, recipe) or scan.mask is not None:
         return False
     return preparation.brain_extract != "no"
+
+
+def _is_template(scan: Scan, recipe: Recipe) -> bool:
+    return recipe.template is not None and scan.image is recipe.template.image
 
 
 def _is_head(scan: Scan, recipe: Recipe, preparation: Preparation) -> bool:
