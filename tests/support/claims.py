@@ -117,7 +117,20 @@ def of_register() -> list[str]:
         f"{memory[0]}, {memory[1]} and {memory[2]} GB of memory; for two heads, whose brains are "
         f"extracted first, it took {heads}",
         *of_memory(),
+        of_many_scans(),
     ]
+
+
+def of_many_scans() -> str:
+    """Scans an hour of one command, and of a command for each scan."""
+    ours, loop, theirs = (rows("many_pairs.csv", method=m)[0] for m in ("many", "loop", "greedy"))
+    assert ours["scans"] == loop["scans"] == theirs["scans"] == "6"
+    return (
+        f"{ours['scans_an_hour']} an hour in one command, {loop['scans_an_hour']} with a command "
+        f"for each, and {theirs['scans_an_hour']} with greedy; the peak of memory was "
+        f"{int(ours['peak_mb']) / 1000:.1f}, {int(loop['peak_mb']) / 1000:.1f} and "
+        f"{int(theirs['peak_mb']) / 1000:.1f} GB"
+    )
 
 
 def of_memory() -> list[str]:

@@ -152,15 +152,18 @@ def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[
     Returns:
         The warp without folds, and its inverse (None if ``inverse`` is None).
     """
+    box = bounding_box(brain)
+    least = field.jacobian_determinants(_inside(warp, box))[1][0]
+    if not (least <= 0)[torch.from_numpy(brain[box])].any():
+        return warp, inverse
     copies = [w and Warp(w.displacement.copy(), w.grid) for w in (warp, inverse)]
-    smoothed = cast(Warp, copies[0])
-    changed = smooth_folds(smoothed, copies[1], brain)
-    return (smoothed, copies[1]) if changed else (warp, inverse)
+    smooth_folds(cast(Warp, copies[0]), copies[1], brain)
+    return cast(Warp, copies[0]), copies[1]
 
 
 @torch.no_grad()
-def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> bool:
-    """Smooth a warp in place where it folds inside the brain, and correct its inverse.
+def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> None:
+    """Smooth a warp in place where it folds in the box around the brain, and correct its inverse.
 
     Folds are counted by central, forward and backward differences.
 
@@ -168,15 +171,9 @@ def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> bool:
         warp: W, on the fixed grid.
         inverse: W⁻¹ on the same grid, or None.
         brain: mask of the brain on that grid, (X, Y, Z), boolean.
-
-    Returns:
-        Whether there were folds.
     """
     x, y, z = box = bounding_box(brain)
-    inside = np.ascontiguousarray(warp.displacement[:, x, y, z])
-    part = Warp(inside, warp.grid.crop(*start_and_shape(box))).in_voxels()[None]
-    if not (field.jacobian_determinants(part)[1][0] <= 0)[torch.from_numpy(brain[box])].any():
-        return False
+    part = _inside(warp, box)
     displacement = _turned(warp, np.linalg.inv(warp.grid.affine[:3, :3]))
     displacement[0, :, x, y, z] = remove_folds(
         part, min_determinant=DescentSettings.min_determinant
@@ -189,7 +186,12 @@ def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> bool:
         _rounded(inverse)
     _turned(warp, warp.grid.affine)
     _rounded(warp)
-    return True
+
+
+def _inside(warp: Warp, box: tuple[slice, ...]) -> torch.Tensor:
+    """The displacements in a box, (1, 3, X, Y, Z), in voxels."""
+    inside = np.ascontiguousarray(warp.displacement[(slice(None), *box)])
+    return Warp(inside, warp.grid.crop(*start_and_shape(box))).in_voxels()[None]
 
 
 def _turned(warp: Warp, affine: np.ndarray) -> torch.Tensor:
