@@ -190,7 +190,8 @@ def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> None:
 
 def _inside(warp: Warp, box: tuple[slice, ...]) -> torch.Tensor:
     """The displacements in a box, (1, 3, X, Y, Z), in voxels."""
-    inside = np.ascontiguousarray(warp.displacement[(slice(None), *box)])
+    x, y, z = box
+    inside = np.ascontiguousarray(warp.displacement[:, x, y, z])
     return Warp(inside, warp.grid.crop(*start_and_shape(box))).in_voxels()[None]
 
 
