@@ -43,6 +43,21 @@ def test_structures_of_a_table_are_in_alphabetical_order(tmp_path: Path) -> None
     assert structures_of(wanted, nothing) == Table(["a", "b"], {7: 2, 3: 1})
 
 
+def test_a_value_may_stand_for_voxels_that_are_not_labelled(tmp_path: Path) -> None:
+    path = str(table(tmp_path / "names.csv", NAMED))
+    found = structures_of(Structures(table=path, ignore=255), nothing)
+    assert found.numbered(np.array([0, 3, 255, 254, 9])).tolist() == [0, 2, 4, 0, 1]
+    assert found.mirror.tolist() == [0, 1, 3, 2, 4]
+    listed = structures_of(Structures(ignore=7), {"train": {7, 2, 3}}.__getitem__)
+    assert listed == Table(["2", "3"], {2: 1, 3: 2}, 7)
+    assert listed.numbered(np.array([7, 3, 2, 0])).tolist() == [3, 2, 1, 0]
+    many = Table([str(i) for i in range(1, 256)], {i: i for i in range(1, 256)}, 1000)
+    assert many.dtype == np.uint16
+    assert many.numbered(np.array([1000, 255])).tolist() == [256, 255]
+    with pytest.raises(InputError, match=r"ignore must not be .* got 2035, which is 'thing_R' in"):
+        structures_of(Structures(table=path, ignore=2035), nothing)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

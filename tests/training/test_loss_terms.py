@@ -255,3 +255,18 @@ def test_the_loss_of_a_certain_and_correct_segmentation_is_zero() -> None:
 def test_segmentation_has_the_derivatives_of_differences() -> None:
     odds, labels = odds_and_labels(12, 4, 8)
     assert torch.autograd.gradcheck(lambda z: losses.segmentation(z, labels), odds.requires_grad_())
+
+
+def test_voxels_without_a_label_do_not_count_in_the_loss_of_a_segmentation() -> None:
+    """A voxel of the network is left out if any voxel behind it is not labelled."""
+    generator = torch.Generator().manual_seed(0)
+    odds = torch.randn(60, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 4, (60, 8), generator=generator)
+    unlabelled = labels.clone()
+    unlabelled[:20] = 4
+    unlabelled[20:40, 3] = 4
+    expected = losses.segmentation(odds[40:], labels[40:])
+    assert float(losses.segmentation(odds, unlabelled)) == pytest.approx(float(expected))
+    odds.requires_grad_()
+    losses.segmentation(odds, torch.full_like(labels, 4)).backward()
+    assert not odds.grad.any()

@@ -75,11 +75,18 @@ class Structures(Section):
         description="column of the table with the structure's name; values with the same name are "
         "one structure, values without a name are ignored",
     )
+    ignore: Count | None = Field(
+        default=None,
+        description="label value of voxels that are not labelled; the loss segmentation leaves "
+        "them out",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Structures":
         if self.values is not None and self.table is not None:
             raise ValueError("must have values or a table, not both")
+        if self.ignore is not None and self.ignore in (self.values or ()):
+            raise ValueError(f"ignore must not be one of values, got {self.ignore}")
         return self
 
 

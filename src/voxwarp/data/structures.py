@@ -19,20 +19,36 @@ class Table:
     Args:
         names: names of the structures 1..K; K may be 0.
         numbers: structure number 1..K by label value; several values may be one structure.
+        ignored: label value of voxels that are not labelled; their number is K+1.
     """
 
     names: list[str]
     numbers: dict[int, int]
+    ignored: int | None = None
+
+    @property
+    def largest(self) -> int:
+        """The largest number: K, or K+1 if a value is ignored."""
+        return len(self.names) + (self.ignored is not None)
 
     @property
     def dtype(self) -> np.dtype:
-        """The smallest type that holds the numbers 0..K."""
-        return np.dtype(np.uint8 if len(self.names) < 256 else np.uint16)
+        """The smallest type that holds all numbers."""
+        return np.dtype(np.uint8 if self.largest < 256 else np.uint16)
+
+    @property
+    def mirror(self) -> np.ndarray:
+        """The number of the structure on the other side for each number, see ``mirror_of``."""
+        unlabelled = [self.largest] if self.ignored is not None else []
+        return np.array([*mirror_of(self.names), *unlabelled], self.dtype)
 
     def numbered(self, labels: np.ndarray) -> np.ndarray:
         """Replace label values by structure numbers; other values become 0."""
-        values = np.array(sorted(self.numbers) or [0])
-        numbers = np.array([self.numbers.get(value, 0) for value in values.tolist()], self.dtype)
+        all_numbers = dict(self.numbers)
+        if self.ignored is not None:
+            all_numbers[self.ignored] = self.largest
+        values = np.array(sorted(all_numbers) or [0])
+        numbers = np.array([all_numbers.get(value, 0) for value in values.tolist()], self.dtype)
         at = np.searchsorted(values, labels := labels.astype(np.int64))
         at = np.minimum(at, len(values) - 1)
         return np.where(values[at] == labels, numbers[at], 0).astype(self.dtype)
@@ -87,16 +103,25 @@ def structures_of(settings: Structures, values: Callable[[Split], set[int]]) -> 
         names_by_value = _read_names(settings, Path(settings.table))
         names = sorted(set(names_by_value.values()))
         numbers = {value: names.index(name) + 1 for value, name in names_by_value.items()}
-        return Table(names, numbers)
+        if settings.ignore in numbers:
+            raise InputError(
+                f"data.structures.ignore must not be the value of a structure, got "
+                f"{settings.ignore}, which is {names_by_value[settings.ignore]!r} in "
+                f"{settings.table}"
+            )
+        return Table(names, numbers, settings.ignore)
     listed = None if settings.values is None else set(settings.values)
-    in_order = sorted(listed or values("train") or values("val"))
+    found = listed or values("train") or values("val")
+    in_order = sorted(found - {settings.ignore})
     largest = np.iinfo(np.uint16).max
     if len(in_order) > largest:
         raise InputError(
             f"data.structures: the label maps hold {len(in_order)} different values, more than "
             f"{largest}; name the structures with data.structures.values or a table"
         )
-    return Table([str(v) for v in in_order], {v: i for i, v in enumerate(in_order, 1)})
+    return Table(
+        [str(v) for v in in_order], {v: i for i, v in enumerate(in_order, 1)}, settings.ignore
+    )
 
 
 def _read_names(settings: Structures, table: Path) -> dict[int, str]:

@@ -252,18 +252,23 @@ def soft_dice(*, moved: Tensor, fixed: Tensor, eps: float = 1e-5) -> Tensor:
 def segmentation(log_odds: Tensor, labels: Tensor, *, eps: float = 1.0) -> Tensor:
     """Loss of a segmentation: cross-entropy + (1 − mean soft Dice); 0 is perfect.
 
-    A voxel of the network may cover several voxels of the label map, which count equally. The
+    A voxel of the network may cover several voxels of the label map, which count equally. A class
+    that the network does not have stands for voxels that are not labelled, which do not count. The
     Dice is the mean over the classes that occur in the labels: Milletari et al.,
     doi:10.1109/3DV.2016.79, with sums of probabilities. The sum of both losses is that of nnU-Net,
     doi:10.1038/s41592-020-01008-z.
 
     Args:
         log_odds: (N, classes) for N voxels, before the softmax.
-        labels: (N, S), the classes of the S voxels of the label map that each voxel covers.
+        labels: (N, S), the classes of the S voxels of the label map that each voxel covers; a
+            voxel that covers one without a label is left out.
         eps: voxels, added to numerator and denominator of each Dice; set by hand.
     """
     with torch.autocast(log_odds.device.type, enabled=False):
-        (log_odds,), at = _wide(log_odds), labels.long()
+        labelled = (labels < log_odds.shape[1]).all(dim=1)
+        if not labelled.any():
+            return 0 * log_odds.float().sum()
+        (log_odds,), at = _wide(log_odds[labelled]), labels[labelled].long()
         log_p = F.log_softmax(log_odds, dim=1)
         entropy = -log_p.gather(1, at).mean()
         p, weight = log_p.exp(), 1 / at.shape[1]

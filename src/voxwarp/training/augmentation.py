@@ -50,7 +50,7 @@ class Augmenter:
     Args:
         augmentation: settings of the changes.
         grid: the working grid.
-        mirror: (K+1,) number of the structure on the other side, see ``mirror_of``.
+        mirror: number of the structure on the other side, for each number, see ``Table``.
 
     Raises:
         InputError: the grid is too oblique for flips.

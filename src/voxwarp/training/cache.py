@@ -103,6 +103,7 @@ def entries_of(
         return image, None
     check_readable(scan.labels, "label map")
     about += [_identity(scan.labels), sorted(table.numbers.items()), len(table.names)]
+    about += [] if table.ignored is None else [table.ignored]
     return image, folder / f"{_digest(about)}.labels.npy"
 
 

@@ -16,7 +16,7 @@ import torch
 from ..data.counts import count_scans
 from ..data.scans import ScanRecord
 from ..data.sources import SPLITS, Split
-from ..data.structures import Table, mirror_of, structures_of
+from ..data.structures import Table, structures_of
 from ..errors import InputError
 from ..preparation.recipe import Recipe
 from ..preparation.template import mni152
@@ -39,7 +39,7 @@ class Cohort:
         scans: the scans that could be prepared.
         recipe: how they were prepared: working grid, alignment, intensities.
         structures: names of the structures 1..K; K may be 0.
-        mirror: (K+1,) number of the structure on the other side, see ``mirror_of``.
+        mirror: number of the structure on the other side, for each number, see ``Table``.
         skipped: reasons why scans were left out, one line each.
         files: files of the image and the labels (or None) in the cache, for each scan.
     """
@@ -135,7 +135,7 @@ def prepare_cohort(
     usable = [scan for scan in scans if scan not in errors]
     check_enough(config, usable)
     files = [todo.files[scan] for scan in usable]
-    return Cohort(usable, recipe, table.names, mirror_of(table.names), skipped, files)
+    return Cohort(usable, recipe, table.names, table.mirror, skipped, files)
 
 
 def intensities(image: np.ndarray) -> torch.Tensor:

@@ -51,7 +51,7 @@ def prepare_arrays(
     if loaded.labels is None:
         return image, None
     numbers = replace(loaded.labels, data=table.numbered(loaded.labels.data))
-    if not numbers.data.any():
+    if not ((numbers.data > 0) & (numbers.data <= len(table.names))).any():
         raise InputError(f"label map {scan.labels}: none of its label values is in data.structures")
     transform = examination.template_to_scan
     return image, resample(numbers, recipe.grid, transform, interpolation="nearest").data
