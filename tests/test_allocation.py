@@ -203,10 +203,12 @@ library.free.argtypes = [ctypes.c_void_p]
 
 def by_itself(size):
     # Whether a block is a mapping of its own: the second bit of the size that stands before it.
-    block = library.malloc(size)
-    found = bool(ctypes.c_size_t.from_address(block - ctypes.sizeof(ctypes.c_size_t)).value & 2)
-    library.free(block)
-    return found
+    # The last of several, because the first may be put where something was freed before.
+    blocks = [library.malloc(size) for _ in range(max(1, (8 << 20) // size))]
+    before = ctypes.c_size_t.from_address(blocks[-1] - ctypes.sizeof(ctypes.c_size_t)).value
+    for block in blocks:
+        library.free(block)
+    return bool(before & 2)
 
 with keep_freed_memory():
     print(*(by_itself(size << 10) for size in (100, 1000, 100000)))
@@ -247,10 +249,10 @@ def fetched(size):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 with keep_freed_memory():
     share_freed_memory()
-    thread = threading.Thread(target=torch.zeros, args=({SIZE},))
+    thread = threading.Thread(target=torch.zeros, args=({SIZE} // 2,))
     thread.start()
     thread.join()
-    print(fetched({SIZE} * 9 // 10))
+    print(fetched({SIZE} // 2 * 9 // 10))
 """
 
 
