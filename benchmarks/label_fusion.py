@@ -22,6 +22,7 @@ import torch
 
 from voxwarp.fields import field
 from voxwarp.fields.filters import gaussian
+from voxwarp.measures.overlap import dice
 from voxwarp.networks.model import Model
 from voxwarp.preparation.scan import Scan
 from voxwarp.space.resample import resample
@@ -55,7 +56,7 @@ def main() -> None:
         write_volume(own, options.out / path.name)
         brain = prepared.image[0, 0].numpy() > 0
         ignored = np.mean(fused[brain] == IGNORED)
-        score = "" if options.truth is None else dice(own.data, options.truth / path.name)
+        score = "" if options.truth is None else mean_dice(own.data, options.truth / path.name)
         print(path.name, f"ignored {ignored:.3f}", score, flush=True)
 
 
@@ -92,7 +93,7 @@ def vote(atlases, model, image):
         warp = model.deform(moving=atlas.image, fixed=image).displacement
         difference = (field.warp(atlas.image, warp) - image).square()
         weights.append((gaussian(difference, WIDTH)[0, 0, brain] + FLOOR).pow(-2))
-        labels = field.sample(atlas.labels, warp + identity(warp), nearest=True)
+        labels = field.warp(atlas.labels, warp, nearest=True)
         maps.append(labels[0, 0, brain].to(torch.int16))
     most, first = torch.zeros_like(weights[0]), torch.zeros_like(maps[0])
     for label in maps:
@@ -104,24 +105,11 @@ def vote(atlases, model, image):
     return winner.numpy(), share.numpy()
 
 
-def identity(warp):
-    axes = (torch.arange(n, dtype=torch.float32) for n in warp.shape[2:])
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
-
-
-def dice(fused: np.ndarray, truth: Path) -> str:
-    """Mean Dice of all structures, where votes agree, and the share of each voxel there."""
-    true = np.asarray(Scan.read(truth).image.data).astype(int)
-    fused = fused.astype(int)
-    known = fused != IGNORED
-    values = [v for v in np.unique(true) if v]
-    scores = [
-        2
-        * np.sum((fused == v) & (true == v) & known)
-        / max(np.sum((fused == v) & known) + np.sum((true == v) & known), 1)
-        for v in values
-    ]
-    return f"Dice {np.mean(scores):.4f}"
+def mean_dice(fused: np.ndarray, truth: Path) -> str:
+    """Mean Dice of the structures of a rater, over the voxels that are labelled."""
+    true, known = Scan.read(truth).image.data.astype(int), fused != IGNORED
+    scores = dice(fused[known].astype(int), true[known])
+    return f"Dice {np.mean([scores[value] for value in np.unique(true[known]) if value]):.4f}"
 
 
 if __name__ == "__main__":

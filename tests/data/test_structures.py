@@ -9,6 +9,7 @@ from cohorts import table
 from voxwarp.data.sources import Split, Structures
 from voxwarp.data.structures import Table, label_values, mirror_of, structures_of
 from voxwarp.errors import InputError
+from voxwarp.evaluation.protocol import protocol_of
 
 NAMED = """value,note,structure
 2035,x,thing_R
@@ -137,3 +138,9 @@ def test_label_values_are_those_above_zero(kind: type) -> None:
 def test_label_values_may_be_large_or_below_zero_but_no_fractions() -> None:
     assert label_values(np.array([-3, 0, 1 << 21, 4])) == {4, 1 << 21}
     assert label_values(np.array([0, 1.0, 2.5])) == set()
+
+
+def test_scores_count_voxels_that_a_training_ignores_as_background(tmp_path: Path) -> None:
+    path = str(table(tmp_path / "names.csv", NAMED))
+    found = protocol_of([], structures=Structures(table=path, ignore=255)).structures
+    assert found.numbered(np.array([3, 255, 0, 9])).tolist() == [2, 0, 0, 1]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from phantoms import smooth_field
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from voxwarp.errors import InputError
 from voxwarp.fields import losses
@@ -270,3 +271,10 @@ def test_voxels_without_a_label_do_not_count_in_the_loss_of_a_segmentation() -> 
     odds.requires_grad_()
     losses.segmentation(odds, torch.full_like(labels, 4)).backward()
     assert not odds.grad.any()
+
+
+def test_the_loss_of_a_segmentation_can_be_predicted_without_contents() -> None:
+    """The memory of a step is predicted with such tensors; a loss that fails would count as 0."""
+    with FakeTensorMode():
+        odds, labels = torch.empty(60, 4, requires_grad=True), torch.empty(60, 8, dtype=torch.uint8)
+        assert losses.segmentation(odds, labels).requires_grad

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..data.pairs import Pair
@@ -77,4 +77,5 @@ def protocol_of(
     if not isinstance(structures, Structures):
         structures = Structures(table=None if structures is None else os.fspath(structures))
     table = structures_of(structures, lambda split: label_values_in(pairs))
-    return Protocol(table, chosen, labels)
+    # In scores, voxels that a training ignores are background, as are all other values.
+    return Protocol(replace(table, ignored=None), chosen, labels)

@@ -265,18 +265,17 @@ def segmentation(log_odds: Tensor, labels: Tensor, *, eps: float = 1.0) -> Tenso
         eps: voxels, added to numerator and denominator of each Dice; set by hand.
     """
     with torch.autocast(log_odds.device.type, enabled=False):
-        labelled = (labels < log_odds.shape[1]).all(dim=1)
-        if not labelled.any():
-            return 0 * log_odds.float().sum()
-        (log_odds,), at = _wide(log_odds[labelled]), labels[labelled].long()
+        (log_odds,), last = _wide(log_odds), log_odds.shape[1] - 1
+        # Weights instead of a selection: the number of voxels must not depend on their contents,
+        # which are not there yet when the memory of a step is predicted.
+        labelled = (labels <= last).all(dim=1).to(log_odds.dtype)
+        at, weight = labels.long().clamp(max=last), labelled / labels.shape[1]
         log_p = F.log_softmax(log_odds, dim=1)
-        entropy = -log_p.gather(1, at).mean()
-        p, weight = log_p.exp(), 1 / at.shape[1]
-        zeros = p.new_zeros(p.shape[1])
-        overlap = zeros.index_add(0, at.flatten(), p.gather(1, at).flatten()) * weight
-        truth = (
-            zeros.index_add(0, at.flatten(), torch.ones_like(at, dtype=p.dtype).flatten()) * weight
-        )
-        dice = (2 * overlap + eps) / (p.sum(dim=0) + truth + eps)
+        entropy = -(log_p.gather(1, at).sum(dim=1) @ weight) / labelled.sum().clamp(min=1)
+        p, zeros = log_p.exp(), log_p.new_zeros(log_p.shape[1])
+        shares = weight[:, None].expand(at.shape).flatten()
+        overlap = zeros.index_add(0, at.flatten(), p.gather(1, at).flatten() * shares)
+        truth = zeros.index_add(0, at.flatten(), shares)
+        dice = (2 * overlap + eps) / (labelled @ p + truth + eps)
         occurs = (truth > 0).to(p.dtype)
-        return entropy + 1 - (dice * occurs).sum() / occurs.sum()
+        return entropy + ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)

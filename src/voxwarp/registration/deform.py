@@ -16,7 +16,7 @@ from ..networks.pair_descent import MapCache
 from ..networks.refine import Refinement
 from ..preparation.scan import Prepared
 from ..space.grid import Grid
-from ..space.region import bounding_box, start_and_shape
+from ..space.region import bounding_box
 from ..space.transform import SLAB_VOXELS, Warp, conjugate
 
 # Set by hand. benchmarks/smoothness.csv covers 0.5 to 4, and its Dice falls towards both ends.
@@ -153,7 +153,7 @@ def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[
         The warp without folds, and its inverse (None if ``inverse`` is None).
     """
     box = bounding_box(brain)
-    least = field.jacobian_determinants(_inside(warp, box))[1][0]
+    least = field.jacobian_determinants(warp.block(box).in_voxels()[None])[1][0]
     if not (least <= 0)[torch.from_numpy(brain[box])].any():
         return warp, inverse
     copies = [w and Warp(w.displacement.copy(), w.grid) for w in (warp, inverse)]
@@ -173,7 +173,7 @@ def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> None:
         brain: mask of the brain on that grid, (X, Y, Z), boolean.
     """
     x, y, z = box = bounding_box(brain)
-    part = _inside(warp, box)
+    part = warp.block(box).in_voxels()[None]
     displacement = _turned(warp, np.linalg.inv(warp.grid.affine[:3, :3]))
     displacement[0, :, x, y, z] = remove_folds(
         part, min_determinant=DescentSettings.min_determinant
@@ -186,13 +186,6 @@ def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> None:
         _rounded(inverse)
     _turned(warp, warp.grid.affine)
     _rounded(warp)
-
-
-def _inside(warp: Warp, box: tuple[slice, ...]) -> torch.Tensor:
-    """The displacements in a box, (1, 3, X, Y, Z), in voxels."""
-    x, y, z = box
-    inside = np.ascontiguousarray(warp.displacement[:, x, y, z])
-    return Warp(inside, warp.grid.crop(*start_and_shape(box))).in_voxels()[None]
 
 
 def _turned(warp: Warp, affine: np.ndarray) -> torch.Tensor:

@@ -121,7 +121,7 @@ class Validator:
         }
         if batch.moving_labels is not None and batch.fixed_labels is not None:
             moved = field.warp(batch.moving_labels[None], displacement, nearest=True)[0, 0]
-            overlap = mean_dice(moved, batch.fixed_labels[0])
+            overlap = self._overlap(moved, batch.fixed_labels[0])
             scores |= {} if overlap is None else {"val_dice": overlap}
         return scores
 
@@ -144,9 +144,14 @@ class Validator:
         for moving, fixed in self.pairs:
             labels, other = self._read(moving)[1], self._read(fixed)[1]
             if labels is not None and other is not None:
-                scores.append(mean_dice(labels, other))
+                scores.append(self._overlap(labels, other))
         known = [score for score in scores if score is not None]
         return {"val_dice": float(np.mean(known))} if known else {}
+
+    def _overlap(self, labels: Tensor, other: Tensor) -> float | None:
+        """Mean Dice of the structures, without the number of voxels that are not labelled."""
+        count = len(self.cohort.structures)
+        return mean_dice(*(x.masked_fill(x > count, 0) for x in (labels, other)))
 
     def pictures(self, model: Model, phase: Phase) -> np.ndarray | None:
         """Picture of the first pair that can be read: (H, W) in [0, 1].
