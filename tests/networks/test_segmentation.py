@@ -9,7 +9,7 @@ from torch import Tensor
 from voxwarp.fields.field import averaged
 from voxwarp.networks.catalogue import anatomy
 from voxwarp.networks.pair_descent import PairDescent
-from voxwarp.networks.segmentation import SegmentationNetwork, StructureMaps
+from voxwarp.networks.segmentation import Segmentation, SegmentationNetwork, StructureMaps
 
 SHAPE = (16, 24, 32)
 
@@ -60,7 +60,8 @@ def test_maps_are_the_projected_probabilities(factor: int) -> None:
     """At a larger factor, those of averaged embeddings."""
     maps, images = maps_of(), torch.cat([image(s) for s in (1, 51)])
     with torch.inference_mode():
-        found, embedded = maps(images, factor), maps.network(images)
+        (found, unsure), embedded = maps(images, factor), maps.network(images)
+        shown = embedded[..., 2::4, 2::4, 2::4].movedim(1, -1).flatten(1, 3)
         if factor == 4:
             embedded = embedded.unflatten(2, (4, 2)).unflatten(4, (6, 2)).unflatten(6, (8, 2))
             embedded = embedded.mean(dim=(3, 5, 7))
@@ -68,6 +69,13 @@ def test_maps_are_the_projected_probabilities(factor: int) -> None:
             p = maps.network.classify(sample.flatten(1).T).softmax(dim=1)
             expected = (p @ maps.projection).T.view(-1, *sample.shape[1:])
             torch.testing.assert_close(projected, expected, atol=1e-4, rtol=1e-3)
+        largest = [maps.network.classify(sample).softmax(dim=1).max(dim=1)[0] for sample in shown]
+    assert unsure.tolist() == [pytest.approx(float((x < 0.5).float().mean())) for x in largest]
+
+
+def test_an_image_without_brain_is_unsure() -> None:
+    with torch.inference_mode():
+        assert maps_of()(torch.zeros(1, 1, 16, 16, 16), 2).unsure.tolist() == [1]
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -75,7 +83,7 @@ def test_outside_the_brain_is_the_background(factor: int) -> None:
     maps, cut = maps_of(), image(1)
     cut[:, :, :7] = 0  # the last voxel of the first 8 is still inside
     with torch.inference_mode():
-        found = maps(cut, factor)[0]
+        found = maps(cut, factor).maps[0]
     outside = found[:, : 8 // factor - 1].flatten(1)
     torch.testing.assert_close(outside, maps.projection[0][:, None].expand_as(outside))
     assert (found[:, 8 // factor - 1].flatten(1) - maps.projection[0][:, None]).abs().min() > 0
@@ -89,17 +97,37 @@ def test_the_projection_keeps_distances_and_is_always_the_same() -> None:
     assert float(distances.min()) > 0.3
 
 
-def test_the_maps_have_the_weight_of_the_architecture() -> None:
+@pytest.mark.parametrize(("unsure", "share"), [(0, 1), (0.06, 1), (0.0675, 0.75), (0.0825, 0.25)])
+def test_maps_count_less_where_the_network_is_unsure(unsure: float, share: float) -> None:
+    """The more unsure of both images counts; the weight is that of the architecture."""
     network, cache = anatomy(4, (6, 8), steps=(1,), weight=5), {}
     network(moving=image(1), fixed=image(2), map_cache=cache)
-    assert [features.weight for features in cache.values()] == [5]
+    (found,) = cache.values()
+    for shares in ([0.01, unsure], [unsure, 0.01]):
+        features = network._features(found._replace(unsure=torch.tensor(shares)))
+        assert features.weight == pytest.approx(5 * share)
+        assert features.moving.equal(found.maps[:1])
+        assert features.fixed.equal(found.maps[1:])
+
+
+def test_where_nothing_is_sure_the_images_alone_are_aligned() -> None:
+    network = anatomy(4, (6, 8), steps=(4, 4), weight=5)
+    with torch.no_grad():
+        network.segmentation.network.log_scale.fill_(-9)  # all structures are as likely
+    pair = {"moving": image(1), "fixed": image(2)}
+    same = {name: getattr(network, name) for name in ("steps", "full_steps", "step_settings")}
+    found, alone = network(**pair), PairDescent(**same)(**pair)
+    assert found.unsure.tolist() == [[1, 1]]
+    assert alone.unsure is None
+    assert found.displacement.equal(alone.displacement)
+    assert found.displacement.abs().max() > 0.1
 
 
 class Oracle(StructureMaps):
     """Segments a structure that is barely brighter than the rest."""
 
-    def forward(self, images: Tensor, factor: int) -> Tensor:
-        return averaged((images > 0.505).float(), factor)
+    def forward(self, images: Tensor, factor: int) -> Segmentation:
+        return Segmentation(averaged((images > 0.505).float(), factor), torch.zeros(len(images)))
 
 
 def test_structures_align_what_intensities_cannot() -> None:

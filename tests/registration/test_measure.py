@@ -77,6 +77,12 @@ CONTRAST = (
     "the intensities of the scans do not match after the registration (correlation 0.49); do both "
     "scans have the same contrast?"
 )
+UNSURE = (
+    "the model is unsure of the structures in {} brain, as in contrasts that it has not learned; "
+    "so {}"
+)
+LITTLE = "structures count for less in this registration"
+NOT = "this registration aligns the intensities alone"
 FOLDS = "the deformation folds in 5 voxels of the fixed brain (det J ≤ 0)"
 
 
@@ -93,6 +99,16 @@ FOLDS = "the deformation folds in 5 voxels of the fixed brain (det J ≤ 0)"
         (similar(0.3, 0.6, 0.51), []),
         (similar(0.3, 0.6, 0.49), [CONTRAST]),
         (similar(0.5, 0.494, 0.49), [LESS, CONTRAST]),
+        ({"unsure": {"moving": 0.03, "fixed": 0.06}}, []),
+        (
+            {"unsure": {"moving": 0.074, "fixed": 0.06}},
+            [UNSURE.format("7 % of the moving", LITTLE)],
+        ),
+        ({"unsure": {"moving": 0.03, "fixed": 0.12}}, [UNSURE.format("12 % of the fixed", NOT)]),
+        (
+            {"unsure": {"moving": 0.061, "fixed": 0.09}},
+            [UNSURE.format("6 % of the moving brain and 9 % of the fixed", NOT)],
+        ),
         ({"jacobian": {"folds": 5}}, [FOLDS]),
         ({**similar(0.3, 0.6, 0.49), "jacobian": {"folds": 5}}, [CONTRAST, FOLDS]),
     ],
@@ -106,5 +122,8 @@ def test_measures_in_a_record():
         "similarity": {"before": GOOD.before, "after": GOOD.after},
         "dice": {"mean": 0.75, "per_label": {2: 0.5, 7: 1.0}, "labels": "nearest neighbour"},
         "jacobian": GOOD.jacobian,
+        "unsure_share": None,
     }
+    unsure = {"moving": 0.1, "fixed": 0.02}
+    assert replace(GOOD, unsure=unsure).described()["unsure_share"] == unsure
     assert replace(GOOD, dice=None).described()["dice"] is None

@@ -17,11 +17,19 @@ class Deformation(NamedTuple):
         inverse: the displacement of φ⁻¹; None if the network does not compute it.
         regularity: the field whose roughness the training penalises: the velocity if there is one,
             else the displacement.
+        unsure: of a network that recognises structures, the share of voxels where it is unsure,
+            (B, 2) for the moving and the fixed images, see ``segmentation.Segmentation``.
     """
 
     displacement: Tensor
     inverse: Tensor | None
     regularity: Tensor
+    unsure: Tensor | None = None
+
+    def cpu(self) -> "Deformation":
+        """The same on the CPU."""
+        inverse, unsure = (x if x is None else x.cpu() for x in (self.inverse, self.unsure))
+        return Deformation(self.displacement.cpu(), inverse, self.regularity.cpu(), unsure)
 
 
 def integrate(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformation:

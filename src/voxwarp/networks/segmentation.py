@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,22 @@ from torch import Tensor, nn
 
 from ..fields import compiled, field
 from .layers import Convolution, activation, convolution, convolve_upsampled
+
+# Every fourth voxel along each axis tells how sure a segmentation is.
+STRIDE = 4
+
+
+class Segmentation(NamedTuple):
+    """What a segmentation tells a descent about images.
+
+    Args:
+        maps: (B, maps, X, Y, Z), to be compared.
+        unsure: (B,) share of the voxels of the brain whose likeliest structure has a probability
+            below one half.
+    """
+
+    maps: Tensor
+    unsure: Tensor
 
 
 class SegmentationNetwork(nn.Module):
@@ -96,43 +112,52 @@ class StructureMaps(nn.Module):
         projection = torch.randn(structures + 1, maps, generator=generator) / maps**0.5
         self.register_buffer("projection", projection)
 
-    def forward(self, images: Tensor, factor: int) -> Tensor:
-        """Maps (B, maps, X / factor, ...) of images (B, 1, X, Y, Z).
+    def forward(self, images: Tensor, factor: int) -> Segmentation:
+        """Maps (B, maps, X / factor, ...) of images (B, 1, X, Y, Z), and how sure they are.
 
         If the factor is above 2, the embeddings are averaged before they are classified: that is
         nearly as good as averaging the maps, in an eighth of the time.
         """
-        inside = F.max_pool3d(images, factor) > 0
-        if not torch.is_grad_enabled() and compiled.can_take(images):
-            return self._compiled(images, factor, inside)
-        embedded = field.averaged(self.network(images), factor // 2)
-        samples = zip(embedded, inside[:, 0], strict=True)
-        return torch.stack([self._project(*sample) for sample in samples])
+        features = self.network.features(images)
+        inside = F.max_pool3d(images, 2)[:, 0] > 0
+        unsure = [self._unsure(*sample) for sample in zip(features, inside, strict=True)]
+        normalise = factor == 2  # else before the average
+        if not normalise:
+            features = field.averaged(F.normalize(features.float(), dim=1), factor // 2)
+            inside = F.max_pool3d(images, factor)[:, 0] > 0
+        is_compiled = not torch.is_grad_enabled() and compiled.can_take(images)
+        project = self._compiled if is_compiled else self._project
+        samples = zip(features, inside, strict=True)
+        maps = torch.stack([project(*sample, normalise=normalise) for sample in samples])
+        return Segmentation(maps, torch.stack(unsure))
 
-    def _compiled(self, images: Tensor, factor: int, inside: Tensor) -> Tensor:
-        """The same by compiled kernels."""
-        if factor == 2:
-            embedded = self.network.features(images)
-        else:
-            embedded = field.averaged(self.network(images), factor // 2)
+    def _unsure(self, features: Tensor, inside: Tensor) -> Tensor:
+        """The share of unsure voxels of one image, from features (C, X, Y, Z); 1 without brain."""
+        some = (..., *(slice(STRIDE // 2, None, STRIDE),) * 3)
+        voxels = features[some][:, inside[some]].T
+        if not len(voxels):
+            return features.new_ones((), dtype=torch.float32)
+        odds = self.network.classify(F.normalize(voxels.float(), dim=1))
+        return (odds.softmax(dim=1).amax(dim=1) < 0.5).float().mean()
+
+    def _compiled(self, features: Tensor, inside: Tensor, *, normalise: bool) -> Tensor:
+        """As ``_project``, by compiled kernels."""
         with torch.autocast("cpu", enabled=False):
-            maps = [
-                compiled.class_maps(
-                    *sample,
-                    normalise=factor == 2,
-                    directions=self.network.log_scale.exp() * self.network.directions,
-                    bias=self.network.classes.bias,
-                    projection=self.projection,
-                )
-                for sample in zip(embedded, inside[:, 0], strict=True)
-            ]
-        return torch.stack(maps)
+            return compiled.class_maps(
+                features,
+                inside,
+                normalise=normalise,
+                directions=self.network.log_scale.exp() * self.network.directions,
+                bias=self.network.classes.bias,
+                projection=self.projection,
+            )
 
-    def _project(self, embedded: Tensor, inside: Tensor) -> Tensor:
-        """Maps (maps, X, Y, Z) of embeddings (C, X, Y, Z); outside the brain, the background's."""
-        with torch.autocast(embedded.device.type, enabled=False):
+    def _project(self, features: Tensor, inside: Tensor, *, normalise: bool) -> Tensor:
+        """Maps (maps, X, Y, Z) of features (C, X, Y, Z); outside the brain, the background's."""
+        with torch.autocast(features.device.type, enabled=False):
             maps = self.projection[0].expand(*inside.shape, -1).clone()
-            voxels = embedded[:, inside].T
+            voxels = features[:, inside].T.float()
+            voxels = F.normalize(voxels, dim=1) if normalise else voxels
             odds = (self.network.classify(part) for part in voxels.split(2**15))
             maps[inside] = torch.cat([o.softmax(dim=1) @ self.projection for o in odds])
             return maps.movedim(-1, 0).contiguous()

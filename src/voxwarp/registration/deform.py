@@ -114,8 +114,7 @@ def compute_deformation(
             map_cache=map_cache,
             weight=weight,
         )
-    inverse = None if deformation.inverse is None else deformation.inverse.cpu()
-    return Deformation(deformation.displacement.cpu(), inverse, deformation.regularity.cpu())
+    return deformation.cpu()
 
 
 def _further_inputs(

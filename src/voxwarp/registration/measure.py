@@ -9,6 +9,7 @@ import torch
 from ..fields import field
 from ..measures.overlap import dice
 from ..measures.similarity import similarity
+from ..networks.pair_descent import SURE, UNSURE
 from ..preparation.scan import Prepared
 from ..space.volume import Volume
 
@@ -22,12 +23,15 @@ class Measures:
             ``measures.similarity``.
         dice: Dice overlap by label value; None unless both scans have label maps.
         jacobian: statistics of det J, see ``measures.deformation.jacobian_statistics``.
+        unsure: by scan, the share of voxels where the model is unsure of the structures, see
+            ``networks.segmentation.Segmentation``; None if it recognises none.
     """
 
     before: dict[str, float]
     after: dict[str, float]
     dice: dict[int, float] | None
     jacobian: dict[str, float | int]
+    unsure: dict[str, float] | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries of ``metrics.json``."""
@@ -44,6 +48,7 @@ class Measures:
             "similarity": {"before": self.before, "after": self.after},
             "dice": scores,
             "jacobian": self.jacobian,
+            "unsure_share": self.unsure,
         }
 
     def warnings(self) -> list[str]:
@@ -75,6 +80,20 @@ class Measures:
                 f"the intensities of the scans do not match after the registration (correlation "
                 f"{correlation:.2f}); do both scans have the same contrast?"
             )
+        scans = {name: share for name, share in (self.unsure or {}).items() if share > SURE}
+        if scans:
+            shares = " and ".join(
+                f"{100 * share:.0f} % of the {name} brain" for name, share in scans.items()
+            )
+            effect = (
+                "structures count for less in this registration"
+                if max(scans.values()) < UNSURE
+                else "this registration aligns the intensities alone"
+            )
+            warnings.append(
+                f"the model is unsure of the structures in {shares}, as in contrasts that it has "
+                f"not learned; so {effect}"
+            )
         if folds := self.jacobian["folds"]:
             warnings.append(
                 f"the deformation folds in {folds} voxels of the fixed brain (det J ≤ 0)"
@@ -90,6 +109,7 @@ def measure(
     displacement: torch.Tensor,
     jacobian: dict[str, float | int],
     labels: tuple[Volume, Volume] | None,
+    unsure: torch.Tensor | None = None,
 ) -> Measures:
     """Measure a registration.
 
@@ -98,11 +118,14 @@ def measure(
         displacement: the displacement on the working grid, (1, 3, X, Y, Z), voxels.
         jacobian: statistics of det J on the fixed grid.
         labels: the moved and the fixed label map, if both scans have one.
+        unsure: (1, 2), of the moving and the fixed scan, see ``Deformation``.
     """
+    names = "moving", "fixed"
     moved = field.warp(moving.image, displacement)
     return Measures(
         before=similarity(moved=moving.image[0, 0], fixed=fixed.image[0, 0]),
         after=similarity(moved=moved[0, 0], fixed=fixed.image[0, 0]),
         dice=None if labels is None else dice(labels[0].data, labels[1].data),
         jacobian=jacobian,
+        unsure=None if unsure is None else dict(zip(names, unsure[0].tolist(), strict=True)),
     )

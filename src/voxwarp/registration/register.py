@@ -16,6 +16,7 @@ from .._provenance import versions
 from ..errors import InputError
 from ..measures.deformation import jacobian_statistics
 from ..measures.similarity import similarity
+from ..networks.deformation import Deformation
 from ..networks.model import Model
 from ..networks.refine import Refinement
 from ..preparation.affine import refined_affine
@@ -223,7 +224,7 @@ class RegistrationTask:
         affine = moving.template_to_scan.after(fixed.template_to_scan.inverse())
         result = self._result(moving, fixed, affine, (warp, inverse), brain, meter)
         meter.start("measure")
-        measures = _measure(result, moving, fixed, deformation.displacement, jacobian)
+        measures = _measure(result, moving, fixed, deformation, jacobian)
         return result.with_metrics(self._record(moving, fixed, device, measures, meter))
 
     def _linear(
@@ -255,9 +256,9 @@ class RegistrationTask:
             )
             for to_moving in (Affine(np.eye(4)), affine)
         )
-        no_displacement = torch.zeros(1, 3, *fixed.image.shape[2:])
+        zeros = torch.zeros(1, 3, *fixed.image.shape[2:])
         jacobian = jacobian_statistics(zero_warp, brain.data != 0)
-        measures = _measure(result, moved, fixed, no_displacement, jacobian)
+        measures = _measure(result, moved, fixed, Deformation(zeros, zeros, zeros), jacobian)
         before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
         measures = replace(measures, before=before)
         return result.with_metrics(self._record(moving, fixed, device, measures, meter))
@@ -412,14 +413,15 @@ def _measure(
     result: Registration,
     moving: Prepared,
     fixed: Prepared,
-    displacement: torch.Tensor,
+    deformation: Deformation,
     jacobian: dict[str, float | int],
 ) -> Measures:
     moved_labels, fixed_labels = result.warped_labels, result.fixed.labels
     return measure(
         moving=moving,
         fixed=fixed,
-        displacement=displacement,
+        displacement=deformation.displacement,
         jacobian=jacobian,
         labels=(moved_labels, fixed_labels) if moved_labels and fixed_labels else None,
+        unsure=deformation.unsure,
     )
