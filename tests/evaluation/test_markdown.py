@@ -23,6 +23,7 @@ def test_markdown_of_a_table(small: Results) -> None:
         "Method": "ours",
         "Pairs": "6 of 6",
         "Dice (sd)": "0.750 (0.105)",
+        "Worst pair": "0.600",
         "Difference [95 %]": "+0.100 [+0.100, +0.100]",
         "p": f"{rows[0]['p']:.3f}",
         "Dice, regions": "0.550",

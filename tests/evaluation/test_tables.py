@@ -18,6 +18,7 @@ def test_a_table_by_hand(small: Results) -> None:
     assert [line["method"] for line in (ours, theirs, slow)] == ["ours", "theirs", "slow"]
     assert (ours["pairs"], ours["asked"]) == (6, 6)
     assert ours["dice"] == pytest.approx(0.75)
+    assert (ours["dice_worst"], theirs["dice_worst"]) == (0.6, pytest.approx(0.5))
     assert ours["dice_sd"] == pytest.approx(math.sqrt(0.055 / 5))
     assert ours["dice_regions"] == pytest.approx(0.55)
     assert (ours["hd95_mm"], ours["folds"], ours["memory_mb"]) == (2, 2.5, 102.5)

@@ -26,7 +26,7 @@ def table_caption(results: Results, kind: str, *, reference: str | None = None) 
     parts = [
         f"{plural(len(methods), 'method')} on {pairs_sentence(results, kind)} Each value is the "
         "mean over the finished pairs of the mean over structures; sd: standard deviation over "
-        "pairs.",
+        "pairs; worst pair: its Dice.",
         f"Difference: Dice minus that of {escaped(reference)} on the pairs that both have, with "
         f"the 95 % interval of a bootstrap over subjects{interval_warning(rows)}; p: Wilcoxon's "
         "two-sided test, which is optimistic because pairs share subjects."

@@ -68,6 +68,7 @@ _TABLE: Mapping[str, Callable[[Row], str]] = {
     "Method": lambda row: escaped(row["method"]),
     "Pairs": lambda row: f"{row['pairs']} of {row['asked']}",
     "Dice (sd)": _dice_with_sd,
+    "Worst pair": _number("dice_worst", ".3f"),
     "Difference [95 %]": _difference_with_interval,
     "p": _number("p", ".3f", 0.001),
     "Dice, regions": _number("dice_regions", ".3f"),

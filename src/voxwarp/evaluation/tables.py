@@ -21,11 +21,12 @@ def table(results: Results, kind: str, *, reference: str | None = None) -> list[
     """One row for each method; no rows if no pair of the kind is "ok".
 
     The columns are: ``asked``, the number of pairs, and ``pairs``, the number that are "ok";
-    means over the latter, with ``dice_sd``, the standard deviation over pairs, and ``dice_low``
-    and ``dice_high``, the 95 % interval of a bootstrap over subjects; ``difference``, the Dice
-    minus that of the reference on the pairs that both have, with its interval and Wilcoxon's p;
-    median seconds of the ``timed`` pairs ("> n" if the median pair was stopped at its limit of
-    n s) and median memory; ``remarks`` about pairs that are not "ok". Unknown values are NaN.
+    means over the latter, with ``dice_worst``, the Dice of the worst pair, ``dice_sd``, the
+    standard deviation over pairs, and ``dice_low`` and ``dice_high``, the 95 % interval of a
+    bootstrap over subjects; ``difference``, the Dice minus that of the reference on the pairs that
+    both have, with its interval and Wilcoxon's p; median seconds of the ``timed`` pairs ("> n" if
+    the median pair was stopped at its limit of n s) and median memory; ``remarks`` about pairs
+    that are not "ok". Unknown values are NaN.
 
     Args:
         results: rows whose labels were all resampled in the same way.
@@ -48,6 +49,7 @@ def _table_row(results: Results, method: str, kind: str, reference: str) -> Row:
     line: Row = {"method": method, "pairs": len(done), "asked": len(asked)}
     line["dice"], line["dice_low"], line["dice_high"] = interval(done)
     dice = [row["dice"] for row in done if not math.isnan(row["dice"])]
+    line["dice_worst"] = min(dice, default=math.nan)
     line["dice_sd"] = float(np.std(dice, ddof=1)) if len(dice) > 1 else math.nan
     line |= dict.fromkeys(DIFFERENCE, math.nan)
     if method != reference:
