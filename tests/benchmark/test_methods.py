@@ -16,8 +16,9 @@ from brains import Pose
 from phantom_pair import BENT, TURNED, Case, unposed
 
 from voxwarp._layout import AFFINE, INVERSE_WARP, WARP, WARPED
+from voxwarp.benchmark.catalogue import METHODS
 from voxwarp.benchmark.job import Job, Run
-from voxwarp.benchmark.methods import ants, elastix, greedy, ours
+from voxwarp.benchmark.methods import elastix, greedy, ours
 from voxwarp.benchmark.process import execute
 from voxwarp.benchmark.weights import load_model
 from voxwarp.errors import InputError
@@ -58,6 +59,7 @@ PEERS = {
     "ants-syn": ("ants", 0.55, True),
     "elastix": ("itk", 0.3, False),
     "convexadam": ("convexAdam", 0.5, False),
+    "syntx": ("syntx", 0.5, True),
 }
 
 
@@ -115,7 +117,22 @@ def test_peer_moves_the_image_as_its_own_files_say(case: Case, tmp_path: Path, m
     assert np.abs(theirs - ours)[inner].mean() < 0.1
 
 
-def test_the_papers_syn_gets_the_papers_settings(case: Case, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "steps", "length", "gaussians"),
+    [
+        ("ants-syncc", (201, 201, 201), 0.25, (9, 0.2)),  # of the paper
+        ("ants-syncc-100x70x50x20", (100, 70, 50, 20), 0.1, (3, 0)),  # antsRegistrationSyN.sh
+    ],
+)
+def test_syn_with_cc_gets_the_settings_of_its_source(
+    name: str,
+    steps: tuple[int, ...],
+    length: float,
+    gaussians: tuple[float, float],
+    case: Case,
+    tmp_path: Path,
+    monkeypatch,
+):
     """It takes an hour per pair, and minutes even on phantoms, so ANTs is replaced by a fake."""
     options_given = {}
 
@@ -125,9 +142,9 @@ def test_the_papers_syn_gets_the_papers_settings(case: Case, tmp_path: Path, mon
 
     fake = SimpleNamespace(image_read=lambda path: path, registration=registration)
     monkeypatch.setitem(sys.modules, "ants", fake)
-    run = Run(case.job("ants-syncc", tmp_path))
+    run = Run(case.job(name, tmp_path))
     run.job.save()
-    ants.ants_syncc(run)
+    METHODS[name].run(run)
     assert options_given == {
         "images": (run.job.fixed, run.job.moving),
         "type_of_transform": "SyNOnly",
@@ -136,10 +153,10 @@ def test_the_papers_syn_gets_the_papers_settings(case: Case, tmp_path: Path, mon
         "random_seed": 1,
         "syn_metric": "CC",
         "syn_sampling": 4,
-        "reg_iterations": (201, 201, 201),
-        "grad_step": 0.25,
-        "flow_sigma": 9,
-        "total_sigma": 0.2,
+        "reg_iterations": steps,
+        "grad_step": length,
+        "flow_sigma": gaussians[0],
+        "total_sigma": gaussians[1],
     }
 
 

@@ -6,11 +6,12 @@ from typing import NamedTuple
 from .._named import function_named
 from .._provenance import version_of
 from .job import Run
-from .methods.ants import ants_syn, ants_syncc
+from .methods.ants import ants_syn, ants_syncc, ants_syncc_100x70x50x20
 from .methods.convexadam import convexadam
 from .methods.elastix import elastix
 from .methods.greedy import greedy
 from .methods.ours import affine, network, refined
+from .methods.syntx import syntx
 
 
 class Method(NamedTuple):
@@ -24,9 +25,11 @@ METHODS = {
     "affine": Method(affine),
     "ants-syn": Method(ants_syn, "antspyx"),
     "ants-syncc": Method(ants_syncc, "antspyx"),
+    "ants-syncc-100x70x50x20": Method(ants_syncc_100x70x50x20, "antspyx"),
     "greedy": Method(greedy, "picsl-greedy"),
     "elastix": Method(elastix, "itk-elastix"),
     "convexadam": Method(convexadam, "convexAdam"),
+    "syntx": Method(syntx, "syntx"),
     "network": Method(network),  # any model; in rows under the model's name
     "refined": Method(refined),  # the same with rows.REFINE after the name
 }

@@ -18,12 +18,12 @@ def benchmark(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods, separated by commas: affine, ants-syn, ants-syncc, greedy, elastix, "
-            "convexadam; names of models; NAME=WEIGHTS (folder of a model, or Keras weights); "
-            "NAME=MODULE:FUNCTION. MODEL+refine refines the results of a model.",
+            help="Methods, separated by commas: affine, ants-syn, ants-syncc, "
+            "ants-syncc-100x70x50x20, greedy, elastix, convexadam, syntx; names of models; "
+            "NAME=WEIGHTS (folder of a model, or Keras weights); NAME=MODULE:FUNCTION. "
+            "MODEL+refine refines the results of a model.",
             metavar="LIST",
-            show_default="all of these tools but ants-syncc, which takes an hour per pair, and the "
-            "model default",
+            show_default="affine, ants-syn, greedy, elastix, convexadam, default",
             rich_help_panel="Methods",
         ),
     ] = None,

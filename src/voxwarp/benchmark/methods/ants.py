@@ -1,4 +1,4 @@
-"""ANTs: SyN with the defaults of antspyx, and with the settings of the paper."""
+"""ANTs: SyN with the defaults of antspyx, as in the paper, and as in antsRegistrationSyN.sh."""
 
 from typing import Any
 
@@ -21,6 +21,19 @@ def ants_syncc(run: Run) -> None:
         grad_step=0.25,
         flow_sigma=9,
         total_sigma=0.2,
+    )
+
+
+def ants_syncc_100x70x50x20(run: Run) -> None:
+    """ANTs SyN with CC as in antsRegistrationSyN.sh: step 0.1, Gaussians 3 and 0, 4 levels."""
+    _ants(
+        run,
+        syn_metric="CC",
+        syn_sampling=4,
+        reg_iterations=(100, 70, 50, 20),
+        grad_step=0.1,
+        flow_sigma=3,
+        total_sigma=0,
     )
 
 
