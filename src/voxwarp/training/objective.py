@@ -53,8 +53,10 @@ class Objective:
             return self._sum(self._segmentation_inputs(network, batch, phase), None, batch)
         inputs = self._deformation(network, batch, phase)
         if "moved" in self.inputs:
-            moving, fixed = (averaged(x, phase.downsample) for x in (batch.moving, batch.fixed))
-            inputs["fixed"], inputs["moved"] = self._move(moving, fixed, inputs, phase)
+            images = [averaged(x, phase.downsample) for x in (batch.moving, batch.fixed)]
+            if grid := self._velocity_grid(inputs, phase):
+                images = [F.avg_pool3d(to_velocity_grid(x, *grid), grid[1]) for x in images]
+            inputs["fixed"], inputs["moved"] = self._move(*images, inputs)
         labelled = self._labelled_inputs(inputs, batch, phase)
         return self._sum(inputs, labelled, batch)
 
@@ -92,13 +94,14 @@ class Objective:
     def _needs_inverse(self) -> bool:
         return self.config.both_directions or "inverse" in self.inputs
 
-    def _move(
-        self, moving: Tensor, fixed: Tensor, inputs: LossInputs, phase: Phase
-    ) -> tuple[Tensor, Tensor]:
+    def _velocity_grid(self, inputs: LossInputs, phase: Phase) -> tuple[torch.Size, int] | None:
+        """The velocity's grid, if losses compare there, and how many voxels one of its has."""
+        if self.config.compare_at != "velocity":
+            return None
+        return inputs["regularity"].shape[2:], 2 ** (1 + phase.leave_out)
+
+    def _move(self, moving: Tensor, fixed: Tensor, inputs: LossInputs) -> tuple[Tensor, Tensor]:
         """Fixed and moved images, or structures; both directions are one batch."""
-        if self.config.compare_at == "velocity":
-            shape, factor = inputs["regularity"].shape[2:], 2 ** (1 + phase.leave_out)
-            moving, fixed = (to_velocity_grid(x, shape, factor) for x in (moving, fixed))
         if not self.config.both_directions:
             return fixed, field.warp(moving, inputs["displacement"])
         displacements = torch.cat([inputs["displacement"], inputs["inverse"]])
@@ -128,16 +131,17 @@ class Objective:
             return None
         assert batch.fixed_labels is not None
         drawn = draw_structures(self.structures, self.config.sampling.structures)
-        moving, fixed = (
-            structures(labels, drawn.to(labels.device), phase.downsample)
-            for labels in (batch.moving_labels, batch.fixed_labels)
-        )
+        labels, factor = [batch.moving_labels, batch.fixed_labels], phase.downsample
+        if grid := self._velocity_grid(inputs, phase):
+            labels = [to_velocity_grid(x, *grid, unit=factor) for x in labels]
+            factor *= grid[1]
+        moving, fixed = (structures(x, drawn.to(x.device), factor) for x in labels)
         pairs = len(batch.moving)
         chosen = {  # a tensor for both directions has 2 * pairs rows
             name: tensor[[row + i for row in range(0, len(tensor), pairs) for i in batch.labelled]]
             for name, tensor in inputs.items()
         }
-        chosen["fixed_labels"], chosen["moved_labels"] = self._move(moving, fixed, chosen, phase)
+        chosen["fixed_labels"], chosen["moved_labels"] = self._move(moving, fixed, chosen)
         return chosen
 
     @staticmethod
@@ -153,13 +157,16 @@ class Objective:
         return len(batch.labelled) / len(batch.moving) * term(labelled)
 
 
-def to_velocity_grid(image: Tensor, shape: torch.Size, factor: int) -> Tensor:
-    """Pad an image as the network does and average it down to the velocity's grid."""
+def to_velocity_grid(image: Tensor, shape: torch.Size, factor: int, *, unit: int = 1) -> Tensor:
+    """Pad an image as the network does, so that each voxel of the velocity has ``factor``³.
+
+    ``unit`` is how many voxels of the image one of the network's has along each axis.
+    """
     padding: list[int] = []
-    for n, coarse in reversed(list(zip(image.shape[2:], shape, strict=True))):  # last axis first
-        before = (factor * coarse - n) // 2
-        padding += [before, factor * coarse - n - before]
-    return F.avg_pool3d(F.pad(image, padding), factor)
+    for n, coarse in reversed(list(zip(image.shape[-3:], shape, strict=True))):  # last axis first
+        missing = factor * coarse - n // unit
+        padding += [unit * (missing // 2), unit * (missing - missing // 2)]
+    return F.pad(image, padding)
 
 
 def draw_structures(count: int, number: int) -> Tensor:
@@ -171,8 +178,10 @@ def draw_structures(count: int, number: int) -> Tensor:
 
 def structures(labels: Tensor, numbers: Tensor, factor: int) -> Tensor:
     """Share of each structure in blocks: (B, X, Y, Z) numbers to (B, K, X / factor, ...)."""
-    numbers = numbers.to(labels.dtype).view(1, -1, 1, 1, 1)
-    return averaged((labels[:, None] == numbers).float(), factor)
+    # Voxel by voxel of the blocks, so that sums are of whole vectors.
+    members = blocks(labels, factor).movedim(-1, 0).contiguous()
+    counts = [(members == n).sum(0, dtype=torch.int32) for n in numbers.to(labels.dtype)]
+    return torch.stack(counts, dim=1).float() / factor**3
 
 
 def convolutions(precision: str, device: torch.device) -> AbstractContextManager[Any]:
