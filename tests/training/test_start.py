@@ -1,5 +1,7 @@
 """A training that starts from the weights of another model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,3 +70,36 @@ def test_weights_fit_where_networks_differ_in_words_alone(
     learner = Learner.begin(config, cohort_of(config), CPU, World())
     torch.testing.assert_close(weights_of(learner.network), weights_of(made.network))
     assert learner.model(made.recipe, config.phases[0]).architecture == config.network
+
+
+@pytest.mark.parametrize(("before", "after"), [(2.0, 1.0), (1.0, 1.0), (0.75, 1.5)])
+def test_displacements_keep_their_length_on_another_grid(subjects, tmp_path, before, after) -> None:
+    """A displacement of one voxel of 2 mm is one of two voxels of 1 mm."""
+    torch.manual_seed(1)
+    made = Model.build(VOXELMORPH, Recipe(Grid((24, 24, 24), np.diag([*[before] * 3, 1]))))
+    torch.nn.init.normal_(made.network.unet.flow.weight)
+    made.save(tmp_path / "made")
+    config = config_of(subjects, network=VOXELMORPH, start_from=str(tmp_path / "made"))
+    cohort = cohort_of(config)
+    recipe = replace(cohort.recipe, grid=Grid((24, 24, 24), np.diag([*[after] * 3, 1])))
+    learner = Learner.begin(config, replace(cohort, recipe=recipe), CPU, World())
+    pair = {"moving": torch.rand(1, 1, 16, 16, 16), "fixed": torch.rand(1, 1, 16, 16, 16)}
+    with torch.no_grad():
+        found, expected = learner.network(**pair), made.network(**pair)
+    voxels = expected.displacement * (before / after)
+    assert voxels.abs().max() > 0.1
+    torch.testing.assert_close(found.displacement, voxels)
+
+
+@pytest.mark.parametrize("network", [VOXELMORPH, DIFFEOMORPHIC, PYRAMID], ids=lambda n: n["name"])
+def test_displacements_keep_their_length_in_a_finer_phase(subjects, tmp_path, network) -> None:
+    phases = [{"steps": 1, "downsample": 2}, {"steps": 1}]
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "ema": 0.5}
+    config = config_of(subjects, network=network, phases=phases, optimiser=still)
+    first = Learner.begin(config, cohort_of(config), CPU, World()).network
+    run(config, tmp_path / "run")
+    last = Model.load(tmp_path / "run" / "last").network
+    layers = zip(first.last_layers, last.last_layers, strict=True)
+    for before, after in layers:
+        torch.testing.assert_close(after.weight, 2 * before.weight, rtol=1e-4, atol=1e-9)
+    assert len(first.last_layers) == len(network.get("channels", [0]))

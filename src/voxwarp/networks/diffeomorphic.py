@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..fields import field
 from .deformation import Deformation, integrate
+from .layers import Convolution
 from .unet import UNet
 
 
@@ -31,6 +32,11 @@ class DiffeomorphicVoxelMorph(nn.Module):
         super().__init__()
         self.unet = UNet(encoder, decoder, full_resolution=False)
         self.steps = steps
+
+    @property
+    def last_layers(self) -> list[Convolution]:
+        """The layers whose output is in voxels."""
+        return [self.unet.flow]
 
     def velocity(self, *, moving: Tensor, fixed: Tensor) -> Tensor:
         """The velocity of the padded pair, at half resolution and in voxels of that grid."""

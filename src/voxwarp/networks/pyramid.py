@@ -1,6 +1,7 @@
 """A dual-stream pyramid that predicts a stationary velocity, from coarse to fine."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from ..fields import field
 from .deformation import Deformation, integrate
-from .layers import activation, convolution, local_correlation, near_zero
+from .layers import Convolution, activation, convolution, local_correlation, near_zero
 
 
 class VelocityPyramid(nn.Module):
@@ -52,6 +53,11 @@ class VelocityPyramid(nn.Module):
                 activation(),
             )
             self.residual.append(nn.Sequential(*layers, near_zero(hidden, std=1e-4)))
+
+    @property
+    def last_layers(self) -> list[Convolution]:
+        """The layers whose output is in voxels, of their levels."""
+        return [cast(Convolution, cast(nn.Sequential, block)[-1]) for block in self.residual]
 
     def velocity(self, *, moving: Tensor, fixed: Tensor, skip_finest: int = 0) -> Tensor:
         """The velocity of the padded pair, at half resolution and in voxels of that grid.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..fields import field
 from .deformation import Deformation
+from .layers import Convolution
 from .unet import UNet
 
 
@@ -26,6 +27,11 @@ class VoxelMorph(nn.Module):
     ):
         super().__init__()
         self.unet = UNet(encoder, decoder, full_resolution=True)
+
+    @property
+    def last_layers(self) -> list[Convolution]:
+        """The layers whose output is in voxels."""
+        return [self.unet.flow]
 
     def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
         """The deformation that aligns ``moving`` with ``fixed``, without its inverse."""

@@ -21,7 +21,7 @@ from .cache import cache_folder, check_space, free_space
 from .cohort import CountCallback, bytes_needed, check_enough
 from .config import Config
 from .memory import check_memory
-from .start import network_to_start_from
+from .start import read_start
 from .working_grid import recipe_of
 
 
@@ -96,7 +96,7 @@ def check_beforehand(config: Config, scans: Sequence[ScanRecord], device: torch.
         InputError: the memory is too small, or the weights to start from do not fit.
     """
     if config.start_from:
-        network_to_start_from(config)
+        read_start(config)
     # The number of structures may not be known yet; ``Learner.begin`` checks again.
     structures = int(config.network.get("structures", 0))
     check_memory(config, recipe_of(config, scans).grid.shape, structures, device)

@@ -56,7 +56,8 @@ class Objective:
             images = [averaged(x, phase.downsample) for x in (batch.moving, batch.fixed)]
             if grid := self._velocity_grid(inputs, phase):
                 images = [F.avg_pool3d(to_velocity_grid(x, *grid), grid[1]) for x in images]
-            inputs["fixed"], inputs["moved"] = self._move(*images, inputs)
+            moving, fixed = images
+            inputs["fixed"], inputs["moved"] = self._move(moving, fixed, inputs)
         labelled = self._labelled_inputs(inputs, batch, phase)
         return self._sum(inputs, labelled, batch)
 
@@ -131,7 +132,7 @@ class Objective:
             return None
         assert batch.fixed_labels is not None
         drawn = draw_structures(self.structures, self.config.sampling.structures)
-        labels, factor = [batch.moving_labels, batch.fixed_labels], phase.downsample
+        labels, factor = [batch.moving_labels, batch.fixed_labels], int(phase.downsample)
         if grid := self._velocity_grid(inputs, phase):
             labels = [to_velocity_grid(x, *grid, unit=factor) for x in labels]
             factor *= grid[1]

@@ -1,6 +1,9 @@
-"""Start a training from the weights of another model."""
+"""Start a training from the weights of another model, and a phase on a finer grid."""
 
-from torch import nn
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..networks.model import Model
@@ -8,8 +11,20 @@ from .checks import with_defaults
 from .config import Config
 
 
-def network_to_start_from(config: Config) -> nn.Module:
-    """Load the network of the model that ``start_from`` names.
+class Start(NamedTuple):
+    """The weights that a training starts from, by their names in its network.
+
+    Args:
+        weights: all weights of the network.
+        spacing: of the grid on which they were trained, mm.
+    """
+
+    weights: dict[str, Tensor]
+    spacing: float
+
+
+def read_start(config: Config) -> Start:
+    """Load the weights of the model that ``config.start_from`` names.
 
     Raises:
         InputError: the model does not exist, or its network is another one.
@@ -23,4 +38,15 @@ def network_to_start_from(config: Config) -> nn.Module:
             f"start_from {config.start_from}: its network is {theirs}, but the configuration has "
             f"{ours}; set network to the first"
         )
-    return model.network
+    return Start(model.network.state_dict(), model.recipe.grid.spacing[0])
+
+
+def scale_output(network: nn.Module, factor: float) -> None:
+    """Scale what a network predicts in voxels, when they become ``factor`` times smaller.
+
+    So its displacements keep their length in mm where the grid is refined.
+    """
+    with torch.no_grad():
+        for layer in getattr(network, "last_layers", ()):  # a descent has none
+            for parameter in layer.parameters():
+                parameter.mul_(factor)

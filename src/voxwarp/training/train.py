@@ -45,7 +45,7 @@ from .resume import check_run, check_same_checkpoint, check_unchanged, hash_of_s
 from .sampling import PairDataset
 from .schedule import learning_rate, phase_at
 from .signals import stop_signals
-from .start import network_to_start_from
+from .start import read_start, scale_output
 from .validation import Validator
 
 
@@ -125,6 +125,8 @@ def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until
     with closing(_batches(learner, cohort, atlas)) as batches, stop_signals() as stop_requested:
         for step in range(state.step, config.steps):
             phase, scores = phase_at(config, step), dict[str, float]()
+            if step and (before := phase_at(config, step - 1).downsample) != phase.downsample:
+                learner.scale_output(before / phase.downsample)
             try:
                 values = learner.update(step, phase, batches, monitor)
             except InputError:  # the state before this step is good
@@ -217,7 +219,10 @@ class Learner:
         torch.manual_seed(config.seed)
         network = Model.build(config.network, cohort.recipe).network
         if config.start_from:
-            network.load_state_dict(network_to_start_from(config).state_dict())
+            start = read_start(config)
+            network.load_state_dict(start.weights)
+            grid = cohort.recipe.grid.averaged(config.phases[0].downsample)
+            scale_output(network, start.spacing / grid.spacing[0])
         check_memory(config, cohort.recipe.grid.shape, len(cohort.structures), device)
         network = channels_last(network.to(device))
         kept = copy.deepcopy(network).requires_grad_(False) if config.optimiser.ema else network
@@ -261,6 +266,11 @@ class Learner:
         if self.kept is not self.network:
             average_weights(self.kept, self.network, self.config.optimiser.ema, step)
         return values
+
+    def scale_output(self, factor: float) -> None:
+        """See ``start.scale_output``."""
+        for network in {self.network, self.kept}:
+            scale_output(network, factor)
 
     def model(self, recipe: Recipe, phase: Phase) -> Model:
         """The current model, on the working grid of a phase."""
