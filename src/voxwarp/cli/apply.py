@@ -10,6 +10,7 @@ import typer
 from .._files import check_writable, staging, without_extension
 from ..errors import InputError
 from . import options
+from .console import warn
 
 
 class InterpolationName(str, Enum):
@@ -63,8 +64,9 @@ def apply(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    strict: options.Strict = False,
     overwrite: options.Overwrite = False,
-) -> None:
+) -> int:
     """Transform images from the moving space to the fixed space, or back with --inverse.
 
     Each image is resampled once, through the whole chain of transforms.
@@ -81,18 +83,20 @@ def apply(
     chain = chain_of(transform)
     method: Any = interpolation.value if interpolation else None
     with staging(targets[0].parent) as stage:  # all of them or none
-        used = []
+        used, warnings = [], dict[str, None]()
         for image, target in zip(images, targets, strict=True):
             volume = read_series(image)
             used.append(method or interpolation_of(volume))
             moved = apply_to_image(
                 volume, chain, reference=reference, inverse=inverse, interpolation=used[-1]
             )
+            warnings |= dict.fromkeys(moved.header_warnings)
             write_volume(moved, stage / target.name)
         for target in targets:
             os.replace(stage / target.name, target)
     for target, how in zip(targets, used, strict=True):
         typer.echo(f"{target}  ({how})")
+    return warn(list(warnings), strict)
 
 
 def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:

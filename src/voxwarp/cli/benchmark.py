@@ -9,7 +9,7 @@ from ..errors import InputError
 from . import options, pair_options
 from .console import echo, warn
 from .options import COMPUTING, OUTPUT
-from .pair_options import pairs_of, print_summary, protocol_for
+from .pair_options import pairs_of, print_summary, protocol_for, warn_of_headers
 
 
 def benchmark(
@@ -94,6 +94,7 @@ def benchmark(
     if not available:
         raise InputError("methods: none of them can run here; the warnings say what is missing")
     chosen = pairs_of(pairs, split, scan, labels, kind, first)
+    warn_of_headers(chosen)
     rows = run(
         chosen,
         available,

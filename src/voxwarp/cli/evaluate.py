@@ -3,7 +3,7 @@
 from . import options, pair_options
 from .console import echo
 from .options import preparation_of, refinement_of, runtime_of
-from .pair_options import pairs_of, print_summary, protocol_for
+from .pair_options import pairs_of, print_summary, protocol_for, warn_of_headers
 
 
 def evaluate(
@@ -47,6 +47,7 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as run
 
     chosen = pairs_of(pairs, split, scan, labels, kind, first)
+    warn_of_headers(chosen)
     rows = run(
         chosen,
         model,

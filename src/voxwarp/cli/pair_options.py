@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import DONE, DOUBTFUL
+from .console import DONE, DOUBTFUL, warn
 from .options import OUTPUT
 
 if TYPE_CHECKING:
@@ -143,6 +143,15 @@ def pairs_of(
     from ..data.pairs import read_pairs
 
     return read_pairs(table, split=split, scan=scan, labels=labels, kind=kind)[:first]
+
+
+def warn_of_headers(pairs: "Sequence[Pair]") -> None:
+    """Print what the headers of the scans and label maps leave in doubt, once for each file."""
+    from ..space.volume import header_warnings
+
+    scans = [scan for pair in pairs for scan in (pair.moving, pair.fixed)]
+    warn(header_warnings(scan.path for scan in scans))
+    warn(header_warnings((scan.labels for scan in scans), "label map"))
 
 
 def protocol_for(

@@ -8,6 +8,7 @@ import typer
 from .._files import check_writable
 from ..errors import InputError
 from . import options
+from .console import warn
 
 
 def points(
@@ -35,8 +36,9 @@ def points(
             rich_help_panel=options.TRANSFORM,
         ),
     ] = False,
+    strict: options.Strict = False,
     overwrite: options.Overwrite = False,
-) -> None:
+) -> int:
     """Transform points from the moving space to the fixed space.
 
     A point moves with the image that it is drawn on: the same options take an image (voxwarp
@@ -52,5 +54,9 @@ def points(
     if out.name.endswith((".nii", ".nii.gz", ".mat", ".json")):
         raise InputError(f"output {out}: points are written as CSV; give a name such as points.csv")
     check_writable(out.parent, (out.name,), overwrite=overwrite)
-    number = apply_to_csv(source, out, transform, inverse=inverse, is_lps=lps)
+    warnings = list[str]()
+    number = apply_to_csv(
+        source, out, transform, inverse=inverse, is_lps=lps, on_warning=warnings.append
+    )
     typer.echo(f"{out}  ({number} point{'s' * (number != 1)})")
+    return warn(warnings, strict)

@@ -8,6 +8,7 @@ import typer
 from .._files import check_writable, write_bytes
 from .._layout import METRICS, REPORT
 from . import options
+from .console import warn
 
 
 def report(
@@ -63,11 +64,13 @@ def _write_again(folder: Path, overwrite: bool) -> Path:
     """Draw the report of a result again; a page written by voxwarp may be replaced."""
     from ..pictures.pages import is_generated
     from ..pictures.report import report as render
+    from ..registration.apply import one_of_each
     from ..registration.loading import load
 
     page = folder / REPORT
     check_writable(folder, (REPORT,), overwrite=overwrite or is_generated(page))
     result = load(folder)
+    warn(list(one_of_each(result.header_warnings)))
     written = render(result.scene, result.metrics, name=folder.resolve().name)
     write_bytes(page, written.encode())
     return page

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import say
+from .console import say, warn
 from .options import INPUTS, OTHER
 
 
@@ -55,9 +55,11 @@ def view(
     import threading
     import webbrowser
 
+    from ..review.viewer import doubts_about
     from ..review.viewer import view as run
 
     viewer = run(folder, fixed, port=port)
+    warn(doubts_about(viewer.shown))
     typer.echo(viewer.url)
     say("press Ctrl-C to stop")
     sys.stdout.flush()

@@ -29,6 +29,7 @@ from .views import centre_and_extent, conformed, cube, upright_view, views_of
 
 TURNED = 30.0  # degrees; a head tilted by more is extracted again, upright; set by hand
 THINNEST = 20.0  # mm along each axis; thinner scans cannot be aligned; set by hand
+LARGEST_VOXEL = 15.0  # mm; in larger voxels no brain is sought; set by hand
 
 Kind = Literal["head", "brain", "scan"]
 
@@ -126,7 +127,13 @@ def examine(
     if thinnest < THINNEST:
         raise InputError(
             f"{scan.name}: it is only {thinnest:.3g} mm thick, a brain needs at least "
-            f"{THINNEST:.0f} mm along each axis; check the voxel size in the header"
+            f"{THINNEST:.0f} mm along each axis; check the voxel size and its unit in the header"
+        )
+    if (largest := max(scan.grid.spacing)) > LARGEST_VOXEL:
+        raise InputError(
+            f"no brain found in {scan.name}: its voxels measure up to {largest:.4g} mm, in voxels "
+            f"of more than {LARGEST_VOXEL:.0f} mm none is sought; check the voxel size and its "
+            f"unit in the header"
         )
     examination = _Examiner(scan, settings, template).examine(mask)
     fit, limits = examination.agreement, template.thresholds

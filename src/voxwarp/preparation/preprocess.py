@@ -14,7 +14,7 @@ from .._files import check_writable, publish, run_in_parallel, sha256_of, stagin
 from .._layout import AFFINE, METRICS, PREPROCESSED, check_other_record
 from .._provenance import versions
 from ..space.formats import write_affine
-from ..space.grid import Grid
+from ..space.grid import MNI, Grid
 from ..space.resample import resample
 from ..space.volume import ImageLike, Volume, to_canonical, write_volume
 from .examination import Examination
@@ -140,7 +140,7 @@ def preprocess(
     read = Scan.read(scan, labels=labels, mask=mask)
     recipe = Recipe()
     examination, was_cached = read.examined_or_cached(recipe, preparation, cache=cache)
-    grid = recipe.grid
+    grid = recipe.grid.in_space(MNI)
     if not crop:
         grid = grid.crop([(n - CONFORMED) // 2 for n in grid.shape], (CONFORMED,) * 3)
     standard = from_zero(to_canonical(read.image))
@@ -148,7 +148,9 @@ def preprocess(
     white = scale(aligned.data, recipe.percentile)
     if normalise:
         aligned = replace(aligned, data=np.clip(aligned.data / white, 0, 1))
-    conformed = unbiased(resample(standard, examination.conformed_grid), examination.log_bias)
+    # What is found in a scan does not depend on the code of its space, so it does not have it.
+    conformed_grid = examination.conformed_grid.in_space(read.grid.space_code)
+    conformed = unbiased(resample(standard, conformed_grid), examination.log_bias)
     record = {
         "versions": versions(),
         "inputs": {

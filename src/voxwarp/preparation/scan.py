@@ -8,10 +8,18 @@ from typing import Any
 import torch
 
 from .._provenance import origin
+from ..errors import InputError
 from ..space.grid import Grid
 from ..space.resample import resample
 from ..space.transform import Affine
-from ..space.volume import ImageLike, Volume, read_labels, read_volume, to_canonical
+from ..space.volume import (
+    ImageLike,
+    Volume,
+    read_labels,
+    read_volume,
+    refusal,
+    to_canonical,
+)
 from .cache import examined
 from .examination import Examination, placed_as_template, placed_by_header
 from .intensity import from_zero, scaled
@@ -69,7 +77,8 @@ class Scan:
         image: the scan.
         labels: its label map, if it has one.
         mask: its brain mask, if it is known; every value except 0 is brain.
-        origins: path and SHA-256 of image, labels and mask, see ``provenance.origin``.
+        origins: path and SHA-256 of image, labels and mask, see ``provenance.origin``, and what
+            their headers leave in doubt (``header_warnings``).
 
     Example:
         >>> import voxwarp
@@ -108,17 +117,21 @@ class Scan:
         volume = read_volume(image, f"{role}image")
         label_map = None if labels is None else read_labels(labels, volume, f"{role}label map")
         brain = None if mask is None else read_labels(mask, volume, f"{role}mask")
-        origins = {"image": origin(image), "labels": origin(labels), "mask": origin(mask)}
+        origins = {
+            "image": _origin(image, volume),
+            "labels": _origin(labels, label_map),
+            "mask": _origin(mask, brain),
+        }
         if not volume.grid.is_sheared():
             return cls(volume, label_map, brain, origins)
+        before = "; ".join(volume.header_warnings)  # one warning for each scan
         warning = (
-            f"{role}image {volume.name}: its axes are sheared, which ITK files cannot store; it "
-            f"was resampled onto an orthogonal grid, and the outputs refer to that grid"
+            f"{f'{before}; ' if before else f'{role}image {volume.name}: '}its axes are sheared, "
+            f"which ITK files cannot store; it was resampled onto an orthogonal grid, and the "
+            f"outputs refer to that grid"
         )
         grid = volume.grid.unsheared()
-        straight = replace(
-            resample(volume, grid), header_warnings=(*volume.header_warnings, warning)
-        )
+        straight = replace(resample(volume, grid), header_warnings=(warning,))
         label_map, brain = (
             x and resample(x, grid, interpolation="nearest") for x in (label_map, brain)
         )
@@ -141,7 +154,9 @@ class Scan:
         about = {"template": template.title}
         if template is not mni152():
             about |= {"name": template.name, "sha256": template.sha256}
-        return cls(template.image, label_map, None, {"image": about, "labels": origin(labels)})
+        return cls(
+            template.image, label_map, None, {"image": about, "labels": _origin(labels, label_map)}
+        )
 
     @property
     def grid(self) -> Grid:
@@ -183,9 +198,12 @@ class Scan:
             elif self.image is recipe.template.image:
                 self._examined[key] = placed_as_template(recipe.template), False
             else:
-                self._examined[key] = examined(
-                    self.image, preparation, self.mask, recipe.template, use=cache
-                )
+                try:
+                    self._examined[key] = examined(
+                        self.image, preparation, self.mask, recipe.template, use=cache
+                    )
+                except InputError as error:
+                    raise refusal(str(error), self.image) from error
         return self._examined[key]
 
     def prepared(self, recipe: Recipe, examination: Examination) -> Prepared:
@@ -225,7 +243,21 @@ class Scan:
             role: of the scan, such as "moving"; may be empty.
         """
         name = f"{role} image {self.name}" if role else self.name
-        return [*self.image.header_warnings, *examination.warnings(name)]
+        return [*self.header_warnings, *examination.warnings(name)]
+
+    @property
+    def header_warnings(self) -> tuple[str, ...]:
+        """What the headers of image, labels and mask leave in doubt, a sentence each."""
+        volumes = (self.image, self.labels, self.mask)
+        return tuple(text for x in volumes if x is not None for text in x.header_warnings)
+
+
+def _origin(source: ImageLike | None, volume: Volume | None) -> Origin:
+    """``provenance.origin``, with the warnings about the header if there are any."""
+    about = origin(source)
+    if about is None or volume is None or not volume.header_warnings:
+        return about
+    return {**about, "header_warnings": list(volume.header_warnings)}
 
 
 def prepare(scan: Volume, recipe: Recipe, examination: Examination) -> Prepared:

@@ -12,11 +12,9 @@ import numpy as np
 
 from .._files import sha256_of
 from ..errors import InputError
-from ..space.grid import Grid
+from ..space.grid import ALIGNED, MNI, SCANNER, Grid
 from ..space.volume import Volume, read_labels, read_volume
 from .agreement import FitThresholds
-
-ALIGNED, MNI = 2, 4  # xform codes of NIfTI: aligned with another image, MNI152 space
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +28,8 @@ class Template:
         source: the skull-stripped image, a file or a volume; or a head, if there is a mask.
         mask: file of the brain mask, if the image shows a head.
         title: a description, for records.
-        space_code: xform code of NIfTI for images in its space: 4 for MNI152, 2 for others.
+        space_code: xform code of NIfTI for images in its space, see ``Grid``: 4 for MNI152; 2 for
+            others, unless the header of the image has that of a template (3 to 5).
         thresholds: how well a brain has to agree with it to be in place.
 
     Example:
@@ -58,10 +57,17 @@ class Template:
         image = self.source
         if not isinstance(image, Volume):
             image = read_volume(image, "template")
+        image = replace(image, grid=image.grid.in_space(self._code_of(image)))
         if self.mask is None:
             return image
         inside = read_labels(self.mask, image, "template's mask").data != 0
         return replace(image, data=np.where(inside, image.data, 0))
+
+    def _code_of(self, image: Volume) -> int:
+        """The space code of the image: what its header says counts if nothing better is known."""
+        if self.space_code != ALIGNED or image.grid.space_code == SCANNER:
+            return self.space_code
+        return image.grid.space_code
 
     @property
     def grid(self) -> Grid:

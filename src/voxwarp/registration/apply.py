@@ -3,22 +3,28 @@
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
+
+from nibabel.spatialimages import SpatialImage
 
 from .._files import check_readable
 from .._layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
 from ..errors import InputError
-from ..space.formats import read_affine, read_warp
+from ..space.formats import read_affine, read_warp, warp_warnings
 from ..space.grid import Grid
+from ..space.image_file import image_name
 from ..space.resample import Interpolation, resample
 from ..space.transform import Affine, Chain
-from ..space.volume import ImageLike, Volume, read_series
+from ..space.volume import ImageLike, Volume, read_placement, read_series
 from .outputs import MissingWarp
 from .record import is_linear, read_record
 from .result import Registration
+
+#: By the absolute path of a file, what its header leaves in doubt, a sentence each.
+HeaderWarnings = Mapping[str, tuple[str, ...]]
 
 _ANTS_INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*1\s*\]")  # antsApplyTransforms -t [PATH,1]
 
@@ -34,16 +40,25 @@ class SavedTransform:
         inverse: the map from points of the moving scan to points of the fixed scan, RAS mm.
         fixed_grid: the grid of the fixed scan; None if it is unknown, as for a single file.
         moving_grid: the grid of the moving scan; None if it is unknown.
+        header_warnings: by the path of a file, what its header leaves in doubt, a sentence each:
+            of the warps, and of the scans that were registered.
     """
 
     transform: Chain
     inverse: Chain
     fixed_grid: Grid | None
     moving_grid: Grid | None
+    header_warnings: HeaderWarnings = field(default_factory=dict)
 
     def inverted(self) -> "SavedTransform":
         """Exchange the roles of the fixed and the moving scan."""
-        return SavedTransform(self.inverse, self.transform, self.moving_grid, self.fixed_grid)
+        return replace(
+            self,
+            transform=self.inverse,
+            inverse=self.transform,
+            fixed_grid=self.moving_grid,
+            moving_grid=self.fixed_grid,
+        )
 
 
 #: A registration or an affine in memory, loaded transforms, or the path of what is saved.
@@ -87,21 +102,23 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     if (path / PREPROCESSED).is_file():
         return _load_preprocessed(path)
     affine = read_affine(_find_file(path, AFFINE))
+    warnings = _recorded_warnings(path / METRICS)
     if _is_linear(path):
         grids = (_read_grid(path / METRICS, name) for name in ("fixed", "moving"))
-        return _of_affine(affine, *grids)
-    warp = read_warp(_find_file(path, WARP))
-    has_inverse = any(path.glob(f"*{INVERSE_WARP}"))
-    inverse_warp = (
-        read_warp(_find_file(path, INVERSE_WARP))
-        if has_inverse
-        else MissingWarp(path / INVERSE_WARP)
-    )
+        return replace(_of_affine(affine, *grids), header_warnings=warnings)
+    files = [_find_file(path, WARP)]
+    if any(path.glob(f"*{INVERSE_WARP}")):
+        files.append(_find_file(path, INVERSE_WARP))
+    warp, *inverse = (read_warp(file) for file in files)
+    for file in files:
+        warnings[_key(file)] = warp_warnings(file)
+    inverse_warp = inverse[0] if inverse else MissingWarp(path / INVERSE_WARP)
     return SavedTransform(
         transform=Chain([warp, affine]),
         inverse=Chain([affine.inverse(), inverse_warp]),
         fixed_grid=warp.grid,
         moving_grid=_read_grid(path / METRICS, "moving"),
+        header_warnings=warnings,
     )
 
 
@@ -139,6 +156,7 @@ def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransfor
         inverse=Chain([x for part in parts for x in part.inverse.transforms]),
         fixed_grid=parts[-1].fixed_grid,
         moving_grid=parts[0].moving_grid,
+        header_warnings={k: v for part in parts for k, v in part.header_warnings.items()},
     )
 
 
@@ -163,6 +181,7 @@ def apply_to_image(
 
     Returns:
         The result, in the data type of the image. ``to_nibabel()`` makes a nibabel image of it.
+        Its ``header_warnings`` say what the headers of all files that were used leave in doubt.
 
     Raises:
         InputError: an image or transform cannot be read, the interpolation is unknown, or the grid
@@ -182,7 +201,8 @@ def apply_to_image(
         raise InputError(f"interpolation must be one of {names}, got {interpolation!r}")
     volume, chain = read_series(image), chain_of(transforms)
     chain = chain.inverted() if inverse else chain
-    grid = chain.fixed_grid if reference is None else read_series(reference, "reference").grid
+    onto = None if reference is None else read_placement(reference, "reference")
+    grid = chain.fixed_grid if onto is None else onto.grid
     if grid is None:
         side = "moving" if inverse else "fixed"
         raise InputError(
@@ -190,8 +210,30 @@ def apply_to_image(
             f"that is on the grid of the result"
         )
     method = interpolation or interpolation_of(volume)
-    volume = replace(volume, is_label_file=volume.holds_labels())
+    warnings = {**chain.header_warnings, _key(image): volume.header_warnings}
+    if reference is not None and onto is not None:
+        if _key(reference) != _key(image):
+            warnings[_key(reference)] = onto.warnings
+        warnings["result"] = _sheared(onto.grid, reference)
+    volume = replace(
+        volume, is_label_file=volume.holds_labels(), header_warnings=one_of_each(warnings)
+    )
     return resample(volume, grid, chain.transform, interpolation=method)
+
+
+def _sheared(grid: Grid, reference: ImageLike) -> tuple[str, ...]:
+    if not grid.is_sheared():
+        return ()
+    return (
+        f"reference {_name(reference)}: its axes are sheared, and so are those of the result, "
+        f"which ITK (ANTs, SimpleITK, 3D Slicer) does not read; give a reference with axes at "
+        f"right angles",
+    )
+
+
+def one_of_each(warnings: HeaderWarnings) -> tuple[str, ...]:
+    """All of the warnings, the same sentence once."""
+    return tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
 
 
 def interpolation_of(volume: Volume) -> Interpolation:
@@ -214,7 +256,8 @@ def _of_affine(
 def _load_preprocessed(path: Path) -> SavedTransform:
     """The affine map between a scan and its aligned brain, as a registration to the brain."""
     grids = (_read_grid(path / PREPROCESSED, name) for name in ("aligned", "scan"))
-    return _of_affine(read_affine(path / AFFINE), *grids)
+    loaded = _of_affine(read_affine(path / AFFINE), *grids)
+    return replace(loaded, header_warnings=_recorded_warnings(path / PREPROCESSED))
 
 
 def _is_linear(folder: Path) -> bool:
@@ -246,3 +289,28 @@ def _read_grid(record: Path, name: str) -> Grid | None:
         return Grid(**json.loads(record.read_text())["grids"][name])
     except (OSError, KeyError, ValueError, TypeError):
         return None
+
+
+def _recorded_warnings(record: Path) -> dict[str, tuple[str, ...]]:
+    """What a JSON record says of the headers of the scans; nothing if there is no such record."""
+    try:
+        inputs = json.loads(record.read_text())["inputs"]
+        entries = [inputs[name] for name in ("moving", "fixed", "scan") if inputs.get(name)]
+        return {
+            str(entry.get("path")): tuple(str(text) for text in entry["header_warnings"])
+            for entry in entries
+            if "header_warnings" in entry
+        }
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _key(image: ImageLike) -> str:
+    """The absolute path of an image, by which warnings about one file are recognised."""
+    if isinstance(image, SpatialImage) and not image.get_filename():
+        return f"<{id(image)}>"
+    return os.path.abspath(_name(image))
+
+
+def _name(image: ImageLike) -> str:
+    return image.name if isinstance(image, Volume) else image_name(image)

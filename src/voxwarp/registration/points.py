@@ -2,8 +2,9 @@
 
 import csv
 import io
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import numpy as np
 from .._files import write_bytes
 from ..errors import InputError
 from ..space.formats import lps
-from .apply import AnyTransform, chain_of
+from .apply import AnyTransform, SavedTransform, chain_of, one_of_each
+from .result import Registration
+
+_log = logging.getLogger(__name__)
 
 
 def apply_to_points(
@@ -32,7 +36,8 @@ def apply_to_points(
         inverse: transform points of the fixed scan to the moving scan.
 
     Returns:
-        The points in the other space, (N, 3), RAS mm.
+        The points in the other space, (N, 3), RAS mm. What the headers of warps and scans of
+        folders that are read here leave in doubt is logged as warnings.
 
     Raises:
         InputError: a transform cannot be read.
@@ -46,8 +51,9 @@ def apply_to_points(
         >>> voxwarp.apply_to_points(np.array([[30.0, 0.0, 0.0]]), fixed_to_moving)
         array([[20.,  0.,  0.]])
     """
-    chain = chain_of(transforms)
-    return (chain.transform if inverse else chain.inverse).map(points)
+    # The warnings of the others can be asked for.
+    on_warning = None if isinstance(transforms, SavedTransform | Registration) else _log.warning
+    return _moved(points, transforms, inverse, on_warning)
 
 
 def apply_to_csv(
@@ -57,6 +63,7 @@ def apply_to_csv(
     *,
     inverse: bool = False,
     is_lps: bool = False,
+    on_warning: Callable[[str], object] = _log.warning,
 ) -> int:
     """Transform the points of a CSV file with columns x, y and z; other columns stay as they are.
 
@@ -64,6 +71,8 @@ def apply_to_csv(
         source, target: the files to read and to write.
         transforms, inverse: see ``apply_to_points``.
         is_lps: coordinates are in LPS mm in both files, as in ANTs; otherwise in RAS mm.
+        on_warning: is called with what the headers of warps and registered scans leave in doubt;
+            by default that is logged.
 
     Returns:
         The number of points.
@@ -83,7 +92,7 @@ def apply_to_csv(
     rows = [row for _, row in lines]
     numbers = [_numbers(row, axes, f"points {source}: line {n}") for n, row in lines]
     points = np.array(numbers).reshape(-1, 3)
-    moved = apply_to_points(lps(points) if is_lps else points, transforms, inverse=inverse)
+    moved = _moved(lps(points) if is_lps else points, transforms, inverse, on_warning)
     for row, point in zip(rows, lps(moved) if is_lps else moved, strict=True):
         for column, value in zip(axes, point, strict=True):
             row[column] = f"{value:.6f}"
@@ -91,6 +100,19 @@ def apply_to_csv(
     csv.writer(out, lineterminator="\n").writerows([columns, *rows])
     write_bytes(target, out.getvalue().encode())
     return len(lines)
+
+
+def _moved(
+    points: np.ndarray,
+    transforms: AnyTransform | Sequence[AnyTransform],
+    inverse: bool,
+    on_warning: Callable[[str], object] | None,
+) -> np.ndarray:
+    chain = chain_of(transforms)
+    if on_warning is not None:
+        for warning in one_of_each(chain.header_warnings):
+            on_warning(warning)
+    return (chain.transform if inverse else chain.inverse).map(points)
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

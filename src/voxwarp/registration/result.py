@@ -118,6 +118,11 @@ class Registration:
         return list(self.metrics.get("warnings", ()))
 
     @property
+    def header_warnings(self) -> Mapping[str, tuple[str, ...]]:
+        """By the path of a scan, what its headers leave in doubt, a sentence each."""
+        return {os.path.abspath(x.name): x.header_warnings for x in (self.moving, self.fixed)}
+
+    @property
     def scene(self) -> Scene:
         """What the pictures of the report show.
 

@@ -23,7 +23,7 @@ from ..pictures.pages import TEMPLATES, fragment, policy
 from ..pictures.report import SCRIPT, recorded_warnings
 from ..registration.record import input_path, read_record
 from ..space.image_file import nifti
-from ..space.volume import ImageLike, Volume, read_series, read_volume
+from ..space.volume import ImageLike, Volume, read_placement, read_series, read_volume
 
 Kind = Literal["image", "labels"]
 
@@ -105,6 +105,11 @@ def layers(folder: Path, fixed: Path | None = None) -> list[Layer]:
         if fixed_labels := input_path(record, "fixed_labels"):
             shown.append(Layer("fixed labels", "labels", fixed_labels))
     return shown
+
+
+def doubts_about(shown: Sequence[Layer]) -> list[str]:
+    """What the headers of the layers leave in doubt, one sentence each."""
+    return [text for x in shown for text in read_placement(x.source, x.name).warnings]
 
 
 def _plain(data: np.ndarray) -> np.ndarray:

@@ -15,12 +15,23 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from nibabel.nifti1 import intent_codes
 from scipy.io import loadmat, savemat, whosmat
 from scipy.io.matlab import MatReadError
 
 from .._files import check_readable, write_bytes
 from ..errors import InputError
-from .image_file import image_grid, load_image, nifti, shape_text, write_nifti
+from .image_file import (
+    DISPLACEMENT,
+    VECTOR,
+    intent,
+    load_image,
+    nifti,
+    open_image,
+    shape_text,
+    write_nifti,
+)
+from .placement import placement_of
 from .transform import PART_VOXELS, Affine, Warp
 from .volume import Volume
 
@@ -212,6 +223,7 @@ def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
     """Write an ITK displacement field: (X, Y, Z, 1, 3) float32, LPS mm, intent 1007 (vector).
 
     Intent 1006 (displacement) is avoided: ITK 5.4 reads such files as RAS, older versions as LPS.
+    The grid's space code is written, see ``Grid``.
 
     Raises:
         ValueError: the grid is sheared, which ITK files cannot express.
@@ -244,21 +256,69 @@ def _reordered(warp: Warp) -> Iterator[np.ndarray]:
 def read_warp(path: str | os.PathLike[str]) -> Warp:
     """Read an ITK displacement field as written by ``write_warp``, ANTs or greedy.
 
+    Its vectors are in LPS mm if its intent is 1007 (vector), in RAS mm if it is 1006
+    (displacement), as ITK reads both since version 5.4.
+
     Raises:
         InputError: the file is missing, damaged, or not a displacement field.
     """
-    image, data = load_image(path, "transform")
+    image, data, placement = load_image(path, "transform")
     if data.ndim != 5 or data.shape[3:] != (1, 3):
         raise InputError(
             f"transform {path}: expected a displacement field of shape X×Y×Z×1×3, "
             f"got {shape_text(data)}"
         )
+    signs = _signs_of(*intent(image), path)
     if not np.isfinite(data).all():
         raise InputError(
             f"transform {path}: some displacements are NaN or infinite; compute the warp again"
         )
-    vectors = np.moveaxis(data[:, :, :, 0, :], -1, 0) * _SIGNS[:, None, None, None]
-    return Warp(np.ascontiguousarray(vectors, np.float32), image_grid(image, path, "transform"))
+    vectors = np.moveaxis(data[:, :, :, 0, :], -1, 0) * signs[:, None, None, None]
+    return Warp(np.ascontiguousarray(vectors, np.float32), placement.grid)
+
+
+def warp_warnings(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """What the header of a displacement field leaves in doubt, one sentence each.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return placement_of(
+        open_image(path, "transform", header_only=True), f"transform {path}"
+    ).warnings
+
+
+# Fields of other programs, whose vectors are not displacements in LPS mm although their intent is
+# 1007: the intent's name, and what it is.
+_FOREIGN = {
+    "Mapping": "a deformation of SPM, which holds coordinates",
+    "NREG_TRANS": "a transform of NiftyReg",
+}
+
+
+def _signs_of(code: int, name: str, path: str | os.PathLike[str]) -> np.ndarray:
+    """What the components of a field are multiplied with to be RAS mm.
+
+    Raises:
+        InputError: the intent is not that of a displacement field of ITK.
+    """
+    if code == VECTOR and name in _FOREIGN:
+        raise InputError(
+            f"transform {path}: this is {_FOREIGN[name]} (its intent is 1007, vector, named "
+            f"{name}); convert it to a displacement field of ITK"
+        )
+    if code not in (VECTOR, DISPLACEMENT):
+        raise InputError(
+            f"transform {path}: its intent is {code} ({_intent_name(code)}), but a displacement "
+            f"field has 1007 (vector, LPS mm, as ANTs and greedy write it) or 1006 (displacement "
+            f"vector, RAS mm); set the one that it is"
+        )
+    return _SIGNS if code == VECTOR else np.ones_like(_SIGNS)
+
+
+def _intent_name(code: int) -> str:
+    """The name of an intent in NIfTI, as nibabel has it."""
+    return str(intent_codes.label[code]) if code in intent_codes.code else "not one of NIfTI"
 
 
 def to_sitk(volume: Volume) -> sitk.Image:

@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+#: The xform codes of NIfTI: what world space coordinates are in.
+SCANNER, ALIGNED, TALAIRACH, MNI, OTHER_TEMPLATE = 1, 2, 3, 4, 5
+SPACE_CODES = SCANNER, ALIGNED, TALAIRACH, MNI, OTHER_TEMPLATE
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -14,10 +19,14 @@ class Grid:
     Args:
         shape: number of voxels along each of the three axes.
         affine: (4, 4) matrix from voxel indices (i, j, k, 1) to RAS mm, as in nibabel.
+        space_code: the world space, as an xform code of NIfTI: 1 for a scanner's, 2 for one that
+            was aligned with another image, 3 for Talairach, 4 for MNI152, 5 for another
+            template. Images on the grid are written with it. Grids that differ in it alone are
+            equal, because their voxels are in the same places.
 
     Raises:
-        ValueError: the shape is not three positive integers, or the affine is not a finite,
-            invertible homogeneous matrix.
+        ValueError: the shape is not three positive integers, the affine is not a finite,
+            invertible homogeneous matrix, or the space code is not one of NIfTI.
 
     Example:
         >>> import numpy as np
@@ -31,8 +40,9 @@ class Grid:
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    space_code: int
 
-    def __init__(self, shape: Sequence[int], affine: ArrayLike) -> None:
+    def __init__(self, shape: Sequence[int], affine: ArrayLike, space_code: int = SCANNER) -> None:
         if any(n != int(n) for n in shape):
             raise ValueError(f"shape must be three positive integers, got {tuple(shape)}")
         shape = tuple(int(n) for n in shape)
@@ -48,9 +58,12 @@ class Grid:
         # whatever the size of the voxels. The limit is set by hand.
         if columns.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / columns)) < 1e-6:
             raise ValueError(f"affine must be invertible, got {affine.tolist()}")
+        if space_code not in SPACE_CODES:
+            raise ValueError(f"space_code must be an xform code, 1 to 5, got {space_code!r}")
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "space_code", int(space_code))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Grid):
@@ -80,19 +93,29 @@ class Grid:
             "RAS"[row] if up else "LPI"[row] for row, up in zip(columns, signs, strict=True)
         )
 
-    def described(self) -> dict[str, list]:
-        """Shape and affine as lists, for JSON; ``Grid(**grid.described())`` is the same grid."""
-        return {"shape": list(self.shape), "affine": self.affine.tolist()}
+    def described(self) -> dict[str, Any]:
+        """The grid for JSON; ``Grid(**grid.described())`` is the same grid.
+
+        The space code is left out if it is that of a scanner, as in records of earlier versions.
+        """
+        about: dict[str, Any] = {"shape": list(self.shape), "affine": self.affine.tolist()}
+        return about if self.space_code == SCANNER else {**about, "space_code": self.space_code}
+
+    def in_space(self, space_code: int) -> "Grid":
+        """The same voxels in a world space of another code."""
+        return Grid(self.shape, self.affine, space_code)
 
     def is_sheared(self, tolerance: float = 1e-4) -> bool:
         """Whether the axes are not at right angles, which ITK images cannot express.
 
         Args:
-            tolerance: largest cosine between two axes that counts as a right angle. Set by hand;
-                with 1e-3, scans passed as orthogonal which ITK places differently.
+            tolerance: largest cosine between two axes that counts as a right angle, and largest
+                deviation of direction · directionᵀ from the identity. ITK 5.4 has the same limit
+                for the second, above which it does not read an sform.
         """
-        direction = self.direction
-        return bool(np.abs(direction.T @ direction - np.eye(3)).max() > tolerance)
+        d = self.direction
+        deviation = np.abs(np.stack([d.T @ d, d @ d.T]) - np.eye(3)).max()
+        return bool(deviation > tolerance)
 
     def matches(self, other: "Grid", *, tolerance: float = 0.05) -> bool:
         """Whether both grids have the same shape and, nearly, the same corners.
@@ -133,20 +156,20 @@ class Grid:
         """The grid of the block of ``shape`` voxels that starts at voxel ``start``."""
         affine = self.affine.copy()
         affine[:3, 3] = self.to_world(np.asarray(start, dtype=np.float64))
-        return Grid(shape, affine)
+        return Grid(shape, affine, self.space_code)
 
     def resized(self, shape: Sequence[int]) -> "Grid":
         """The grid of ``shape`` voxels with the same centres of the corner voxels."""
         ratio = [
             (n - 1) / (m - 1) if m > 1 else 1.0 for n, m in zip(self.shape, shape, strict=True)
         ]
-        return Grid(shape, self.affine @ np.diag([*ratio, 1.0]))
+        return Grid(shape, self.affine @ np.diag([*ratio, 1.0]), self.space_code)
 
     def averaged(self, factor: int) -> "Grid":
         """The grid of the means of blocks of ``factor``³ voxels; incomplete blocks are left out."""
         affine = self.affine @ np.diag([factor, factor, factor, 1.0])
         affine[:3, 3] = self.to_world(np.full(3, (factor - 1) / 2))
-        return Grid([n // factor for n in self.shape], affine)
+        return Grid([n // factor for n in self.shape], affine, self.space_code)
 
     def unsheared(self) -> "Grid":
         """The grid with the nearest orthogonal axes that covers all voxels of this one."""
@@ -156,7 +179,8 @@ class Grid:
         low, high = reach.min(axis=0), reach.max(axis=0)
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = matrix, matrix @ low
-        return Grid((np.ceil(high - low - 1e-6).astype(int) + 1).tolist(), affine)
+        shape = (np.ceil(high - low - 1e-6).astype(int) + 1).tolist()
+        return Grid(shape, affine, self.space_code)
 
 
 def canonical_axes(affine: np.ndarray) -> tuple[int, int, int]:

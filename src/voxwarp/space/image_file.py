@@ -5,86 +5,128 @@ Every way in which a file can be unreadable becomes one ``InputError`` that name
 
 import io
 import logging
+import math
 import os
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import IOBase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import FileBasedImage, ImageFileError
 from nibabel.fileholders import FileHolder
+from nibabel.minc1 import MincError
+from nibabel.openers import ImageOpener
+from nibabel.parrec import PARRECError
 from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
 from .._files import check_readable, write_file
 from ..errors import InputError
 from .grid import Grid
+from .nifti_header import load, stored_header
+from .placement import Placement, placement_of
 
 _log = logging.getLogger(__name__)
+
+#: The NIfTI codes of intents: a label map; vectors in RAS mm; vectors in any frame, ITK's LPS.
+LABEL, DISPLACEMENT, VECTOR = 1002, 1006, 1007
+# Voxels by which the corners of qform and sform of a written image may differ. Set by hand: of 25
+# oblique scans of one site, all but four have less.
+SAME_FORMS = 1e-3
+
+_CHUNK = 1 << 20  # bytes
+_MOST_DEFLATED = 1032  # bytes from one, the limit of the format
 
 # What nibabel and the modules below it raise for damaged files.
 _UNREADABLE = (
     *(ImageFileError, ImageDataError, HeaderDataError, OSError, EOFError, zlib.error),
+    *(MincError, PARRECError),
     *(ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError),
 )
 
 
-def load_image(
-    source: str | os.PathLike[str] | SpatialImage, what: str
-) -> tuple[SpatialImage, np.ndarray]:
+def open_image(
+    source: str | os.PathLike[str] | SpatialImage, what: str, *, header_only: bool = False
+) -> SpatialImage:
+    """Open an image of three or more dimensions; its voxels are not decoded yet.
+
+    Args:
+        source: a path or a nibabel image.
+        what: the role of the file, the first words of messages.
+        header_only: leave the voxels of a gzipped file unread, too, and its end unchecked.
+
+    Raises:
+        InputError: the file is missing, is no image, or has fewer than three dimensions.
+    """
+    image = source if isinstance(source, SpatialImage) else _loaded(source, what, header_only)
+    if not isinstance(image, SpatialImage) or len(image.shape) < 3:
+        raise InputError(
+            f"{what} {image_name(source)}: expected a 3-D image, got {shape_text(image)}"
+        )
+    return image
+
+
+class Loaded(NamedTuple):
+    """An image that was read.
+
+    Args:
+        image: the nibabel image.
+        data: its array in the stored axes, with the stored scaling applied.
+        placement: where its voxels are.
+    """
+
+    image: SpatialImage
+    data: np.ndarray
+    placement: Placement
+
+
+def load_image(source: str | os.PathLike[str] | SpatialImage, what: str) -> Loaded:
     """Load an image of three or more dimensions.
 
     Args:
         source: a path or a nibabel image.
         what: the role of the file ("moving image"), the first words of messages.
 
-    Returns:
-        The nibabel image, and its array in the stored axes with the stored scaling applied.
-
     Raises:
         InputError: the file is missing, is no image, is damaged, has fewer than three dimensions,
-            or holds something other than real numbers.
+            holds something other than real numbers, or its header places it nowhere or has a
+            size that no head has.
     """
-    name, image = image_name(source), _open(source, what)
-    if not isinstance(image, SpatialImage) or len(image.shape) < 3:
-        raise InputError(f"{what} {name}: expected a 3-D image, got {shape_text(image)}")
+    name, image = image_name(source), open_image(source, what)
+    placement = placement_of(image, f"{what} {name}")
     if image.get_data_dtype().kind not in "iufb":
         raise InputError(
             f"{what} {name}: voxels must be real numbers, got {image.get_data_dtype()}"
         )
     try:
-        return image, np.asarray(image.dataobj)
+        _check_length(image)
+        return Loaded(image, np.asarray(image.dataobj), placement)
     except _UNREADABLE as error:
         raise InputError(
             f"{what} {name}: the data are damaged or cut off ({_first_line(error)})"
         ) from error
 
 
-def image_grid(image: SpatialImage, name: object, what: str) -> Grid:
-    """The grid of a nibabel image, by the affine that nibabel chooses (sform before qform).
-
-    Raises:
-        InputError: the affine in the header is not a valid geometry.
-    """
-    try:
-        return Grid(image.shape[:3], image.affine)
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{what} {name}: the header has no valid geometry ({_first_line(error)}); "
-            f"correct its sform or qform"
-        ) from error
-
-
 def nifti(data: np.ndarray, grid: Grid) -> nib.Nifti1Image:
-    """A NIfTI-1 image in the array's own type, with the same qform and sform."""
+    """A NIfTI-1 image in the array's own type, coded for the space of its grid.
+
+    Its qform is the same as its sform, or has code 0 where it would be another one: it cannot
+    express shears, and its quaternion has the precision of 32 bits, which is little near half a
+    turn.
+    """
     image = nib.Nifti1Image(data, None, dtype=data.dtype)
-    image.set_sform(grid.affine, code=1)
-    image.set_qform(grid.affine, code=1)
+    image.set_sform(grid.affine, code=grid.space_code)
+    image.set_qform(grid.affine, code=grid.space_code)
+    by_qform, by_sform = (Grid(grid.shape, x) for x in (image.get_qform(), image.get_sform()))
+    if not by_sform.matches(by_qform, tolerance=SAME_FORMS):
+        image.set_qform(None, code=0)
     image.header.set_xyzt_units("mm", "sec")
     return image
 
@@ -145,41 +187,28 @@ def image_name(source: str | os.PathLike[str] | SpatialImage) -> str:
     return str(source)
 
 
-def header_warnings(image: SpatialImage, grid: Grid, which: str) -> tuple[str, ...]:
-    """Warn if qform and sform place the voxels differently, since tools differ in which they use.
-
-    Args:
-        image: an image; only NIfTI can have both.
-        grid: its grid, see ``image_grid``; ``Grid.matches`` says what counts as different.
-        which: role and path of the image, the first words of the warning.
-    """
-    if not isinstance(image, nib.Nifti1Pair):
-        return ()
-    qform, code = image.get_qform(coded=True)
-    if not code or not image.get_sform(coded=True)[1]:
-        return ()
-    try:
-        same = grid.matches(Grid(grid.shape, qform))
-    except ValueError:
-        same = False
-    warning = f"{which}: qform and sform differ; the sform was used. Other tools may use the qform"
-    return () if same else (warning,)
-
-
 def frame_spacing(image: SpatialImage) -> float:
     """Seconds between frames: the header's fourth zoom, in the unit that the header names."""
     zooms = image.header.get_zooms()
-    units = "msec" if isinstance(image, nib.MGHImage) else "sec"
-    if hasattr(image.header, "get_xyzt_units"):
-        units = image.header.get_xyzt_units()[1]
-    per_second = {"msec": 1e3, "usec": 1e6}.get(units, 1.0)
+    per_second = 1e3 if isinstance(image, nib.MGHImage) else 1.0
+    if isinstance(image, nib.Nifti1Pair):  # the codes of NIfTI for ms and µs
+        per_second = {16: 1e3, 24: 1e6}.get(int(image.header["xyzt_units"]) & 0x38, 1.0)
     return float(zooms[3]) / per_second if len(zooms) > 3 and zooms[3] > 0 else 1.0
 
 
-def intent(image: SpatialImage) -> str:
-    """The NIfTI intent in nibabel's words, such as "label"; "none" for other formats."""
-    header = image.header
-    return str(header.get_intent()[0]) if hasattr(header, "get_intent") else "none"
+class Intent(NamedTuple):
+    """What the values of a NIfTI file mean: the code, and the name that a program may add."""
+
+    code: int
+    name: str
+
+
+def intent(image: SpatialImage) -> Intent:
+    """The NIfTI intent; code 0 for other formats."""
+    if not isinstance(image, nib.Nifti1Pair):
+        return Intent(0, "")
+    name = image.header["intent_name"].item().decode("latin-1")
+    return Intent(int(image.header["intent_code"]), name)
 
 
 def shape_text(image: np.ndarray | FileBasedImage) -> str:
@@ -187,9 +216,7 @@ def shape_text(image: np.ndarray | FileBasedImage) -> str:
     return "×".join(str(n) for n in getattr(image, "shape", ())) or "no voxel array"
 
 
-def _open(source: str | os.PathLike[str] | SpatialImage, what: str) -> FileBasedImage:
-    if isinstance(source, SpatialImage):
-        return source
+def _loaded(source: str | os.PathLike[str], what: str, header_only: bool) -> FileBasedImage:
     if isinstance(source, np.ndarray):
         raise InputError(
             f"{what}: an array has no grid; make an image of it with "
@@ -200,9 +227,10 @@ def _open(source: str | os.PathLike[str] | SpatialImage, what: str) -> FileBased
     if path.is_dir():
         raise InputError(f"{what} {path}: this is a folder, not an image file")
     try:
-        unzipped = _unzipped(path, what)
-        with _nibabel_messages_in_our_log(f"{what} {path}"):
-            image = nib.load(path)
+        unzipped = None if header_only else _unzipped(path, what)
+        # nibabel computes with the numbers of a header in their own types, which may be narrow.
+        with _nibabel_messages_in_our_log(f"{what} {path}"), np.errstate(over="ignore"):
+            image = load(str(path))
             if unzipped is not None and list(image.file_map) == ["image"]:
                 holder = FileHolder(str(path), io.BytesIO(unzipped))
                 image = type(image).from_file_map({"image": holder})
@@ -259,13 +287,43 @@ def _check_stored_spacing(image: FileBasedImage, what: str, path: Path) -> None:
     """Refuse zero and negative spacings, which nibabel repairs silently when it loads a file."""
     if not isinstance(image, nib.Nifti1Pair):
         return
-    with image.file_map.get("header", image.file_map["image"]).get_prepare_fileobj("rb") as stream:
-        stored = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
+    stored = stored_header(image)["pixdim"][1:4]
     if image.ndim >= 3 and not (np.isfinite(stored).all() and (stored > 0).all()):
         raise InputError(
             f"{what} {path}: voxel spacing must be positive, but the header (pixdim) has "
             f"{stored.tolist()}; correct the header"
         )
+
+
+def _check_length(image: SpatialImage) -> None:
+    """Make sure that a file is as long as its header says, before that much memory is allocated.
+
+    Raises:
+        OSError: it is shorter.
+    """
+    proxy = image.dataobj
+    if not isinstance(proxy, ArrayProxy):
+        return
+    expected = proxy.offset + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
+    found = _most_bytes(proxy.file_like)
+    if found is not None and found < expected:
+        raise OSError(f"expected {expected} bytes, but there are {found}")
+
+
+def _most_bytes(source: object) -> int | None:
+    """How many bytes a file can have when it is unzipped; None if somebody else has opened it."""
+    if isinstance(source, io.BytesIO):
+        return source.getbuffer().nbytes
+    if not isinstance(source, str | os.PathLike):
+        return None
+    path = Path(source)
+    ending = path.suffix.lower()
+    if ending in (".gz", ".mgz"):
+        return _MOST_DEFLATED * path.stat().st_size
+    if ending not in ImageOpener.compress_ext_map:
+        return path.stat().st_size
+    with ImageOpener(str(path)) as stream:
+        return sum(map(len, iter(partial(stream.read, _CHUNK), b"")))
 
 
 def _first_line(error: BaseException) -> str:

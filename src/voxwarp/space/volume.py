@@ -1,6 +1,8 @@
 """Volumes: an array and its grid, read from any image that nibabel reads."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,16 +13,17 @@ from nibabel.spatialimages import SpatialImage
 from ..errors import InputError
 from .grid import Grid, canonical_axes
 from .image_file import (
+    LABEL,
     frame_spacing,
-    header_warnings,
-    image_grid,
     image_name,
     intent,
     load_image,
     nifti,
+    open_image,
     shape_text,
     write_nifti,
 )
+from .placement import Placement, placement_of
 
 _NEIGHBOURS = slice(None, -1), slice(1, None)
 
@@ -152,10 +155,12 @@ def read_labels(source: ImageLike, image: Volume, what: str = "label map") -> Vo
             f"{what} {volume.name}: expected a 3-D label map, got {shape_text(volume.data)}"
         )
     if not volume.grid.matches(image.grid):
-        raise InputError(
+        raise refusal(
             f"{what} {volume.name}: its grid ({_grid_text(volume.grid)}) is not that of "
             f"{image.name} ({_grid_text(image.grid)}); resample it onto that grid with nearest "
-            f"neighbour"
+            f"neighbour",
+            volume,
+            image,
         )
     data = volume.data
     if data.dtype.kind == "f":
@@ -169,7 +174,7 @@ def read_labels(source: ImageLike, image: Volume, what: str = "label map") -> Vo
     if not data.any():
         kind = "mask" if what.endswith("mask") else "label map"
         raise InputError(f"{what} {volume.name}: the {kind} is empty (all zero)")
-    return Volume(data, volume.grid, volume.name, is_label_file=True)
+    return replace(volume, data=data, is_label_file=True)
 
 
 def read_series(source: ImageLike, what: str = "image") -> Volume:
@@ -186,21 +191,72 @@ def read_series(source: ImageLike, what: str = "image") -> Volume:
     """
     if isinstance(source, Volume):
         return source
-    image, data = load_image(source, what)
+    image, data, placement = load_image(source, what)
     name = image_name(source)
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim > 4 or min(data.shape) < 2:
-        raise InputError(f"{what} {name}: expected a 3-D image, got {shape_text(image)}")
-    grid = image_grid(image, name, what)
+    data = data.reshape(_series_shape(image, what, name))
     return Volume(
         _native(data, image),
-        grid,
+        placement.grid,
         name,
-        is_label_file=intent(image) == "label",
+        is_label_file=intent(image).code == LABEL,
         frame_spacing=frame_spacing(image),
-        header_warnings=header_warnings(image, grid, f"{what} {name}"),
+        header_warnings=placement.warnings,
     )
+
+
+def read_placement(source: ImageLike, what: str = "image") -> Placement:
+    """Read where the voxels of an image are, and what is doubtful about it; no voxel is read.
+
+    Args:
+        source: a path, a nibabel image or a volume.
+        what: the role of the file, the first words of messages.
+
+    Raises:
+        InputError: the file is missing, is no image, has fewer than three dimensions, or its
+            header has no valid geometry or a size that no head has.
+    """
+    if isinstance(source, Volume):
+        return Placement(source.grid, source.header_warnings)
+    image = open_image(source, what, header_only=True)
+    _series_shape(image, what, image_name(source))
+    return placement_of(image, f"{what} {image_name(source)}")
+
+
+def header_warnings(
+    paths: Iterable[str | os.PathLike[str] | None], what: str = "image"
+) -> list[str]:
+    """What the headers of files leave in doubt, one sentence each.
+
+    Args:
+        paths: the files; each is read once. None, and files that cannot be read, are left out,
+            because whoever reads their voxels reports them.
+        what: the role of the files, the first words of the sentences.
+    """
+    warnings = list[str]()
+    for path in dict.fromkeys(path for path in paths if path is not None):
+        with suppress(InputError):
+            warnings.extend(read_placement(path, what).warnings)
+    return warnings
+
+
+def _series_shape(image: SpatialImage, what: str, name: str) -> tuple[int, ...]:
+    """The shape of a 3-D image or a series, without trailing axes of length one.
+
+    Raises:
+        InputError: it is neither.
+    """
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 4 or min(shape) < 2:
+        raise InputError(f"{what} {name}: expected a 3-D image, got {shape_text(image)}")
+    return shape
+
+
+def refusal(message: str, *volumes: Volume) -> InputError:
+    """The error that refuses volumes, with what is doubtful in their headers: it may be why."""
+    doubts = [text for volume in volumes for text in volume.header_warnings if text not in message]
+    return InputError("; ".join([message, *doubts]))
 
 
 def to_canonical(volume: Volume) -> Volume:
@@ -217,7 +273,8 @@ def to_canonical(volume: Volume) -> Volume:
             affine[:3, 3] += affine[:3, axis] * (data.shape[axis] - 1)
             affine[:, axis] *= -1
             data = np.flip(data, axis)
-    grid = Grid(data.shape[:3], affine + 0.0)  # + 0.0: negative zeros would be other bytes
+    # + 0.0: negative zeros would be other bytes
+    grid = Grid(data.shape[:3], affine + 0.0, volume.grid.space_code)
     return replace(volume, data=np.ascontiguousarray(data), grid=grid)
 
 

@@ -16,7 +16,7 @@ from ..data.sources import Split
 from ..data.structures import Table, label_values, structures_of
 from ..errors import InputError
 from ..preparation.scan import Scan
-from ..space.volume import read_labels, read_series, read_volume
+from ..space.volume import Volume, read_labels, read_series, read_volume
 from .cache import cache_folder, check_space, free_space
 from .cohort import CountCallback, bytes_needed, check_enough
 from .config import Config
@@ -110,6 +110,10 @@ class _ScanCheck:
     warnings: list[str] = field(default_factory=list)
     values: set[int] | None = None
 
+    def note(self, scan: ScanRecord, volume: Volume) -> None:
+        """Note what the header of an image of the scan leaves in doubt."""
+        self.warnings += [f"{scan.where}: {warning}" for warning in volume.header_warnings]
+
 
 def _check_scans(scans: Sequence[ScanRecord], progress: CountCallback | None) -> list[_ScanCheck]:
     results: list[_ScanCheck] = []
@@ -128,7 +132,7 @@ def _check_scan(scan: ScanRecord) -> _ScanCheck:
     result, volume = _ScanCheck(), None
     try:
         volume = read_volume(scan.path)
-        result.warnings.extend(f"{scan.where}: {warning}" for warning in volume.header_warnings)
+        result.note(scan, volume)
     except InputError as error:
         result.problems.append(f"{scan.where}: {error}")
     if scan.labels is not None:
@@ -136,7 +140,9 @@ def _check_scan(scan: ScanRecord) -> _ScanCheck:
             if volume is None:
                 read_series(scan.labels, "label map")
             else:
-                result.values = label_values(read_labels(scan.labels, volume).data)
+                labels = read_labels(scan.labels, volume)
+                result.note(scan, labels)
+                result.values = label_values(labels.data)
         except InputError as error:
             result.problems.append(f"{scan.where}: {error}")
     return result

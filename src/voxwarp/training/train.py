@@ -24,6 +24,7 @@ from ..data.scans import gather
 from ..errors import InputError
 from ..networks.model import Model
 from ..preparation.recipe import Recipe
+from ..space.volume import header_warnings
 from . import loader, run_folder
 from .batch import Batch
 from .checkpoint import NAME, TrainingState, load_checkpoint, save_checkpoint
@@ -92,6 +93,7 @@ def train(
             world, lambda: prepare_cohort(config, scans, progress=monitor.preparing)
         )
         monitor.warn(cohort.skipped)
+        monitor.warn(_header_warnings(config, cohort))
         learner = Learner.begin(config, cohort, processor, world)
         if resume and (out / NAME).exists():
             learner.restore(out)
@@ -106,6 +108,17 @@ def train(
         monitor.begin(learner.state)
         _loop(learner, cohort, out, monitor, until)
         return learner.state
+
+
+def _header_warnings(config: Config, cohort: Cohort) -> list[str]:
+    """What the headers of scans, label maps and atlas leave in doubt, once for each file."""
+    atlas = config.sampling.atlas if config.sampling.atlas != "template" else None
+    return [
+        *header_warnings([*(scan.path for scan in cohort.scans), atlas]),
+        *header_warnings(
+            [*(scan.labels for scan in cohort.scans), config.sampling.atlas_labels], "label map"
+        ),
+    ]
 
 
 def _loop(learner: "Learner", cohort: Cohort, out: Path, monitor: Monitor, until: float) -> None:

@@ -4,19 +4,16 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import cast
 
-import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 
 from ..data.scans import ScanRecord
 from ..errors import InputError
 from ..preparation.recipe import WORKING_GRID, Recipe, alignment_named
 from ..preparation.template import Template, mni152
 from ..space.grid import Grid
-from ..space.image_file import image_grid
 from ..space.region import bounding_box, start_and_shape
+from ..space.volume import read_placement
 from .config import Config
 
 _log = logging.getLogger(__name__)
@@ -121,7 +118,7 @@ def _boxes(paths: Iterable[Path]) -> list[tuple[np.ndarray, np.ndarray]]:
     boxes = []
     for path in paths:
         try:
-            boxes.append(_reach(image_grid(cast(SpatialImage, nib.load(path)), path, "image")))
+            boxes.append(_reach(read_placement(path).grid))
         except Exception as error:  # reading the whole scan will report it
             _log.info("%s is ignored in the size of the working grid: %s", path, error)
     if not boxes:

@@ -1,0 +1,83 @@
+"""NIfTI images whose headers nibabel would not read, or would read otherwise than all other tools.
+
+The copies of nibabel's classes here differ in one point: a quaternion that rounding, or a careless
+program, has made longer than 1 is a half turn about its axis, as for ITK, FSL and AFNI (which all
+follow ``nifti_quatern_to_mat44`` of nifti1_io.c). nibabel raises an error.
+"""
+
+import os
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import FileBasedImage
+from nibabel.imageclasses import all_image_classes
+
+
+class _LongQuaternions:
+    """A mixin for nibabel's NIfTI headers."""
+
+    def get_qform_quaternion(self: Any) -> np.ndarray:
+        """The quaternion of the qform, (4,): w, x, y, z."""
+        xyz = np.array([self[f"quatern_{name}"] for name in "bcd"], np.float64)
+        length = np.linalg.norm(xyz)
+        if length**2 - 1 < self.quaternion_threshold:  # nibabel takes more for wrong
+            return super().get_qform_quaternion()  # type: ignore[misc]
+        return np.array([0.0, *(xyz / length)])
+
+
+def _with_long_quaternions(kind: type) -> type:
+    header = kind.header_class  # type: ignore[attr-defined]
+    lenient = type(header.__name__, (_LongQuaternions, header), {})
+    return type(kind.__name__, (kind,), {"header_class": lenient})
+
+
+_KINDS: dict[type, Any] = {
+    kind: _with_long_quaternions(kind)
+    for kind in (nib.Nifti1Pair, nib.Nifti1Image, nib.Nifti2Pair, nib.Nifti2Image)
+}
+
+
+def load(path: str) -> FileBasedImage:
+    """Load an image as ``nibabel.load`` does; its data are read later.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        Various errors of nibabel and of the modules below it, if the file cannot be read.
+    """
+    sniff = None
+    for kind in all_image_classes if os.path.getsize(path) else ():
+        fits, sniff = kind.path_maybe_image(path, sniff)
+        if fits:
+            return _KINDS.get(kind, kind).from_filename(path)
+    return nib.load(path)  # raises an error that says why
+
+
+def stored_header(image: nib.Nifti1Pair) -> nib.Nifti1Header:
+    """The header of an image from ``load`` as it is in the file; of others, the one that they have.
+
+    nibabel corrects some fields of a header when it reads it, by other rules than other tools.
+    """
+    header = image.header
+    if not isinstance(header, _LongQuaternions):
+        return header
+    holder = image.file_map.get("header", image.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as stream:
+        return type(header)(stream.read(header.template_dtype.itemsize), check=False)
+
+
+def qform(header: nib.Nifti1Header) -> np.ndarray:
+    """(4, 4) matrix of the qform, in the unit of the header.
+
+    The third axis is flipped if ``pixdim[0]`` is negative, as ITK, FSL and AFNI do; nibabel
+    corrects every value but 1 and −1 to 1.
+
+    Raises:
+        ValueError, HeaderDataError: a spacing is negative.
+    """
+    kind = _KINDS[nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image]
+    copy = kind.header_class(header.binaryblock, header.endianness, check=False)
+    copy["pixdim"][0] = -1 if copy["pixdim"][0] < 0 else 1
+    return copy.get_qform()
