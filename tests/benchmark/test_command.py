@@ -1,6 +1,7 @@
 """``voxwarp benchmark``: complete, interrupted and refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_cohort import OPTIONS, Bench, count_of, in_file, listed, statuses
+from odd_headers import TWO, of_two_minds
 from processes import PATIENCE, is_gone, pids_of
 
 from voxwarp.benchmark import affine_start
@@ -96,6 +98,22 @@ def test_command(cli, cohort, tmp_path: Path, no_greedy, bench: Bench):
     files = [Path(line) for line in drawn.out.splitlines()]
     assert files
     assert all(path.stat().st_size for path in files)
+
+
+def test_what_headers_leave_in_doubt_is_said_once(cli, cohort, tmp_path: Path, bench: Bench):
+    """Though the scan is in both pairs."""
+    bench("")
+    pairs = listed(tmp_path / "two.csv", [("a", "b"), ("b", "a")])
+    for name in ("a", "b"):
+        for ending in (".nii.gz", "-labels.nii.gz", ".csv"):
+            shutil.copy(cohort.folder / f"{name}{ending}", tmp_path)
+    of_two_minds(tmp_path / "b.nii.gz", tmp_path / "b.nii.gz")
+    out = tmp_path / "out"
+    outcome = cli("benchmark", pairs, "-o", out, "--threads", "1", "--methods", "affine", "--busy")
+    assert outcome.code == 0, outcome.err
+    (line,) = outcome.err.splitlines()
+    assert line.startswith(f"voxwarp: warning: image {tmp_path}/b.nii.gz: ")
+    assert TWO in line
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cohorts import table, write_scan
 from crop_study import FILES, TIMES, differing, record_of
+from odd_headers import TWO, of_two_minds
 
 from voxwarp.evaluation.rows import PAIR_COLUMNS, STRUCTURE_COLUMNS, read_rows
 from voxwarp.networks.refine import Refinement
@@ -21,6 +22,20 @@ def command(study: Path, small_model: Path, tmp_path: Path) -> list[object]:
         *("--labels", "labels/p{id}.nii.gz", "--structures", named, "--model", small_model),
         *("-o", tmp_path / "out"),
     ]
+
+
+def test_what_headers_leave_in_doubt_is_said_once(cli, command, study):
+    """Though the scan and its labels are in four pairs."""
+    for kind in ("t1", "labels"):
+        path = study / kind / "p0.nii.gz"
+        of_two_minds(path, path)
+    done = cli(*command, "--first", "2")
+    assert done.code == 0
+    assert [line.split(":")[:3] for line in done.err.splitlines()] == [
+        ["voxwarp", " warning", f" image {study}/t1/p0.nii.gz"],
+        ["voxwarp", " warning", f" label map {study}/labels/p0.nii.gz"],
+    ]
+    assert done.err.count(TWO) == 2
 
 
 def test_the_command(cli, command, whole, tmp_path):

@@ -1,5 +1,7 @@
 """Known bias fields of a phantom are estimated and removed."""
 
+import math
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -80,6 +82,21 @@ def test_the_brightness_of_a_scan_changes_the_field_by_a_constant_at_most(phanto
     field, brighter = (bias.estimate(Volume(unit * scan.data, scan.grid)).data for unit in (1, 10))
     assert np.ptp(field) > 0.1
     assert np.ptp(brighter - field) < 0.05 * np.ptp(field)
+
+
+@pytest.mark.parametrize("spacing", [4.0, 12.0])
+def test_the_field_is_fitted_to_a_bounded_number_of_voxels(phantoms, monkeypatch, spacing):
+    """However large the header says that a scan is; the field has its grid nevertheless."""
+    monkeypatch.setattr(bias, "MOST_FITTED", 8_000)
+    fitted = []
+    monkeypatch.setattr(bias, "to_sitk", lambda volume: fitted.append(volume) or to_sitk(volume))
+    grid = phantoms.template.grid
+    large = Grid(grid.shape, grid.affine @ np.diag([spacing / 4] * 3 + [1]))
+    field = bias.estimate(Volume(phantoms.template.data, large))
+    voxels = np.array([math.prod(x.grid.shape) for x in fitted])
+    assert math.prod(grid.shape) > 10 * 8_000
+    assert voxels[0] <= 8_000
+    np.testing.assert_allclose(field.grid.spacing, 8, atol=0.5)
 
 
 def test_the_same_twice_to_the_last_bit(phantoms):

@@ -10,7 +10,7 @@ import pytest
 from phantoms import homogeneous
 
 from voxwarp.errors import InputError
-from voxwarp.preparation import brain
+from voxwarp.preparation import brain, examination
 from voxwarp.preparation.agreement import Agreement, FitThresholds, agreement
 from voxwarp.preparation.examination import (
     Examination,
@@ -513,3 +513,12 @@ def test_a_field_of_view_that_cuts_the_brain_causes_a_warning(phantoms, scan, ma
     percent = f"{100 * found.agreement.outside:.0f} %"
     assert warning.startswith(f"x: {percent} of the brain lies outside the field of view")
     assert found.agreement.outside == pytest.approx(share, abs=0.05)
+
+
+def test_a_scan_of_huge_voxels_is_refused_at_once(phantoms, monkeypatch):
+    """By their size and unit, before anything is resampled to it."""
+    monkeypatch.setattr(examination, "_Examiner", None)
+    grid = phantoms.template.grid
+    scan = Volume(phantoms.template.data, Grid(grid.shape, grid.affine @ np.diag([4, 4, 4, 1])))
+    with pytest.raises(InputError, match=r"^no brain found in .* up to 16 mm.* its unit in the"):
+        examine(scan)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from nibabel.affines import apply_affine
+from odd_headers import TWO, coded
 from scipy import ndimage
 
 import voxwarp
@@ -627,6 +628,43 @@ def test_strict_is_exit_code_3_and_all_is_written(cli, scans, quick_words, tmp_p
     assert "preprocess.json" in files[0]
     words = "preprocess", scans.head, "-o", tmp_path / "c", *quick_words, "--strict"
     assert (cli(*words).code, cli(*words, "--overwrite").err) == (0, "")
+
+
+def test_files_have_the_code_of_their_space(cli, scans, quick_words, tmp_path):
+    """What is aligned is in MNI152 space; all else, and what apply leads back, is in the scan's."""
+    scan, labels = tmp_path / "moving.nii.gz", tmp_path / "labels.nii.gz"
+    for source, path in ((scans.head, scan), (scans.labels, labels)):
+        coded(source, path, 3)
+    for cache in (["--no-cache"], [], []):  # filled, and then used
+        words = "preprocess", scan, "-o", tmp_path / "out", "--labels", labels, *quick_words
+        outcome = cli(*words, *cache, "--overwrite")
+        assert outcome.code == 0, outcome.err
+        files = (tmp_path / "out" / "moving").glob("*.nii.gz")
+        codes = {path.name: int(nib.load(path).header["sform_code"]) for path in files}
+        assert codes == {
+            **dict.fromkeys(("Aligned.nii.gz", "AlignedLabels.nii.gz"), 4),
+            **dict.fromkeys(("Conformed.nii.gz", "ConformedBrainMask.nii.gz"), 3),
+            "BrainMask.nii.gz": 3,
+        }
+    aligned, back = tmp_path / "out" / "moving" / "Aligned.nii.gz", tmp_path / "back.nii.gz"
+    assert cli("apply", aligned, "-t", aligned.parent, "--inverse", "-o", back).code == 0
+    assert nib.load(back).header["sform_code"] == 3
+    assert cli("apply", scan, "-t", aligned.parent, "-o", tmp_path / "there.nii.gz").code == 0
+    assert nib.load(tmp_path / "there.nii.gz").header["sform_code"] == 4
+
+
+def test_apply_repeats_what_is_in_doubt(cli, scans, quick_words, tmp_path):
+    """Of the folder of a prepared scan, which is the moving side of it."""
+    scan = with_two_affines(scans.head, tmp_path / "doubtful.nii.gz")
+    assert cli("preprocess", scan, "-o", tmp_path / "out", *quick_words).code == 0
+    record = json.loads((tmp_path / "out/doubtful/preprocess.json").read_text())
+    (recorded,) = record["inputs"]["scan"]["header_warnings"]
+    points = tmp_path / "points.csv"
+    points.write_text("x,y,z\n1,2,3\n")
+    words = "points", points, "-t", tmp_path / "out" / "doubtful", "-o", tmp_path / "moved.csv"
+    outcome = cli(*words, "--strict")
+    assert (outcome.code, outcome.err) == (3, f"voxwarp: warning: {recorded}\n")
+    assert TWO in recorded
 
 
 def test_warnings_of_every_scan_are_printed(cli, scans, quick_words, tmp_path):

@@ -55,6 +55,24 @@ def test_the_users_template_is_named_by_its_path(files):
         template_named(str(files / "nowhere.nii.gz"))
 
 
+@pytest.mark.parametrize(
+    ("stated", "in_file", "code"),
+    [(2, 1, 2), (2, 2, 2), (2, 4, 4), (2, 5, 5), (4, 1, 4), (4, 2, 4), (3, 4, 3)],
+)
+def test_the_image_has_the_code_of_its_space(tmp_path, stated: int, in_file: int, code: int):
+    """The template's own, unless that says less than the header."""
+    write_volume(Volume(brain().data, GRID.in_space(in_file)), tmp_path / "own.nii.gz")
+    template = Template("own", tmp_path / "own.nii.gz", space_code=stated)
+    assert template.grid.space_code == template.image.grid.space_code == code
+    assert replace(template, source=brain()).grid.space_code == stated
+
+
+def test_images_of_mni152_have_its_code():
+    """nilearn's file has that of an aligned image."""
+    assert nib.load(mni152().path).header["sform_code"] == 2
+    assert mni152().grid.space_code == MNI
+
+
 def test_a_head_is_masked(files):
     masked = Template("own", files / "head.nii.gz", files / "mask.nii.gz")
     expected = np.where(brain().data > 0, brain().data + 3, 0)

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,13 +23,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from browser import PATIENCE, Browser, chromium
+from odd_headers import TWO, of_two_minds
 from PIL import Image
 from webpages import HOSTILE, Parsed
 
 from voxwarp._layout import METRICS, REPORT, WARPED, WARPED_LABELS
 from voxwarp.errors import InputError
 from voxwarp.review import viewer as module
-from voxwarp.review.viewer import Layer, Viewer, layers, niivue, view
+from voxwarp.review.viewer import Layer, Viewer, doubts_about, layers, niivue, view
+from voxwarp.space.grid import Grid
+from voxwarp.space.volume import read_series
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +296,31 @@ def test_the_fixed_scan_may_have_moved(folder, tmp_path):
     elsewhere.write_bytes(Path(record["inputs"]["fixed"]["path"]).read_bytes())
     out = copied(folder, tmp_path / "out", fixed={"path": "/gone", "sha256": "0"})
     assert layers(out, elsewhere)[0].source == elsewhere
+
+
+def test_what_headers_leave_in_doubt_is_said(folder, tmp_path):
+    """Of the files that are shown; our own have one placement."""
+    record = json.loads((folder / METRICS).read_text())
+    doubtful = of_two_minds(Path(record["inputs"]["fixed"]["path"]), tmp_path / "doubtful.nii.gz")
+    assert doubts_about(layers(folder)) == []
+    (doubt,) = doubts_about(layers(folder, doubtful))
+    assert doubt.startswith(f"fixed {doubtful}: ")
+    assert TWO in doubt
+
+
+def test_volumes_in_the_viewer_have_their_space(folder):
+    shown = layers(folder)[0]
+    coded_4 = replace(shown, source=replace(read_series(shown.source), grid=_grid_of(shown, 4)))
+    assert _stored(coded_4).header["sform_code"] == 4
+    assert _stored(shown).header["sform_code"] == read_series(shown.source).grid.space_code
+
+
+def _grid_of(layer: Layer, code: int) -> Grid:
+    return read_series(layer.source).grid.in_space(code)
+
+
+def _stored(layer: Layer) -> nib.Nifti1Image:
+    return nib.Nifti1Image.from_bytes(gzip.decompress(layer.payload))
 
 
 def test_the_template_is_known(folder, tmp_path):

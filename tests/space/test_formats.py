@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from odd_headers import nifti_file
 from scipy.io import loadmat, savemat
 
 from voxwarp.errors import InputError
@@ -22,8 +23,9 @@ from voxwarp.space.formats import (
     write_warp,
 )
 from voxwarp.space.grid import Grid
+from voxwarp.space.resample import resample
 from voxwarp.space.transform import Affine, Warp
-from voxwarp.space.volume import Volume
+from voxwarp.space.volume import Volume, read_volume
 
 POINTS = np.random.default_rng(1).uniform(-90, 90, (50, 3))  # RAS mm
 FLIP = np.array([-1.0, -1.0, 1.0])
@@ -533,6 +535,97 @@ def test_warp_on_a_grid_that_passes_as_orthogonal_is_read_the_same_by_itk(
     theirs = mapped(field_transform(tmp_path / "nearly.nii.gz"), points)
     # 160 mm × 8e-5 / 2 away at most, and the field changes by some mm from node to node.
     np.testing.assert_allclose(warp.map(points), theirs, atol=0.01)
+
+
+@pytest.mark.parametrize("units", [2, 3])
+@pytest.mark.parametrize("intent", [1006, 1007])
+def test_the_intent_says_in_which_frame_vectors_are(
+    warp: Warp, tmp_path: Path, intent: int, units: int
+):
+    """1006 are RAS, 1007 LPS, in mm whatever the unit of the grid: SimpleITK 2.4 and later."""
+    vectors = np.moveaxis(warp.displacement, 0, -1)[:, :, :, None]
+    scale = {2: 1.0, 3: 1e3}[units]
+    affine = np.diag([scale, scale, scale, 1]) @ warp.grid.affine
+    path = nifti_file(tmp_path / "f.nii", vectors, affine, intent_code=intent, xyzt_units=units)
+    points = points_inside(warp.grid)
+    theirs = mapped(field_transform(path), points)
+    np.testing.assert_allclose(read_warp(path).map(points), theirs, atol=2e-4)
+    assert np.abs(theirs - points).max() > 2
+
+
+@pytest.mark.parametrize(
+    ("intent", "name"),
+    [
+        *((0, "none"), (1002, "label"), (1005, "symmetric matrix"), (1008, "pointset")),
+        *((2006, "fnirt disp field"), (4711, "not one of NIfTI")),
+    ],
+)
+def test_fields_of_other_intents_are_refused_by_name(tmp_path: Path, intent: int, name: str):
+    vectors = np.zeros((5, 6, 7, 1, 3), np.float32)
+    path = nifti_file(tmp_path / "f.nii", vectors, np.eye(4), intent_code=intent)
+    with pytest.raises(InputError) as error:
+        read_warp(path)
+    assert f"{path}: its intent is {intent} ({name})" in str(error.value)
+    assert "1007 (vector" in str(error.value)
+    assert "1006 (displacement vector" in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "program"), [("Mapping", "SPM"), ("NREG_TRANS", "NiftyReg")])
+def test_fields_of_other_programs_are_refused_by_name(tmp_path: Path, name: str, program: str):
+    """Their intent is 1007, but their vectors are coordinates, or in another frame."""
+    image = nib.Nifti1Image(np.zeros((5, 6, 7, 1, 3), np.float32), np.eye(4))
+    image.header.set_intent("vector", name=name)
+    nib.save(image, tmp_path / "f.nii")
+    with pytest.raises(InputError, match=rf"{program}.*named {name}.*convert it"):
+        read_warp(tmp_path / "f.nii")
+
+
+def test_a_field_of_ants_is_read(warp: Warp, tmp_path: Path, ants):
+    """ANTs writes 1007 itself; the vectors of ``ants.image_write`` go through the same code."""
+    grid = warp.grid
+    field = ants.from_numpy(
+        np.ascontiguousarray(np.moveaxis(warp.displacement, 0, -1) * FLIP),
+        origin=tuple(FLIP * grid.affine[:3, 3]),
+        spacing=grid.spacing,
+        direction=FLIP[:, None] * grid.direction,
+        has_components=True,
+    )
+    ants.image_write(field, str(tmp_path / "1Warp.nii.gz"))
+    assert nib.load(tmp_path / "1Warp.nii.gz").header["intent_code"] == 1007
+    again = read_warp(tmp_path / "1Warp.nii.gz")
+    np.testing.assert_allclose(again.displacement, warp.displacement, atol=1e-5)
+    assert again.grid.matches(grid, tolerance=1e-3)
+
+
+def test_fields_of_greedy_are_read(tmp_path: Path, make_grid, phantoms, poses):
+    """Warp, inverse and root, as greedy writes them: its own resampling is the oracle."""
+    greedy = pytest.importorskip("picsl_greedy").Greedy3D()
+    grid = make_grid(spacing=8)
+    for name in ("fixed", "moving"):
+        nib.save(phantoms.image(grid, getattr(poses, name)), tmp_path / f"{name}.nii.gz")
+    fixed, moving, out = (tmp_path / f"{name}.nii.gz" for name in ("fixed", "moving", "out"))
+    files = {name: tmp_path / f"{name}.nii.gz" for name in ("warp", "inverse", "root")}
+    greedy.execute(
+        f"-threads 1 -V 0 -i {fixed} {moving} -sv -m SSD -n 10 -o {files['warp']} "
+        f"-oinv {files['inverse']} -oroot {files['root']}"
+    )
+    for path in files.values():
+        greedy.execute(f"-threads 1 -V 0 -rf {fixed} -rm {moving} {out} -r {path}")
+        ours = resample(read_volume(moving), read_volume(fixed).grid, read_warp(path)).data
+        theirs = np.asarray(nib.load(out).dataobj)
+        inner = (slice(2, -2),) * 3
+        assert np.abs(ours - theirs)[inner].max() < 1e-2 * theirs.max()
+
+
+def test_a_warp_is_written_with_the_code_of_its_space(warp: Warp, tmp_path: Path):
+    there = Warp(warp.displacement, warp.grid.in_space(4))
+    write_warp(there, tmp_path / "1Warp.nii.gz")
+    header = nib.load(tmp_path / "1Warp.nii.gz").header
+    assert header["sform_code"] == 4
+    assert read_warp(tmp_path / "1Warp.nii.gz").grid.space_code == 4
+    points = points_inside(warp.grid)
+    theirs = mapped(field_transform(tmp_path / "1Warp.nii.gz"), points)
+    np.testing.assert_allclose(warp.map(points), theirs, atol=1e-3)
 
 
 def test_wrong_warps_are_input_errors(make_grid, tmp_path: Path):

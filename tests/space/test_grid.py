@@ -1,11 +1,14 @@
 """Grids: where voxels are, against nibabel's affine arithmetic."""
 
 import itertools
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from nibabel.affines import apply_affine
+from odd_headers import affine_by_itk, nifti_file
 from phantoms import homogeneous, indices, oblique_affine, oblique_grid, rotation
 
 from voxwarp.space.grid import Grid
@@ -174,3 +177,50 @@ def test_micrometre_voxels_are_a_grid() -> None:
     """Invertibility is judged by the angles, not by the determinant, of 1e-12 here."""
     grid = Grid((4, 5, 6), np.diag([1e-4, 1e-4, 1e-4, 1]))
     np.testing.assert_allclose(grid.to_voxel(grid.nodes()), indices(grid.shape), atol=1e-9)
+
+
+# The world space
+
+
+def test_grids_made_of_a_grid_are_in_its_space() -> None:
+    grid = Grid((8, 10, 12), oblique_affine(3), space_code=4)
+    made = {
+        "crop": grid.crop((1, 2, 3), (4, 5, 6)),
+        "resized": grid.resized((5, 6, 7)),
+        "averaged": grid.averaged(2),
+        "unsheared": grid.unsheared(),
+        "described": Grid(**grid.described()),
+    }
+    assert {name: other.space_code for name, other in made.items()} == dict.fromkeys(made, 4)
+    assert made["described"] == grid
+    assert grid.in_space(2).space_code == 2
+
+
+def test_where_voxels_are_does_not_depend_on_the_code() -> None:
+    grid = Grid((4, 5, 6), oblique_affine(3))
+    assert grid.space_code == 1
+    assert grid == grid.in_space(4)
+    assert hash(grid) == hash(grid.in_space(4))
+    assert grid.described().keys() == {"shape", "affine"}  # as in earlier records
+
+
+@pytest.mark.parametrize("code", [0, 6, -1, "MNI"])
+def test_codes_that_place_nothing_are_refused(code: object) -> None:
+    with pytest.raises(ValueError, match="space_code must be an xform code, 1 to 5"):
+        Grid((4, 5, 6), np.eye(4), code)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_grid_that_is_not_sheared_can_be_read_by_itk(tmp_path: Path, seed: int) -> None:
+    """From its sform alone, which ITK reads only if the axes are at right angles."""
+    rng = np.random.default_rng(seed)
+    bent = np.eye(3) + rng.uniform(-1, 1, (3, 3)) * rng.uniform(0, 1.5e-4)
+    affine = homogeneous(rotation(*rng.uniform(-180, 180, 3)) @ bent @ np.diag([1.0, 1.5, 2]))
+    grid = Grid((4, 5, 6), affine)
+    path = nifti_file(tmp_path / "scan.nii", np.zeros(grid.shape, np.float32), affine, qform_code=0)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    if not grid.is_sheared(0.99e-4):  # at the limit itself, the rounding of the header decides
+        np.testing.assert_allclose(affine_by_itk(path), affine, atol=1e-5)
+    elif grid.is_sheared(2e-4):
+        with pytest.raises(RuntimeError, match="orthonormal"):
+            affine_by_itk(path)

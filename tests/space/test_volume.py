@@ -12,8 +12,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from bad_files import BAD_SCANS, INTER, PIXDIM, SLOPE, patched, values_of
-from phantoms import blobs, homogeneous, indices, label_map, oblique_affine, oblique_grid
+from odd_headers import affine_by_itk
+from phantoms import (
+    apply_affine,
+    blobs,
+    homogeneous,
+    indices,
+    label_map,
+    oblique_affine,
+    oblique_grid,
+    rotation,
+)
 from scipy.ndimage import gaussian_filter
 
 from voxwarp.errors import InputError
@@ -407,6 +418,53 @@ def test_both_forms_say_the_same(tmp_path: Path) -> None:
         np.testing.assert_allclose(form, volume.grid.affine, atol=1e-4)
     np.testing.assert_allclose(header.get_zooms(), volume.grid.spacing, rtol=1e-6)
     assert header.get_xyzt_units()[0] == "mm"
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 5])
+def test_the_code_of_the_space_is_written_and_read(tmp_path: Path, code: int) -> None:
+    grid = oblique_grid(2, SHAPE).in_space(code)
+    write_volume(Volume(scan(), grid), tmp_path / "out.nii.gz")
+    header = nib.load(tmp_path / "out.nii.gz").header
+    assert (header["sform_code"], header["qform_code"]) == (code, code)
+    again = read_volume(tmp_path / "out.nii.gz")
+    assert again.grid.space_code == code
+    assert to_canonical(again).grid.space_code == code
+
+
+@pytest.mark.parametrize("code", [1, 4])
+@pytest.mark.parametrize("tilt", [0.0, 1e-3, 0.01, 0.05, 0.3, 3.0, 40.0])
+@pytest.mark.parametrize("axes", list(itertools.product((0, 180), repeat=3)))
+def test_a_file_holds_one_placement(
+    tmp_path: Path, axes: tuple[int, ...], tilt: float, code: int
+) -> None:
+    """Near half a turn the quaternion is coarse: then it is not there, and ITK reads the sform."""
+    rng = np.random.default_rng(int(1e3 * tilt))
+    turn = rotation(*axes) @ rotation(*rng.uniform(-tilt, tilt, 3))
+    affine = homogeneous(turn * rng.uniform(0.7, 2, 3), rng.uniform(-200, 200, 3))
+    grid = Grid((200, 240, 190), affine, code)
+    image = Volume(np.broadcast_to(np.int16(0), grid.shape), grid).to_nibabel()
+    header = image.header
+    assert header["sform_code"] == code
+    assert header["qform_code"] in (0, code)
+    form, is_set = header.get_qform(coded=True)
+    if is_set:
+        corners = grid.to_world(grid.corners())
+        np.testing.assert_allclose(apply_affine(form, grid.corners()), corners, atol=2e-3)
+    small = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), None, header)
+    nib.save(small, tmp_path / "out.nii")
+    np.testing.assert_allclose(affine_by_itk(tmp_path / "out.nii"), affine, atol=1e-4)
+
+
+def test_a_sheared_image_has_no_qform(tmp_path: Path) -> None:
+    """It could not say the same, and ITK, which would read it, has to refuse the file."""
+    affine = homogeneous(np.array([[1, 0.2, 0], [0, 1, 0], [0, 0, 1.0]]))
+    write_volume(Volume(scan(), Grid(SHAPE, affine, 4)), tmp_path / "out.nii.gz")
+    header = nib.load(tmp_path / "out.nii.gz").header
+    assert (header["sform_code"], header["qform_code"]) == (4, 0)
+    np.testing.assert_allclose(read_volume(tmp_path / "out.nii.gz").grid.affine, affine, atol=1e-6)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        affine_by_itk(tmp_path / "out.nii.gz")
 
 
 def test_the_intent_is_written(tmp_path: Path) -> None:

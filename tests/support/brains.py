@@ -93,7 +93,8 @@ class Phantoms:
         #: Of a box that holds the upright brain, RAS mm.
         self.corners = CENTER + EXTENT / 2 * [*itertools.product((-1, 1), repeat=3)]
         #: The template at 4 mm: the affine stage with it takes a few tenths of a second.
-        self.template = Volume(self.values(make_grid()), make_grid(), "template at 4 mm")
+        grid = make_grid().in_space(4)  # MNI152
+        self.template = Volume(self.values(grid), grid, "template at 4 mm")
 
     def stand_in_for_mni152(self, patch: pytest.MonkeyPatch) -> None:
         """The template at 4 mm in the place of MNI152: an affine stage of 0.2 s instead of 2."""

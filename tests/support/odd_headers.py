@@ -10,6 +10,10 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.io import netcdf_file, savemat
 
+# What warnings say of a file without placement, and of one with two.
+GUESS = "does not say where left and right are"
+TWO = "qform and sform differ; the sform was used"
+
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # Offsets and formats of fields in the header of NIfTI-1.
@@ -52,6 +56,27 @@ def nifti_file(
         struct.pack_into(code, raw, offset, *np.ravel(value).tolist())
     path.write_bytes(raw)
     return path
+
+
+def coded(source: Path, target: Path, sform: int, qform: int | None = None) -> Path:
+    """A scan with these codes; the qform is the sform."""
+    image = nib.load(source)
+    affine = image.affine
+    image.set_qform(affine, code=sform if qform is None else qform)
+    image.set_sform(affine, code=sform)
+    nib.save(image, target)
+    return target
+
+
+def of_two_minds(source: Path, target: Path) -> Path:
+    """A scan whose qform is 10 mm from its sform."""
+    image = nib.load(source)
+    affine, shifted = image.affine, image.affine.copy()
+    shifted[0, 3] += 10
+    image.set_qform(shifted, code=1)
+    image.set_sform(affine, code=1)
+    nib.save(image, target)
+    return target
 
 
 def affine_by_itk(path: Path) -> np.ndarray:

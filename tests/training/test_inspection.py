@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from cohorts import crop, crop_labels, crops_config, cut, gathered, write_scan
+from odd_headers import TWO, of_two_minds
 
 from training import tree_of, write_config
 from voxwarp.training import memory
@@ -76,6 +77,18 @@ def test_all_problems_are_named(tmp_path):
     (warning,) = (line for line in report.warnings if "row" in line)
     assert "row 12" in warning
     assert "it lacks 1 of the structures (2035)" in warning
+
+
+def test_what_headers_leave_in_doubt_is_a_warning(crops):
+    for kind in ("t1", "labels"):
+        path = crops / kind / "0.nii.gz"
+        of_two_minds(path, path)
+    config = crops_config(crops)
+    about = [text for text in check(config, gathered(config)).warnings if TWO in text]
+    assert [text.split(":")[:2] for text in about] == [
+        ["scans.csv row 2", f" {what} {crops}/{kind}/0.nii.gz"]
+        for what, kind in (("image", "t1"), ("label map", "labels"))
+    ]
 
 
 def test_an_atlas_that_cannot_be_read_is_a_problem(crops):

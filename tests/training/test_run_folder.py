@@ -1,9 +1,10 @@
 """What a run leaves in its folder: its models, what they were made of; nothing of an older one."""
 
 import pytest
+from odd_headers import TWO, of_two_minds
 from runs import EVERYTHING, MODEL, Crash, assert_same_weights, crash_at, logged, run, state_of
 
-from training import config_of
+from training import config_of, tree_of, write_config, write_subjects
 from voxwarp.networks.model import Model
 from voxwarp.training.checkpoint import NAME, TrainingState
 from voxwarp.training.config import read_config
@@ -86,3 +87,20 @@ def test_the_configuration_reads_again(subjects, unbroken) -> None:
 def test_a_run_trains_again_from_the_configuration_that_it_left(unbroken, tmp_path) -> None:
     run(read_config(unbroken / "config.yaml"), tmp_path / "again")
     assert_same_weights(unbroken, tmp_path / "again")
+
+
+def test_what_headers_leave_in_doubt_is_said_once(tmp_path, cli) -> None:
+    """Also of scans that are prepared already."""
+    subjects = write_subjects(tmp_path / "subjects")
+    for kind in ("t1", "labels"):
+        path = subjects / kind / "p1.nii.gz"
+        of_two_minds(path, path)
+    config = write_config(tmp_path / "config.yaml", tree_of(subjects))
+    for more in ([], ["--overwrite"]):
+        outcome = cli("train", config, "-o", tmp_path / "out", "--device", "cpu", *more)
+        assert outcome.code == 0, outcome.err
+        lines = [line for line in (outcome.out + outcome.err).splitlines() if TWO in line]
+        assert [line.split(":")[:2] for line in lines] == [
+            ["warning", f" image {subjects}/t1/p1.nii.gz"],
+            ["warning", f" label map {subjects}/labels/p1.nii.gz"],
+        ]

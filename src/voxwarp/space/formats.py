@@ -311,7 +311,7 @@ def _signs_of(code: int, name: str, path: str | os.PathLike[str]) -> np.ndarray:
         raise InputError(
             f"transform {path}: its intent is {code} ({_intent_name(code)}), but a displacement "
             f"field has 1007 (vector, LPS mm, as ANTs and greedy write it) or 1006 (displacement "
-            f"vector, RAS mm); set the one that it is"
+            f"vector, RAS mm); set the intent that it has"
         )
     return _SIGNS if code == VECTOR else np.ones_like(_SIGNS)
 
