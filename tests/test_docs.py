@@ -20,10 +20,13 @@ from voxwarp._layout import METRICS, REGISTERED
 from voxwarp.cli.main import app
 from voxwarp.preparation.brain import EXTRACTORS
 from voxwarp.preparation.cache import LIMIT
+from voxwarp.preparation.examination import LARGEST_VOXEL
 from voxwarp.preparation.preprocess import OUTPUTS, Preprocessed
 from voxwarp.preparation.scan import Prepared, prepare
 from voxwarp.registration import outputs
 from voxwarp.registration.result import Registration
+from voxwarp.space.grid import Grid
+from voxwarp.space.placement import LARGEST, SMALLEST
 from voxwarp.space.volume import Volume
 
 README, PREPARATION = PAGES["README.md"], PAGES["docs/preparation.md"]
@@ -188,6 +191,11 @@ def test_every_option_of_register_is_on_its_page() -> None:
 def test_limits_and_names_in_the_text_are_those_of_the_code() -> None:
     assert f"`$VOXWARP_CACHE_SIZE` MB ({LIMIT / 1e6:.0f} by default)" in PREPARATION
     assert all(f"`{name}`" in PREPARATION for name in EXTRACTORS)
+    unusual = PAGES["docs/unusual-files.md"]
+    assert f"below {SMALLEST:g} mm or above {LARGEST / 1000:g} m" in unusual
+    assert f"larger than {LARGEST_VOXEL:g} mm" in unusual
+    matches = inspect.signature(Grid.matches).parameters["tolerance"].default
+    assert f"more than {100 * matches:g} % of a voxel" in unusual
 
 
 def test_the_guide_to_training_ends_with_all_settings(cli) -> None:
@@ -220,6 +228,21 @@ def anchors(text: str) -> set[str]:
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+TESTED = re.findall(r"^\|.*\| `(tests/.+?)` \|$", PAGES["docs/unusual-files.md"], re.MULTILINE)
+
+
+def test_every_row_about_unusual_files_names_its_test() -> None:
+    rows = [x for x in PAGES["docs/unusual-files.md"].splitlines() if x.startswith("| ")]
+    headers = [row for row in rows if row.startswith("| What the file is like |")]
+    assert len(TESTED) == len(rows) - len(headers) > 20
+
+
+@pytest.mark.parametrize("test", sorted(set(TESTED)))
+def test_the_test_about_unusual_files_exists(test: str) -> None:
+    path, _, name = test.partition("::")
+    assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_every_page_is_in_the_index_and_within_reach_of_the_readme() -> None:

@@ -310,6 +310,19 @@ def test_a_wrong_unit_is_refused_by_every_command(refuses, saved, scans, tmp_pat
         assert str(bad) in line
 
 
+def test_a_far_origin_changes_nothing(cli, saved, scans, register_quickly, tmp_path):
+    """Of the moving scan, metres away; the points of the transform are as far."""
+    image, far = nib.load(scans.moving), np.array([5000.0, -12000, 800])
+    affine = image.affine.copy()
+    affine[:3, 3] += far
+    nib.save(nib.Nifti1Image(voxels(scans.moving), affine, image.header), tmp_path / "far.nii.gz")
+    result = register_quickly(tmp_path / "far.nii.gz", scans.fixed)
+    points = brain_points(scans.fixed)
+    moved, near = (x.transform.map(points) for x in (result, saved.result))
+    assert np.linalg.norm(moved - far - near, axis=1).max() < 0.4
+    assert result.warnings == saved.result.warnings
+
+
 def spoiled(source: Path, target: Path, length: float, *, sform_code: int) -> tuple[Path, Path]:
     """A scan whose turn is half about y, and the same with a quaternion of this length."""
     affine = FLIP @ np.diag([1.0, -1, -1, 1]) @ np.diag([4.0, 4, 4, 1])

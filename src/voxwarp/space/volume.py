@@ -279,7 +279,7 @@ def to_canonical(volume: Volume) -> Volume:
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
-    """Write NIfTI-1 (``.nii`` or ``.nii.gz``) atomically, with qform and sform both set.
+    """Write NIfTI-1 (``.nii`` or ``.nii.gz``) atomically, with one placement and its space.
 
     The bytes depend only on the data and the grid: no time and no file name is stored. Labels
     are marked as such (intent 1002).
