@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 #: The NIfTI codes of intents: a label map; vectors in RAS mm; vectors in any frame, ITK's LPS.
 LABEL, DISPLACEMENT, VECTOR = 1002, 1006, 1007
 # Voxels by which the corners of qform and sform of a written image may differ. Set by hand: of 25
-# oblique scans of one site, all but four have less.
-SAME_FORMS = 1e-3
+# oblique scans of one site, all but one have less.
+SAME_FORMS = 1e-2
 
 _CHUNK = 1 << 20  # bytes
 _MOST_DEFLATED = 1032  # bytes from one, the limit of the format

@@ -51,8 +51,9 @@ def placement_of(image: SpatialImage, which: str) -> Placement:
         InputError: the header has no valid geometry, or a size that no head has.
     """
     try:
-        stated = next(read(image) for kind, read in _FORMATS if isinstance(image, kind))
-        grid = Grid(image.shape[:3], stated.affine, stated.space_code)
+        with np.errstate(all="ignore"):  # numbers that are too large are not finite, or no size
+            stated = next(read(image) for kind, read in _FORMATS if isinstance(image, kind))
+            grid = Grid(image.shape[:3], stated.affine, stated.space_code)
     except (ValueError, TypeError, HeaderDataError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(
@@ -95,8 +96,8 @@ class _Stated:
         if self.guess:
             yield (
                 f"its header does not say where left and right are ({self.guess}), so they are a "
-                f"guess: its axes were taken as {grid.axes}, and other tools may mirror it; store "
-                f"it with the right sform"
+                f"guess: its axes were taken as {grid.axes}, and other tools may mirror it; "
+                f"correct its header"
             )
         yield from (rival.problem for rival in self.rivals if not _is_same(grid, rival.affine))
         yield from self.further
@@ -121,7 +122,7 @@ def _check_size(grid: Grid, unit: str, which: str) -> None:
 
 
 def _by(numbers: Any) -> str:
-    """Numbers with × between them, of four digits, without exponents."""
+    """Numbers of about four digits, with × between them."""
     return "×".join(f"{x:.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in map(float, numbers))
 
 
