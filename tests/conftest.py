@@ -161,6 +161,14 @@ class Outcome:
 
 
 @pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No home folder, as in a container for a user who is on no list."""
+    for name in ("VOXWARP_CACHE", "VOXWARP_MODELS", "XDG_CACHE_HOME", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
+
+
+@pytest.fixture
 def crops(tmp_path: Path) -> Path:
     """A folder of small scans and label maps, see ``cohorts``."""
     return write_crops(tmp_path / "crops")

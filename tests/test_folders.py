@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from voxwarp._folders import cache_folder, models_folder
+from voxwarp.errors import InputError
 
 VARIABLES = ("VOXWARP_CACHE", "VOXWARP_MODELS", "XDG_CACHE_HOME", "XDG_DATA_HOME")
 OURS = [
@@ -80,9 +81,49 @@ def test_who_has_no_home_has_no_folder(
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RuntimeError, match="home"):
+    with pytest.raises(InputError, match=r"you have no home folder; set .* VOXWARP_"):
         folder()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("folder", "variable"), OURS)
+def test_a_file_in_the_place_of_a_folder_is_none(
+    folder: Callable[[], Path], variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "ours"))
+    with pytest.raises(InputError, match=r"ours cannot be used \(.*file is not a folder\)"):
+        folder()
+
+
+@pytest.mark.parametrize(("folder", "variable"), OURS)
+def test_a_folder_that_may_not_be_entered_is_none(
+    folder: Callable[[], Path], variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the home of another user. The superuser may enter all, so the refusal is made up."""
+    locked, stat = tmp_path / "locked", Path.stat
+
+    def refusing(path: Path, **more: bool) -> os.stat_result:
+        if locked in path.parents:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **more)
+
+    monkeypatch.setenv(variable, str(locked / "ours"))
+    monkeypatch.setattr(Path, "stat", refusing)
+    with pytest.raises(InputError, match=r"ours cannot be used \(Permission denied\)"):
+        folder()
+
+
+@pytest.mark.parametrize(("folder", "variable"), OURS)
+def test_a_folder_that_cannot_be_made_is_none(
+    folder: Callable[[], Path], variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "ours"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(InputError, match=r"ours cannot be made \(Permission denied\)"):
+        folder()
+    (tmp_path / "ours").mkdir()
+    assert folder() == tmp_path / "ours"  # one that can only be read serves, too
 
 
 @pytest.mark.parametrize("folder", [cache_folder, models_folder])

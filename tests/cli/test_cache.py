@@ -1,5 +1,7 @@
 """``voxwarp cache``: what is kept of scans, shown and cleared."""
 
+import pytest
+
 
 def test_cache_is_shown_and_cleared_but_for_what_is_not_its_own(cli, monkeypatch, tmp_path):
     folder = tmp_path / "cache"
@@ -15,6 +17,16 @@ def test_cache_is_shown_and_cleared_but_for_what_is_not_its_own(cli, monkeypatch
     assert cli("cache").out == shown.out
     assert "2 scans removed" in cli("cache", "clear").out
     assert [path.name for path in folder.iterdir()] == ["sub-22_T1w.nii.gz"]
+
+
+@pytest.mark.parametrize("words", [["cache"], ["cache", "show"], ["cache", "clear"]], ids=" ".join)
+def test_without_a_home_the_cache_says_that_there_is_none(cli, homeless, words):
+    outcome = cli(*words)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (
+        "there is no cache: you have no home folder; set the environment variable VOXWARP_CACHE "
+        "to a folder that you can write to\n"
+    )
 
 
 def test_cache_size_that_is_no_number(refuses, monkeypatch):

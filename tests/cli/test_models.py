@@ -112,3 +112,10 @@ def test_models_import_refuses_other_files(refuses, shelf, tmp_path, kind: str):
                 file[f"{name}/{name}/kernel:0"] = np.zeros(shape, np.float32)
                 file[f"{name}/{name}/bias:0"] = np.zeros(shape[-1], np.float32)
     assert str(path) in refuses("models", "import", path)
+
+
+def test_models_without_a_home_are_those_that_are_shipped(cli, homeless):
+    outcome = cli("models", "list")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "default\t" in outcome.out
+    assert cli("models", "show", "none").code == 0

@@ -1,5 +1,8 @@
 """Compiled kernels against the plain PyTorch that says what they compute."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -235,3 +238,32 @@ def test_classes_are_those_of_a_softmax(channels: int, classes: int) -> None:
         expected = (odds.softmax(dim=-1) @ projection.double()).movedim(-1, 0).float()
         expected[:, ~inside] = projection[0][:, None]
         torch.testing.assert_close(got, expected, atol=3e-5, rtol=0)
+
+
+KEPT = """
+import sys
+from pathlib import Path
+import numpy as np
+import numba.core.caching as caching
+from voxwarp.fields import compiled
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+if sys.argv[1] == "full":
+    caching.IndexDataCacheFile._save_data = full
+points = compiled.GridMap.of(np.eye(4))
+assert (compiled.nearest_voxels((2, 2, 2), (2, 2, 2), points).ravel() == range(8)).all()
+if sys.argv[1] == "spoil":
+    for path in Path(sys.argv[2]).rglob("*.nbi"):
+        path.write_bytes(b"")
+"""
+
+
+def test_code_that_cannot_be_kept_or_is_damaged_is_compiled_again(tmp_path) -> None:
+    """The cache of compiled code on a full disk, and after a power failure."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for what in ("full", "spoil", "again"):
+        words = [sys.executable, "-c", KEPT, what, str(tmp_path)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -1,8 +1,11 @@
 """``voxwarp cache``: show and clear the cache of prepared scans."""
 
+from pathlib import Path
+
 import typer
 
 from .._folders import cache_folder
+from ..errors import InputError
 from .command import Command, Group
 
 app = typer.Typer(cls=Group, invoke_without_command=True)
@@ -29,6 +32,8 @@ def show() -> None:
     """Show the folder, the number of scans and the size of the cache."""
     from ..preparation.cache import contents
 
+    if _folder_or_reason() is None:
+        return
     cached = contents()
     typer.echo(cached.folder)
     size = f"{cached.size / 1e6:.1f} MB of at most {cached.limit / 1e6:.0f} MB"
@@ -40,4 +45,14 @@ def clear() -> None:
     """Remove all scans from the cache."""
     from ..preparation.cache import clear as clear_cache
 
-    typer.echo(f"{cache_folder()}: {clear_cache()} scans removed")
+    if folder := _folder_or_reason():
+        typer.echo(f"{folder}: {clear_cache()} scans removed")
+
+
+def _folder_or_reason() -> Path | None:
+    """The folder of the cache; if there is no cache, print why: commands work without one."""
+    try:
+        return cache_folder()
+    except InputError as error:
+        typer.echo(str(error))
+        return None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -205,7 +206,9 @@ def installed() -> dict[str, Path]:
 
     A model in the user's folder replaces a shipped one with the same name.
     """
-    places = [Path(str(resources.files("voxwarp") / "models")), models_folder()]
+    places = [Path(str(resources.files("voxwarp") / "models"))]
+    with suppress(InputError):  # there is no folder of the user's, as without a home
+        places.append(models_folder())
     return {
         folder.name: folder
         for place in places

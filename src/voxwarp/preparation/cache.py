@@ -90,7 +90,7 @@ def examined(
     size = limit()
     try:
         path = cache_folder() / f"{_key(scan, settings, mask, template)}{ENDING}"
-    except RuntimeError:  # there is no home folder
+    except InputError:  # there is no cache, as without a home folder
         return examine(scan, settings, mask, template), False
     cached = _read(path, scan.name, template)
     if cached is not None:
@@ -113,7 +113,11 @@ class Contents:
 
 
 def contents() -> Contents:
-    """Return how full the cache is."""
+    """Return how full the cache is.
+
+    Raises:
+        InputError: there is no cache, as without a home folder.
+    """
     sizes = [size for _, size, _ in _entries()]
     return Contents(cache_folder(), len(sizes), sum(sizes), limit())
 
@@ -125,7 +129,7 @@ def clear() -> int:
         How many there were.
 
     Raises:
-        InputError: the folder cannot be changed.
+        InputError: the folder cannot be changed, or there is no cache.
     """
     number = 0
     try:

@@ -44,16 +44,16 @@ def cache_folder(config: Config) -> Path:
     """The folder of the prepared scans.
 
     Raises:
-        InputError: the configuration names no folder, and the user has no home folder.
+        InputError: the configuration names no folder, and the user has no cache.
     """
     if config.data.cache is not None:
         return Path(config.data.cache).absolute()
     try:
         return (users_cache_folder() / "training").absolute()
-    except RuntimeError as error:
+    except InputError as error:
+        reason = str(error).partition(";")[0]
         raise InputError(
-            "data.cache: set it to a folder for prepared scans, because there is no home folder "
-            "for the default"
+            f"data.cache: set it to a folder for prepared scans, because {reason}"
         ) from error
 
 
@@ -168,9 +168,16 @@ def _no_space(folder: Path, needed: int) -> str:
 
 
 def free_space(folder: Path) -> int:
-    """Free bytes on the disk of a folder, which need not exist."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    """Free bytes on the disk of a folder, which need not exist.
+
+    Raises:
+        InputError: the folder cannot be entered.
+    """
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        return shutil.disk_usage(existing).free
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be used: {error.strerror or error}") from error
 
 
 def _gigabytes(size: int) -> str:

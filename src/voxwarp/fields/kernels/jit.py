@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -55,7 +56,27 @@ def _compiled(function: F, fastmath: set[str], **options: bool) -> F:
         )
     finally:  # other users of Numba in this process keep their own folder
         config.CACHE_DIR = before
+    if _FOLDER is not None:
+        _keep_if_possible(compiled)
     return cast(F, compiled)
+
+
+def _keep_if_possible(compiled: Any) -> None:
+    """Compile where kept code is damaged or cannot be kept, as on a full disk; Numba would fail."""
+    kept = compiled._cache
+    for name in ("load_overload", "save_overload"):
+        setattr(kept, name, _tried(getattr(kept, name)))
+
+
+def _tried(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, with None for an error."""
+
+    def attempt(*arguments: object) -> Any:
+        with suppress(Exception):
+            return step(*arguments)
+        return None
+
+    return attempt
 
 
 def _digest() -> str:
