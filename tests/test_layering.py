@@ -22,7 +22,7 @@ MODULES = {
 # those above it.
 ORDER = (
     *("errors", "_allocation", "_files", "_folders", "_named", "_meter", "_process", "_layout"),
-    *("_several", "_memory"),
+    *("_lock", "_publish", "_several", "_memory"),
     *("_device", "_provenance", "runtime"),
     *("fields", "space", "measures", "data", "preparation", "networks", "pictures"),
     *("registration", "review", "training", "evaluation", "benchmark"),

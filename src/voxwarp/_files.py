@@ -3,9 +3,11 @@
 import hashlib
 import logging
 import os
+import shlex
+import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,32 +85,6 @@ def run_in_parallel(jobs: Iterable[Callable[[], object]]) -> None:
             future.result()
 
 
-def publish(stage: Path, folder: Path, names: Sequence[str]) -> list[Path]:
-    """Move finished files from ``stage`` to ``folder``, the record last.
-
-    The old record is removed first and the new one moved last, so that a record always belongs to
-    the files beside it. Files of an earlier run are replaced, or removed if this run has none.
-
-    Args:
-        stage: folder with the new files.
-        folder: the output folder.
-        names: all names that a run can write, the record last.
-
-    Returns:
-        The files that were written.
-    """
-    (folder / names[-1]).unlink(missing_ok=True)
-    written = []
-    for name in names:
-        if (stage / name).exists():
-            os.replace(stage / name, folder / name)
-            written.append(folder / name)
-        elif os.path.lexists(folder / name):
-            (folder / name).unlink(missing_ok=True)
-            _log.info("removed %s: it was of an earlier run, and this run has none", folder / name)
-    return written
-
-
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make a folder and those above it; if the ``with`` statement fails, remove the new ones."""
@@ -135,38 +111,96 @@ def check_writable(folder: Path, names: tuple[str, ...] = (), *, overwrite: bool
         InputError: the folder cannot be made or written to, or one of the files exists.
     """
     try:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output {folder}: this is a file, but it must be a folder")
+        if os.path.lexists(folder) and not folder.is_dir():
+            kind = "file" if folder.exists() else "link to what does not exist"
+            raise InputError(f"output {folder}: this is a {kind}, but it must be a folder")
         for name in names:
             if (folder / name).is_dir():
                 raise InputError(f"output {folder / name}: this is a folder, but it must be a file")
-            if (folder / name).exists() and not overwrite:
-                raise InputError(
-                    f"output {folder / name}: the file exists already; "
-                    f"use `overwrite` to replace it, or choose another path"
-                )
+            if not overwrite:
+                check_absent(folder / name)
         existing = next(f for f in (folder, *folder.absolute().parents) if f.exists())
         Path(tempfile.mkdtemp(prefix=".voxwarp-", dir=existing)).rmdir()
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
+def check_absent(path: Path, *, before: bool = True) -> None:
+    """Check that nothing is in the place of an output, also no link to what does not exist.
+
+    Args:
+        path: the output.
+        before: whether this is asked before anything is computed; if not, another command has
+            written what is there now.
+
+    Raises:
+        InputError: something is there.
+    """
+    if not os.path.lexists(path):
+        return
+    if not before:
+        state = "another command has written this file in the meantime, and it was left as it is"
+    elif path.exists():
+        state = "the file exists already"
+    else:
+        state = f"a link to {os.readlink(path)}, which does not exist, is here already"
+    raise InputError(
+        f"output {path}: {state}; use `overwrite` to replace it, or choose another path"
+    )
+
+
 def check_readable(path: Path, what: str) -> None:
-    """Check that a file or folder exists.
+    """Check that a file or folder exists, with its content.
 
     Args:
         path: the file or folder.
         what: its role ("moving image"), the first words of messages.
 
     Raises:
-        InputError: it does not exist, or its folder cannot be read.
+        InputError: it does not exist, its folder cannot be read, or git-annex, DataLad or Git LFS
+            has not fetched its content.
     """
     try:
-        path.stat()
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_POINTER:
+            with open(path, "rb") as stream:
+                start = stream.read(max(map(len, _POINTERS)))
+            for marker, commands in _POINTERS.items():
+                if start.startswith(marker):
+                    raise InputError(f"{what} {path}: {_not_fetched(path, commands)}")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{what} {path}: no such file or folder") from error
+        raise InputError(f"{what} {path}: {_missing(path)}") from error
     except OSError as error:
         raise InputError(f"{what} {path}: cannot be read: {error.strerror or error}") from error
+
+
+_ANNEX = "datalad get {0}, or git annex get {0}"
+# How files begin that stand for content elsewhere (git-annex calls its own "unlocked"), and the
+# commands that fetch it.
+_POINTERS = {
+    b"/annex/objects/": _ANNEX,
+    b"version https://git-lfs.github.com/spec/": "git lfs pull --include {0}",
+}
+LARGEST_POINTER = 32768  # bytes; git-annex itself takes no larger file for one
+
+
+def _not_fetched(path: Path, commands: str) -> str:
+    word = shlex.quote(str(path))
+    return f"the content of this file was not fetched; get it by: {commands.format(word)}"
+
+
+def _missing(path: Path) -> str:
+    """Why there is no such file: perhaps it is a link, or below one, to what does not exist."""
+    link = next((p for p in (path, *path.parents) if p.is_symlink() and not p.exists()), None)
+    if link is None:
+        return "no such file or folder"
+    target = os.readlink(link)
+    if "annex/objects" in Path(target).as_posix():
+        return _not_fetched(link, _ANNEX)
+    return (
+        f"{'this' if link == path else link} is a link to {target}, which does not exist; if "
+        f"git-annex or DataLad keeps the file, its content was not fetched"
+    )
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -178,8 +212,20 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+#: The endings of the images that nibabel reads, and those of compressed files.
+IMAGE_ENDINGS = (
+    *(".nii", ".img", ".hdr", ".mgh", ".mgz", ".mnc", ".rec", ".par", ".brik", ".head", ".gii"),
+)
+COMPRESSED_ENDINGS = ".gz", ".bz2", ".zst", ".z"
+
+
 def without_extension(name: str) -> str:
-    """The name of an image file without its extension (.nii, .nii.gz, .mgh, .mgz)."""
-    for extension in (".gz", ".nii", ".mgz", ".mgh"):
-        name = name.removesuffix(extension)
-    return name
+    """The name of an image file without its ending, such as .nii.gz or .MGH, in any case.
+
+    A name that is an ending and nothing else stays as it is.
+    """
+    stem = name
+    for endings in (COMPRESSED_ENDINGS, IMAGE_ENDINGS):
+        ending = next((e for e in endings if stem.lower().endswith(e)), "")
+        stem = stem[: len(stem) - len(ending)]
+    return stem or name

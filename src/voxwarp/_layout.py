@@ -1,5 +1,6 @@
 """File names in result folders, as users of ANTs know them."""
 
+import os
 from pathlib import Path
 
 from .errors import InputError
@@ -36,7 +37,7 @@ def check_other_record(folder: Path, record: str) -> None:
     Raises:
         InputError: the folder has that record.
     """
-    if (folder / record).exists():
+    if os.path.lexists(folder / record):
         raise InputError(
             f"output {folder}: the folder holds results of another command ({record}); "
             f"choose another folder"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from voxwarp.data.folders import without_suffix
 from voxwarp.data.scans import gather
 from voxwarp.data.sources import Data
 from voxwarp.errors import InputError
@@ -77,18 +76,3 @@ def test_a_bids_data_set(tmp_path):
     assert {s.dataset for s in found} == {"ds1"}
     (other,) = gather(Data(sources=[{"bids": str(root), "suffix": "T2w", "split": "train"}]), 0)
     assert other.path.name == "sub-02_ses-b_T2w.nii.gz"
-
-
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        ("a.nii.gz", "a"),
-        ("a.nii", "a"),
-        ("x/b.c.nii.gz", "x/b.c"),
-        ("sub-01_T1w.mgz", "sub-01_T1w"),
-        ("a.mnc", "a"),
-        ("a", "a"),
-    ],
-)
-def test_names_of_subjects_are_those_of_their_files(name, stem):
-    assert without_suffix(Path(name)) == stem

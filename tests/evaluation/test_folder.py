@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from voxwarp._lock import LOCK, lock_folder
 from voxwarp.errors import InputError
-from voxwarp.evaluation.folder import LOCK, lock_folder, open_results
+from voxwarp.evaluation.folder import open_results
 from voxwarp.evaluation.record import write_record
 
 #: A command that keeps a folder locked until its input ends, or until it is killed.
 LOCKING = """
 import sys
 from pathlib import Path
-from voxwarp.evaluation.folder import lock_folder
+from voxwarp._lock import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from .._device import torch_device
 from .._layout import AFFINE, INVERSE_WARP, WARP
+from .._lock import lock_folder
 from ..data.pairs import Pair, couples
 from ..errors import InputError
-from ..evaluation.folder import lock_folder, open_results
+from ..evaluation.folder import open_results
 from ..evaluation.landmarks import read_landmarks
 from ..evaluation.loaded_pair import label_values_in, load_pair
 from ..evaluation.protocol import Protocol

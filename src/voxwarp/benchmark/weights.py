@@ -23,7 +23,7 @@ def load_model(weights: str) -> "Model":
     from ..networks.model import Model
     from ..preparation.template import mni152
 
-    if weights.endswith(KERAS):
+    if weights.lower().endswith(KERAS):
         model = import_keras(weights)
         model.sha256 = sha256_of(weights)
         return model
@@ -45,5 +45,5 @@ def locate_model(weights: str) -> str:
     """
     from ..networks.model import find
 
-    path = Path(weights) if weights.endswith(KERAS) else find(weights)
+    path = Path(weights) if weights.lower().endswith(KERAS) else find(weights)
     return str(path.absolute())

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from .._files import without_extension
 from ..errors import InputError
 from .tables import fill_pattern, placeholders
 
@@ -28,7 +29,7 @@ def images_in_folder(folder: Path, pattern: str) -> dict[Path, str]:
             f"as *.nii.gz or */T1.nii.gz"
         ) from error
     return {
-        path: without_suffix(path.relative_to(folder))
+        path: without_extension(str(path.relative_to(folder)))
         for path in paths
         if not path.name.startswith(".")
     }
@@ -44,7 +45,7 @@ def images_in_bids(root: Path, suffix: str) -> dict[Path, str]:
         OSError: a folder cannot be read.
     """
     folders = [*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]
-    name = re.compile(rf"[^.].*_{re.escape(suffix)}\.nii(\.gz)?")
+    name = re.compile(rf"[^.].*_{re.escape(suffix)}\.nii(\.gz)?", re.IGNORECASE)
     files = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
     paths = sorted(path for path in files if name.fullmatch(path.name))
     return {path: path.relative_to(root).parts[0] for path in paths}
@@ -85,10 +86,4 @@ def label_maps_of(images: Iterable[Path], folder: Path, pattern: str) -> dict[Pa
 def _parts(path: Path, folder: Path) -> dict[str, str]:
     """The values of the placeholders for one image."""
     parent = str(path.parent.relative_to(folder))
-    return {"name": path.name, "stem": without_suffix(Path(path.name)), "folder": parent}
-
-
-def without_suffix(path: Path) -> str:
-    """A path without its extension, also without a double one such as ``.nii.gz``."""
-    unzipped = path.with_name(path.name.removesuffix(".gz") or path.name)
-    return str(unzipped.with_suffix(""))
+    return {"name": path.name, "stem": without_extension(path.name), "folder": parent}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .._files import check_readable
+from .._files import check_readable, without_extension
 from ..errors import InputError
-from .folders import images_in_bids, images_in_folder, label_maps_of, without_suffix
+from .folders import images_in_bids, images_in_folder, label_maps_of
 from .sources import SPLITS, Data, ScanSource, Split
 from .splits import SubjectKey, draw_splits, first_subjects
 from .tables import Record, check_columns, fill_pattern, read_table
@@ -217,11 +217,11 @@ def _rows_of_table(source: ScanSource, table: Path) -> list[_Row]:
 
 def _names(table: Path, paths: Sequence[Path]) -> list[str]:
     """Names for subjects that the table does not name: those of their scans."""
-    stems = [without_suffix(Path(path.name)) for path in paths]
+    stems = [without_extension(path.name) for path in paths]
     counts = Counter(stems)
     return [
         # File names may be equal, as in 01/T1.nii.gz and 02/T1.nii.gz.
-        without_suffix(Path(os.path.relpath(path, table.parent))) if counts[stem] > 1 else stem
+        without_extension(os.path.relpath(path, table.parent)) if counts[stem] > 1 else stem
         for path, stem in zip(paths, stems, strict=True)
     ]
 

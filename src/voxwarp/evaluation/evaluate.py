@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .._device import device_name
+from .._lock import lock_folder
 from .._meter import Meter
 from .._provenance import machine, versions
 from ..data.pairs import Pair, couples
@@ -22,7 +23,7 @@ from ..registration.deform import check_smoothness, check_smoothness_applies
 from ..registration.register import register
 from ..registration.result import Registration
 from ..runtime import DEFAULT_RUNTIME, Runtime
-from .folder import lock_folder, open_results
+from .folder import open_results
 from .loaded_pair import load_pair
 from .protocol import Protocol
 from .record import EVALUATE, earlier_machines, inputs_of, read_record, write_record

@@ -1,48 +1,14 @@
-"""A folder of results: one command at a time works in it, and its rows share their settings."""
+"""A folder of results, whose rows share their settings."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import os
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from .._files import check_writable
+from .._files import check_readable, check_writable
 from ..errors import InputError
 from .record import finite, read_record
 from .result_files import ResultFiles
 from .rows import PAIRS, STRUCTURES
-
-LOCK = ".lock"
-
-_log = logging.getLogger(__name__)
-
-
-@contextmanager
-def lock_folder(out: Path) -> Iterator[None]:
-    """Keep other commands out of a folder of results: each would overwrite the other's rows.
-
-    Raises:
-        InputError: another command is using the folder, or it cannot be written.
-    """
-    check_writable(out)
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"output {out}: another command is writing here; wait for it, or use another folder"
-        ) from error
-    except (OSError, NotImplementedError) as error:  # a file system without locks
-        _log.info("%s cannot be locked (%s); another command would not notice this one", out, error)
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows does not remove open files
-            (out / LOCK).unlink()
-        lock.release()
 
 
 def open_results(out: Path, name: str, settings: dict[str, Any], *, overwrite: bool) -> ResultFiles:
@@ -64,9 +30,11 @@ def open_results(out: Path, name: str, settings: dict[str, Any], *, overwrite: b
             f"output {out}: holds {PAIRS} but no {name}, so another command wrote it; use another "
             "folder"
         )
-    if overwrite:
-        for file in (PAIRS, STRUCTURES, name):
+    for file in (PAIRS, STRUCTURES, name):
+        if overwrite:
             (out / file).unlink(missing_ok=True)
+        elif os.path.lexists(out / file):  # what a dead link stands for would be replaced
+            check_readable(out / file, "output")
     if (out / name).exists():
         before = read_record(out / name)
         changed = [key for key, value in finite(settings).items() if before.get(key) != value]

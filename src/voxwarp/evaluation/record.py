@@ -26,6 +26,7 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or is not a JSON object.
     """
+    check_readable(path, "record")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .._files import check_writable, publish, run_in_parallel, sha256_of, staging
+from .._files import check_writable, run_in_parallel, sha256_of, staging
 from .._layout import AFFINE, METRICS, PREPROCESSED, check_other_record
 from .._provenance import versions
+from .._publish import publish
 from ..space.formats import write_affine
 from ..space.grid import MNI, Grid
 from ..space.resample import resample
@@ -90,7 +91,7 @@ class Preprocessed:
                 name: sha256_of(stage / name) for name in OUTPUTS if (stage / name).exists()
             }
             (stage / RECORD).write_text(json.dumps(self.record, indent=2) + "\n")
-            return publish(stage, folder, OUTPUTS)
+            return publish(stage, folder, OUTPUTS, overwrite=overwrite)
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 
-from .._files import check_writable, publish, run_in_parallel, staging
+from .._files import check_writable, run_in_parallel, staging
 from .._layout import (
     AFFINE,
     FIXED_MASK,
@@ -30,6 +30,7 @@ from .._layout import (
     WARPED_MASK,
     check_other_record,
 )
+from .._publish import publish
 from ..errors import InputError
 from ..fields import field as fields
 from ..pictures.plots import draw
@@ -291,8 +292,8 @@ def write_registration(
 
     Raises:
         InputError: ``save`` names an unknown output; a file exists already and ``overwrite`` is
-            false; the folder cannot be written; the result was loaded from a folder without a
-            file that an output needs.
+            false, also if another command wrote it in the meantime; the folder cannot be written;
+            the result was loaded from a folder without a file that an output needs.
     """
     started, folder = time.perf_counter(), Path(folder)
     save = save if isinstance(save, str) else list(save)
@@ -309,7 +310,8 @@ def write_registration(
         seconds = {"write": round(time.perf_counter() - started, 3)}
         metrics["seconds"] = {**metrics.get("seconds", {}), **seconds}
         (stage / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
-        return WrittenRegistration(publish(stage, folder, REGISTERED), metrics)
+        files = publish(stage, folder, REGISTERED, overwrite=overwrite)
+        return WrittenRegistration(files, metrics)
 
 
 def _writers(

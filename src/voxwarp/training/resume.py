@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,13 @@ def check_run(config: Config, out: Path, *, resume: bool, overwrite: bool) -> No
         raise InputError(
             "`resume` continues a training and `overwrite` replaces it; give only one of them"
         )
-    held = [name for name in (NAME, "model.json") if (out / name).exists()]
+    held = [name for name in (NAME, "model.json") if os.path.lexists(out / name)]
     if held and not (resume or overwrite):
         raise InputError(
             f"output {out}: the folder holds a training ({held[0]}); continue it with `resume`, or "
             f"replace it with `overwrite`"
         )
-    if not held and not overwrite and (out / "README.md").exists():
+    if not held and not overwrite and os.path.lexists(out / "README.md"):
         raise InputError(
             f"output {out}: the folder has a README.md, which the model's would replace; choose "
             f"another folder, or give `overwrite`"

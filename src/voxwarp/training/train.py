@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .._allocation import release_free_memory
 from .._device import channels_last, torch_device
+from .._lock import lock_folder
 from ..data.scans import gather
 from ..errors import InputError
 from ..networks.model import Model
@@ -85,6 +86,7 @@ def train(
     check_run(config, out, resume=resume, overwrite=overwrite)
     with (
         join_world(processor) as world,
+        lock_folder(out) if world.is_first else nullcontext(),
         Monitor(out, config, show=show and world.is_first, write=world.is_first) as monitor,
     ):
         scans = gather(config.data, config.seed)

@@ -1,0 +1,94 @@
+"""One command at a time in a folder: as long as it runs, or while it moves its files there."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ._files import check_writable, new_folder
+from .errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def lock_folder(out: Path) -> Iterator[None]:
+    """Keep other commands out of a folder of results: each would overwrite the other's files.
+
+    Raises:
+        InputError: another command is using the folder, or it cannot be written.
+    """
+    check_writable(out)
+    with new_folder(out):
+        lock = _acquired(out)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows does not remove open files
+                (out / LOCK).unlink()
+            lock.release()
+
+
+def _acquired(out: Path) -> FileLock:
+    lock = FileLock(out / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"output {out}: another command is writing here; wait for it, or use another folder"
+        ) from error
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        _log.info("%s cannot be locked (%s); another command would not notice this one", out, error)
+    return lock
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let other commands wait that move files to a folder, as long as a ``with`` statement lasts.
+
+    Where the system or the file system has no locks, they do not wait.
+    """
+    file = _locked(folder / WAITING)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                (folder / WAITING).unlink()
+            os.close(file)
+
+
+WAITING = ".voxwarp-lock"
+
+
+def _locked(path: Path) -> int | None:
+    """The file of a lock, held until it is closed; None if there are no locks."""
+    while fcntl is not None:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever had the lock before has removed its file: it may be another one now.
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.info("%s cannot be locked (%s)", path, error)
+            os.close(file)
+            path.unlink(missing_ok=True)
+            return None
+        os.close(file)
+    return None
