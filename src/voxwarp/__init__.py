@@ -10,7 +10,6 @@ Names are loaded when first used: importing voxwarp does not import PyTorch.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version  # slower than all else that is imported here
+
         return version("voxwarp")
     if name in _HOME:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""When the process of a command began. Only the standard library is imported."""
+"""The process of a command: when it began, and what it does. Only Python itself is imported."""
 
 import os
 import time
@@ -8,12 +8,24 @@ from pathlib import Path
 _STAT = Path("/proc/self/stat")
 _IMPORTED = time.monotonic()
 _of_command = False
+_only_prints = True
 
 
 def belongs_to_command() -> None:
     """Say that this process was started for one command, all of whose time is the command's."""
     global _of_command
     _of_command = True
+
+
+def has_other_results() -> None:
+    """Say that this process does more than to print an answer, such as writing files."""
+    global _only_prints
+    _only_prints = False
+
+
+def only_prints() -> bool:
+    """Whether nothing but what is printed is a result of this process."""
+    return _only_prints
 
 
 def seconds_since_start() -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from voxwarp.cli.main import app
+from voxwarp.cli.commands import app
 
 COMMANDS = [
     *([], ["register"], ["preprocess"], ["apply"], ["points"], ["report"], ["view"]),

@@ -2,14 +2,18 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from textwrap import indent
+from typing import Any
 
 import pytest
+import SimpleITK as sitk
 
 import voxwarp
 from voxwarp.cli.main import run_and_exit
@@ -255,14 +259,154 @@ def test_the_entry_point_runs_main_and_ends_at_once(monkeypatch):
         assert ("voxwarp: error: " in done.stderr) == (expected == 2)
 
 
-def test_an_output_that_nobody_reads_is_no_bug():
-    code = "import sys; sys.argv = ['voxwarp', '--version']\n"
-    code += "from voxwarp.cli.main import run_and_exit; run_and_exit()"
+# Output that cannot be printed
+
+
+PROGRAM = "from voxwarp.cli.main import run_and_exit; run_and_exit()"
+
+
+def program(*words: object, code: str = "", **streams: Any) -> subprocess.CompletedProcess:
+    """Run the program in a process of its own, with other streams than usual."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv[0] = 'voxwarp'\n{code}\n{PROGRAM}", *words],
+        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
+    )
+
+
+@contextmanager
+def unread() -> Iterator[int]:
+    """The end of a pipe that nobody reads."""
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True
-    )
+    yield write
     os.close(write)
-    assert done.returncode != 0
-    assert done.stderr == ""  # no traceback
+
+
+@contextmanager
+def full() -> Iterator[int]:
+    """A device that is full."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no full device")
+    with open("/dev/full", "wb") as device:
+        yield device.fileno()
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> list[str]:
+    """The words of a command that writes a file and prints its name."""
+    (tmp_path / "in.csv").write_text("x,y,z\n1,2,3\n")
+    sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "id.tfm"))
+    files = (tmp_path / "in.csv", tmp_path / "id.tfm", tmp_path / "out.csv")
+    return [f"{word}" for word in ("points", files[0], "-t", files[1], "-o", files[2])]
+
+
+def test_an_output_that_nobody_reads_is_no_bug(points: list[str]):
+    """The file is written, and the exit code as it was earned."""
+    with unread() as pipe:
+        done = program(*points, stdout=pipe)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert Path(points[-1]).read_text().startswith("x,y,z\n1.0")
+        for words in (["--version"], ["--help"], ["models", "list"], ["cache"]):
+            done = program(*words, stdout=pipe)  # nothing else was to be done
+            assert (done.returncode, done.stderr) == (120, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_told(points: list[str], monkeypatch, unbuffered: str):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    said = "voxwarp: warning: what this command prints was lost: No space left on device\n"
+    with full() as device:
+        done = program(*points, stdout=device)
+        assert (done.returncode, done.stderr) == (0, said)
+        assert Path(points[-1]).exists()
+        done = program("models", "list", stdout=device)
+        assert (done.returncode, done.stderr) == (120, said)
+        done = program("points", stderr=device)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+CLOSED = "import os; os.close(1); sys.stdout = sys.__stdout__ = None"
+
+
+def test_closed_output_is_meant(points: list[str]):
+    done = program(*points, code=CLOSED)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(points[-1]).read_text().startswith("x,y,z\n1.0")
+    done = program("--version", code=CLOSED)
+    assert (done.returncode, done.stderr.count("\n")) == (120, 1)
+
+
+def test_no_file_gets_the_number_of_a_closed_stream():
+    """Otherwise what a library prints would be in the middle of an image."""
+    code = "import os; os.close(1); os.close(2); sys.stdout = sys.stderr = None\n"
+    code += "from voxwarp.cli import streams; streams.install()\n"
+    code += "sys.exit(open('/dev/null').fileno() if sys.stdout.write('x') == 1 else 1)"
+    assert program(code=code).returncode > 2
+
+
+def test_names_that_the_terminal_cannot_show_are_no_error(points: list[str], monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    points[-1] = points[-1].replace("out.csv", "→.csv")
+    done = program(*points)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2192.csv  (1 point)" in done.stdout
+    assert Path(points[-1]).exists()
+
+
+# Ctrl-C
+
+
+INTERRUPTED = "voxwarp: error: interrupted\n"
+
+
+def test_ctrl_c_while_the_program_is_imported_is_one_line():
+    for package in ("voxwarp.cli", "voxwarp.cli.main"):
+        code = f"import signal, {package}; signal.raise_signal(signal.SIGINT)"
+        done = program(code=code)
+        assert done.returncode in (130, -signal.SIGINT)
+        assert done.stderr == INTERRUPTED
+
+
+def interrupted_in(code: str) -> None:
+    """Run the program with ``code`` as what its command does; it must end as interrupted."""
+    before = "import signal, time, types, voxwarp.cli.commands as commands\n"
+    done = program(code=f"{before}def run():\n{indent(code, '    ')}\ncommands.run = run")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
+
+
+def test_ctrl_c_in_a_command():
+    interrupted_in("signal.raise_signal(signal.SIGINT); print('lost')")
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer")
+def test_ctrl_c_in_a_callback_of_the_compiler_comes_later():
+    """LLVM would wait for ever if it got an exception."""
+    interrupted_in(
+        "llvm = types.ModuleType('llvmlite.binding')\n"
+        "exec('def callback(): raise_signal(SIGINT); done.append(1)', vars(llvm))\n"
+        "done, vars(llvm)['raise_signal'] = [], signal.raise_signal\n"
+        "vars(llvm)['SIGINT'], vars(llvm)['done'] = signal.SIGINT, done\n"
+        "llvm.callback()\n"
+        "assert done\n"
+        "time.sleep(10); print('lost')"
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer")
+def test_ctrl_c_where_python_ignores_errors_comes_again():
+    """As in a finaliser: Python would print a traceback and go on."""
+    interrupted_in(
+        "class Finalised:\n"
+        "    def __del__(self): signal.raise_signal(signal.SIGINT)\n"
+        "Finalised()\n"
+        "time.sleep(10); print('lost')"
+    )
+
+
+def test_ctrl_c_is_ignored_in_the_background():
+    """As shells start programs there."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    code += "from voxwarp.cli import interruption; interruption.install()\n"
+    code += "signal.raise_signal(signal.SIGINT)"
+    assert program("--version", code=code).returncode == 0

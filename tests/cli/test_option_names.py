@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import voxwarp
-from voxwarp.cli.main import app
+from voxwarp.cli.commands import app
 from voxwarp.cli.option_names import Option, as_options, options_of, use
 
 PACKAGE = Path(voxwarp.__file__).parent

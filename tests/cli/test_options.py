@@ -7,7 +7,7 @@ import pytest
 import typer
 
 import voxwarp
-from voxwarp.cli.main import app
+from voxwarp.cli.commands import app
 from voxwarp.cli.options import DeviceName, refinement_of, runtime_of
 from voxwarp.networks.refine import Refinement
 from voxwarp.preparation.settings import Preparation

@@ -6,7 +6,7 @@ import typer
 
 from .._folders import cache_folder
 from ..errors import InputError
-from .command import Command, Group
+from .command import Command, Group, Question
 
 app = typer.Typer(cls=Group, invoke_without_command=True)
 
@@ -27,7 +27,7 @@ def cache(context: typer.Context) -> None:
         show()
 
 
-@app.command("show", cls=Command)
+@app.command("show", cls=Question)
 def show() -> None:
     """Show the folder, the number of scans and the size of the cache."""
     from ..preparation.cache import contents

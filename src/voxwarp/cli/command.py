@@ -8,6 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from .. import _process
 from .._allocation import keep_freed_memory
 from . import option_names
 from .console import log_on_stderr
@@ -19,15 +20,25 @@ EXAMPLES = "Examples:"
 class Command(TyperCommand):
     """A command; messages name its options while it runs, and until another one does."""
 
+    only_prints = False
+
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         option_names.use(option_names.options_of(self.params))
+        if not self.only_prints:
+            _process.has_other_results()
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write its help."""
         _prepare(self, ctx)
         super().format_help(ctx, formatter)
+
+
+class Question(Command):
+    """A command whose answer, which it prints, is all that it does."""
+
+    only_prints = True
 
 
 class Group(TyperGroup):

@@ -4,23 +4,29 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
-
-import typer
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from . import option_names
+
+if TYPE_CHECKING:
+    import typer
 
 DONE, REFUSED, DOUBTFUL, INTERRUPTED = 0, 2, 3, 130  # 1 is a bug: Python's own, with a traceback
 
 
 def say(message: str) -> None:
     """Print one line on stderr."""
-    typer.echo(f"voxwarp: {' '.join(message.split())}", err=True)
+    _write(f"voxwarp: {' '.join(message.split())}", sys.stderr)
 
 
 def echo(message: str) -> None:
     """Print a line of the library on stdout."""
-    typer.echo(option_names.as_options(message))
+    _write(option_names.as_options(message), sys.stdout)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
 
 
 def warn(warnings: list[str], strict: bool = False) -> int:
@@ -45,11 +51,13 @@ def fail(message: str, code: int = REFUSED) -> NoReturn:
     sys.exit(code)
 
 
-def help_without_command(context: typer.Context) -> None:
+def help_without_command(context: "typer.Context") -> None:
     """If a group of commands is called without one of them, show the help and end with code 2.
 
     Typer's own option for this has an exit code that depends on its version.
     """
+    import typer
+
     if context.invoked_subcommand is not None:
         return
     if text := context.get_help():  # some versions print it themselves
@@ -102,7 +110,7 @@ class _LogLines(logging.Handler):
         message = option_names.as_options(record.getMessage())
         say(f"{record.levelname.lower()}: {message}")
         if record.exc_info and self.level < logging.WARNING:
-            typer.echo(logging.Formatter().formatException(record.exc_info), err=True)
+            _write(logging.Formatter().formatException(record.exc_info), sys.stderr)
 
 
 @contextmanager

@@ -1,41 +1,20 @@
-"""The command line put together: its commands, and how they end."""
+"""The program: it runs a command and ends with its exit code.
+
+The commands are imported within, so that Ctrl-C is told from the beginning.
+"""
 
 import atexit
+import errno
 import gc
-import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
-
-import typer
+from typing import Any, NoReturn
 
 from .. import _process
-from ..errors import InputError
-from . import cache, models, option_names
-from .apply import apply
-from .benchmark import benchmark
-from .command import Command, Group, with_log
-from .console import DONE, INTERRUPTED, fail, help_without_command
-from .evaluate import evaluate
-from .figures import figures
-from .points import points
-from .preprocess import preprocess
-from .register import register
-from .report import report
-from .train import train
-from .view import view
+from . import interruption, streams
+from .console import DONE, INTERRUPTED, fail, say
 
-# Older versions of typer depend on the click package, newer ones contain their own: in both,
-# this is its ClickException, the base of all errors about the command line itself.
-_UsageProblem: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
-
-# Commands print warnings of the log themselves.
-logging.getLogger("voxwarp").addHandler(logging.NullHandler())
-
-app = typer.Typer(
-    cls=Group, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
-)
+BROKEN_PIPE = 120  # as Python itself ends if its output cannot be written
 
 
 def run_and_exit() -> NoReturn:
@@ -44,84 +23,52 @@ def run_and_exit() -> NoReturn:
     Python would free all objects one by one first, which takes up to a second after a
     registration; the system frees the memory of a process faster.
     """
-    code: object = DONE
+    interruption.install()
+    streams.install()
     # Imports make many objects that stay; looking for garbage among them takes a tenth of their
     # time at Python's own threshold of 700.
     gc.set_threshold(10_000)
     _process.belongs_to_command()
+    code: object = DONE
     try:
         main()
     except SystemExit as ended:
         code = ended.code
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # nobody reads the output, as behind ``head``
-        code = code or BROKEN_PIPE
-    os._exit(code if isinstance(code, int) else DONE)
-
-
-BROKEN_PIPE = 120  # as Python itself ends then
+    os._exit(_with_lost_output(code if isinstance(code, int) else DONE))
 
 
 def main() -> None:
     """Run a command; a wrong request is one line on stderr and exit code 2, a bug is 1."""
-    option_names.use({})
     try:
-        code = app(standalone_mode=False)
-    except InputError as error:
-        fail(str(error))
-    except _UsageProblem as error:
-        fail(error.format_message())
-    except (typer.Abort, KeyboardInterrupt):
+        from .commands import run
+
+        code = run()
+    except KeyboardInterrupt:
+        interruption.ignore()
         code = INTERRUPTED
     if code == INTERRUPTED:  # as newer versions of typer return it
-        fail("interrupted", INTERRUPTED)
+        fail(interruption.INTERRUPTED, INTERRUPTED)
     sys.exit(code if isinstance(code, int) else DONE)
 
 
-@app.callback(invoke_without_command=True)
-def voxwarp(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Deformable registration of 3-D brain scans.
-
-    voxwarp COMMAND --help explains a command and its options.
-
-    Examples:
-    voxwarp register sub-01_T1w.nii.gz -o out
-    voxwarp register moving.nii.gz fixed.nii.gz -o pair --refine
-    voxwarp apply bold.nii.gz -t out -o bold_mni.nii.gz
-    """
-    if version:
-        from .. import __version__
-
-        typer.echo(f"voxwarp {__version__}")
-        raise typer.Exit
-    help_without_command(context)
+def _with_lost_output(code: int) -> int:
+    """The exit code, which lost output changes only where it was all that there was to do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    error = streams.lost()
+    if error is None:
+        return code
+    only_prints = _process.only_prints()
+    # A reader that ends early is usual, as behind ``head``, and closed output is meant.
+    if error.errno != errno.EPIPE and (only_prints or error.errno != errno.EBADF):
+        say(f"warning: what this command prints was lost: {error.strerror}")
+    return code or (BROKEN_PIPE if only_prints else DONE)
 
 
-REGISTER = "Register and apply"
-TRAIN = "Prepare scans and train"
-SCORE = "Measure and compare"
-MANAGE = "Models and cache"
+def __getattr__(name: str) -> Any:
+    if name == "app":  # for programs that ask typer what commands there are
+        from .commands import app
 
-
-def _add(command: Callable[..., Any], panel: str, *, keep_memory: bool = True) -> None:
-    app.command(cls=Command, rich_help_panel=panel)(with_log(command, keep_memory=keep_memory))
-
-
-_add(register, REGISTER)
-_add(apply, REGISTER)
-_add(points, REGISTER)
-_add(report, REGISTER)
-_add(view, REGISTER, keep_memory=False)  # runs for hours with little of what it needs at first
-_add(preprocess, TRAIN)
-_add(train, TRAIN)
-_add(evaluate, SCORE)
-_add(benchmark, SCORE)
-_add(figures, SCORE, keep_memory=False)
-app.add_typer(models.app, name="models", rich_help_panel=MANAGE)
-app.add_typer(cache.app, name="cache", rich_help_panel=MANAGE)
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

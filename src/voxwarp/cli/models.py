@@ -8,7 +8,7 @@ import typer
 from .._files import check_writable
 from .._folders import models_folder
 from . import options
-from .command import Command, Group
+from .command import Command, Group, Question
 from .console import help_without_command
 
 app = typer.Typer(cls=Group, invoke_without_command=True)
@@ -26,7 +26,7 @@ def models(context: typer.Context) -> None:
     help_without_command(context)
 
 
-@app.command("list", cls=Command)
+@app.command("list", cls=Question)
 def list_models() -> None:
     """List the installed models: name and folder, separated by a tab."""
     from ..networks.model import installed
@@ -35,7 +35,7 @@ def list_models() -> None:
         typer.echo(f"{name}\t{folder}")
 
 
-@app.command("show", cls=Command)
+@app.command("show", cls=Question)
 def show_model(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.", metavar="MODEL")],
 ) -> None:
