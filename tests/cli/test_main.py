@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 import voxwarp
 from voxwarp.cli.main import run_and_exit
+from voxwarp.registration.points import MovedPoints
 
 HEAVY = ("torch", "scipy", "nibabel", "SimpleITK", "nilearn", "deepbet", "h5py", "pandas")
 
@@ -207,12 +208,12 @@ def entered(monkeypatch) -> list[bool]:
 
 
 def test_memory_is_kept_while_a_command_runs(cli, entered, monkeypatch, tmp_path):
-    def carried(*_: object, **__: object) -> int:
+    def carried(*_: object, **__: object) -> MovedPoints:
         assert entered == [True]
-        return 3
+        return MovedPoints(3, [])
 
     monkeypatch.setattr("voxwarp.registration.apply.load_transform", lambda path: None)
-    monkeypatch.setattr("voxwarp.registration.points.apply_to_csv", carried)
+    monkeypatch.setattr("voxwarp.registration.points.apply_to_file", carried)
     out = tmp_path / "b.csv"
     outcome = cli("points", tmp_path / "a.csv", "-t", tmp_path, "-o", out)
     assert (outcome.code, outcome.out) == (0, f"{out}  (3 points)\n")

@@ -1,5 +1,6 @@
 """Landmarks: matched by name; wrong files are refused."""
 
+import json
 import math
 from pathlib import Path
 
@@ -54,6 +55,31 @@ def test_landmarks_that_share_no_name_are_refused(tmp_path):
         InputError, match=r"landmarks .*m\.csv: no landmark has the name of one in .*f\.csv"
     ):
         scores(loaded, scored_transform())
+
+
+def test_landmarks_of_3d_slicer_go_by_their_labels(tmp_path):
+    """In RAS, whatever the frame of the file."""
+    fcsv = "# CoordinateSystem = LPS\n# columns = id,x,y,z,label\n1,10,-20,30,AC\n2,1,2,3,PC\n"
+    point = {"label": "AC", "position": [-10, 20, 30]}
+    markups = {
+        "markups": [{"type": "Fiducial", "coordinateSystem": "RAS", "controlPoints": [point]}]
+    }
+    assert read_landmarks(table(tmp_path / "a.fcsv", fcsv)) == {
+        "AC": (-10.0, 20.0, 30.0),
+        "PC": (-1.0, -2.0, 3.0),
+    }
+    path = table(tmp_path / "a.mrk.json", json.dumps(markups))
+    assert read_landmarks(path) == {"AC": (-10.0, 20.0, 30.0)}
+    with pytest.raises(InputError, match="the label 'AC' is empty or used twice"):
+        read_landmarks(table(tmp_path / "b.fcsv", fcsv.replace("PC", "AC")))
+
+
+def test_landmarks_that_are_not_available_are_left_out(tmp_path):
+    path = table(tmp_path / "l.tsv", "name\tx\ty\tz\nAC\t1\t2\t3\nPC\tn/a\tn/a\tn/a\n")
+    assert read_landmarks(path) == {"AC": (1.0, 2.0, 3.0)}
+    path = table(tmp_path / "l.tsv", "name\tx\ty\tz\nAC\t1\t2\t3\nPC\tn/a\t1\t1\n")
+    with pytest.raises(InputError, match="x, y and z must be numbers"):
+        read_landmarks(path)
 
 
 def test_landmarks_are_read_again_when_they_change(tmp_path):

@@ -1,4 +1,4 @@
-"""``voxwarp points``: tables of points go with the image that they are drawn on, either way."""
+"""``voxwarp points``: points go with the image that they are drawn on, either way."""
 
 import csv
 from pathlib import Path
@@ -165,6 +165,8 @@ def test_bad_points_requests(refuses, saved, tmp_path):
     assert str(tmp_path) in refuses("points", source, "-t", saved.out, "-o", tmp_path)
     nested = source / "under" / "a" / "file.csv"
     assert str(source) in refuses("points", source, "-t", saved.out, "-o", nested)
+    line = refuses("points", source, "-t", saved.out, "-o", f"{tmp_path / 'new'}/")
+    assert "this is a folder, but the points must be written to a file" in line
 
 
 def test_bad_points_leave_no_folder(refuses, saved, tmp_path):

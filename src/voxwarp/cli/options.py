@@ -5,6 +5,7 @@ PyTorch; a test compares the defaults here with theirs. None stands for "not giv
 makes a difference.
 """
 
+import os
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -52,6 +53,28 @@ OutFolder = Annotated[
         "-o", "--out", help="Folder for the results.", metavar="FOLDER", rich_help_panel=OUTPUT
     ),
 ]
+
+
+def out_file(name: str, what: str) -> Path:
+    """The path of a file to write.
+
+    Args:
+        name: as it was given; a path forgets that it ended in a slash.
+        what: is written to it, for messages.
+
+    Raises:
+        InputError: the name is that of a folder.
+    """
+    if is_folder_name(name):
+        raise InputError(f"output {name}: this is a folder, but {what} must be written to a file")
+    return Path(name)
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether the name of an output says that it is a folder, which need not exist."""
+    return name.endswith(tuple(filter(None, (os.sep, os.altsep))))
+
+
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace existing results.", rich_help_panel=OUTPUT),

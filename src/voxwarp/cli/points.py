@@ -1,12 +1,10 @@
-"""``voxwarp points``: transform the points of a CSV file by a saved registration."""
+"""``voxwarp points``: transform the points of a file by a saved registration."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .._files import check_writable
-from ..errors import InputError
 from . import options
 from .console import warn
 
@@ -15,16 +13,21 @@ def points(
     source: Annotated[
         Path,
         typer.Argument(
-            help="CSV file with columns x, y and z in mm; other columns stay as they are.",
+            help="CSV or TSV file with columns x, y and z in mm (n/a stays), or a point list of 3D "
+            "Slicer (.fcsv, .mrk.json). All else in it stays as it is.",
             metavar="FILE.csv",
         ),
     ],
     *,
     transform: options.Transforms,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
-            "-o", "--out", help="CSV file to write.", metavar="FILE", rich_help_panel=options.OUTPUT
+            "-o",
+            "--out",
+            help="File to write, in the format of FILE.csv.",
+            metavar="FILE",
+            rich_help_panel=options.OUTPUT,
         ),
     ],
     inverse: options.Inverse = False,
@@ -32,7 +35,8 @@ def points(
         bool,
         typer.Option(
             "--lps",
-            help="Coordinates are LPS, as in ANTs and ITK. Without it they are RAS.",
+            help="Coordinates are LPS, as in ANTs and ITK. Without it they are RAS, unless the "
+            "file says what they are, as those of 3D Slicer do.",
             rich_help_panel=options.TRANSFORM,
         ),
     ] = False,
@@ -46,17 +50,12 @@ def points(
     transforms for that.
 
     Examples:
-    voxwarp points electrodes.csv -t out -o electrodes_mni.csv
+    voxwarp points sub-01_electrodes.tsv -t out -o electrodes_mni.tsv
     voxwarp points mni_peaks.csv -t out --inverse -o native_peaks.csv
     """
-    from ..registration.points import apply_to_csv
+    from ..registration.points import apply_to_file
 
-    if out.name.endswith((".nii", ".nii.gz", ".mat", ".json")):
-        raise InputError(f"output {out}: points are written as CSV; give a name such as points.csv")
-    check_writable(out.parent, (out.name,), overwrite=overwrite)
-    warnings = list[str]()
-    number = apply_to_csv(
-        source, out, transform, inverse=inverse, is_lps=lps, on_warning=warnings.append
-    )
-    typer.echo(f"{out}  ({number} point{'s' * (number != 1)})")
-    return warn(warnings, strict)
+    target = options.out_file(out, "the points")
+    moved = apply_to_file(source, target, transform, inverse=inverse, lps=lps, overwrite=overwrite)
+    typer.echo(f"{target}  ({moved.number} point{'s' * (moved.number != 1)})")
+    return warn(moved.warnings, strict)

@@ -9,6 +9,7 @@ from ..data.pairs import Pair
 from ..data.tables import Record, read_table
 from ..errors import InputError
 from ..measures.deformation import target_registration_errors
+from ..registration.point_files import NOT_AVAILABLE, is_of_slicer, read_points
 from ..space.transform import Transform
 
 Point = tuple[float, float, float]
@@ -38,13 +39,16 @@ def landmark_error(pair: Pair, transform: Transform) -> float:
 
 
 def read_landmarks(path: Path) -> dict[str, Point]:
-    """Read points by name, in RAS mm, from a table with columns x, y, z.
+    """Read points by name, in RAS mm, from a table with columns x, y, z, or of 3D Slicer.
 
-    The name is the value of the first other column, or the row's number, counted from 1.
+    The name is the value of the first other column, or the row's number, counted from 1. In files
+    of 3D Slicer it is the label. Points that are not available (n/a) are left out.
 
     Raises:
         InputError: the file cannot be read, lacks a column, repeats a name or has no numbers.
     """
+    if is_of_slicer(path):
+        return _of_slicer(path)
     records, columns = read_table(path)
     if missing := [axis for axis in _AXES if axis not in columns]:
         raise InputError(
@@ -53,12 +57,24 @@ def read_landmarks(path: Path) -> dict[str, Point]:
     other = [column for column in columns if column not in _AXES]
     points: dict[str, Point] = {}
     for number, record in enumerate(records, 1):
+        if {record.values.get(axis, "").lower() for axis in _AXES} == {NOT_AVAILABLE}:
+            continue
         name = record.values.get(other[0], "") if other else str(number)
         if not name:
             raise InputError(f"landmarks {path}: column {other[0]} is empty ({record.where})")
         if name in points:
             raise InputError(f"landmarks {path}: the name {name!r} is used twice ({record.where})")
         points[name] = _point(record, path)
+    return points
+
+
+def _of_slicer(path: Path) -> dict[str, Point]:
+    found = read_points(path)
+    points: dict[str, Point] = {}
+    for name, (x, y, z) in zip(found.names, found.points.tolist(), strict=True):
+        if not name or name in points:
+            raise InputError(f"landmarks {path}: the label {name!r} is empty or used twice")
+        points[name] = x, y, z
     return points
 
 

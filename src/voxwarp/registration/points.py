@@ -1,18 +1,18 @@
-"""Transform points by a registration, as arrays and as CSV files."""
+"""Transform points by a registration, as arrays and as files."""
 
-import csv
-import io
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from .._files import write_bytes
+from .._files import check_writable, staging, write_bytes
+from .._publish import place
 from ..errors import InputError
-from ..space.formats import lps
 from .apply import AnyTransform, SavedTransform, chain_of, one_of_each
+from .point_files import PointFile, check_bids_frame, read_points
 from .result import Registration
 
 _log = logging.getLogger(__name__)
@@ -51,96 +51,76 @@ def apply_to_points(
         >>> voxwarp.apply_to_points(np.array([[30.0, 0.0, 0.0]]), fixed_to_moving)
         array([[20.,  0.,  0.]])
     """
-    # The warnings of the others can be asked for.
-    on_warning = None if isinstance(transforms, SavedTransform | Registration) else _log.warning
-    return _moved(points, transforms, inverse, on_warning)
+    chain = chain_of(transforms)
+    if not isinstance(transforms, SavedTransform | Registration):  # theirs can be asked for
+        for warning in one_of_each(chain.header_warnings):
+            _log.warning(warning)
+    return (chain.transform if inverse else chain.inverse).map(points)
 
 
-def apply_to_csv(
+class MovedPoints(NamedTuple):
+    """What became of a file of points.
+
+    Args:
+        number: of points that were transformed.
+        warnings: reasons to check them, one sentence each.
+    """
+
+    number: int
+    warnings: list[str]
+
+
+def apply_to_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     transforms: AnyTransform | Sequence[AnyTransform],
     *,
     inverse: bool = False,
-    is_lps: bool = False,
-    on_warning: Callable[[str], object] = _log.warning,
-) -> int:
-    """Transform the points of a CSV file with columns x, y and z; other columns stay as they are.
+    lps: bool = False,
+    overwrite: bool = False,
+) -> MovedPoints:
+    """Transform the points of a file, and write them in the same format; all else stays as it is.
+
+    Points without coordinates (n/a in BIDS) stay without.
 
     Args:
-        source, target: the files to read and to write.
+        source, target: the files to read and to write, see ``point_files``.
         transforms, inverse: see ``apply_to_points``.
-        is_lps: coordinates are in LPS mm in both files, as in ANTs; otherwise in RAS mm.
-        on_warning: is called with what the headers of warps and registered scans leave in doubt;
-            by default that is logged.
-
-    Returns:
-        The number of points.
+        lps: coordinates are in LPS mm in both files, as in ANTs; otherwise in RAS mm, unless the
+            file itself says what they are.
+        overwrite: whether ``target`` may exist.
 
     Raises:
-        InputError: the file is missing, lacks a column, or a coordinate is not a finite number.
+        InputError: see ``point_files.read_points``; or ``target`` exists, or its name is that of
+            another format.
     """
-    columns, lines = _read_csv(Path(source))
-    names = [column.strip().lower() for column in columns]
-    for axis in "xyz":
-        if names.count(axis) != 1:
-            header = ", ".join(columns) or "none, because the file is empty"
-            raise InputError(
-                f"points {source}: must have one column {axis!r}, but its columns are: {header}"
-            )
-    axes = [names.index(axis) for axis in "xyz"]
-    rows = [row for _, row in lines]
-    numbers = [_numbers(row, axes, f"points {source}: line {n}") for n, row in lines]
-    points = np.array(numbers).reshape(-1, 3)
-    moved = _moved(lps(points) if is_lps else points, transforms, inverse, on_warning)
-    for row, point in zip(rows, lps(moved) if is_lps else moved, strict=True):
-        for column, value in zip(axes, point, strict=True):
-            row[column] = f"{value:.6f}"
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
-    write_bytes(target, out.getvalue().encode())
-    return len(lines)
-
-
-def _moved(
-    points: np.ndarray,
-    transforms: AnyTransform | Sequence[AnyTransform],
-    inverse: bool,
-    on_warning: Callable[[str], object] | None,
-) -> np.ndarray:
+    source, target = Path(source), Path(target)
+    check_writable(target.parent, (target.name,), overwrite=overwrite)
+    check_bids_frame(source)
+    table = read_points(source, is_lps=lps)
+    _check_ending(source, target, table)
     chain = chain_of(transforms)
-    if on_warning is not None:
-        for warning in one_of_each(chain.header_warnings):
-            on_warning(warning)
-    return (chain.transform if inverse else chain.inverse).map(points)
+    moved = apply_to_points(table.points, chain, inverse=inverse)
+    with staging(target.parent) as stage:
+        write_bytes(stage / target.name, table.write(moved))
+        place(stage, target.parent, (target.name,), overwrite=overwrite)
+    warnings = [*table.warnings, *one_of_each(chain.header_warnings)]
+    if table.missing:
+        points = f"{table.missing} point{'s' * (table.missing != 1)}"
+        warnings.append(f"points {source}: {points} without coordinates (n/a) stayed as they were")
+    return MovedPoints(len(moved), warnings)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and the rows with their line numbers; blank lines are left out."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            columns = next(reader, [])
-            lines = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError as error:
-        raise InputError(f"points {path}: no such file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"points {path}: cannot be read as a CSV file ({error})") from error
-    for number, row in lines:
-        if len(row) != len(columns):
-            raise InputError(
-                f"points {path}: line {number} has {len(row)} columns, but line 1 has "
-                f"{len(columns)}"
-            )
-    return columns, lines
+# Names that promise something else than what is written.
+_OTHER_ENDINGS = ".csv", ".tsv", ".fcsv", ".json", ".nii", ".nii.gz", ".mgz", ".mat", ".tfm", ".h5"
 
 
-def _numbers(row: list[str], axes: list[int], where: str) -> list[float]:
-    texts = [row[axis] for axis in axes]
-    try:
-        values = [float(text) for text in texts]
-    except ValueError as error:
-        raise InputError(f"{where}: coordinates must be numbers, got {texts}") from error
-    if not np.isfinite(values).all():
-        raise InputError(f"{where}: coordinates must be finite numbers, got {texts}")
-    return values
+def _check_ending(source: Path, target: Path, table: PointFile) -> None:
+    """Refuse a name of another format; any name without a known ending will do."""
+    others = [ending for ending in _OTHER_ENDINGS if ending not in table.endings]
+    promised = next((e for e in others if target.name.lower().endswith(e)), None)
+    if promised and not source.name.lower().endswith(promised):
+        raise InputError(
+            f"output {target}: the points {source} are {table.format}, and are written as such; "
+            f"give a name that ends in {table.endings[0]}"
+        )
