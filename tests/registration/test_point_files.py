@@ -347,7 +347,7 @@ def test_a_table_of_peaks_with_their_t_is_not_of_ants(moved) -> None:
     ],
 )
 def test_a_name_of_another_format_is_refused(refusal, name, text, out, ending) -> None:
-    assert f"give a name that ends in {ending}" in refusal(name, text, out=out)
+    assert f"give a name such as points{ending}" in refusal(name, text, out=out)
 
 
 def test_warnings_can_be_errors(cli, itk, tmp_path) -> None:

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from .._files import check_writable
+from .._files import check_readable, check_writable, staging
 from .._folders import models_folder
+from .._publish import place
 from . import options
 from .command import Command, Group, Question
 from .console import help_without_command
@@ -45,9 +46,11 @@ def show_model(
     voxwarp models show default
     voxwarp models show runs/my
     """
-    from ..networks.model import find
+    from ..networks.model import MODEL, find
 
-    typer.echo((find(model) / "model.json").read_text(encoding="utf-8").rstrip())
+    path = find(model) / MODEL
+    check_readable(path, "model")
+    typer.echo(path.read_text(encoding="utf-8").rstrip())
 
 
 @app.command("import", cls=Command)
@@ -82,9 +85,12 @@ def import_model(
     voxwarp register moving.nii.gz fixed.nii.gz -o out --model vm2_cc
     """
     from ..networks.keras import import_keras
+    from ..networks.model import MODEL, WEIGHTS
 
     model = import_keras(weights)
-    folder = out or models_folder() / model.name
-    check_writable(folder, ("model.json", "weights.safetensors"), overwrite=overwrite)
-    model.save(folder)
+    folder, files = out or models_folder() / model.name, (WEIGHTS, MODEL)
+    check_writable(folder, files, overwrite=overwrite)
+    with staging(folder) as stage:
+        model.save(stage)
+        place(stage, folder, files, overwrite=overwrite)
     typer.echo(f"{model.name}\t{folder}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._files import check_readable
 from ..errors import InputError
 from . import plain_yaml
 from .messages import one_line, short
@@ -51,6 +52,8 @@ def _read(model: type[Section], path: Path, seen: tuple[str, ...]) -> dict[str, 
         place = os.path.realpath(path)
         if place in seen:
             raise InputError(f"{what}: it extends itself, directly or through other files")
+        if os.path.lexists(path):
+            check_readable(path, "config")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(one_line(f"{what}: {error.strerror or error}")) from error

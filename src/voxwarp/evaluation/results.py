@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .._files import check_readable
 from ..errors import InputError
 from .record import RECORDS
 from .rows import PAIR_COLUMNS, PAIRS, STRUCTURE_COLUMNS, STRUCTURES, Row, numbered_rows, read_rows
@@ -119,6 +120,8 @@ def _check_records(folders: Sequence[Path]) -> None:
 def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
     """What must agree between folders, by name: structures, regions, files and weights."""
     for path in (folder / name for name in RECORDS):
+        if os.path.lexists(path):
+            check_readable(path, "record")
         try:
             record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             for part in ("structures", "regions"):

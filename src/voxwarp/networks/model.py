@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .._device import bfloat16_convolutions, channels_last
-from .._files import write_bytes
+from .._files import check_readable, write_bytes
 from .._folders import models_folder
 from ..errors import InputError
 from ..preparation.recipe import TEMPLATE_FILE, Recipe
@@ -26,6 +26,8 @@ from .pair_descent import MapCache, PairDescent
 from .refine import Refinement, refine
 
 FORMAT = "voxwarp-model-1"
+#: The files of a model: its description and its weights.
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
 
 _DAMAGED = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
@@ -151,9 +153,9 @@ class Model:
             assert self.recipe.template is not None
             write_volume(self.recipe.template.image, Path(folder) / TEMPLATE_FILE)
         # The weights come first, so that a complete model.json never lacks its weights.
-        write_bytes(Path(folder) / "weights.safetensors", weights)
+        write_bytes(Path(folder) / WEIGHTS, weights)
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-        write_bytes(Path(folder) / "model.json", text.encode())
+        write_bytes(Path(folder) / MODEL, text.encode())
 
     @classmethod
     def load(cls, model: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Model":
@@ -167,8 +169,11 @@ class Model:
             InputError: there is no such model, or its files are damaged or do not belong together.
         """
         folder = find(model)
+        for name in (MODEL, WEIGHTS):
+            if os.path.lexists(folder / name):
+                check_readable(folder / name, "model")
         try:
-            description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            description = json.loads((folder / MODEL).read_text(encoding="utf-8"))
             if description.get("format") != FORMAT:
                 raise InputError(
                     f"model {folder}: the format in model.json must be {FORMAT}, got "
@@ -178,7 +183,7 @@ class Model:
             loaded = cls.build(
                 description["architecture"], recipe, card=description["card"], name=folder.name
             )
-            payload = (folder / "weights.safetensors").read_bytes()
+            payload = (folder / WEIGHTS).read_bytes()
             loaded.network.load_state_dict(with_current_names(load(payload)))
         except InputError:
             raise
@@ -214,7 +219,7 @@ def installed() -> dict[str, Path]:
         for place in places
         if place.is_dir()
         for folder in sorted(place.iterdir())
-        if (folder / "model.json").is_file()
+        if os.path.lexists(folder / MODEL)
     }
 
 
@@ -227,7 +232,7 @@ def find(model: str | os.PathLike[str]) -> Path:
     models = installed()
     if str(model) in models:
         return models[str(model)]
-    if (Path(model) / "model.json").is_file():
+    if os.path.lexists(Path(model) / MODEL):
         return Path(model)
     raise InputError(
         f"unknown model {str(model)!r}: give a folder that holds a model.json, or the name of an "

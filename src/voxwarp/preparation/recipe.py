@@ -1,5 +1,6 @@
 """Recipes: the working grid, the working space and the scale of intensities of a model's scans."""
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +92,7 @@ class Recipe:
         if alignment == "template":
             template = about["template"]
             path = folder / TEMPLATE_FILE
-            if not path.is_file():
+            if not os.path.lexists(path):
                 raise InputError(
                     f"model {folder}: its template {path.name} is missing; copy the whole folder "
                     f"of the model"

@@ -150,7 +150,7 @@ def template_named(name: str) -> Template:
     if name in TEMPLATES:
         return TEMPLATES[name]()
     path = Path(name)
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         names = ", ".join(TEMPLATES)
         raise InputError(f"template must be {names} or the path of an image, got {name!r}")
     return Template(path.name.partition(".")[0], path, title=str(path))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
 
+import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from .._files import check_readable
@@ -17,16 +18,16 @@ from ..space.formats import read_affine, read_warp, warp_warnings
 from ..space.grid import Grid
 from ..space.image_file import image_name
 from ..space.resample import Interpolation, resample
-from ..space.transform import Affine, Chain
+from ..space.transform import Affine, Chain, Warp
 from ..space.volume import ImageLike, Volume, read_placement, read_series
 from .outputs import MissingWarp
-from .record import is_linear, read_record
 from .result import Registration
+from .transform_folder import transform_files
 
 #: By the absolute path of a file, what its header leaves in doubt, a sentence each.
 HeaderWarnings = Mapping[str, tuple[str, ...]]
 
-_ANTS_INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*1\s*\]")  # antsApplyTransforms -t [PATH,1]
+_BRACKETS = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")  # antsApplyTransforms -t [PATH,1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +70,12 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     """Load the transforms of a folder that ``register`` wrote, or a linear ITK transform file.
 
     The folder may also come from ``preprocess`` (the scan is the moving side, its aligned brain
-    the fixed side) or from antsRegistration, with any one prefix of the file names.
+    the fixed side) or from antsRegistration, with any one prefix of the file names; see
+    ``transform_files``.
 
     Args:
-        path: the folder or file; ``[PATH,1]``, as ANTs writes it, is the inverse of PATH.
+        path: the folder or file; ``[PATH,1]``, as ANTs writes it, is the inverse of PATH, and
+            ``[PATH,0]`` is PATH.
 
     Raises:
         InputError: a file is missing, or is not an ITK transform.
@@ -87,32 +90,32 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
         >>> np.allclose(saved.transform.map(point), result.transform.map(point))
         True
     """
-    inverted = _ANTS_INVERSE.fullmatch(os.fspath(path))
-    if inverted:
-        return load_transform(inverted[1]).inverted()
+    in_brackets = _BRACKETS.fullmatch(os.fspath(path))
+    if in_brackets:
+        loaded = load_transform(in_brackets[1])
+        return loaded.inverted() if in_brackets[2] == "1" else loaded
     path = Path(path)
     check_readable(path, "transform")
     if not path.is_dir():
         return _of_affine(read_affine(path))
-    if (path / PREPROCESSED).is_file() and (path / METRICS).is_file():
+    if all(os.path.lexists(path / record) for record in (PREPROCESSED, METRICS)):
         raise InputError(
             f"transform {path}: the folder holds results of register and of preprocess; they need "
             f"separate folders"
         )
-    if (path / PREPROCESSED).is_file():
+    if os.path.lexists(path / PREPROCESSED):
         return _load_preprocessed(path)
-    affine = read_affine(_find_file(path, AFFINE))
-    warnings = _recorded_warnings(path / METRICS)
-    if _is_linear(path):
+    files, warnings = transform_files(path), _recorded_warnings(path / METRICS)
+    affine = Affine(np.eye(4)) if files.affine is None else read_affine(files.affine)
+    if files.warp is None:
         grids = (_read_grid(path / METRICS, name) for name in ("fixed", "moving"))
         return replace(_of_affine(affine, *grids), header_warnings=warnings)
-    files = [_find_file(path, WARP)]
-    if any(path.glob(f"*{INVERSE_WARP}")):
-        files.append(_find_file(path, INVERSE_WARP))
-    warp, *inverse = (read_warp(file) for file in files)
-    for file in files:
+    warp = read_warp(files.warp)
+    for file in filter(None, (files.warp, files.inverse_warp)):
         warnings[_key(file)] = warp_warnings(file)
-    inverse_warp = inverse[0] if inverse else MissingWarp(path / INVERSE_WARP)
+    inverse_warp: Warp | MissingWarp = MissingWarp(path / INVERSE_WARP)
+    if files.inverse_warp is not None:
+        inverse_warp = read_warp(files.inverse_warp)
     return SavedTransform(
         transform=Chain([warp, affine]),
         inverse=Chain([affine.inverse(), inverse_warp]),
@@ -204,10 +207,10 @@ def apply_to_image(
     onto = None if reference is None else read_placement(reference, "reference")
     grid = chain.fixed_grid if onto is None else onto.grid
     if grid is None:
-        side = "moving" if inverse else "fixed"
         raise InputError(
-            f"reference is needed, because the grid of the {side} scan is not known: give an image "
-            f"that is on the grid of the result"
+            f"reference is needed, because the grid of the {'moving' if inverse else 'fixed'} scan "
+            f"is not known ({_UNKNOWN['moving' if inverse else 'fixed']}): give an image that is "
+            f"on the grid of the result"
         )
     method = interpolation or interpolation_of(volume)
     warnings = {**chain.header_warnings, _key(image): volume.header_warnings}
@@ -236,6 +239,13 @@ def one_of_each(warnings: HeaderWarnings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
 
 
+_UNKNOWN = {
+    "fixed": f"a linear transform alone, such as a single .mat or a folder without {WARP}, does "
+    f"not tell it",
+    "moving": f"only {METRICS} of register, or {PREPROCESSED}, tells it",
+}
+
+
 def interpolation_of(volume: Volume) -> Interpolation:
     """Return "nearest" for label maps (see ``Volume.holds_labels``), "linear" for all others."""
     return "nearest" if volume.holds_labels() else "linear"
@@ -260,31 +270,14 @@ def _load_preprocessed(path: Path) -> SavedTransform:
     return replace(loaded, header_warnings=_recorded_warnings(path / PREPROCESSED))
 
 
-def _is_linear(folder: Path) -> bool:
-    """Whether the affine is all of the transform: by the record, or else because no warp exists."""
-    if (folder / METRICS).is_file():
-        return is_linear(read_record(folder))
-    return not any(folder.glob("*Warp.nii.gz"))
-
-
-def _find_file(folder: Path, name: str) -> Path:
-    """The file of that name, or else the only one whose name ends in it."""
-    files = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*{name}"))
-    if not files:
-        raise InputError(
-            f"transform {folder}: {name} is missing; give a folder with the transforms of "
-            f"register, preprocess or antsRegistration"
-        )
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise InputError(
-            f"transform {folder}: {len(files)} files end in {name} ({names}); keep one of them"
-        )
-    return files[0]
-
-
 def _read_grid(record: Path, name: str) -> Grid | None:
-    """A grid from a JSON record; None if the record or the grid is missing."""
+    """A grid from a JSON record; None if the record or the grid is missing.
+
+    Raises:
+        InputError: the content of the record was not fetched.
+    """
+    if os.path.lexists(record):
+        check_readable(record, "transform")
     try:
         return Grid(**json.loads(record.read_text())["grids"][name])
     except (OSError, KeyError, ValueError, TypeError):

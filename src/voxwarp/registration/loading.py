@@ -69,7 +69,7 @@ def load(folder: str | os.PathLike[str]) -> Registration:
 def _check_transforms(folder: Path, record: dict[str, Any]) -> None:
     """Check that the files of the transform from the fixed to the moving scan exist."""
     needed = (AFFINE,) if is_linear(record) else (AFFINE, WARP)
-    missing = [name for name in needed if not (folder / name).is_file()]
+    missing = [name for name in needed if not os.path.lexists(folder / name)]
     if missing:
         raise InputError(
             f"result {folder}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
@@ -87,7 +87,7 @@ def _read_warps(
     inverse = folder / INVERSE_WARP
     return (
         formats.read_warp(folder / WARP),
-        formats.read_warp(inverse) if inverse.is_file() else MissingWarp(inverse),
+        formats.read_warp(inverse) if os.path.lexists(inverse) else MissingWarp(inverse),
     )
 
 
@@ -100,4 +100,4 @@ def _read_scan(record: dict[str, Any], role: Literal["fixed", "moving"]) -> Scan
 
 
 def _read_mask(path: Path, scan: Scan) -> Volume | None:
-    return read_labels(path, scan.image, "brain mask") if path.is_file() else None
+    return read_labels(path, scan.image, "brain mask") if os.path.lexists(path) else None

@@ -136,7 +136,7 @@ def _table(path: Path, text: str, is_lps: bool) -> PointFile:
         points=_turned(found, is_lps),
         names=[""] * len(found),
         missing=len(places) - len(found),
-        format="a TSV table" if is_tabbed else "a CSV table",
+        format="TSV" if is_tabbed else "CSV",
         endings=(".tsv",) if is_tabbed else (".csv",),
         write=write,
         warnings=() if is_lps else _doubts(path, columns, rows),

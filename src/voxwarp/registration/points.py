@@ -121,6 +121,6 @@ def _check_ending(source: Path, target: Path, table: PointFile) -> None:
     promised = next((e for e in others if target.name.lower().endswith(e)), None)
     if promised and not source.name.lower().endswith(promised):
         raise InputError(
-            f"output {target}: the points {source} are {table.format}, and are written as such; "
-            f"give a name that ends in {table.endings[0]}"
+            f"output {target}: points are written as {table.format}, as they are in {source}; "
+            f"give a name such as points{table.endings[0]}"
         )

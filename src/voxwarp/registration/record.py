@@ -1,6 +1,7 @@
 """The record of a registration, ``metrics.json``, read back, and the input files that it names."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / METRICS
     check_readable(folder, "result")
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(
             f"result {folder}: {METRICS} is missing; give a folder that register wrote"
         )
+    check_readable(path, "result")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

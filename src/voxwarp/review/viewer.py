@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import io
+import os
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from .._files import check_readable
 from .._layout import REPORT, WARPED, WARPED_LABELS
 from ..errors import InputError
 from ..pictures.pages import TEMPLATES, fragment, policy
@@ -99,7 +101,8 @@ def layers(folder: Path, fixed: Path | None = None) -> list[Layer]:
     for path, name in ((fixed, "fixed scan"), (folder / WARPED, "moved scan")):
         read_volume(path, name)
     shown = [Layer("fixed", "image", fixed), Layer("moved", "image", folder / WARPED)]
-    if (folder / WARPED_LABELS).is_file():
+    if os.path.lexists(folder / WARPED_LABELS):
+        check_readable(folder / WARPED_LABELS, "moved labels")
         shown.append(Layer("moved labels", "labels", folder / WARPED_LABELS))
     with suppress(InputError):  # without the file, the other layers can still be shown
         if fixed_labels := input_path(record, "fixed_labels"):

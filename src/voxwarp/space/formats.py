@@ -21,6 +21,7 @@ from scipy.io.matlab import MatReadError
 
 from .._files import check_readable, write_bytes
 from ..errors import InputError
+from .foreign import conversion_of
 from .image_file import (
     DISPLACEMENT,
     VECTOR,
@@ -94,21 +95,29 @@ def read_affine(path: str | os.PathLike[str], what: str = "transform") -> Affine
     """
     path = Path(path)
     check_readable(path, what)
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.name.lower().endswith((".nii", ".nii.gz")):
         raise InputError(
             f"{what} {path}: this is an image, not an ITK affine; to use the warp of a "
             f"registration, give the whole result folder"
         )
+    if path.is_dir():
+        raise InputError(
+            f"{what} {path}: this is a folder, but it must be a file; give the linear transform "
+            f"in it, such as {path / '0GenericAffine.mat'}"
+        )
     try:
-        records = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
+        records = _read_mat(path) if path.suffix.lower() == ".mat" else _read_text(path)
         matrices = [_matrix(_linear_transform(*record)) for record in records]
         return Affine(_FLIP @ reduce(np.matmul, matrices) @ _FLIP)  # the last is applied first
     except (*_UNREADABLE, MatReadError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{what} {path}: not an ITK affine transform ({reason}); expected one linear 3-D "
-            f"transform in a .mat, .txt or .tfm file"
+            f"{what} {path}: not an ITK affine transform ({reason}); "
+            + (conversion_of(path) or _EXPECTED)
         ) from error
+
+
+_EXPECTED = "expected one linear 3-D transform in a .mat, .txt or .tfm file"
 
 
 # What SciPy, SimpleITK and ``Affine`` raise for files that hold something else.
