@@ -38,6 +38,11 @@ _KINDS: dict[type, Any] = {
 }
 
 
+def lenient(kind: type) -> Any:
+    """The copy of a class of nibabel that reads long quaternions; other classes as they are."""
+    return _KINDS.get(kind, kind)
+
+
 def load(path: str) -> FileBasedImage:
     """Load an image as ``nibabel.load`` does; its data are read later.
 
@@ -51,7 +56,7 @@ def load(path: str) -> FileBasedImage:
     for kind in all_image_classes if os.path.getsize(path) else ():
         fits, sniff = kind.path_maybe_image(path, sniff)
         if fits:
-            return _KINDS.get(kind, kind).from_filename(path)
+            return lenient(kind).from_filename(path)
     return nib.load(path)  # raises an error that says why
 
 

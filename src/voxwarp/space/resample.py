@@ -1,7 +1,7 @@
 """Resampling: values of a volume on another grid, through any transform, interpolated once."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -47,17 +47,44 @@ def resample(
     Returns:
         The values in the type of ``volume``: integers are rounded and kept in range.
     """
+    moved = frame_resampler(
+        _first_frame(volume), grid, transform, interpolation=interpolation, padding=padding
+    )
+    return _frame_by_frame(volume, grid, moved)
+
+
+def frame_resampler(
+    first: Volume,
+    grid: Grid,
+    transform: Transform | None = None,
+    *,
+    interpolation: Interpolation = "linear",
+    padding: field.Padding = "zeros",
+    many: bool = False,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that resamples the frames of a series as ``resample`` does, one at a time.
+
+    Where the voxels go is computed once, unless that would take much more memory than a frame.
+
+    Args:
+        first: the first frame; all others have its grid and its type.
+        grid, transform, interpolation, padding: see ``resample``.
+        many: whether many frames follow, so that it pays to arrange more beforehand.
+
+    Returns:
+        From a frame, (X, Y, Z), to its values on ``grid``, in its type.
+    """
     planes = max(1, PART_VOXELS // (grid.shape[1] * grid.shape[2]))
-    is_large = grid.shape[0] > planes and volume.data.ndim == 3
-    if is_large and _has_kernel(volume, interpolation, padding):
-        return _in_parts(volume, grid, planes, transform, interpolation, padding)
-    fast = _compiled_interpolator(volume, grid, transform, interpolation, padding)
+    if grid.shape[0] > planes and _has_kernel(first, interpolation, padding):
+        return lambda frame: _in_parts(
+            replace(first, data=frame), grid, planes, transform, interpolation, padding
+        )
+    fast = _compiled_interpolator(first, grid, transform, interpolation, padding, many)
     if fast is not None:
-        values = [fast(frame) for frame in _frames(volume)]
-        data = values[0] if volume.data.ndim == 3 else np.stack(values, axis=-1)
-        return replace(volume, data=data, grid=grid)
-    frames = [_interpolator(frame, interpolation, padding) for frame in _frames(volume)]
-    return _resampled(volume, grid, transform, frames)
+        return fast
+    return _slab_by_slab(
+        first.grid, grid, transform, lambda frame: _interpolator(frame, interpolation, padding)
+    )
 
 
 def resample_labels(
@@ -84,8 +111,8 @@ def resample_labels(
     """
     if interpolation == "nearest":
         return resample(labels, grid, transform, interpolation="nearest")
-    frames = [_label_interpolator(frame) for frame in _frames(labels)]
-    return _resampled(labels, grid, transform, frames)
+    moved = _slab_by_slab(labels.grid, grid, transform, _label_interpolator)
+    return _frame_by_frame(labels, grid, moved)
 
 
 def _in_parts(
@@ -95,7 +122,7 @@ def _in_parts(
     transform: Transform | None,
     interpolation: Interpolation,
     padding: field.Padding,
-) -> Volume:
+) -> np.ndarray:
     """``resample`` onto so many planes of a large grid at a time.
 
     At once, coordinates and interpolated displacements would take several times the memory of the
@@ -109,28 +136,50 @@ def _in_parts(
         part, through = planes_of(grid, transform or Chain([]), first, last)
         values = resample(source, part, through, interpolation=interpolation, padding=padding)
         out[first:last] = _cast(values.data, out.dtype)
+    return out
+
+
+def _first_frame(volume: Volume) -> Volume:
+    return volume if volume.data.ndim == 3 else replace(volume, data=volume.data[..., 0])
+
+
+def _frame_by_frame(
+    volume: Volume, grid: Grid, moved: Callable[[np.ndarray], np.ndarray]
+) -> Volume:
+    """The volume on another grid, by a function for one frame."""
+    if volume.data.ndim == 3:
+        return replace(volume, data=moved(volume.data), grid=grid)
+    frames = volume.data.shape[-1]
+    out = np.empty((*grid.shape, frames), volume.data.dtype, order="F")
+    for t in range(frames):
+        out[..., t] = moved(volume.data[..., t])
     return replace(volume, data=out, grid=grid)
 
 
-def _frames(volume: Volume) -> list[np.ndarray]:
-    data = volume.data
-    return [data] if data.ndim == 3 else [data[..., t] for t in range(data.shape[-1])]
-
-
-def _resampled(
-    volume: Volume, grid: Grid, transform: Transform | None, frames: Sequence[_Interpolator]
-) -> Volume:
-    """The volume with the values of the interpolators, one per frame, at the nodes of ``grid``."""
-    out = np.empty((*grid.shape, len(frames)), dtype=volume.data.dtype)
-    transform = transform or Chain([])
+def _slab_by_slab(
+    source: Grid,
+    grid: Grid,
+    transform: Transform | None,
+    interpolator: Callable[[np.ndarray], _Interpolator],
+) -> Callable[[np.ndarray], np.ndarray]:
+    """From a frame to its values on ``grid``, some planes of it at a time."""
+    through = transform or Chain([])
     rows = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
-    for first in range(0, grid.shape[0], rows):
-        last = min(first + rows, grid.shape[0])
-        voxels = volume.grid.to_voxel(transform.map_nodes(grid, first, last))
-        for t, interpolate in enumerate(frames):
-            out[first:last, ..., t] = _cast(interpolate(voxels), out.dtype)
-    data = out[..., 0] if volume.data.ndim == 3 else out
-    return replace(volume, data=data, grid=grid)
+    slabs = [(first, min(first + rows, grid.shape[0])) for first in range(0, grid.shape[0], rows)]
+
+    def coordinates() -> Iterator[np.ndarray]:
+        for slab in slabs:
+            yield source.to_voxel(through.map_nodes(grid, *slab))
+
+    kept = list(coordinates()) if len(slabs) == 1 else None
+
+    def moved(frame: np.ndarray) -> np.ndarray:
+        out, interpolate = np.empty(grid.shape, frame.dtype), interpolator(frame)
+        for (first, last), voxels in zip(slabs, kept or coordinates(), strict=True):
+            out[first:last] = _cast(interpolate(voxels), out.dtype)
+        return out
+
+    return moved
 
 
 def _compiled_interpolator(
@@ -139,6 +188,7 @@ def _compiled_interpolator(
     transform: Transform | None,
     interpolation: Interpolation,
     padding: field.Padding,
+    many: bool,
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """From a frame to its values on ``grid`` by compiled kernels; None if they cannot do it."""
     if not _has_kernel(volume, interpolation, padding):
@@ -157,11 +207,14 @@ def _compiled_interpolator(
 
         return interpolated
     voxels = compiled.nearest_voxels(volume.grid.shape, grid.shape, to_voxels)
+    voxels[voxels < 0] = volume.data.size  # a zero beyond the last voxel
+    if many:  # in the order of a file, so that frames need not be brought into it
+        voxels = np.ascontiguousarray(voxels.T)
 
     def copied(frame: np.ndarray) -> np.ndarray:
-        values = frame.ravel()[np.maximum(voxels, 0)]
-        values[voxels < 0] = 0
-        return values
+        values = np.zeros(frame.size + 1, frame.dtype)
+        values[:-1] = frame.ravel()
+        return values.take(voxels).T if many else values.take(voxels)
 
     return copied
 
