@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import shlex
+import shutil
 import stat
 import tempfile
 import threading
@@ -201,6 +202,19 @@ def _missing(path: Path) -> str:
         f"{'this' if link == path else link} is a link to {target}, which does not exist; if "
         f"git-annex or DataLad keeps the file, its content was not fetched"
     )
+
+
+def free_space(folder: Path) -> int:
+    """Free bytes on the disk of a folder, which need not exist.
+
+    Raises:
+        InputError: the folder cannot be entered.
+    """
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        return shutil.disk_usage(existing).free
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be used: {error.strerror or error}") from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -8,14 +8,27 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def free_memory() -> int:
-    """Free bytes of the computer within the limits of its control groups; 2⁶² if unknown."""
+    """Free bytes of the computer within the limits of this process; 2⁶² if unknown."""
     free = []
     try:
         text = Path("/proc/meminfo").read_text()
         free.append(1024 * int(text.split("MemAvailable:")[1].split()[0]))
     except (OSError, IndexError, ValueError):
         pass
-    return min([*free, *_left_by_containers()], default=1 << 62)
+    return max(0, min([*free, *_left_by_limit(), *_left_by_containers()], default=1 << 62))
+
+
+def _left_by_limit() -> Iterator[int]:
+    """Bytes that this process may still allocate by its own limit (``ulimit -v``)."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            yield limit - pages * resource.getpagesize()
+    except (ImportError, OSError, ValueError, IndexError):  # the first: Windows
+        pass
 
 
 def own_memory() -> int:

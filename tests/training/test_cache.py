@@ -17,7 +17,6 @@ from cohorts import SHAPES, centred, crop, crop_labels, crops_config, entries, g
 from voxwarp.errors import InputError
 from voxwarp.preparation import brain, cache
 from voxwarp.space.volume import write_volume
-from voxwarp.training import cache as training_cache
 from voxwarp.training.cohort import prepare_cohort
 from voxwarp.training.inspection import check
 
@@ -176,7 +175,7 @@ def test_a_full_disk_is_named_before_anything_is_written(crops, monkeypatch):
     config = crops_config(crops, data={"structures": {"values": [3]}})
     scans = gathered(config)
     usage = type("usage", (), {"free": 20_000})
-    monkeypatch.setattr(training_cache.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(InputError, match=r"prepared: .* need 0\.00 GB .* 0\.00 GB are free"):
         prepare_cohort(config, scans)
     assert not Path(config.data.cache).exists()

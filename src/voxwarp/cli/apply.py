@@ -1,13 +1,14 @@
 """``voxwarp apply``: transform images by saved registrations."""
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .._allocation import share_freed_memory
 from .._files import check_writable, staging, without_extension
+from .._publish import place
 from ..errors import InputError
 from . import options
 from .console import warn
@@ -34,11 +35,12 @@ def apply(
     transform: options.Transforms,
     inverse: options.Inverse = False,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "-o",
             "--out",
-            help="File to write (.nii or .nii.gz), or a folder for files of the images' names.",
+            help="File to write (.nii or .nii.gz), or a folder for files of the images' names; the "
+            "name of a new folder ends in a slash, unless there are several images.",
             metavar="PATH",
             rich_help_panel=options.OUTPUT,
         ),
@@ -76,37 +78,40 @@ def apply(
     voxwarp apply atlas_labels.nii.gz -t out --inverse -o atlas_native.nii.gz
     voxwarp apply bold.nii.gz -t bold_to_t1 -t out -r grid.nii.gz -o mni.nii.gz
     """
-    from ..registration.apply import apply_to_image, chain_of, interpolation_of
-    from ..space.volume import read_series, write_volume
+    share_freed_memory()  # frames are made in one thread and written in another
+    from ..registration.apply import apply_to_file, chain_of
 
     targets = _targets(images, out, overwrite)
     chain = chain_of(transform)
     method: Any = interpolation.value if interpolation else None
-    with staging(targets[0].parent) as stage:  # all of them or none
-        used, warnings = [], dict[str, None]()
-        for image, target in zip(images, targets, strict=True):
-            volume = read_series(image)
-            used.append(method or interpolation_of(volume))
-            moved = apply_to_image(
-                volume, chain, reference=reference, inverse=inverse, interpolation=used[-1]
+    folder, names = targets[0].parent, [target.name for target in targets]
+    with staging(folder) as stage:  # all of them or none
+        moved = [
+            apply_to_file(
+                image,
+                stage / name,
+                chain,
+                reference=reference,
+                inverse=inverse,
+                interpolation=method,
             )
-            warnings |= dict.fromkeys(moved.header_warnings)
-            write_volume(moved, stage / target.name)
-        for target in targets:
-            os.replace(stage / target.name, target)
-    for target, how in zip(targets, used, strict=True):
-        typer.echo(f"{target}  ({how})")
-    return warn(list(warnings), strict)
+            for image, name in zip(images, names, strict=True)
+        ]
+        place(stage, folder, names, overwrite=overwrite)
+    for target, one in zip(targets, moved, strict=True):
+        typer.echo(f"{target}  ({one.interpolation})")
+    return warn(list(dict.fromkeys(text for one in moved for text in one.warnings)), strict)
 
 
-def _targets(images: list[Path], out: Path, overwrite: bool) -> list[Path]:
+def _targets(images: list[Path], name: str, overwrite: bool) -> list[Path]:
     """The file to write for each image: ``out`` itself, or files of the images' names in it."""
     from ..space.image_file import check_nifti_name
 
-    if len(images) == 1 and not out.is_dir():
+    out = Path(name)
+    if len(images) == 1 and not out.is_dir() and not options.is_folder_name(name):
         targets = [out]
     else:
-        if out.name.endswith((".nii", ".nii.gz")):
+        if out.name.lower().endswith((".nii", ".nii.gz")) and not out.is_dir():
             raise InputError(
                 f"output {out}: several images need a folder, but this is the name of an image"
             )

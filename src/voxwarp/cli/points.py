@@ -53,9 +53,11 @@ def points(
     voxwarp points sub-01_electrodes.tsv -t out -o electrodes_mni.tsv
     voxwarp points mni_peaks.csv -t out --inverse -o native_peaks.csv
     """
-    from ..registration.points import apply_to_file
+    from ..registration.points import apply_to_point_file
 
     target = options.out_file(out, "the points")
-    moved = apply_to_file(source, target, transform, inverse=inverse, lps=lps, overwrite=overwrite)
+    moved = apply_to_point_file(
+        source, target, transform, inverse=inverse, lps=lps, overwrite=overwrite
+    )
     typer.echo(f"{target}  ({moved.number} point{'s' * (moved.number != 1)})")
     return warn(moved.warnings, strict)

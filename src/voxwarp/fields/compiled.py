@@ -437,3 +437,11 @@ def nearest_voxels(
     out = np.empty(tuple(shape), np.int64)
     run("nearest_voxels", shape[0], tuple(volume_shape), *to_voxels._arguments, out)
     return out
+
+
+def copied(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """The values (N,) of any type at indices (X, Y, Z) of uint32."""
+    out = np.empty(indices.shape, values.dtype)
+    bits = f"u{values.itemsize}"  # one kernel for all types of a size
+    run("copied", len(indices), values.view(bits), indices, out.view(bits))
+    return out

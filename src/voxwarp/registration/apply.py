@@ -1,12 +1,13 @@
 """Apply registrations: transform images, label maps and series through one or a chain of them."""
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
@@ -17,9 +18,11 @@ from ..errors import InputError
 from ..space.formats import read_affine, read_warp, warp_warnings
 from ..space.grid import Grid
 from ..space.image_file import image_name
-from ..space.resample import Interpolation, resample
+from ..space.resample import Interpolation, frame_resampler
+from ..space.series import Series, open_series, write_series
 from ..space.transform import Affine, Chain, Warp
-from ..space.volume import ImageLike, Volume, read_placement, read_series
+from ..space.volume import ImageLike, Volume, read_placement, write_volume
+from .apply_memory import check_apply_memory, check_disk
 from .outputs import MissingWarp
 from .result import Registration
 from .transform_folder import transform_files
@@ -199,29 +202,119 @@ def apply_to_image(
         >>> labels.to_nibabel().header.get_intent()[0]
         'label'
     """
+    task = _task(image, transforms, reference, inverse, interpolation)
+    first, length = task.series.first, task.series.length
+    check_apply_memory(first, task.grid, task.interpolation, frames=length or 1)
+    frames = task.frames()
+    if length is None:
+        return replace(first, data=next(frames), grid=task.grid)
+    # The order of a file, in which each frame is in one piece.
+    data = np.empty((*task.grid.shape, length), first.data.dtype, order="F")
+    for t, frame in enumerate(frames):
+        data[..., t] = frame
+    return replace(first, data=data, grid=task.grid)
+
+
+class Moved(NamedTuple):
+    """What became of an image that was transformed.
+
+    Args:
+        interpolation: how it was interpolated.
+        warnings: what the headers of all files that were used leave in doubt, a sentence each.
+    """
+
+    interpolation: Interpolation
+    warnings: tuple[str, ...]
+
+
+def apply_to_file(
+    image: ImageLike,
+    target: str | os.PathLike[str],
+    transforms: AnyTransform | Sequence[AnyTransform],
+    *,
+    reference: ImageLike | None = None,
+    inverse: bool = False,
+    interpolation: Interpolation | None = None,
+) -> Moved:
+    """Transform an image as ``apply_to_image`` does, and write the result to a file.
+
+    Of a series, a few frames are in memory at a time, however long it is.
+
+    Args:
+        image, transforms, reference, inverse, interpolation: see ``apply_to_image``.
+        target: the file, .nii or .nii.gz; it is replaced if it exists.
+
+    Raises:
+        InputError: see ``apply_to_image``; or the result does not fit into memory or on the disk.
+    """
+    task = _task(image, transforms, reference, inverse, interpolation)
+    first, length = task.series.first, task.series.length
+    check_apply_memory(first, task.grid, task.interpolation, frames=1)
+    frames = task.frames()
+    first = replace(first, data=next(frames), grid=task.grid)
+    check_disk(Path(target), first, length or 1)
+    if length is None:
+        write_volume(first, target)
+    else:
+        write_series(first, length, frames, target)
+    return Moved(task.interpolation, first.header_warnings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """An image to transform: the series, the way to go, the grid of the result, and how.
+
+    The first frame of the series is marked as labels if it holds labels, and has all warnings.
+    """
+
+    series: Series
+    transform: Chain
+    grid: Grid
+    interpolation: Interpolation
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """The frames of the result, each made when it is asked for."""
+        first = self.series.first
+        many = self.series.length is not None
+        moved = frame_resampler(
+            first, self.grid, self.transform, interpolation=self.interpolation, many=many
+        )
+        return map(moved, itertools.chain([first.data], self.series.following))
+
+
+def _task(
+    image: ImageLike,
+    transforms: AnyTransform | Sequence[AnyTransform],
+    reference: ImageLike | None,
+    inverse: bool,
+    interpolation: Interpolation | None,
+) -> _Task:
+    """Open the image and load the transforms."""
     if interpolation not in (None, *get_args(Interpolation)):
         names = ", ".join(get_args(Interpolation))
         raise InputError(f"interpolation must be one of {names}, got {interpolation!r}")
-    volume, chain = read_series(image), chain_of(transforms)
+    series, chain = open_series(image), chain_of(transforms)
     chain = chain.inverted() if inverse else chain
     onto = None if reference is None else read_placement(reference, "reference")
     grid = chain.fixed_grid if onto is None else onto.grid
     if grid is None:
+        side = "moving" if inverse else "fixed"
         raise InputError(
-            f"reference is needed, because the grid of the {'moving' if inverse else 'fixed'} scan "
-            f"is not known ({_UNKNOWN['moving' if inverse else 'fixed']}): give an image that is "
-            f"on the grid of the result"
+            f"reference is needed, because the grid of the {side} scan is not known "
+            f"({_UNKNOWN[side]}): give an image that is on the grid of the result"
         )
-    method = interpolation or interpolation_of(volume)
-    warnings = {**chain.header_warnings, _key(image): volume.header_warnings}
+    warnings = {**chain.header_warnings, _key(image): series.first.header_warnings}
     if reference is not None and onto is not None:
         if _key(reference) != _key(image):
             warnings[_key(reference)] = onto.warnings
         warnings["result"] = _sheared(onto.grid, reference)
-    volume = replace(
-        volume, is_label_file=volume.holds_labels(), header_warnings=one_of_each(warnings)
+    first = replace(
+        series.first,
+        is_label_file=series.first.holds_labels(),
+        header_warnings=one_of_each(warnings),
     )
-    return resample(volume, grid, chain.transform, interpolation=method)
+    method = interpolation or interpolation_of(first)
+    return _Task(replace(series, first=first), chain.transform, grid, method)
 
 
 def _sheared(grid: Grid, reference: ImageLike) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class MovedPoints(NamedTuple):
     warnings: list[str]
 
 
-def apply_to_file(
+def apply_to_point_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     transforms: AnyTransform | Sequence[AnyTransform],

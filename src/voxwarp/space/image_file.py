@@ -48,7 +48,7 @@ _MOST_DEFLATED = 1032  # bytes from one, the limit of the format
 # What nibabel and the modules below it raise for damaged files.
 _UNREADABLE = (
     *(ImageFileError, ImageDataError, HeaderDataError, OSError, EOFError, zlib.error),
-    *(MincError, PARRECError),
+    *(MincError, PARRECError, cast(type[Exception], isal_zlib.error)),
     *(ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError),
 )
 
@@ -100,19 +100,47 @@ def load_image(source: str | os.PathLike[str] | SpatialImage, what: str) -> Load
             holds something other than real numbers, or its header places it nowhere or has a
             size that no head has.
     """
-    name, image = image_name(source), open_image(source, what)
+    image = open_image(source, what)
+    placement = readable_placement(image, what, image_name(source))
+    with reading(image_name(source), what):
+        return Loaded(image, np.asarray(image.dataobj), placement)
+
+
+def readable_placement(image: SpatialImage, what: str, name: str) -> Placement:
+    """Where the voxels of an image are, after checks that they can be read.
+
+    Raises:
+        InputError: they are no real numbers, the file is shorter than its header says, or its
+            header places it nowhere or has a size that no head has.
+    """
     placement = placement_of(image, f"{what} {name}")
     if image.get_data_dtype().kind not in "iufb":
         raise InputError(
             f"{what} {name}: voxels must be real numbers, got {image.get_data_dtype()}"
         )
-    try:
+    with reading(name, what):
         _check_length(image)
-        return Loaded(image, np.asarray(image.dataobj), placement)
+    return placement
+
+
+@contextmanager
+def reading(name: object, what: str) -> Iterator[None]:
+    """Turn the errors of damaged voxels into one ``InputError`` that names the file."""
+    try:
+        yield
     except _UNREADABLE as error:
         raise InputError(
             f"{what} {name}: the data are damaged or cut off ({_first_line(error)})"
         ) from error
+
+
+def native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
+    """Native byte order, floats of 32 or 64 bits; scaled integers of up to 16 bits take 32."""
+    if data.dtype.kind != "f":
+        return data.astype(data.dtype.newbyteorder("="), copy=False)
+    stored = image.get_data_dtype()
+    narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
+    return data.astype(np.float32 if narrow else np.float64, copy=False)
 
 
 def nifti(data: np.ndarray, grid: Grid) -> nib.Nifti1Image:
@@ -256,7 +284,7 @@ def _unzipped(path: Path, what: str) -> bytes | None:
     try:
         with igzip.open(path) as stream:
             return cast(bytes, stream.read())
-    except (OSError, EOFError, zlib.error, cast(type[Exception], isal_zlib.error)) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"{what} {path}: not an image that can be read: it is damaged or cut off ({error}); "
             f"copy or download it again"

@@ -209,12 +209,12 @@ def _compiled_interpolator(
     voxels = compiled.nearest_voxels(volume.grid.shape, grid.shape, to_voxels)
     voxels[voxels < 0] = volume.data.size  # a zero beyond the last voxel
     if many:  # in the order of a file, so that frames need not be brought into it
-        voxels = np.ascontiguousarray(voxels.T)
+        voxels = np.ascontiguousarray(voxels.T, np.uint32)
 
     def copied(frame: np.ndarray) -> np.ndarray:
         values = np.zeros(frame.size + 1, frame.dtype)
         values[:-1] = frame.ravel()
-        return values.take(voxels).T if many else values.take(voxels)
+        return compiled.copied(values, voxels).T if many else values.take(voxels)
 
     return copied
 

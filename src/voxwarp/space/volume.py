@@ -18,6 +18,7 @@ from .image_file import (
     image_name,
     intent,
     load_image,
+    native,
     nifti,
     open_image,
     shape_text,
@@ -193,9 +194,27 @@ def read_series(source: ImageLike, what: str = "image") -> Volume:
         return source
     image, data, placement = load_image(source, what)
     name = image_name(source)
-    data = data.reshape(_series_shape(image, what, name))
+    return volume_of(image, data.reshape(series_shape(image, what, name)), placement, name)
+
+
+def series_shape(image: SpatialImage, what: str, name: str) -> tuple[int, ...]:
+    """The shape of a 3-D image or a series, without trailing axes of length one.
+
+    Raises:
+        InputError: it is neither.
+    """
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 4 or min(shape) < 2:
+        raise InputError(f"{what} {name}: expected a 3-D image, got {shape_text(image)}")
+    return shape
+
+
+def volume_of(image: SpatialImage, data: np.ndarray, placement: Placement, name: str) -> Volume:
+    """The voxels of an image, or a frame of them, with what its header says."""
     return Volume(
-        _native(data, image),
+        native(data, image),
         placement.grid,
         name,
         is_label_file=intent(image).code == LABEL,
@@ -218,7 +237,7 @@ def read_placement(source: ImageLike, what: str = "image") -> Placement:
     if isinstance(source, Volume):
         return Placement(source.grid, source.header_warnings)
     image = open_image(source, what, header_only=True)
-    _series_shape(image, what, image_name(source))
+    series_shape(image, what, image_name(source))
     return placement_of(image, f"{what} {image_name(source)}")
 
 
@@ -237,20 +256,6 @@ def header_warnings(
         with suppress(InputError):
             warnings.extend(read_placement(path, what).warnings)
     return warnings
-
-
-def _series_shape(image: SpatialImage, what: str, name: str) -> tuple[int, ...]:
-    """The shape of a 3-D image or a series, without trailing axes of length one.
-
-    Raises:
-        InputError: it is neither.
-    """
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) > 4 or min(shape) < 2:
-        raise InputError(f"{what} {name}: expected a 3-D image, got {shape_text(image)}")
-    return shape
 
 
 def refusal(message: str, *volumes: Volume) -> InputError:
@@ -310,15 +315,6 @@ def _check_values(volume: Volume, what: str) -> None:
     if low == high:
         kind = "all zero" if high == 0 else f"constant ({high})"
         raise InputError(f"{what} {volume.name}: the image is {kind}, so there is nothing to align")
-
-
-def _native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
-    """Native byte order, floats of 32 or 64 bits; scaled integers of up to 16 bits take 32."""
-    if data.dtype.kind != "f":
-        return data.astype(data.dtype.newbyteorder("="), copy=False)
-    stored = image.get_data_dtype()
-    narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
-    return data.astype(np.float32 if narrow else np.float64, copy=False)
 
 
 def _grid_text(grid: Grid) -> str:

@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .._files import check_readable, write_bytes
+from .._files import check_readable, free_space, write_bytes
 from .._folders import cache_folder as users_cache_folder
 from .._provenance import version_of
 from ..data.scans import ScanRecord
@@ -165,19 +164,6 @@ def _no_space(folder: Path, needed: int) -> str:
         f"folder {folder}: the prepared scans need {_gigabytes(needed)} of disk space, but only "
         f"{_gigabytes(free_space(folder))} are free; make room or set data.cache to another folder"
     )
-
-
-def free_space(folder: Path) -> int:
-    """Free bytes on the disk of a folder, which need not exist.
-
-    Raises:
-        InputError: the folder cannot be entered.
-    """
-    try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        return shutil.disk_usage(existing).free
-    except OSError as error:
-        raise InputError(f"folder {folder}: cannot be used: {error.strerror or error}") from error
 
 
 def _gigabytes(size: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._files import check_writable
+from .._files import check_writable, free_space
 from ..data.counts import Counts, count_scans
 from ..data.scans import ScanRecord
 from ..data.sources import Split
@@ -17,7 +17,7 @@ from ..data.structures import Table, label_values, structures_of
 from ..errors import InputError
 from ..preparation.scan import Scan
 from ..space.volume import Volume, read_labels, read_series, read_volume
-from .cache import cache_folder, check_space, free_space
+from .cache import cache_folder, check_space
 from .cohort import CountCallback, bytes_needed, check_enough
 from .config import Config
 from .memory import check_memory

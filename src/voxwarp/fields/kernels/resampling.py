@@ -127,3 +127,12 @@ def nearest_voxels(shape, matrix, displacement, axes, out, first, last):
                     out[i, j, k] = (np.int64(x) * ny + np.int64(y)) * nz + np.int64(z)
                 else:
                     out[i, j, k] = -1
+
+
+@kernel
+def copied(values, indices, out, first, last):
+    """out(i) = values(indices(i)), for flat values."""
+    for i in range(first, last):
+        for j in range(out.shape[1]):
+            for k in range(out.shape[2]):
+                out[i, j, k] = values[indices[i, j, k]]
