@@ -213,7 +213,7 @@ def test_memory_is_kept_while_a_command_runs(cli, entered, monkeypatch, tmp_path
         return MovedPoints(3, [])
 
     monkeypatch.setattr("voxwarp.registration.apply.load_transform", lambda path: None)
-    monkeypatch.setattr("voxwarp.registration.points.apply_to_file", carried)
+    monkeypatch.setattr("voxwarp.registration.points.apply_to_point_file", carried)
     out = tmp_path / "b.csv"
     outcome = cli("points", tmp_path / "a.csv", "-t", tmp_path, "-o", out)
     assert (outcome.code, outcome.out) == (0, f"{out}  (3 points)\n")
