@@ -77,7 +77,7 @@ def with_many_labels(saved: types.SimpleNamespace) -> np.ndarray:
         ("scan of uint8", "linear"),
         ("scan of uint16", "linear"),
         ("scan with intent label", "nearest"),
-        ("mask of float32", "linear"),  # it may be a probability
+        ("mask of float32", "nearest"),  # a probability would have fractions
     ],
 )
 def test_interpolation_by_default(saved, tmp_path, kind: str, expected: str):

@@ -93,6 +93,76 @@ def test_cubic_equals_scipy_inside_and_is_zero_outside(seed: int, dtype: type) -
     assert (got.data[~inside(voxels, margin=2)] == 0).all()
 
 
+@pytest.mark.parametrize("background", [-1024.0, 3.0])
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "cubic"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int32])
+def test_outside_is_the_background(dtype: type, interpolation: str, background: float) -> None:
+    """What is interpolated fades into it as SciPy has it."""
+    moving, fixed, through, voxels = setting(0)
+    data = (noise(np.float32) * 10).astype(dtype)
+    got = resample(
+        Volume(data, moving), fixed, through, interpolation=interpolation, background=background
+    )
+    plain = resample(Volume(data, moving), fixed, through, interpolation=interpolation)
+    assert got.data.dtype == dtype
+    assert (got.data[~inside(voxels, margin=2)] == background).all()
+    within = inside(voxels)
+    np.testing.assert_allclose(got.data[within], plain.data[within], atol=1e-2)
+    if interpolation == "linear":
+        at = np.moveaxis(voxels, -1, 0)
+        expected = map_coordinates(
+            data.astype(np.float64), at, order=1, mode="grid-constant", cval=background
+        )
+        tolerance = 0.51 if np.dtype(dtype).kind == "i" else 1e-2
+        np.testing.assert_allclose(got.data, expected, atol=tolerance)
+    if interpolation == "nearest":
+        assert set(np.unique(got.data)) <= {*np.unique(data), dtype(background)}
+
+
+def test_frames_of_a_series_have_the_background() -> None:
+    moving, fixed, through, voxels = setting(0)
+    data = noise(np.int16, (*SHAPE, 3))
+    got = resample(Volume(data, moving), fixed, through, background=7)
+    for t in range(3):
+        one = resample(Volume(data[..., t], moving), fixed, through, background=7)
+        np.testing.assert_array_equal(got.data[..., t], one.data)
+    assert (got.data[~inside(voxels, margin=2)] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "cubic"])
+def test_a_voxel_that_is_not_finite_stays_where_it_is(
+    dtype: type, value: float, interpolation: str
+) -> None:
+    """Only what lies in the eight cells around it is not finite, and the rest is as without it."""
+    moving, fixed, through, voxels = setting(0)
+    data = noise(dtype)
+    spoilt, at = data.copy(), np.array([4, 5, 6])
+    spoilt[tuple(at)] = value
+    got = resample(Volume(spoilt, moving), fixed, through, interpolation=interpolation)
+    plain = resample(Volume(data, moving), fixed, through, interpolation=interpolation)
+    distance = np.abs(voxels - at).max(axis=-1)
+    reach = 0.5 if interpolation == "nearest" else 1.0
+    near = np.prod(np.clip(reach - np.abs(voxels - at), 0, None), axis=-1) > 1e-4
+    assert near.any()
+    assert not np.isfinite(got.data[near]).any()
+    assert np.isfinite(got.data[distance > reach + 1e-3]).all()
+    far = distance > (6 if interpolation == "cubic" else reach + 1e-3)
+    scale = 3 if interpolation == "cubic" else 1e-2  # a spline feels a voxel far away, faintly
+    np.testing.assert_allclose(got.data[far], plain.data[far], atol=scale)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "cubic"])
+def test_an_image_of_nan_alone_is_nan_inside(interpolation: str) -> None:
+    moving, fixed, through, voxels = setting(0)
+    data = np.full(SHAPE, np.nan, np.float32)
+    got = resample(
+        Volume(data, moving), fixed, through, interpolation=interpolation, background=np.nan
+    )
+    assert np.isnan(got.data).all()
+
+
 def test_cubic_follows_a_smooth_image_closer_than_linear() -> None:
     """A wave of twelve voxels a period, known at every point."""
 

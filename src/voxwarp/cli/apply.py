@@ -66,6 +66,15 @@ def apply(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    background: Annotated[
+        float | None,
+        typer.Option(
+            help="Value outside of the image, such as -1024 in CT.",
+            metavar="VALUE",
+            show_default="that of its outer voxels, if nearly all have the same; else 0",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     strict: options.Strict = False,
     overwrite: options.Overwrite = False,
 ) -> int:
@@ -94,6 +103,7 @@ def apply(
                 reference=reference,
                 inverse=inverse,
                 interpolation=method,
+                background=background,
             )
             for image, name in zip(images, names, strict=True)
         ]

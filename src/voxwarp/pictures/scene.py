@@ -64,7 +64,8 @@ class SlicedScene:
     @cached_property
     def fixed(self) -> Mosaic:
         """The fixed scan, from 0, black, to 1, white."""
-        values = self.slices.sample(interpolable(self.scene.fixed))
+        fixed = self.scene.fixed
+        values = self.slices.sample(interpolable(fixed), background=fixed.background.value)
         return windowed(values, window(values, self.inside))
 
     @property
@@ -89,8 +90,10 @@ class SlicedScene:
 
     @cached_property
     def _moved_and_before(self) -> tuple[Mosaic, Mosaic]:
-        moving = interpolable(self.scene.moving)
-        moved = self.slices.sample(moving, self.transform)
-        before = self.slices.sample(moving, self.scene.affine)
+        moving, outside = interpolable(self.scene.moving), self.scene.moving.background.value
+        moved, before = (
+            self.slices.sample(moving, transform, background=outside)
+            for transform in (self.transform, self.scene.affine)
+        )
         black_and_white = window(moved, self.inside)
         return windowed(moved, black_and_white), windowed(before, black_and_white)

@@ -87,6 +87,7 @@ class Slices:
         *,
         interpolation: Interpolation = "linear",
         padding: Padding = "zeros",
+        background: float = 0.0,
         finer: int = 1,
     ) -> Mosaic:
         """Sample a volume on the slices, see ``resample``.
@@ -101,6 +102,7 @@ class Slices:
                     transform,
                     interpolation=interpolation,
                     padding=padding,
+                    background=background,
                 ).data
             )
             for plane, grid in self.grids.items()

@@ -131,7 +131,9 @@ class Scan:
             f"outputs refer to that grid"
         )
         grid = volume.grid.unsheared()
-        straight = replace(resample(volume, grid), header_warnings=(warning,))
+        straight = replace(
+            resample(volume, grid, background=volume.background.value), header_warnings=(warning,)
+        )
         label_map, brain = (
             x and resample(x, grid, interpolation="nearest") for x in (label_map, brain)
         )

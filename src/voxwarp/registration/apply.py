@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..space.formats import read_affine, read_warp, warp_warnings
 from ..space.grid import Grid
 from ..space.image_file import image_name
-from ..space.resample import Interpolation, frame_resampler
+from ..space.resample import Interpolation, border_warning, frame_resampler
 from ..space.series import Series, open_series, write_series
 from ..space.transform import Affine, Chain, Warp
 from ..space.volume import ImageLike, Volume, read_placement, write_volume
@@ -173,6 +173,7 @@ def apply_to_image(
     reference: ImageLike | None = None,
     inverse: bool = False,
     interpolation: Interpolation | None = None,
+    background: float | None = None,
 ) -> Volume:
     """Transform an image, a label map or a 4-D series, and resample it once.
 
@@ -184,14 +185,16 @@ def apply_to_image(
             ``inverse``, the first moving scan).
         inverse: go from the fixed space to the moving space.
         interpolation: "linear", "nearest" or "cubic"; by default see ``interpolation_of``.
+        background: the value outside of the image; by default that of its outer voxels, if nearly
+            all have the same, else 0 (``Volume.background``).
 
     Returns:
         The result, in the data type of the image. ``to_nibabel()`` makes a nibabel image of it.
-        Its ``header_warnings`` say what the headers of all files that were used leave in doubt.
+        Its ``header_warnings`` say what the files that were used leave in doubt.
 
     Raises:
-        InputError: an image or transform cannot be read, the interpolation is unknown, or the grid
-            of the result is not known.
+        InputError: an image or transform cannot be read, the interpolation is unknown, the grid
+            of the result is not known, or the type of the image does not hold the background.
 
     Example:
         >>> import voxwarp
@@ -202,7 +205,7 @@ def apply_to_image(
         >>> labels.to_nibabel().header.get_intent()[0]
         'label'
     """
-    task = _task(image, transforms, reference, inverse, interpolation)
+    task = _task(image, transforms, reference, inverse, interpolation, background)
     first, length = task.series.first, task.series.length
     check_apply_memory(first, task.grid, task.interpolation, frames=length or 1)
     frames = task.frames()
@@ -235,19 +238,20 @@ def apply_to_file(
     reference: ImageLike | None = None,
     inverse: bool = False,
     interpolation: Interpolation | None = None,
+    background: float | None = None,
 ) -> Moved:
     """Transform an image as ``apply_to_image`` does, and write the result to a file.
 
     Of a series, a few frames are in memory at a time, however long it is.
 
     Args:
-        image, transforms, reference, inverse, interpolation: see ``apply_to_image``.
+        image, transforms, reference, inverse, interpolation, background: see ``apply_to_image``.
         target: the file, .nii or .nii.gz; it is replaced if it exists.
 
     Raises:
         InputError: see ``apply_to_image``; or the result does not fit into memory or on the disk.
     """
-    task = _task(image, transforms, reference, inverse, interpolation)
+    task = _task(image, transforms, reference, inverse, interpolation, background)
     first, length = task.series.first, task.series.length
     check_apply_memory(first, task.grid, task.interpolation, frames=1)
     frames = task.frames()
@@ -262,7 +266,7 @@ def apply_to_file(
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """An image to transform: the series, the way to go, the grid of the result, and how.
+    """An image to transform: the series, the way to go, the grid, how, and what is outside.
 
     The first frame of the series is marked as labels if it holds labels, and has all warnings.
     """
@@ -271,13 +275,19 @@ class _Task:
     transform: Chain
     grid: Grid
     interpolation: Interpolation
+    background: float
 
     def frames(self) -> Iterator[np.ndarray]:
         """The frames of the result, each made when it is asked for."""
         first = self.series.first
         many = self.series.length is not None
         moved = frame_resampler(
-            first, self.grid, self.transform, interpolation=self.interpolation, many=many
+            first,
+            self.grid,
+            self.transform,
+            interpolation=self.interpolation,
+            background=self.background,
+            many=many,
         )
         return map(moved, itertools.chain([first.data], self.series.following))
 
@@ -288,6 +298,7 @@ def _task(
     reference: ImageLike | None,
     inverse: bool,
     interpolation: Interpolation | None,
+    background: float | None,
 ) -> _Task:
     """Open the image and load the transforms."""
     if interpolation not in (None, *get_args(Interpolation)):
@@ -308,13 +319,48 @@ def _task(
         if _key(reference) != _key(image):
             warnings[_key(reference)] = onto.warnings
         warnings["result"] = _sheared(onto.grid, reference)
-    first = replace(
-        series.first,
-        is_label_file=series.first.holds_labels(),
-        header_warnings=one_of_each(warnings),
-    )
+    first = series.first
     method = interpolation or interpolation_of(first)
-    return _Task(replace(series, first=first), chain.transform, grid, method)
+    if interpolation is None:
+        warnings["kind"] = _doubtful_kind(first)
+    if background is None:
+        background = first.background.value
+        warnings["background"] = _doubtful_background(first, grid, chain.transform)
+    else:
+        _check_background(first, background)
+    first = replace(
+        first, is_label_file=first.holds_labels(), header_warnings=one_of_each(warnings)
+    )
+    return _Task(replace(series, first=first), chain.transform, grid, method, background)
+
+
+def _doubtful_kind(image: Volume) -> tuple[str, ...]:
+    """A warning if it is a close call whether an image holds labels."""
+    evidence = image.label_evidence
+    if not evidence.is_doubtful:
+        return ()
+    kind, other = ("labels", "linear") if evidence.holds_labels else ("intensities", "nearest")
+    return (
+        f"image {image.name}: its values were taken for {kind}, but that is a close call; if they "
+        f"are not, use `interpolation={other}`",
+    )
+
+
+def _doubtful_background(image: Volume, grid: Grid, transform: Chain) -> tuple[str, ...]:
+    warning = border_warning(image, "image", grid, transform)
+    return (f"{warning}; give the value of its background with `background`",) if warning else ()
+
+
+def _check_background(image: Volume, background: float) -> None:
+    dtype = image.data.dtype
+    if dtype.kind == "f":
+        return
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (limits[0] <= background <= limits[1] and background == int(background)):
+        raise InputError(
+            f"background must be a whole number from {limits[0]} to {limits[1]} for image "
+            f"{image.name}, whose type is {dtype}, got {background:g}"
+        )
 
 
 def _sheared(grid: Grid, reference: ImageLike) -> tuple[str, ...]:

@@ -225,7 +225,7 @@ class RegistrationTask:
         result = self._result(moving, fixed, affine, (warp, inverse), brain, meter)
         meter.start("measure")
         measures = _measure(result, moving, fixed, deformation, jacobian)
-        return result.with_metrics(self._record(moving, fixed, device, measures, meter))
+        return result.with_metrics(self._record(result, moving, fixed, device, measures, meter))
 
     def _linear(
         self, moving: Prepared, fixed: Prepared, device: torch.device, meter: Meter
@@ -261,7 +261,7 @@ class RegistrationTask:
         measures = _measure(result, moved, fixed, Deformation(zeros, zeros, zeros), jacobian)
         before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
         measures = replace(measures, before=before)
-        return result.with_metrics(self._record(moving, fixed, device, measures, meter))
+        return result.with_metrics(self._record(result, moving, fixed, device, measures, meter))
 
     def _result(
         self,
@@ -329,6 +329,7 @@ class RegistrationTask:
 
     def _record(
         self,
+        result: Registration,
         moving: Prepared,
         fixed: Prepared,
         device: torch.device,
@@ -371,6 +372,7 @@ class RegistrationTask:
                 *self.fixed.warnings(fixed.examination, "fixed"),
                 *self._ignored_settings(),
                 *measures.warnings(),
+                *result.border_warnings,
             ],
         }
         meter.stop()

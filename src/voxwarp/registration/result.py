@@ -41,7 +41,7 @@ from ..preparation.scan import Scan
 from ..space import formats
 from ..space.grid import Grid
 from ..space.image_file import nifti
-from ..space.resample import resample
+from ..space.resample import border_warning, resample
 from ..space.transform import Affine, Chain, Warp
 from ..space.volume import Volume, write_volume
 from .outputs import ALL, MissingWarp, files_of
@@ -124,6 +124,19 @@ class Registration:
         return {os.path.abspath(x.name): x.header_warnings for x in (self.moving, self.fixed)}
 
     @property
+    def border_warnings(self) -> list[str]:
+        """Where a moved image reaches beyond the scan, and what is there is in doubt."""
+        ways = (
+            ("moving", self.moving.image, self.fixed.grid, self.transform),
+            ("fixed", self.fixed.image, self.moving.grid, self.inverse),
+        )
+        warnings = (
+            border_warning(image, f"{role} image", grid, transform)
+            for role, image, grid, transform in ways
+        )
+        return [warning for warning in warnings if warning]
+
+    @property
     def scene(self) -> Scene:
         """What the pictures of the report show.
 
@@ -163,12 +176,12 @@ class Registration:
     @cached_property
     def warped(self) -> Volume:
         """The moving scan on the fixed grid: its original intensities, resampled once."""
-        return resample(self.moving.image, self.fixed.grid, self.transform)
+        return _resampled(self.moving.image, self.fixed.grid, self.transform)
 
     @cached_property
     def inverse_warped(self) -> Volume:
         """The fixed scan on the moving grid, resampled once."""
-        return resample(self.fixed.image, self.moving.grid, self.inverse)
+        return _resampled(self.fixed.image, self.moving.grid, self.inverse)
 
     @cached_property
     def warped_labels(self) -> Volume | None:
@@ -188,7 +201,7 @@ class Registration:
     @property
     def moved(self) -> nib.Nifti1Image:
         """The moving scan on the fixed grid, as a nibabel image."""
-        return nifti(self.warped.data, self.warped.grid)
+        return self.warped.to_nibabel()
 
     def jacobian_determinant(self) -> nib.Nifti1Image:
         """The Jacobian determinant of the deformable part W on the fixed grid.
@@ -241,6 +254,10 @@ class Registration:
             if warning.startswith(NO_REPORT):  # otherwise it is in metrics.json alone
                 log.warning("result %s: %s", folder, warning)
         return written.files
+
+
+def _resampled(image: Volume, grid: Grid, transform: Chain) -> Volume:
+    return resample(image, grid, transform, background=image.background.value)
 
 
 class WrittenRegistration(NamedTuple):

@@ -41,6 +41,9 @@ LABEL, DISPLACEMENT, VECTOR = 1002, 1006, 1007
 # Voxels by which the corners of qform and sform of a written image may differ. Set by hand: of 25
 # oblique scans of one site, all but one have less.
 SAME_FORMS = 1e-2
+# Deviation of a slope from 1, and of an intercept from 0, that is rounding. Set by hand: the header
+# has 32 bits for them.
+ROUNDED = 1e-6
 
 _CHUNK = 1 << 20  # bytes
 _MOST_DEFLATED = 1032  # bytes from one, the limit of the format
@@ -135,12 +138,28 @@ def reading(name: object, what: str) -> Iterator[None]:
 
 
 def native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
-    """Native byte order, floats of 32 or 64 bits; scaled integers of up to 16 bits take 32."""
+    """Native byte order, floats of 32 or 64 bits; scaled integers of up to 16 bits take 32.
+
+    Integers that are scaled by 1 but for rounding, as by programs that compute the scaling from
+    the range of the values, are what is stored.
+    """
     if data.dtype.kind != "f":
         return data.astype(data.dtype.newbyteorder("="), copy=False)
     stored = image.get_data_dtype()
+    slope, intercept = scaling(image)
+    if stored.kind in "iu" and abs(slope - 1) <= ROUNDED and abs(intercept) <= ROUNDED:
+        integers = np.rint((data.astype(np.float64) - intercept) / slope)
+        return integers.astype(stored.newbyteorder("="))
     narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
     return data.astype(np.float32 if narrow else np.float64, copy=False)
+
+
+def scaling(image: SpatialImage) -> tuple[float, float]:
+    """Slope and intercept by which stored numbers become values; 1 and 0 if they are not scaled."""
+    proxy = image.dataobj
+    if not isinstance(proxy, ArrayProxy):
+        return 1.0, 0.0
+    return float(proxy.slope), float(proxy.inter)
 
 
 def nifti(data: np.ndarray, grid: Grid) -> nib.Nifti1Image:

@@ -32,6 +32,7 @@ def resample(
     *,
     interpolation: Interpolation = "linear",
     padding: field.Padding = "zeros",
+    background: float = 0.0,
 ) -> Volume:
     """Resample a volume onto a grid: moved(x) = volume(transform(x)) at every voxel centre x.
 
@@ -41,14 +42,22 @@ def resample(
         transform: maps points of the result's space to points of the volume's space, RAS mm;
             by default the identity.
         interpolation: "linear"; "cubic" (B-spline); or "nearest", which copies values exactly.
-        padding: values outside the volume: "zeros", or "border" for the value at the nearest
-            point of its border (not with "cubic").
+        padding: values outside the volume: "zeros", which is ``background``, or "border" for the
+            value at the nearest point of its border (not with "cubic").
+        background: the value outside the volume, see ``Volume.background``.
 
     Returns:
-        The values in the type of ``volume``: integers are rounded and kept in range.
+        The values in the type of ``volume``: integers are rounded and kept in range. A NaN or
+        infinite voxel makes NaN or infinite what is interpolated from it (with "cubic", what is
+        in the eight cells around it), and nothing else.
     """
     moved = frame_resampler(
-        _first_frame(volume), grid, transform, interpolation=interpolation, padding=padding
+        _first_frame(volume),
+        grid,
+        transform,
+        interpolation=interpolation,
+        padding=padding,
+        background=background,
     )
     return _frame_by_frame(volume, grid, moved)
 
@@ -60,6 +69,7 @@ def frame_resampler(
     *,
     interpolation: Interpolation = "linear",
     padding: field.Padding = "zeros",
+    background: float = 0.0,
     many: bool = False,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function that resamples the frames of a series as ``resample`` does, one at a time.
@@ -68,12 +78,14 @@ def frame_resampler(
 
     Args:
         first: the first frame; all others have its grid and its type.
-        grid, transform, interpolation, padding: see ``resample``.
+        grid, transform, interpolation, padding, background: see ``resample``.
         many: whether many frames follow, so that it pays to arrange more beforehand.
 
     Returns:
         From a frame, (X, Y, Z), to its values on ``grid``, in its type.
     """
+    if background != 0:
+        return _with_background(first, grid, transform, interpolation, background, many)
     planes = max(1, PART_VOXELS // (grid.shape[1] * grid.shape[2]))
     if grid.shape[0] > planes and _has_kernel(first, interpolation, padding):
         return lambda frame: _in_parts(
@@ -85,6 +97,67 @@ def frame_resampler(
     return _slab_by_slab(
         first.grid, grid, transform, lambda frame: _interpolator(frame, interpolation, padding)
     )
+
+
+def _with_background(
+    first: Volume,
+    grid: Grid,
+    transform: Transform | None,
+    interpolation: Interpolation,
+    background: float,
+    many: bool,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """``frame_resampler`` for a background other than 0.
+
+    Copied values, and NaN, are put where the image does not reach. Interpolated values fade into
+    the background as they do into 0: it is subtracted before and added afterwards.
+    """
+    dtype = first.data.dtype
+    if interpolation == "nearest" or np.isnan(background):
+        outside = ~reached(first, grid, transform)
+        copied = frame_resampler(first, grid, transform, interpolation=interpolation, many=many)
+        return lambda frame: np.where(outside, dtype.type(background), copied(frame))
+    worked = np.dtype(_float(dtype))
+    level = worked.type(background)
+    shifted_resampler = frame_resampler(
+        replace(first, data=first.data.astype(worked)),
+        grid,
+        transform,
+        interpolation=interpolation,
+        many=many,
+    )
+
+    def moved(frame: np.ndarray) -> np.ndarray:
+        shifted = frame.astype(worked)
+        shifted -= level
+        values = shifted_resampler(shifted)
+        values += level
+        return _cast(values, dtype)
+
+    return moved
+
+
+def reached(volume: Volume, grid: Grid, transform: Transform | None = None) -> np.ndarray:
+    """Whether an image reaches the voxels of a grid, half a voxel beyond its outer centres."""
+    ones = replace(_first_frame(volume), data=np.ones(volume.grid.shape, np.uint8))
+    return resample(ones, grid, transform, interpolation="nearest").data != 0
+
+
+def border_warning(volume: Volume, what: str, grid: Grid, transform: Transform) -> str:
+    """What is in doubt where a grid reaches beyond an image, see ``Volume.background``.
+
+    Args:
+        volume: the image.
+        what: its role, the first words of the sentence.
+        grid, transform: as in ``resample``.
+
+    Returns:
+        A sentence; "" if nothing is, or the grid reaches nowhere beyond the image.
+    """
+    doubt = volume.background.doubt
+    if not doubt or reached(volume, grid, transform).all():
+        return ""
+    return f"{what} {volume.name}: the result reaches beyond the image; {doubt}"
 
 
 def resample_labels(
@@ -243,6 +316,9 @@ def _interpolator(
 
 
 def _spline_interpolator(frame: np.ndarray) -> _Interpolator:
+    missing = ~np.isfinite(frame)
+    if missing.any():  # the filter would spread them through the whole image
+        return _spline_around(frame, missing)
     coefficients = ndimage.spline_filter(frame, order=3, output=np.float64)
     last = np.asarray(frame.shape) - 1
 
@@ -254,6 +330,26 @@ def _spline_interpolator(frame: np.ndarray) -> _Interpolator:
         return ndimage.map_coordinates(coefficients, at, order=3, mode="constant", prefilter=False)
 
     return interpolate
+
+
+def _spline_around(frame: np.ndarray, missing: np.ndarray) -> _Interpolator:
+    """Splines through the other voxels; NaN in the cells of those that are missing."""
+    if missing.all():
+        frame = np.zeros_like(frame)
+    else:
+        nearest = ndimage.distance_transform_edt(
+            missing, return_distances=False, return_indices=True
+        )
+        frame = frame[tuple(nearest)]
+    interpolate = _spline_interpolator(frame)
+    gaps = missing.astype(np.float32)
+
+    def interpolate_around(voxels: np.ndarray) -> np.ndarray:
+        at = np.moveaxis(voxels, -1, 0)
+        share = ndimage.map_coordinates(gaps, at, order=1, mode="grid-constant")
+        return np.where(share > _TIE, np.nan, interpolate(voxels))
+
+    return interpolate_around
 
 
 def _label_interpolator(frame: np.ndarray) -> _Interpolator:

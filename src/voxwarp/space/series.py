@@ -24,6 +24,7 @@ from .image_file import (
     reading,
     write_nifti,
 )
+from .values import storable
 from .volume import ImageLike, Volume, read_series, series_shape, volume_of
 
 T = TypeVar("T")
@@ -118,9 +119,9 @@ def write_series(
     image.header.set_zooms((*first.grid.spacing, first.frame_spacing))
 
     def contents() -> Iterator[np.ndarray]:
-        yield _in_file_order(first.data)
+        yield _in_file_order(storable(first.data, first.name))
         for frame in _ahead(following):
-            yield _in_file_order(frame)
+            yield _in_file_order(storable(frame, first.name))
 
     write_nifti(image, path, contents())
 

@@ -21,12 +21,19 @@ from .image_file import (
     native,
     nifti,
     open_image,
+    scaling,
     shape_text,
     write_nifti,
 )
 from .placement import Placement, placement_of
-
-_NEIGHBOURS = slice(None, -1), slice(1, None)
+from .values import (
+    Background,
+    LabelEvidence,
+    background_of,
+    label_evidence,
+    storable,
+    whole_numbers,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +73,7 @@ class Volume:
 
     def to_nibabel(self) -> nib.Nifti1Image:
         """The same as a nibabel image; labels are marked as such (intent 1002)."""
-        image = nifti(self.data, self.grid)
+        image = nifti(storable(self.data, self.name), self.grid)
         image.header.set_intent("label" if self.is_label_file else "none")
         if self.data.ndim == 4:
             image.header.set_zooms((*self.grid.spacing, self.frame_spacing))
@@ -75,33 +82,27 @@ class Volume:
     def holds_labels(self) -> bool:
         """Whether the values are labels rather than intensities.
 
-        Intensities are often stored as integers too. A volume is a label map if its header says
-        so; or if it has an integer type and at most 32 values; or if it has an integer type and
-        flat patches: at least half of the pairs of neighbouring voxels, apart from those of the
-        commonest value, are equal. Of a series, the first frame is examined.
+        A volume is a label map if its header says so, or by its values, see
+        ``values.label_evidence``. Of a series, the first frame is examined.
         """
-        return self._holds_labels
+        return self.label_evidence.holds_labels
 
     @cached_property
-    def _holds_labels(self) -> bool:
-        if self.is_label_file:
-            return True
-        if self.data.dtype.kind not in "iub":
-            return False
-        frame = self.data.reshape(*self.data.shape[:3], -1)[..., 0]
-        values, counts = np.unique(frame, return_counts=True)
-        # Both limits are set by hand (docs/thresholds.md). Segmentations have few labels, and
-        # an 8-bit scan uses most of its 256 values.
-        if len(values) <= 32:
-            return True
-        # The commonest value is the background, which is flat in scans too. It need not be zero.
-        background, pairs, equal = values[counts.argmax()], 0, 0
-        for axis in range(3):
-            first, second = (np.moveaxis(frame, axis, 0)[part] for part in _NEIGHBOURS)
-            foreground = (first != background) & (second != background)
-            pairs += int(foreground.sum())
-            equal += int((first == second)[foreground].sum())
-        return equal >= pairs / 2
+    def label_evidence(self) -> LabelEvidence:
+        """Whether the values are labels, and whether that is a close call."""
+        return LabelEvidence(True, False) if self.is_label_file else label_evidence(self._frame)
+
+    @cached_property
+    def background(self) -> Background:
+        """The value outside of the image, see ``values.background_of``; 0 for label maps."""
+        background = background_of(self._frame)
+        is_zero = background == Background(0.0)
+        return Background(0.0) if not is_zero and self.holds_labels() else background
+
+    @property
+    def _frame(self) -> np.ndarray:
+        """The image, or the first frame of a series."""
+        return self.data.reshape(*self.data.shape[:3], -1)[..., 0]
 
 
 #: Ways to pass an image: a path, a nibabel image or a ``Volume``.
@@ -165,13 +166,14 @@ def read_labels(source: ImageLike, image: Volume, what: str = "label map") -> Vo
         )
     data = volume.data
     if data.dtype.kind == "f":
-        not_whole = ~np.isfinite(data) | (data != np.round(data))
-        if not_whole.any():
+        numbers = whole_numbers(data)
+        if numbers is None:
             raise InputError(
                 f"{what} {volume.name}: label maps must hold whole numbers, but this one holds "
-                f"{data[not_whole][0]:g}; if it was resampled, use nearest neighbour"
+                f"{_no_label(data):g}{_scaling_text(source, what)}; if it was resampled, use "
+                f"nearest neighbour"
             )
-        data = data.astype(np.int64 if np.abs(data).max() >= 2**31 else np.int32)
+        data = numbers
     if not data.any():
         kind = "mask" if what.endswith("mask") else "label map"
         raise InputError(f"{what} {volume.name}: the {kind} is empty (all zero)")
@@ -315,6 +317,22 @@ def _check_values(volume: Volume, what: str) -> None:
     if low == high:
         kind = "all zero" if high == 0 else f"constant ({high})"
         raise InputError(f"{what} {volume.name}: the image is {kind}, so there is nothing to align")
+
+
+def _no_label(data: np.ndarray) -> float:
+    """A value of a map that is no label."""
+    wrong = data[~np.isfinite(data) | (data != np.rint(data))]
+    return float(wrong[0] if wrong.size else np.abs(data).max())
+
+
+def _scaling_text(source: ImageLike, what: str) -> str:
+    """How the header scales the stored numbers, for messages; "" if it does not."""
+    if isinstance(source, Volume):
+        return ""
+    slope, intercept = scaling(open_image(source, what, header_only=True))
+    if (slope, intercept) == (1, 0):
+        return ""
+    return f" (its header scales the stored numbers: scl_slope {slope:g}, scl_inter {intercept:g})"
 
 
 def _grid_text(grid: Grid) -> str:
