@@ -155,7 +155,7 @@ def test_a_voxel_that_is_not_finite_stays_where_it_is(
 
 @pytest.mark.parametrize("interpolation", ["linear", "nearest", "cubic"])
 def test_an_image_of_nan_alone_is_nan_inside(interpolation: str) -> None:
-    moving, fixed, through, voxels = setting(0)
+    moving, fixed, through, _ = setting(0)
     data = np.full(SHAPE, np.nan, np.float32)
     got = resample(
         Volume(data, moving), fixed, through, interpolation=interpolation, background=np.nan
