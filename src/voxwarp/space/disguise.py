@@ -3,7 +3,7 @@
 People rename files; nibabel goes by the names.
 """
 
-from io import IOBase
+import io
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -14,7 +14,7 @@ from nibabel.filename_parser import TypesFilenamesError
 from nibabel.imageclasses import all_image_classes
 
 GZIP = b"\x1f\x8b"
-_SNIFFED = 1024  # bytes by which nibabel recognises a header
+_SNIFFED = 1 << 16  # bytes in which every header ends
 
 
 class Undisguised(NamedTuple):
@@ -29,8 +29,16 @@ class Undisguised(NamedTuple):
     files: dict[str, Any]
 
 
-def undisguised(path: Path) -> Undisguised | None:
+class Beginning(io.BytesIO):
+    """The first bytes of a file, with its header."""
+
+
+def undisguised(path: Path, *, header_only: bool = False) -> Undisguised | None:
     """Recognise an image of which a file is gzipped against its name, or not; None of all others.
+
+    Args:
+        path: of the image.
+        header_only: the files that are not what their names say are not read to their ends.
 
     Raises:
         OSError, EOFError, isal_zlib.error: a file cannot be read, or is damaged.
@@ -40,19 +48,17 @@ def undisguised(path: Path) -> Undisguised | None:
             files: dict[str, Any] = dict(kind.filespec_to_file_map(str(path)))
         except (ImageFileError, TypesFilenamesError):  # not by its ending
             continue
-        streams = {
-            role: _opened(Path(holder.filename))
+        contents = {
+            role: _contents(Path(holder.filename), header_only)
             for role, holder in files.items()
             if _is_disguised(Path(holder.filename))
         }
-        if streams and _fits(kind, path, files, streams):
+        if contents and _fits(kind, path, files, contents):
             opened: dict[str, Any] = {
-                role: FileHolder(files[role].filename, cast(IOBase, stream))
-                for role, stream in streams.items()
+                role: FileHolder(files[role].filename, content)
+                for role, content in contents.items()
             }
             return Undisguised(kind, files | opened)
-        for stream in streams.values():
-            stream.close()
     return None
 
 
@@ -62,22 +68,23 @@ def is_gzipped(path: Path) -> bool:
         return stream.read(len(GZIP)) == GZIP
 
 
+def open_contents(path: Path) -> BinaryIO:
+    """Open a file for reading, unzipped if it is gzipped, whatever its name."""
+    return cast(BinaryIO, igzip.open(path)) if is_gzipped(path) else open(path, "rb")
+
+
 def _is_disguised(path: Path) -> bool:
     return path.is_file() and is_gzipped(path) != path.name.lower().endswith((".gz", ".mgz"))
 
 
-def _opened(path: Path) -> BinaryIO:
-    return cast(BinaryIO, igzip.open(path)) if is_gzipped(path) else open(path, "rb")
+def _contents(path: Path, header_only: bool) -> io.BytesIO:
+    with open_contents(path) as stream:
+        return Beginning(stream.read(_SNIFFED)) if header_only else io.BytesIO(stream.read())
 
 
-def _fits(kind: Any, path: Path, files: dict[str, Any], streams: dict[str, BinaryIO]) -> bool:
+def _fits(kind: Any, path: Path, files: dict[str, Any], contents: dict[str, io.BytesIO]) -> bool:
     """Whether the header is one of this class."""
     role = "header" if "header" in files else "image"
-    header = streams.get(role) or _opened(Path(files[role].filename))
-    start = header.read(_SNIFFED)
-    if role in streams:
-        header.seek(0)
-    else:
-        header.close()
-    fits, _ = kind.path_maybe_image(str(path), (start, files[role].filename))
+    header = contents.get(role) or _contents(Path(files[role].filename), True)
+    fits, _ = kind.path_maybe_image(str(path), (header.getvalue()[:_SNIFFED], files[role].filename))
     return bool(fits)

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import threading
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,12 +30,13 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
 from .._files import check_readable, write_file
 from ..errors import InputError
-from .disguise import is_gzipped, undisguised
+from .disguise import Beginning, is_gzipped, undisguised
 from .grid import Grid
 from .nifti_header import lenient, load, stored_header
 from .placement import Placement, placement_of
 
 _log = logging.getLogger(__name__)
+_OPENING = threading.Lock()
 
 #: The NIfTI codes of intents: a label map; vectors in RAS mm; vectors in any frame, ITK's LPS.
 LABEL, DISPLACEMENT, VECTOR = 1002, 1006, 1007
@@ -130,7 +132,8 @@ def readable_placement(image: SpatialImage, what: str, name: str) -> Placement:
 def reading(name: object, what: str) -> Iterator[None]:
     """Turn the errors of damaged voxels into one ``InputError`` that names the file."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # values that are not finite are seen to later
+            yield
     except _UNREADABLE as error:
         raise InputError(
             f"{what} {name}: the data are damaged or cut off ({_first_line(error)})"
@@ -278,7 +281,7 @@ def _loaded(source: str | os.PathLike[str], what: str, header_only: bool) -> Fil
         unzipped = None if header_only else _unzipped(path, what)
         # nibabel computes with the numbers of a header in their own types, which may be narrow.
         with _nibabel_messages_in_our_log(f"{what} {path}"), np.errstate(over="ignore"):
-            found = undisguised(path)
+            found = undisguised(path, header_only=header_only)
             image = lenient(found.kind).from_file_map(found.files) if found else load(str(path))
             if unzipped is not None and list(image.file_map) == ["image"]:
                 holder = FileHolder(str(path), io.BytesIO(unzipped))
@@ -326,7 +329,12 @@ def _nibabel_messages_in_our_log(which: str) -> Iterator[None]:
 
     logger.addFilter(redirect)
     try:
-        yield
+        # The list of filters belongs to the process: one thread at a time may exchange it.
+        with _OPENING, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for warning in caught:
+            _log.info("%s: %s", which, warning.message)
     finally:
         logger.removeFilter(redirect)
 
@@ -360,7 +368,7 @@ def _check_length(image: SpatialImage) -> None:
 
 def _most_bytes(source: object) -> int | None:
     """How many bytes a file can have when it is unzipped; None if somebody else has opened it."""
-    if isinstance(source, io.BytesIO):
+    if isinstance(source, io.BytesIO) and not isinstance(source, Beginning):
         return source.getbuffer().nbytes
     if not isinstance(source, str | os.PathLike):
         return None

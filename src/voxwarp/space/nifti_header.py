@@ -1,8 +1,9 @@
 """NIfTI images whose headers nibabel would not read, or would read otherwise than all other tools.
 
-The copies of nibabel's classes here differ in one point: a quaternion that rounding, or a careless
+The copies of nibabel's classes here differ in two points. A quaternion that rounding, or a careless
 program, has made longer than 1 is a half turn about its axis, as for ITK, FSL and AFNI (which all
-follow ``nifti_quatern_to_mat44`` of nifti1_io.c). nibabel raises an error.
+follow ``nifti_quatern_to_mat44`` of nifti1_io.c); nibabel raises an error. And extensions, which
+nobody here needs, are left unread: a damaged one could claim any size.
 """
 
 import os
@@ -14,8 +15,16 @@ from nibabel.filebasedimages import FileBasedImage
 from nibabel.imageclasses import all_image_classes
 
 
+class _NoExtensions(nib.nifti1.Nifti1Extensions):
+    @classmethod
+    def from_fileobj(cls, fileobj: Any, size: int, byteswap: bool) -> "_NoExtensions":
+        return cls()
+
+
 class _LongQuaternions:
     """A mixin for nibabel's NIfTI headers."""
+
+    exts_klass = _NoExtensions
 
     def get_qform_quaternion(self: Any) -> np.ndarray:
         """The quaternion of the qform, (4,): w, x, y, z."""

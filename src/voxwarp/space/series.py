@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from isal import igzip
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
 
 from ..errors import InputError
-from .disguise import is_gzipped
+from .disguise import open_contents
 from .image_file import (
     image_name,
     native,
@@ -78,19 +77,20 @@ def _can_be_read_on(path: Path) -> bool:
 
 def _frames(image: Any, shape: tuple[int, ...], path: Path, what: str) -> Iterator[np.ndarray]:
     """The frames of a file; a gzipped one is read to its end, where the checksum is."""
-    holder, zipped = image.file_map["image"], None
-    if is_gzipped(Path(holder.filename)):
-        zipped = igzip.open(holder.filename)
-        files = image.file_map | {"image": FileHolder(holder.filename, cast(IOBase, zipped))}
-        image = type(image).from_file_map(files)
-    for t in range(shape[-1]):
+    source = image.file_map["image"].filename
+    with reading(path, what):
+        stream = open_contents(Path(source))
+    with stream:
         with reading(path, what):
-            index = (slice(None),) * 3 + (t,) + (0,) * (image.ndim - 4)
-            frame = native(np.asarray(image.dataobj[index]), image)
-        yield frame
-    if zipped is not None:
-        with reading(path, what), zipped:
-            while zipped.read(1 << 20):
+            files = image.file_map | {"image": FileHolder(source, cast(IOBase, stream))}
+            image = type(image).from_file_map(files)
+        for t in range(shape[-1]):
+            with reading(path, what):
+                index = (slice(None),) * 3 + (t,) + (0,) * (image.ndim - 4)
+                frame = native(np.asarray(image.dataobj[index]), image)
+            yield frame
+        with reading(path, what):
+            while stream.read(1 << 20):  # to the end, where the checksum is
                 pass
 
 
