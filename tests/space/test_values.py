@@ -123,6 +123,11 @@ def test_a_close_call_is_doubtful() -> None:
     noise = blocks(0.0, 9)
     assert label_evidence(noise) == (True, True)
     assert label_evidence(noise.astype(np.float32)) == (False, True)
+    # Of a single voxel, nobody knows; as an integer, it is a mask.
+    spot = np.zeros((9, 9, 9), np.uint8)
+    spot[4, 4, 4] = 100
+    assert label_evidence(spot) == (True, False)
+    assert label_evidence(spot.astype(np.float32)) == (False, True)
 
 
 # --------------------------------------------------------------------------------- background

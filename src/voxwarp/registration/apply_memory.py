@@ -77,8 +77,8 @@ def check_apply_memory(
         images = f"{frames} frames" if frames > 1 else "an image"
         raise InputError(
             f"image {first.name}: to transform it to {images} of "
-            f"{'×'.join(map(str, grid.shape))} voxels takes about {need / 1e9:.1f} GB of memory, "
-            f"but only {free / 1e9:.1f} GB are free; give a reference with larger voxels, or free "
+            f"{'×'.join(map(str, grid.shape))} voxels takes about {_size(need)} of memory, "
+            f"but only {_size(free)} are free; give a reference with larger voxels, or free "
             f"some memory"
         )
 
@@ -101,7 +101,11 @@ def check_disk(target: Path, first: Volume, frames: int) -> None:
         need = frames * len(isal_zlib.compress(first.data.tobytes(order="F"), 1))
     if need > free:
         raise InputError(
-            f"output {target.name}: the result has about {need / 1e9:.1f} GB, but only "
-            f"{free / 1e9:.1f} GB are free on this disk; give a reference with larger voxels, or "
-            f"make room"
+            f"output {target.name}: there is not enough space on this disk: the result has about "
+            f"{_size(need)}, but only {_size(free)} are free; give a reference with larger voxels, "
+            f"or make room"
         )
+
+
+def _size(bytes_: int) -> str:
+    return f"{bytes_ / 1e9:.1f} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:.1f} MB"

@@ -13,6 +13,8 @@ from nibabel.fileholders import FileHolder
 from nibabel.filename_parser import TypesFilenamesError
 from nibabel.imageclasses import all_image_classes
 
+from .nifti_header import file_map
+
 GZIP = b"\x1f\x8b"
 _SNIFFED = 1 << 16  # bytes in which every header ends
 
@@ -45,7 +47,7 @@ def undisguised(path: Path, *, header_only: bool = False) -> Undisguised | None:
     """
     for kind in all_image_classes:
         try:
-            files: dict[str, Any] = dict(kind.filespec_to_file_map(str(path)))
+            files: dict[str, Any] = dict(file_map(kind, str(path)))
         except (ImageFileError, TypesFilenamesError):  # not by its ending
             continue
         contents = {

@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import FileBasedImage
+from nibabel.fileholders import FileHolder
 from nibabel.imageclasses import all_image_classes
 
 
@@ -52,6 +53,18 @@ def lenient(kind: type) -> Any:
     return _KINDS.get(kind, kind)
 
 
+def file_map(kind: Any, path: str) -> dict[str, FileHolder]:
+    """The files of an image by their roles, as nibabel names them.
+
+    A single file keeps its name, of which nibabel changes endings such as ``.Nii.GZ``.
+
+    Raises:
+        ImageFileError, TypesFilenamesError: the ending is not one of this class.
+    """
+    files: dict[str, FileHolder] = kind.filespec_to_file_map(path)
+    return files if len(files) > 1 else dict.fromkeys(files, FileHolder(path))
+
+
 def load(path: str) -> FileBasedImage:
     """Load an image as ``nibabel.load`` does; its data are read later.
 
@@ -65,7 +78,7 @@ def load(path: str) -> FileBasedImage:
     for kind in all_image_classes if os.path.getsize(path) else ():
         fits, sniff = kind.path_maybe_image(path, sniff)
         if fits:
-            return lenient(kind).from_filename(path)
+            return lenient(kind).from_file_map(file_map(kind, path))
     return nib.load(path)  # raises an error that says why
 
 

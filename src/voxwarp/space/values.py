@@ -67,14 +67,10 @@ def label_evidence(frame: np.ndarray) -> LabelEvidence:
     is_few = len(values) <= FEW_VALUES
     # The commonest value is the background, which is flat in scans too. It need not be zero.
     share = _equal_neighbours(numbers, values[counts.argmax()])
+    low, high = CLOSE_CALL
     if is_few and frame.dtype.kind != "f":
-        return LabelEvidence(True, share < CLOSE_CALL[0])
-    is_flat = share >= FLAT
-    return LabelEvidence(is_flat, is_few != is_flat if is_few else _is_close(share))
-
-
-def _is_close(share: float) -> bool:
-    return CLOSE_CALL[0] <= share < CLOSE_CALL[1]
+        return LabelEvidence(True, len(values) > 2 and share < low)  # two: a mask
+    return LabelEvidence(share >= FLAT, share < FLAT if is_few else low <= share < high)
 
 
 def _without_infinite(frame: np.ndarray) -> np.ndarray:
@@ -85,14 +81,14 @@ def _without_infinite(frame: np.ndarray) -> np.ndarray:
 
 
 def _equal_neighbours(frame: np.ndarray, background: np.generic) -> float:
-    """The share of pairs of neighbours that are equal, of those without background; 1 of none."""
+    """The share of pairs of neighbours that are equal, of those without background; 0 of none."""
     pairs, equal = 0, 0
     for axis in range(3):
         first, second = (np.moveaxis(frame, axis, 0)[part] for part in _NEIGHBOURS)
         foreground = (first != background) & (second != background)
         pairs += int(foreground.sum())
         equal += int((first == second)[foreground].sum())
-    return equal / pairs if pairs else 1.0
+    return equal / pairs if pairs else 0.0
 
 
 class Background(NamedTuple):
