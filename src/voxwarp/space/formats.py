@@ -4,6 +4,7 @@ In ITK (ANTs, SimpleITK, 3D Slicer) x grows to the Left and y to the Posterior s
 in all of voxwarp to the Right and the Anterior side. D = diag(−1, −1, 1) converts either way.
 """
 
+import io
 import os
 import re
 import warnings
@@ -17,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.nifti1 import intent_codes
 from scipy.io import loadmat, savemat, whosmat
-from scipy.io.matlab import MatReadError
+from scipy.io.matlab import MatReadError, matfile_version
 
 from .._files import check_readable, write_bytes
 from ..errors import InputError
@@ -32,6 +33,7 @@ from .image_file import (
     shape_text,
     write_nifti,
 )
+from .mat_file import LARGEST, checked_mat
 from .placement import placement_of
 from .transform import PART_VOXELS, Affine, Warp
 from .volume import Volume
@@ -147,15 +149,21 @@ _KINDS: dict[str, Callable[[], sitk.Transform]] = {
 _Record = tuple[str, Sequence[float], Sequence[float]]  # kind, parameters, fixed parameters
 
 
+LARGEST_TEXT = 1 << 20  # bytes; a linear transform has a few hundred; set by hand
+
+
 def _read_mat(path: Path) -> list[_Record]:
+    contents = io.BytesIO(checked_mat(_beginning(path, LARGEST + 1)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # SciPy warns if numbers may be read wrong
-        names = [name for name, *_ in whosmat(path)]
+        if matfile_version(contents)[0] != 0:
+            raise ValueError("it is a MATLAB file of another version than ITK's, 4")
+        names = [name for name, *_ in whosmat(contents)]
         kinds = [name for name in names if name != "fixed"]
         if len(kinds) != 1 or len(names) != 2:
             raise ValueError(f"it holds {', '.join(names) or 'nothing'}")
-        contents = loadmat(path)
-    values = [contents[name].ravel() for name in (kinds[0], "fixed")]
+        variables = loadmat(contents)
+    values = [variables[name].ravel() for name in (kinds[0], "fixed")]
     if any(np.iscomplexobj(v) for v in values):
         raise ValueError("its numbers are complex")
     parameters, fixed = (v.astype(np.float64).tolist() for v in values)
@@ -165,7 +173,10 @@ def _read_mat(path: Path) -> list[_Record]:
 def _read_text(path: Path) -> list[_Record]:
     """The transforms of a text file; those of a composite in their order."""
     try:
-        text = path.read_text(encoding="utf-8")
+        contents = _beginning(path, LARGEST_TEXT + 1)
+        if len(contents) > LARGEST_TEXT:
+            raise ValueError("it is larger than 1 MB")
+        text = contents.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("it is neither a text file nor a MATLAB file") from None
     sections: list[dict[str, str]] = []
@@ -186,6 +197,11 @@ def _read_text(path: Path) -> list[_Record]:
         (s["Transform"], _numbers(s, "Parameters"), _numbers(s, "FixedParameters"))
         for s in sections
     ]
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(size)
 
 
 def _numbers(section: dict[str, str], key: str) -> list[float]:

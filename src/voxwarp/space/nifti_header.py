@@ -6,6 +6,7 @@ follow ``nifti_quatern_to_mat44`` of nifti1_io.c); nibabel raises an error. And 
 nobody here needs, are left unread: a damaged one could claim any size.
 """
 
+import io
 import os
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from nibabel.filebasedimages import FileBasedImage
 from nibabel.fileholders import FileHolder
 from nibabel.imageclasses import all_image_classes
+
+from .mat_file import LARGEST, checked_mat
 
 
 class _NoExtensions(nib.nifti1.Nifti1Extensions):
@@ -56,13 +59,21 @@ def lenient(kind: type) -> Any:
 def file_map(kind: Any, path: str) -> dict[str, FileHolder]:
     """The files of an image by their roles, as nibabel names them.
 
-    A single file keeps its name, of which nibabel changes endings such as ``.Nii.GZ``.
+    A single file keeps its name, of which nibabel changes endings such as ``.Nii.GZ``. The .mat
+    file of SPM is checked.
 
     Raises:
         ImageFileError, TypesFilenamesError: the ending is not one of this class.
+        ValueError: the .mat file is damaged.
     """
     files: dict[str, FileHolder] = kind.filespec_to_file_map(path)
-    return files if len(files) > 1 else dict.fromkeys(files, FileHolder(path))
+    if len(files) == 1:
+        return dict.fromkeys(files, FileHolder(path))
+    mat = str(files["mat"].filename) if "mat" in files else ""
+    if os.path.isfile(mat):
+        with open(mat, "rb") as stream:
+            files["mat"].fileobj = io.BytesIO(checked_mat(stream.read(LARGEST + 1)))
+    return files
 
 
 def load(path: str) -> FileBasedImage:
