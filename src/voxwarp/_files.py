@@ -163,6 +163,11 @@ def check_readable(path: Path, what: str) -> None:
     """
     try:
         status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise InputError(
+                f"{what} {path}: this is a pipe or a device, but it must be a file; save its "
+                f"contents in one first"
+            )
         if stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_POINTER:
             with open(path, "rb") as stream:
                 start = stream.read(max(map(len, _POINTERS)))

@@ -122,6 +122,6 @@ def of(names: Any) -> Any:
     return st.tuples(st.sampled_from(list(names)), seeds)
 
 
-test_images, test_many_images = both(of(FORMATS), 60, 1000)(image_of_any_format)
-test_transforms, test_many_transforms = both(of(["mat", "tfm", "txt"]), 40, 500)(linear_transform)
-test_points, test_many_points = both(of(POINTS), 40, 500)(points)
+test_images, test_many_images = both(of(FORMATS), 60, 800)(image_of_any_format)
+test_transforms, test_many_transforms = both(of(["mat", "tfm", "txt"]), 40, 400)(linear_transform)
+test_points, test_many_points = both(of(POINTS), 40, 400)(points)

@@ -19,8 +19,6 @@ from odd_files import TYPES, OddFile, odd_files
 from voxwarp.space.placement import LARGEST, SMALLEST
 from voxwarp.space.volume import read_series
 
-INTACT = ("", "one byte more", "size of the extension")
-
 
 @pytest.fixture(autouse=True)
 def _everything_is_imported(cli: Callable[..., Any], tmp_path: Path) -> None:
@@ -34,6 +32,12 @@ def identity(folder: Path, name: str = "identity.tfm") -> Path:
     path = folder / name
     sitk.WriteTransform(sitk.AffineTransform(3), str(path))
     return path
+
+
+def is_intact(odd: OddFile) -> bool:
+    """Whether the damage is where nobody needs to read."""
+    extension = odd.damage == "size of the extension" and not odd.is_nifti2
+    return odd.damage in ("", "one byte more") or extension
 
 
 def is_sound(odd: OddFile) -> bool:
@@ -53,7 +57,7 @@ def is_sound(odd: OddFile) -> bool:
 
 def expected_values(path: Path, odd: OddFile) -> np.ndarray:
     """By its bytes if they are intact, else as nibabel reads it; without axes of length one."""
-    if odd.damage in INTACT:
+    if is_intact(odd):
         values = odd.values.astype(np.float64)
     else:
         values = np.asarray(read_series(path).data, np.float64)
@@ -63,7 +67,7 @@ def expected_values(path: Path, odd: OddFile) -> np.ndarray:
 
 
 def check_place(image: nib.Nifti1Image, odd: OddFile, said: str) -> None:
-    if odd.is_placed and odd.damage in INTACT:
+    if odd.is_placed and is_intact(odd):
         np.testing.assert_allclose(image.affine, odd.affine_in_mm, rtol=1e-4, atol=1e-3)
     if not odd.is_placed:
         assert "left and right" in said
@@ -105,7 +109,7 @@ def reference_of_apply(
         assert not is_sound(case), attempt.outcome.err
         return
     moved = nib.load(out)
-    if case.damage in INTACT:
+    if is_intact(case):
         assert moved.shape == case.shape[:3]
     check_place(moved, case, attempt.outcome.err)
 
@@ -181,7 +185,8 @@ def scan_of_other_commands(
         "report": ("report", path),
     }[command]
     attempt = Attempt(cli, folder, *words, size=max(8 * odd.stored.size, 80 * 96 * 112 * 16))
-    if attempt.done and odd.damage in INTACT:
+    attempt.may_warn_before = command in ("train", "evaluate")
+    if attempt.done and is_intact(odd):
         assert TYPES[odd.code] is not None
 
 
@@ -193,7 +198,7 @@ others = st.tuples(
     ),
 )  # fmt: skip
 
-test_images_of_apply, test_many_images_of_apply = both(odd_files, 60, 1200)(image_of_apply)
-test_references, test_many_references = both(odd_files, 40, 500)(reference_of_apply)
-test_fields, test_many_fields = both(odd_fields, 40, 500)(field_of_points)
-test_other_commands, test_many_other_commands = both(others, 40, 400)(scan_of_other_commands)
+test_images_of_apply, test_many_images_of_apply = both(odd_files, 60, 1000)(image_of_apply)
+test_references, test_many_references = both(odd_files, 40, 400)(reference_of_apply)
+test_fields, test_many_fields = both(odd_fields, 40, 400)(field_of_points)
+test_other_commands, test_many_other_commands = both(others, 30, 300)(scan_of_other_commands)

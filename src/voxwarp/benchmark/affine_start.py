@@ -1,11 +1,11 @@
 """The affine start of a benchmark: where each brain lies in MNI152 space."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .._json import read_json
 from .._meter import Meter
 from .._provenance import origin
 from ..data.pairs import Pair, PairScan
@@ -42,7 +42,7 @@ def align_scans(
     for name, scan in scans.items():
         path, known = folder / f"{name}.json", dict[str, Any]()
         with suppress(OSError, ValueError):
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = read_json(path)
         digest = (origin(scan.path) or {})["sha256"]
         conditions = {"sha256": digest, "threads": threads, "alone": alone}
         if not conditions.items() <= known.items():

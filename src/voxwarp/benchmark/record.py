@@ -3,12 +3,12 @@
 Rows of another version of a method or scan under the same name are refused.
 """
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .._json import read_json
 from .._provenance import machine, versions
 from ..data.pairs import Pair
 from ..errors import InputError
@@ -51,7 +51,7 @@ def merge_records(record: dict[str, Any], out: Path, results: ResultFiles) -> di
     """
     if not results.pairs:
         return record
-    before = json.loads((out / BENCHMARK).read_text(encoding="utf-8"))
+    before = read_json(out / BENCHMARK)
     named = {row[column] for row in results.pairs for column in ("method", "moving", "fixed")}
     for part in ("methods", "inputs"):
         earlier = before.get(part, {})

@@ -1,6 +1,5 @@
 """Run every method on every pair, one run at a time, each in a process of its own."""
 
-import json
 import logging
 import math
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._device import torch_device
+from .._json import read_json
 from .._layout import AFFINE, INVERSE_WARP, WARP
 from .._lock import lock_folder
 from ..data.pairs import Pair, couples
@@ -186,7 +186,7 @@ def _job(
 def _run(job: Job, options: RunOptions, retry: bool) -> FinishedRun:
     """Run a job, or take the result of an earlier run."""
     with suppress(OSError, ValueError):
-        record = json.loads((job.path / RECORD).read_text(encoding="utf-8"))
+        record = read_json(job.path / RECORD)
         complete = record.get("status") == "ok" and (job.path / WARP).exists()
         failed = record.get("status", "ok") != "ok" and not retry
         if (complete or failed) and _is_result_of(job):
@@ -197,7 +197,7 @@ def _run(job: Job, options: RunOptions, retry: bool) -> FinishedRun:
 
 def _is_result_of(job: Job) -> bool:
     """Whether the files in a job's folder come from this method, affine map and weights."""
-    now, before = asdict(job), json.loads((job.path / JOB).read_text(encoding="utf-8"))
+    now, before = asdict(job), read_json(job.path / JOB)
     same = ("method", "template_to_fixed", "template_to_moving")
     same_if_recorded = ("weights_sha256", "package")
     return all(before.get(key) == now[key] for key in same) and all(

@@ -11,6 +11,8 @@ import yaml
 
 from .messages import short
 
+DEEPEST = 34  # nested nodes; set by hand, above the limit for settings and for a value in a list
+
 _PLAIN = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 _FLOATS = (
     re.compile(r"^([-+]?(\d+\.\d*|\.\d+)|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$", re.ASCII),
@@ -26,8 +28,8 @@ def parse(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
-    # RecursionError: nested too deeply. LookupError: !!int or !!bool before something else.
-    except (yaml.YAMLError, RecursionError, LookupError) as error:
+    # LookupError: !!int or !!bool before something else.
+    except (yaml.YAMLError, LookupError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -50,15 +52,21 @@ class _Loader(yaml.SafeLoader):
         for tag in (*_PLAIN, "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", None)
     }
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases, ``*name``."""
+        """Refuse aliases, ``*name``, and what is nested more deeply than any setting."""
+        if self.depth > DEEPEST:
+            raise ValueError("lists and dictionaries are nested too deeply")
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1
             raise ValueError(
                 f"line {line}: aliases are not allowed; put words that begin with * in quotes"
             )
-        return super().compose_node(parent, index)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._files import check_readable
+from .._json import parse_json
 from ..errors import InputError
 
 JSON_LINES = ".jsonl", ".ndjson", ".json"
@@ -83,7 +84,7 @@ def _json_lines(table: Path, text: str) -> Iterator[Record]:
             continue
         where = f"{table.name} row {number}"
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: the line is not JSON ({error}), in {table}") from error
         if not isinstance(row, dict):

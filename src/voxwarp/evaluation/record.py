@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import check_readable, write_bytes
+from .._json import read_json
 from .._provenance import origin
 from ..data.pairs import Pair, PairScan
 from ..errors import InputError
@@ -28,7 +29,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     check_readable(path, "record")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"record {path}: cannot be read as JSON ({error})") from error
     if not isinstance(record, dict):

@@ -1,6 +1,5 @@
 """The results of methods on pairs, merged from the rows of several folders."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import check_readable
+from .._json import read_json
 from ..errors import InputError
 from .record import RECORDS
 from .rows import PAIR_COLUMNS, PAIRS, STRUCTURE_COLUMNS, STRUCTURES, Row, numbered_rows, read_rows
@@ -123,7 +123,7 @@ def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
         if os.path.lexists(path):
             check_readable(path, "record")
         try:
-            record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            record = read_json(path) if path.exists() else {}
             for part in ("structures", "regions"):
                 if "protocol" in record:
                     yield part, record["protocol"][part]

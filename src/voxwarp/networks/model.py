@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .._device import bfloat16_convolutions, channels_last
 from .._files import check_readable, write_bytes
 from .._folders import models_folder
+from .._json import read_json
 from ..errors import InputError
 from ..preparation.recipe import TEMPLATE_FILE, Recipe
 from ..space.volume import write_volume
@@ -173,7 +174,7 @@ class Model:
             if os.path.lexists(folder / name):
                 check_readable(folder / name, "model")
         try:
-            description = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+            description = read_json(folder / MODEL)
             if description.get("format") != FORMAT:
                 raise InputError(
                     f"model {folder}: the format in model.json must be {FORMAT}, got "

@@ -9,18 +9,22 @@ were not used for the longest time are removed.
 import hashlib
 import io
 import json
+import math
 import os
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 
 from .._files import write_bytes
 from .._folders import cache_folder
+from .._json import parse_json
 from .._provenance import version_of
 from ..errors import InputError
 from ..space.grid import Grid
@@ -28,7 +32,7 @@ from ..space.transform import Affine
 from ..space.volume import Volume, to_canonical
 from .agreement import Agreement
 from .brain import EXTRACTORS
-from .examination import Examination, examine
+from .examination import Examination, Kind, examine
 from .settings import DEFAULTS, Preparation
 from .template import Template, mni152
 
@@ -36,6 +40,9 @@ from .template import Template, mni152
 EXAMINATION = 3
 LIMIT = 1 << 30  # bytes; set by hand; $VOXWARP_CACHE_SIZE (in MB) changes it
 ENDING = ".findings.npz"
+# Bytes; a mask of 2000³ voxels has as many, at one bit each. Set by hand.
+LARGEST_ENTRY = 1 << 30
+_KINDS = {kind: kind for kind in get_args(Kind)}
 # Packages whose versions can change the results; part of every key.
 DECISIVE = "voxwarp", "deepbet", "nilearn", "numpy", "scipy", "SimpleITK", "torch"
 ABANDONED = 3600.0  # s until an unfinished entry counts as left by a dead process; set by hand
@@ -190,17 +197,17 @@ def _packed(examination: Examination) -> bytes:
 def _read(path: Path, name: str, template: Template) -> Examination | None:
     """Read an entry, which then counts as used; None if it is missing or damaged."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
+        with np.load(io.BytesIO(_payload(path)), allow_pickle=False) as arrays:
+            about = parse_json(str(arrays["about"]))
             mask, log_bias = None, None
             if about["mask"]:
                 grid = Grid(**about["mask"])
-                bits = np.unpackbits(arrays["mask"], count=int(np.prod(grid.shape)))
-                mask = Volume(bits.reshape(grid.shape).astype(bool), grid, name)
+                bits, voxels = np.unpackbits(arrays["mask"]), math.prod(grid.shape)
+                mask = Volume(bits[:voxels].reshape(grid.shape).astype(bool), grid, name)
             if about["log_bias"]:
                 log_bias = Volume(arrays["log_bias"], Grid(**about["log_bias"]), name)
         examination = Examination(
-            kind=about["kind"],
+            kind=_KINDS[about["kind"]],
             conformed_grid=Grid(**about["window"]),
             template_to_scan=Affine(np.array(about["template_to_scan"])),
             mask=mask,
@@ -214,6 +221,22 @@ def _read(path: Path, name: str, template: Template) -> Examination | None:
     with suppress(OSError):
         os.utime(path)
     return examination
+
+
+def _payload(path: Path) -> bytes:
+    """The bytes of an entry.
+
+    Raises:
+        OSError: it is missing, or a link, of which voxwarp makes none.
+        ValueError: it is larger than an examination can be, or would be when it is unzipped.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as stream:
+        payload = stream.read(LARGEST_ENTRY + 1)
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        unzipped = sum(part.file_size for part in archive.infolist())
+    if max(len(payload), unzipped) > LARGEST_ENTRY:
+        raise ValueError("it is too large")
+    return payload
 
 
 def _entries() -> Iterator[tuple[Path, int, float]]:

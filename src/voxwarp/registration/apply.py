@@ -1,7 +1,6 @@
 """Apply registrations: transform images, label maps and series through one or a chain of them."""
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from .._files import check_readable
+from .._json import read_json
 from .._layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
 from ..errors import InputError
 from ..space.formats import read_affine, read_warp, warp_warnings
@@ -418,7 +418,7 @@ def _read_grid(record: Path, name: str) -> Grid | None:
     if os.path.lexists(record):
         check_readable(record, "transform")
     try:
-        return Grid(**json.loads(record.read_text())["grids"][name])
+        return Grid(**read_json(record)["grids"][name])
     except (OSError, KeyError, ValueError, TypeError):
         return None
 
@@ -426,7 +426,7 @@ def _read_grid(record: Path, name: str) -> Grid | None:
 def _recorded_warnings(record: Path) -> dict[str, tuple[str, ...]]:
     """What a JSON record says of the headers of the scans; nothing if there is no such record."""
     try:
-        inputs = json.loads(record.read_text())["inputs"]
+        inputs = read_json(record)["inputs"]
         entries = [inputs[name] for name in ("moving", "fixed", "scan") if inputs.get(name)]
         return {
             str(entry.get("path")): tuple(str(text) for text in entry["header_warnings"])

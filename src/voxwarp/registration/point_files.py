@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .._files import check_readable
+from .._json import parse_json, read_json
 from ..errors import InputError
 from ..space.formats import lps
 
@@ -234,7 +235,7 @@ def check_bids_frame(path: Path) -> None:
         return
     beside = path.with_name(f"{prefix[1] or ''}coordsystem.json")
     try:
-        about = json.loads(beside.read_text(encoding="utf-8"))
+        about = read_json(beside)
         stated = {str(key): str(value) for key, value in about.items()}
     except (OSError, ValueError, AttributeError, RecursionError):
         return
@@ -317,7 +318,7 @@ def _joined(fields: Sequence[str], line: str) -> str:
 def _markups(path: Path, text: str, is_lps: bool) -> PointFile:
     """JSON: lists of control points, each list in its own frame."""
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         controls = [c for markup in document["markups"] for c in _controls(path, markup, is_lps)]
         defined = [(point, turn) for point, turn in controls if _is_defined(point)]
         places = [_turned([_position(path, point)], turn)[0] for point, turn in defined]

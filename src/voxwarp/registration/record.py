@@ -1,12 +1,12 @@
 """The record of a registration, ``metrics.json``, read back, and the input files that it names."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .._files import check_readable, sha256_of
+from .._json import read_json
 from .._layout import METRICS
 from ..errors import InputError
 from ..preparation.template import mni152
@@ -42,7 +42,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         )
     check_readable(path, "result")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"result {path}: this is not the record of a registration ({error})"

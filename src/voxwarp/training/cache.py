@@ -23,6 +23,7 @@ import numpy as np
 
 from .._files import check_readable, free_space, write_bytes
 from .._folders import cache_folder as users_cache_folder
+from .._json import parse_json
 from .._provenance import version_of
 from ..data.scans import ScanRecord
 from ..data.structures import Table, label_values
@@ -185,7 +186,7 @@ def label_values_of(labels: Path, folder: Path) -> set[int]:
         check_readable(labels, "label map")
         entry = folder / f"{_digest(_identity(labels))}.values.json"
         with suppress(OSError, ValueError):
-            note = json.loads(entry.read_bytes())
+            note = parse_json(entry.read_bytes())
             if isinstance(note, list):
                 return set(note)
         values = label_values(read_series(labels, "label map").data)

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .._files import write_bytes
+from .._json import parse_json
 from ..data.section import with_current_keys
 from ..errors import InputError
 from ..networks.catalogue import with_current_names
@@ -108,7 +109,7 @@ def saved_config(folder: Path) -> dict[str, Any]:
 
 def _about(stored: Any) -> dict[str, Any]:
     """The JSON in the header of an open file."""
-    about = json.loads(stored.metadata()["voxwarp"])
+    about = parse_json(stored.metadata()["voxwarp"])
     if about["format"] != FORMAT:
         raise ValueError(f"its format is {about['format']!r}, but must be {FORMAT!r}")
     return _with_current_names(about)
