@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +28,12 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "voxwarp", *map(str, words)]
 
 
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_seconds(v) for k, v in value.items() if k != "seconds"}
+    return [without_seconds(v) for v in value] if isinstance(value, list) else value
+
+
 def state(folder: Path) -> dict[str, str]:
     """Names and contents of the results, without what changes between equal runs."""
     found = {}
@@ -35,10 +42,7 @@ def state(folder: Path) -> dict[str, str]:
             continue
         payload = path.read_bytes()
         if path.suffix == ".json":
-            record = json.loads(payload)
-            for key in ("seconds", "preparation"):
-                record.pop(key, None)
-            payload = json.dumps(record, sort_keys=True).encode()
+            payload = json.dumps(without_seconds(json.loads(payload)), sort_keys=True).encode()
         found[str(path.relative_to(folder))] = hashlib.sha256(payload).hexdigest()
     return found
 
@@ -50,7 +54,8 @@ def inputs(phantoms, poses, make_grid, tmp_path: Path) -> dict[str, Path]:
     moving, fixed = (phantoms.values(grid, pose) for pose in (poses.moving, poses.fixed))
     paths = {"identity": tmp_path / "identity.tfm"}
     for name, data in (("first", moving), ("second", moving**1.1), ("fixed", fixed)):
-        paths[name] = tmp_path / f"{name}.nii.gz"
+        paths[name] = tmp_path / name / "scan.nii.gz"
+        paths[name].parent.mkdir()
         nib.save(nib.Nifti1Image(data.astype(np.float32), grid.affine), paths[name])
     sitk.WriteTransform(sitk.AffineTransform(3), str(paths["identity"]))
     return paths

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 #: The xform codes of NIfTI: what world space coordinates are in.
 SCANNER, ALIGNED, TALAIRACH, MNI, OTHER_TEMPLATE = 1, 2, 3, 4, 5
+LONGEST = 2**31  # voxels along an axis
 SPACE_CODES = SCANNER, ALIGNED, TALAIRACH, MNI, OTHER_TEMPLATE
 
 
@@ -43,7 +44,7 @@ class Grid:
     space_code: int
 
     def __init__(self, shape: Sequence[int], affine: ArrayLike, space_code: int = SCANNER) -> None:
-        if any(n != int(n) for n in shape):
+        if any(not 0 <= n < LONGEST or n != int(n) for n in shape):
             raise ValueError(f"shape must be three positive integers, got {tuple(shape)}")
         shape = tuple(int(n) for n in shape)
         affine = np.array(affine, dtype=np.float64)

@@ -358,10 +358,14 @@ def _check_length(image: SpatialImage) -> None:
         OSError: it is shorter.
     """
     proxy = image.dataobj
-    if not isinstance(proxy, ArrayProxy):
+    if isinstance(proxy, np.ndarray):
         return
-    expected = proxy.offset + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
-    found = _most_bytes(proxy.file_like)
+    expected = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
+    if isinstance(proxy, ArrayProxy):
+        expected, found = expected + proxy.offset, _most_bytes(proxy.file_like)
+    else:  # formats that may be compressed within
+        name = image.file_map["image"].filename
+        found = _MOST_DEFLATED * os.path.getsize(name) if name and os.path.exists(name) else None
     if found is not None and found < expected:
         raise OSError(f"expected {expected} bytes, but there are {found}")
 

@@ -59,7 +59,8 @@ def lenient(kind: type) -> Any:
 def file_map(kind: Any, path: str) -> dict[str, FileHolder]:
     """The files of an image by their roles, as nibabel names them.
 
-    A single file keeps its name, of which nibabel changes endings such as ``.Nii.GZ``. The .mat
+    A single file keeps its name, of which nibabel changes endings such as ``.Nii.GZ``. A MINC file
+    is in memory, where SciPy cannot be made to allocate what it claims to have. The .mat
     file of SPM is checked.
 
     Raises:
@@ -68,7 +69,11 @@ def file_map(kind: Any, path: str) -> dict[str, FileHolder]:
     """
     files: dict[str, FileHolder] = kind.filespec_to_file_map(path)
     if len(files) == 1:
-        return dict.fromkeys(files, FileHolder(path))
+        holder = FileHolder(path)
+        if issubclass(kind, nib.Minc1Image) and not path.lower().endswith((".gz", ".bz2", ".zst")):
+            with open(path, "rb") as stream:
+                holder.fileobj = io.BytesIO(stream.read())
+        return dict.fromkeys(files, holder)
     mat = str(files["mat"].filename) if "mat" in files else ""
     if os.path.isfile(mat):
         with open(mat, "rb") as stream:
