@@ -182,3 +182,12 @@ def test_a_dead_link_is_in_the_place_of_an_output(tmp_path: Path) -> None:
     assert (tmp_path / "out.nii").is_symlink()
     with pytest.raises(InputError, match="this is a link to what does not exist, but it must be"):
         check_writable(tmp_path / "out.nii", ("a.nii",), overwrite=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes")
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """It is refused before it is opened, which would wait for somebody who writes."""
+    os.mkfifo(tmp_path / "pipe.nii")
+    for path in (tmp_path / "pipe.nii", Path("/dev/zero")):
+        with pytest.raises(InputError, match="this is a pipe or a device"):
+            check_readable(path, "image")
