@@ -21,7 +21,17 @@ MODULES = {
 # Packages and the modules beside them, in the order of the data flow: each may import only from
 # those above it.
 ORDER = (
-    *("errors", "_allocation", "_files", "_folders", "_named", "_meter", "_process", "_layout"),
+    *(
+        "errors",
+        "_allocation",
+        "_json",
+        "_files",
+        "_folders",
+        "_named",
+        "_meter",
+        "_process",
+        "_layout",
+    ),
     *("_lock", "_publish", "_several", "_memory"),
     *("_device", "_provenance", "runtime"),
     *("fields", "space", "measures", "data", "preparation", "networks", "pictures"),

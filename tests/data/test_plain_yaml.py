@@ -56,7 +56,7 @@ def test_what_is_a_number_and_what_is_a_word(text: str, value: Any) -> None:
         ("a: !!binary aGVsbG8=", "could not determine a constructor"),
         ("a: !!set {b, c}", "could not determine a constructor"),
         (f"seed: {'9' * 5000}", "4300"),
-        ("a: " + "[" * 5000, "recursion"),
+        ("a: " + "[" * 5000, "nested too deeply"),
         ("--- \na: 1\n---\nb: 2", "single document"),
     ],
 )
