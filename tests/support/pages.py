@@ -113,6 +113,8 @@ class Desk:
     def _write_tables(self) -> None:
         for name in ("electrodes", "mni_peaks"):
             (self.folder / f"{name}.csv").write_text("name,x,y,z\na,0,-18,4\nb,20,-30,10\n")
+        electrodes = "name\tx\ty\tz\nA1\t0\t-18\t4\nA2\t20\t-30\t10\n"
+        (self.folder / "sub-01_electrodes.tsv").write_text(electrodes)
         columns = "moving,fixed,moving_labels,fixed_labels\n"
         row = "moving.nii.gz,fixed.nii.gz,moving_labels.nii.gz,fixed_labels.nii.gz\n"
         (self.folder / "pairs.csv").write_text(columns + row)
