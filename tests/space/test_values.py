@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from odd_headers import afni_file, minc1_file, minc2_file
 from phantoms import label_map
 
 from voxwarp.errors import InputError
@@ -68,6 +69,18 @@ def test_codes_that_are_scaled_are_not_the_values(tmp_path: Path) -> None:
     codes = np.arange(8**3, dtype=np.int16).reshape(8, 8, 8)
     volume = read_series(scaled_file(tmp_path / "a.nii", codes, 1.001, 2))
     np.testing.assert_allclose(volume.data, codes * 1.001 + 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["minc 1", "minc 2", "afni"])
+def test_formats_that_scale_in_other_ways_keep_their_fractions(tmp_path: Path, name: str) -> None:
+    """Their scaling is not that of NIfTI, which is 1 for them."""
+    codes = np.random.default_rng(0).integers(0, 1000, (6, 7, 8)).astype(np.int16)
+    path = {
+        "minc 1": lambda: minc1_file(tmp_path / "a.mnc", codes, largest=0.3, step=3.0, start=-9.0),
+        "minc 2": lambda: minc2_file(tmp_path / "a.mnc", codes, largest=0.3, step=3.0, start=-9.0),
+        "afni": lambda: afni_file(tmp_path / "a.HEAD", codes, np.eye(4), factor=0.0003),
+    }[name]()
+    np.testing.assert_allclose(read_series(path).data, codes * 0.0003, rtol=1e-5)
 
 
 def test_labels_that_are_fractions_are_refused_with_their_scaling(tmp_path: Path) -> None:

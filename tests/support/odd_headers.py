@@ -101,8 +101,11 @@ def analyze_file(
     return path
 
 
-def minc1_file(path: Path, data: np.ndarray, **attributes: Any) -> Path:
-    """A MINC-1 file (netCDF) of int16, axes z, y, x; attributes of the three dimensions."""
+def minc1_file(path: Path, data: np.ndarray, *, largest: float = 1000.0, **attributes: Any) -> Path:
+    """A MINC-1 file (netCDF) of int16, axes z, y, x; attributes of the three dimensions.
+
+    The stored 1000 stands for the value ``largest``.
+    """
     with netcdf_file(path, "w") as file:
         for name, length in zip("zyx", data.shape, strict=True):
             file.createDimension(f"{name}space", length)
@@ -114,12 +117,12 @@ def minc1_file(path: Path, data: np.ndarray, **attributes: Any) -> Path:
         image[:] = data.astype(np.int16)
         image.signtype = b"signed__"
         image.valid_range = np.array([0.0, 1000.0])
-        for name, value in (("image-max", 1000.0), ("image-min", 0.0)):
+        for name, value in (("image-max", largest), ("image-min", 0.0)):
             file.createVariable(name, "d", ())[...] = value
     return path
 
 
-def minc2_file(path: Path, data: np.ndarray, **attributes: Any) -> Path:
+def minc2_file(path: Path, data: np.ndarray, *, largest: float = 1000.0, **attributes: Any) -> Path:
     """A MINC-2 file (HDF5), like ``minc1_file``."""
     with h5py.File(path, "w") as file:
         root = file.create_group("minc-2.0")
@@ -132,17 +135,23 @@ def minc2_file(path: Path, data: np.ndarray, **attributes: Any) -> Path:
         image = root.create_dataset("image/0/image", data=data.astype(np.int16))
         image.attrs["dimorder"] = np.bytes_("zspace,yspace,xspace")
         image.attrs["valid_range"] = np.array([0.0, 1000.0])
-        root.create_dataset("image/0/image-max", data=1000.0)
+        root.create_dataset("image/0/image-max", data=largest)
         root.create_dataset("image/0/image-min", data=0.0)
     return path
 
 
-def afni_file(path: Path, data: np.ndarray, affine: np.ndarray, **texts: str) -> Path:
-    """An AFNI data set (.HEAD and .BRIK) of float32, with further attributes that are texts."""
+def afni_file(
+    path: Path, data: np.ndarray, affine: np.ndarray, *, factor: float | None = None, **texts: str
+) -> Path:
+    """An AFNI data set (.HEAD and .BRIK), with further attributes that are texts.
+
+    Its values are float32, or with a factor int16 that it scales.
+    """
     numbers: dict[str, tuple[str, np.ndarray]] = {
         "DATASET_RANK": ("integer", np.array([3, 1, 0, 0, 0, 0, 0, 0])),
         "DATASET_DIMENSIONS": ("integer", np.array([*data.shape, 0, 0])),
-        "BRICK_TYPES": ("integer", np.array([3])),
+        "BRICK_TYPES": ("integer", np.array([3 if factor is None else 1])),
+        "BRICK_FLOAT_FACS": ("float", np.array([factor or 0.0])),
         "DELTA": ("float", np.linalg.norm(affine[:3, :3], axis=0)),
         "SCENE_DATA": ("integer", np.array([0, 0, 0, 0, 0, 0, 0, 0])),
         "IJK_TO_DICOM_REAL": ("float", (FLIP @ affine)[:3].ravel()),
@@ -157,5 +166,6 @@ def afni_file(path: Path, data: np.ndarray, affine: np.ndarray, **texts: str) ->
         for name, text in {"BYTEORDER_STRING": "LSB_FIRST", **texts}.items()
     ]
     path.write_text("\n" + "\n\n".join(blocks) + "\n")
-    path.with_suffix(".BRIK").write_bytes(data.astype("<f4").tobytes(order="F"))
+    stored = data.astype("<f4" if factor is None else "<i2")
+    path.with_suffix(".BRIK").write_bytes(stored.tobytes(order="F"))
     return path

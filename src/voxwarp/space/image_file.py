@@ -148,21 +148,24 @@ def native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
     """
     if data.dtype.kind != "f":
         return data.astype(data.dtype.newbyteorder("="), copy=False)
-    stored = image.get_data_dtype()
-    slope, intercept = scaling(image)
-    if stored.kind in "iu" and abs(slope - 1) <= ROUNDED and abs(intercept) <= ROUNDED:
-        integers = np.rint((data.astype(np.float64) - intercept) / slope)
-        return integers.astype(stored.newbyteorder("="))
+    stored, scaled = image.get_data_dtype(), scaling(image)
+    if stored.kind in "iu" and scaled is not None:
+        slope, intercept = scaled
+        if abs(slope - 1) <= ROUNDED and abs(intercept) <= ROUNDED:
+            integers = np.rint((data.astype(np.float64) - intercept) / slope)
+            return integers.astype(stored.newbyteorder("="))
     narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
     return data.astype(np.float32 if narrow else np.float64, copy=False)
 
 
-def scaling(image: SpatialImage) -> tuple[float, float]:
-    """Slope and intercept by which stored numbers become values; 1 and 0 if they are not scaled."""
+def scaling(image: SpatialImage) -> tuple[float, float] | None:
+    """Slope and intercept by which the stored numbers of a file become values.
+
+    None of images in memory, and of formats that scale slices or frames differently (MINC, AFNI,
+    PAR/REC).
+    """
     proxy = image.dataobj
-    if not isinstance(proxy, ArrayProxy):
-        return 1.0, 0.0
-    return float(proxy.slope), float(proxy.inter)
+    return (float(proxy.slope), float(proxy.inter)) if type(proxy) is ArrayProxy else None
 
 
 def nifti(data: np.ndarray, grid: Grid) -> nib.Nifti1Image:

@@ -84,7 +84,7 @@ def frame_resampler(
     Returns:
         From a frame, (X, Y, Z), to its values on ``grid``, in its type.
     """
-    if background != 0:
+    if background != 0 and padding == "zeros":
         return _with_background(first, grid, transform, interpolation, background, many)
     planes = max(1, PART_VOXELS // (grid.shape[1] * grid.shape[2]))
     if grid.shape[0] > planes and _has_kernel(first, interpolation, padding):

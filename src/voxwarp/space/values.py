@@ -119,6 +119,8 @@ def background_of(frame: np.ndarray) -> Background:
     if not finite.size:
         return Background(0.0)
     low, high = float(finite.min()), float(finite.max())
+    if low <= 0 <= high:
+        return Background(0.0)
     extent = float(np.nanmax(frame, initial=high, where=np.isfinite(frame))) - float(
         np.nanmin(frame, initial=low, where=np.isfinite(frame))
     )

@@ -329,9 +329,10 @@ def _scaling_text(source: ImageLike, what: str) -> str:
     """How the header scales the stored numbers, for messages; "" if it does not."""
     if isinstance(source, Volume):
         return ""
-    slope, intercept = scaling(open_image(source, what, header_only=True))
-    if (slope, intercept) == (1, 0):
+    scaled = scaling(open_image(source, what, header_only=True))
+    if scaled in (None, (1, 0)):
         return ""
+    slope, intercept = scaled
     return f" (its header scales the stored numbers: scl_slope {slope:g}, scl_inter {intercept:g})"
 
 
