@@ -1,13 +1,13 @@
 """The predicted memory of a registration, against the peaks of whole commands."""
 
 import csv
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import peak_of
 
 from voxwarp.cli import main as command_line
 from voxwarp.errors import InputError
@@ -71,18 +71,6 @@ def test_the_prediction_is_near_the_peaks_on_record(row: dict[str, str]) -> None
     assert int(row["predicted_mb"]) == pytest.approx(predicted_memory(sizes) / 1e6, rel=0.01)
 
 
-# Not ru_maxrss, which is at least that of the process that starts it: here, of pytest.
-RUN = """
-from voxwarp._meter import peak_mb
-from voxwarp.cli.main import main
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code
-print(peak_mb())
-"""
-
-
 def brain(folder: Path, spacing: float, turned: float) -> Path:
     """The template's brain with voxels of a spacing, in the box of the template, a bit larger."""
     image = mni152().image
@@ -105,8 +93,7 @@ def test_the_prediction_is_near_the_peak_of_the_command(
 ) -> None:
     moving, fixed = (brain(tmp_path, s, t) for s, t in zip(spacings, (1.03, 0.99), strict=True))
     options = ["-o", tmp_path / "out", "--no-cache", "--threads", "2"]
-    command = [sys.executable, "-c", RUN, "register", moving, fixed, *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak = peak_of("register", moving, fixed, *options)
     scans = [Scan.read(path) for path in (moving, fixed)]
     sizes = Volumes(
         fixed=scans[1].image.data.size,
@@ -114,7 +101,6 @@ def test_the_prediction_is_near_the_peak_of_the_command(
         stored=sum(scan.image.data.nbytes for scan in scans),
         working=WORKING,
     )
-    peak = float(done.stdout.split()[-1]) * 1e6
     assert predicted_memory(sizes) == pytest.approx(peak, rel=0.15)
 
 

@@ -1,7 +1,6 @@
 """Series: frame by frame as at once, in the memory of a few frames, or refused beforehand."""
 
 import gzip
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from processes import peak_of
 
 from voxwarp.errors import InputError
 from voxwarp.registration import apply_memory
@@ -141,20 +141,6 @@ def test_transforms_are_loaded_once_for_all_frames(tmp_path: Path, turn: Path) -
     np.testing.assert_array_equal(moved.data, apply_to_image(path, turn, reference=path).data)
 
 
-# Not ru_maxrss, which is at least that of the process that starts it: here, of pytest.
-RUN = """
-import sys
-from pathlib import Path
-from voxwarp._meter import peak_mb
-from voxwarp.cli.main import main
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code
-print(peak_mb())
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other ways elsewhere")
 @pytest.mark.parametrize("interpolation", ["linear", "nearest", "cubic"])
@@ -168,11 +154,8 @@ def test_memory_does_not_grow_with_the_length(
     peaks = []
     for frames in (2, 40):
         path = series(tmp_path / f"{frames}.nii.gz", frames, "f4")
-        words = ["apply", path, "-t", turn, "-o", tmp_path / f"out{frames}.nii", *options]
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, *words], capture_output=True, text=True, check=True
-        )
-        peaks.append(float(done.stdout.split()[-1]) * 1e6)
+        out = tmp_path / f"out{frames}.nii"
+        peaks.append(peak_of("apply", path, "-t", turn, "-o", out, *options))
     frame = 160**3 * 4
     assert peaks[1] - peaks[0] < 2 * frame
     predicted = predicted_apply_memory(

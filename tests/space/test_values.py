@@ -158,6 +158,11 @@ def test_the_background_is_the_value_of_the_outer_voxels(value: float) -> None:
     np.testing.assert_equal(background_of(framed(HEAD, value)), (float(np.float32(value)), ""))
 
 
+def test_a_constant_image_has_no_background() -> None:
+    """Ones that are transformed to see where an image reaches are 0 beyond it."""
+    assert background_of(np.ones(SHAPE, np.float32)) == (0, "")
+
+
 def test_a_neck_may_reach_the_border() -> None:
     head = framed(HEAD, -1024)
     head[3:10, 3:10, 0] = 40

@@ -1,8 +1,9 @@
-"""Processes that sleep: whether they are there, and whether they are gone."""
+"""Processes: whether those that sleep are there or gone, and how much memory a command takes."""
 
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -36,3 +37,22 @@ def pids_of(place: Path, process: subprocess.Popen) -> list[int]:
         except (OSError, ValueError):
             time.sleep(0.05)
     raise AssertionError(f"nothing sleeps in {place} (exit code {process.poll()})")
+
+
+# Not ru_maxrss, which is at least that of the process that starts it: here, of pytest.
+_RUN = """
+from voxwarp._meter import peak_mb
+from voxwarp.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+print(peak_mb())
+"""
+
+
+def peak_of(*words: object) -> float:
+    """Run ``voxwarp WORD...`` in a process of its own; the most memory that it had, bytes."""
+    command = [sys.executable, "-c", _RUN, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1]) * 1e6

@@ -339,10 +339,14 @@ def _doubtful_kind(image: Volume) -> tuple[str, ...]:
     evidence = image.label_evidence
     if not evidence.is_doubtful:
         return ()
-    kind, other = ("labels", "linear") if evidence.holds_labels else ("intensities", "nearest")
+    kind, other, method = (
+        ("labels", "intensities", "linear")
+        if evidence.holds_labels
+        else ("intensities", "labels", "nearest")
+    )
     return (
         f"image {image.name}: its values were taken for {kind}, but that is a close call; if they "
-        f"are not, use `interpolation={other}`",
+        f"are {other}, use `interpolation={method}`",
     )
 
 

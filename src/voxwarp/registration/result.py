@@ -134,7 +134,11 @@ class Registration:
             border_warning(image, f"{role} image", grid, transform)
             for role, image, grid, transform in ways
         )
-        return [warning for warning in warnings if warning]
+        return [
+            f"{warning}; voxwarp apply writes another value there if you give it --background"
+            for warning in warnings
+            if warning
+        ]
 
     @property
     def scene(self) -> Scene:

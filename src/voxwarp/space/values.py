@@ -107,23 +107,23 @@ def background_of(frame: np.ndarray) -> Background:
     """The background of an image (X, Y, Z): the value that its outer voxels have, or else 0.
 
     Air is −1024 in CT, and below 0 in z-scored images; SPM writes NaN outside of the brain. At
-    least ``BORDER`` of the outer voxels must have the value. If they have no such value, and all
-    are far from 0, 0 may be wrong.
+    least ``BORDER`` of the outer voxels must have the value; a constant image has no background.
+    If they have no such value, and all are far from 0, 0 may be wrong.
     """
     border = _border(frame)
     values, counts = np.unique(border, return_counts=True)
     if counts.max() >= BORDER * border.size:
-        value = float(values[counts.argmax()])
-        return Background(0.0 if np.isinf(value) else value)
-    finite = border[np.isfinite(border)] if border.dtype.kind == "f" else border
+        value = values[counts.argmax()]
+        has_none = np.isinf(value) or (frame == value).all()
+        return Background(0.0 if has_none else float(value))
+    finite = border[np.isfinite(border)]
     if not finite.size:
         return Background(0.0)
     low, high = float(finite.min()), float(finite.max())
     if low <= 0 <= high:
         return Background(0.0)
-    extent = float(np.nanmax(frame, initial=high, where=np.isfinite(frame))) - float(
-        np.nanmin(frame, initial=low, where=np.isfinite(frame))
-    )
+    values = frame[np.isfinite(frame)]
+    extent = float(values.max()) - float(values.min())
     if max(low, -high) > FAR_FROM_ZERO * extent:
         return Background(0.0, f"0 was written there, but its outer voxels are {low:g} to {high:g}")
     return Background(0.0)
@@ -151,8 +151,7 @@ def storable(data: np.ndarray, name: str = "image") -> np.ndarray:
         return data
     if dtype is np.int32:
         limits = np.iinfo(np.int32)
-        extremes = [int(data.min(initial=0)), int(data.max(initial=0))]
-        for value in extremes:
+        for value in (int(data.min(initial=0)), int(data.max(initial=0))):
             if not limits.min <= value <= limits.max:
                 raise InputError(
                     f"{name}: the value {value} does not fit into 32 bits, and FSL and SPM read "
