@@ -36,8 +36,8 @@ def identity(folder: Path, name: str = "identity.tfm") -> Path:
 
 def is_intact(odd: OddFile) -> bool:
     """Whether the damage is where nobody needs to read."""
-    extension = odd.damage == "size of the extension" and not odd.is_nifti2
-    return odd.damage in ("", "one byte more") or extension
+    extension = odd.damage == "size of the extension" and odd.extension and not odd.is_nifti2
+    return odd.damage in ("", "one byte more") or bool(extension)
 
 
 def is_sound(odd: OddFile) -> bool:
@@ -66,10 +66,17 @@ def expected_values(path: Path, odd: OddFile) -> np.ndarray:
     return values
 
 
+def is_sheared(odd: OddFile) -> bool:
+    axes = odd.affine[:3, :3] / np.linalg.norm(odd.affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
+
+
 def check_place(image: nib.Nifti1Image, odd: OddFile, said: str) -> None:
     if not is_intact(odd):
         return
     if odd.is_placed:
+        if odd.sform_code <= 0 and is_sheared(odd):  # which a quaternion cannot express
+            return
         np.testing.assert_allclose(image.affine, odd.affine_in_mm, rtol=1e-4, atol=1e-3)
     else:
         assert "left and right" in said

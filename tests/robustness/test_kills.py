@@ -99,7 +99,9 @@ def test_results_are_whole_after_any_kill(inputs, tiny_model, tmp_path: Path, na
             os.killpg(process.pid, signal.SIGKILL)
             interrupted += 1
         process.wait()
-        assert state(out) in (old, new), f"kill {number}"
+        found = state(out)
+        strange = {n for n in old | new | found if found.get(n) not in (old.get(n), new.get(n))}
+        assert found in (old, new), f"kill {number}: {strange or sorted(found)}"
         if state(out) == new:
             subprocess.run(command(*words(inputs["first"])), check=True, capture_output=True)
             assert state(out) == old

@@ -85,7 +85,7 @@ def _json_lines(table: Path, text: str) -> Iterator[Record]:
         where = f"{table.name} row {number}"
         try:
             row = parse_json(line)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{where}: the line is not JSON ({error}), in {table}") from error
         if not isinstance(row, dict):
             raise InputError(

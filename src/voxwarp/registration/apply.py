@@ -437,7 +437,7 @@ def _recorded_warnings(record: Path) -> dict[str, tuple[str, ...]]:
             for entry in entries
             if "header_warnings" in entry
         }
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):
         return {}
 
 

@@ -237,7 +237,7 @@ def check_bids_frame(path: Path) -> None:
     try:
         about = read_json(beside)
         stated = {str(key): str(value) for key, value in about.items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return
     for key, value in stated.items():
         if key.endswith("CoordinateUnits") and value.lower() not in ("mm", NOT_AVAILABLE):
@@ -324,7 +324,7 @@ def _markups(path: Path, text: str, is_lps: bool) -> PointFile:
         places = [_turned([_position(path, point)], turn)[0] for point, turn in defined]
     except InputError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"points {path}: this is not a point list of 3D Slicer (.mrk.json): "
             f"{type(error).__name__}, {error}"

@@ -43,7 +43,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     check_readable(path, "result")
     try:
         record = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"result {path}: this is not the record of a registration ({error})"
         ) from error

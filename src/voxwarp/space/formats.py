@@ -109,10 +109,9 @@ def read_affine(path: str | os.PathLike[str], what: str = "transform") -> Affine
         )
     try:
         records = _read_mat(path) if path.suffix.lower() == ".mat" else _read_text(path)
-        matrices = [_matrix(_linear_transform(*record)) for record in records]
-        affine = Affine(_FLIP @ reduce(np.matmul, matrices) @ _FLIP)  # the last is applied first
-        affine.inverse()  # its numbers may be too large for one
-        return affine
+        with np.errstate(all="ignore"):  # numbers that are too large are refused by ``Affine``
+            matrices = [_matrix(_linear_transform(*record)) for record in records]
+            return Affine(_FLIP @ reduce(np.matmul, matrices) @ _FLIP)  # the last comes first
     except (*_UNREADABLE, MatReadError) as error:
         reason = " ".join(str(error).split())
         raise InputError(

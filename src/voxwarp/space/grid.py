@@ -54,7 +54,8 @@ class Grid:
             raise ValueError(f"affine must be a finite (4, 4) matrix, got {affine.tolist()}")
         if not np.allclose(affine[3], (0, 0, 0, 1)):
             raise ValueError(f"affine must end in the row 0 0 0 1, got {affine[3].tolist()}")
-        columns = np.linalg.norm(affine[:3, :3], axis=0)
+        with np.errstate(over="ignore"):
+            columns = np.linalg.norm(affine[:3, :3], axis=0)
         # The volume that the unit vectors of the axes span: 1 at right angles, 0 in one plane,
         # whatever the size of the voxels. The limit is set by hand.
         if columns.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / columns)) < 1e-6:

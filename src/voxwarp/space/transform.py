@@ -72,9 +72,9 @@ class Affine:
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise ValueError(f"matrix must be a finite (4, 4) matrix, got {matrix.tolist()}")
         with np.errstate(over="ignore", invalid="ignore"):
-            # The limit is set by hand: no brain is scaled to a thousandth along each axis.
+            # Set by hand: no brain is scaled to a thousandth, or a thousand times, along each axis.
             volume_factor = abs(np.linalg.det(matrix[:3, :3]))
-        if not np.allclose(matrix[3], (0, 0, 0, 1)) or not 1e-9 <= volume_factor < np.inf:
+        if not np.allclose(matrix[3], (0, 0, 0, 1)) or not 1e-9 <= volume_factor <= 1e9:
             raise ValueError(
                 f"matrix must be invertible and end in the row 0 0 0 1, got {matrix.tolist()}"
             )
