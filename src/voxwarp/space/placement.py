@@ -57,7 +57,8 @@ def placement_of(image: SpatialImage, which: str) -> Placement:
     except (ValueError, TypeError, HeaderDataError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"{which}: the header has no valid geometry ({reason}); correct its dimensions, sform or qform"
+            f"{which}: the header has no valid geometry ({reason}); correct its dimensions, sform "
+            f"or qform"
         ) from error
     _check_size(grid, stated.unit, which)
     problems = "; ".join(stated.problems(grid))
