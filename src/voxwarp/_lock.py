@@ -68,6 +68,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             os.close(file)
 
 
+#: The lock. It stays where a command was killed while it moved its files.
 WAITING = ".voxwarp-lock"
 
 

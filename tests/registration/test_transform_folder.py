@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from voxwarp._lock import WAITING
+from voxwarp.errors import InputError
 from voxwarp.registration.apply import load_transform
 from voxwarp.registration.points import apply_to_points
 from voxwarp.space.formats import write_warp
@@ -78,6 +80,15 @@ def test_a_folder_of_a_linear_registration_of_ants(cli, refuses, folder, image, 
     assert "--reference is needed" in line
     assert "a single .mat or a folder without 1Warp.nii.gz, does not tell it" in line
     assert cli("apply", image, "-t", out, "-r", image, "-o", target).code == 0
+
+
+def test_files_of_a_command_that_was_killed_are_not_mixed(folder: Callable[..., Path]) -> None:
+    """Its lock stays if it is killed while it moves them; the record is the last."""
+    out = folder("0GenericAffine.mat", "1Warp.nii.gz")
+    load_transform(out)
+    (out / WAITING).touch()
+    with pytest.raises(InputError, match=r"killed while it did.*may not belong together"):
+        load_transform(out)
 
 
 @pytest.mark.parametrize(

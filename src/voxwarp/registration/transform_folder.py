@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .._files import check_readable
 from .._layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
+from .._lock import WAITING
 from ..errors import InputError
 from .record import is_linear, read_record
 
@@ -54,6 +55,11 @@ def transform_files(folder: Path) -> TransformFiles:
         check_readable(folder / METRICS, "transform")
         if is_linear(read_record(folder)):
             return TransformFiles(_file(folder, names, AFFINE), None, None)
+    elif (folder / WAITING).exists():  # the record is the last file to be moved
+        raise InputError(
+            f"transform {folder}: a command is moving its files here, or was killed while it did, "
+            f"so they may not belong together; run it again with `overwrite`"
+        )
     deformations = [name for name in names if _DEFORMATION.fullmatch(name)]
     if _ending(names, _FIRST_WARP) and not _ending(names, AFFINE):
         return TransformFiles(None, *_warps(folder, names, _FIRST_WARP, _FIRST_INVERSE))
