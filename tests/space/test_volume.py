@@ -1,6 +1,7 @@
 """Reading and writing: what the header's bytes say, and one sentence for what is wrong."""
 
 import errno
+import gc
 import itertools
 import logging
 import os
@@ -564,3 +565,14 @@ def test_a_write_that_fails_leaves_what_was_there(
 def test_data_must_have_the_shape_of_the_grid() -> None:
     with pytest.raises(ValueError, match="data must have the shape of grid"):
         Volume(blobs(0, (4, 5, 6)), Grid((4, 5, 7), np.eye(4)))
+
+
+def test_a_damaged_mgh_file_is_closed(tmp_path: Path):
+    """nibabel leaves it open; the warning about that would fail this test."""
+    nib.save(nib.MGHImage(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "a.mgh")
+    contents = bytearray((tmp_path / "a.mgh").read_bytes())
+    contents[23] = 77  # the type of its voxels
+    (tmp_path / "a.mgh").write_bytes(contents)
+    with pytest.raises(InputError, match="not an image that can be read"):
+        read_volume(tmp_path / "a.mgh")
+    gc.collect()

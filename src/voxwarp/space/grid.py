@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 #: The xform codes of NIfTI: what world space coordinates are in.
 SCANNER, ALIGNED, TALAIRACH, MNI, OTHER_TEMPLATE = 1, 2, 3, 4, 5
 LONGEST = 2**31  # voxels along an axis
+# Millimetres. Set by hand: products of three such numbers can be computed and stored.
+FARTHEST = 1e9
 SPACE_CODES = SCANNER, ALIGNED, TALAIRACH, MNI, OTHER_TEMPLATE
 
 
@@ -26,8 +28,8 @@ class Grid:
             equal, because their voxels are in the same places.
 
     Raises:
-        ValueError: the shape is not three positive integers, the affine is not a finite,
-            invertible homogeneous matrix, or the space code is not one of NIfTI.
+        ValueError: the shape is not three positive integers, the affine is not an invertible
+            homogeneous matrix of numbers below 1e9, or the space code is not one of NIfTI.
 
     Example:
         >>> import numpy as np
@@ -50,8 +52,11 @@ class Grid:
         affine = np.array(affine, dtype=np.float64)
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"shape must be three positive integers, got {shape}")
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise ValueError(f"affine must be a finite (4, 4) matrix, got {affine.tolist()}")
+        if affine.shape != (4, 4) or not (abs(affine) < FARTHEST).all():  # NaN is not below
+            raise ValueError(
+                f"affine must be a (4, 4) matrix of numbers below {FARTHEST:.0e}, got "
+                f"{affine.tolist()}"
+            )
         if not np.allclose(affine[3], (0, 0, 0, 1)):
             raise ValueError(f"affine must end in the row 0 0 0 1, got {affine[3].tolist()}")
         with np.errstate(over="ignore"):

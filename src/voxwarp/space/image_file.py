@@ -145,7 +145,8 @@ def native(data: np.ndarray, image: SpatialImage) -> np.ndarray:
             integers = np.rint((data.astype(np.float64) - intercept) / slope)
             return integers.astype(stored.newbyteorder("="))
     narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
-    return data.astype(np.float32 if narrow else np.float64, copy=False)
+    with np.errstate(over="ignore"):  # beyond 32 bits is infinite, and is seen to later
+        return data.astype(np.float32 if narrow else np.float64, copy=False)
 
 
 def scaling(image: SpatialImage) -> tuple[float, float] | None:

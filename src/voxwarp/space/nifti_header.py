@@ -8,6 +8,7 @@ nobody here needs, are left unread: a damaged one could claim any size.
 
 import io
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import nibabel as nib
@@ -45,14 +46,30 @@ def _with_long_quaternions(kind: type) -> type:
     return type(kind.__name__, (kind,), {"header_class": lenient})
 
 
-_KINDS: dict[type, Any] = {
+class _ClosedMGHImage(nib.MGHImage):
+    """An MGH image whose file is closed when its header is read; nibabel leaves it open."""
+
+    @classmethod
+    def from_file_map(
+        cls, file_map: Mapping[str, FileHolder], *, mmap: Any = True, keep_file_open: Any = None
+    ) -> "_ClosedMGHImage":
+        holder = file_map["image"]
+        with holder.get_prepare_fileobj("rb") as stream:
+            header = cls.header_class.from_fileobj(stream)
+        data = cls.ImageArrayProxy(
+            holder.file_like, header.copy(), mmap=mmap, keep_file_open=keep_file_open
+        )
+        return cls(data, header.get_affine(), header, file_map=file_map)
+
+
+_KINDS: dict[type, Any] = {nib.MGHImage: _ClosedMGHImage} | {
     kind: _with_long_quaternions(kind)
     for kind in (nib.Nifti1Pair, nib.Nifti1Image, nib.Nifti2Pair, nib.Nifti2Image)
 }
 
 
 def lenient(kind: type) -> Any:
-    """The copy of a class of nibabel that reads long quaternions; other classes as they are."""
+    """The class that reads what a class of nibabel reads, and more; other classes as they are."""
     return _KINDS.get(kind, kind)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..fields import compiled, field
-from .grid import Grid
+from .grid import FARTHEST, Grid
 from .region import start_and_shape
 
 #: Voxels of a grid whose points are mapped at a time, to keep coordinates within about 100 MB.
@@ -50,7 +50,8 @@ class Affine:
         matrix: A, (4, 4), from RAS mm of the fixed space to RAS mm of the moving space.
 
     Raises:
-        ValueError: the matrix is not finite, not invertible, or its last row is not 0 0 0 1.
+        ValueError: the matrix has numbers of 1e9 or more, is not invertible, or its last row is
+            not 0 0 0 1.
 
     Example:
         >>> import numpy as np
@@ -69,8 +70,11 @@ class Affine:
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise ValueError(f"matrix must be a finite (4, 4) matrix, got {matrix.tolist()}")
+        if matrix.shape != (4, 4) or not (abs(matrix) < FARTHEST).all():  # NaN is not below
+            raise ValueError(
+                f"matrix must be a (4, 4) matrix of numbers below {FARTHEST:.0e}, got "
+                f"{matrix.tolist()}"
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             # Set by hand: no brain is scaled to a thousandth, or a thousand times, along each axis.
             volume_factor = abs(np.linalg.det(matrix[:3, :3]))
