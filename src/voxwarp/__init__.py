@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from .preparation.scan import Scan
     from .preparation.settings import Preparation
     from .preparation.template import Template
-    from .registration.apply import SavedTransform, apply_to_image, chain_of, load_transform
+    from .registration.apply import apply_to_image
     from .registration.line import RegisteredScan
     from .registration.loading import load
     from .registration.many import register_many
     from .registration.points import apply_to_points
     from .registration.register import register
     from .registration.result import Registration
+    from .registration.saved_transform import SavedTransform, chain_of, load_transform
     from .runtime import Runtime
     from .space.grid import Grid
     from .space.transform import Affine, Chain, Warp
@@ -51,17 +52,17 @@ _HOME = {
     "RegisteredScan": "registration.line",
     "Registration": "registration.result",
     "Runtime": "runtime",
-    "SavedTransform": "registration.apply",
+    "SavedTransform": "registration.saved_transform",
     "Scan": "preparation.scan",
     "Template": "preparation.template",
     "Volume": "space.volume",
     "Warp": "space.transform",
     "apply_to_image": "registration.apply",
     "apply_to_points": "registration.points",
-    "chain_of": "registration.apply",
+    "chain_of": "registration.saved_transform",
     "evaluate": "evaluation.evaluate",
     "load": "registration.loading",
-    "load_transform": "registration.apply",
+    "load_transform": "registration.saved_transform",
     "preprocess": "preparation.preprocess",
     "protocol_of": "evaluation.protocol",
     "read_config": "training.config",

@@ -16,13 +16,16 @@ MOVING_MASK, FIXED_MASK, WARPED_MASK = (
     "FixedBrainMask.nii.gz",
     "WarpedBrainMask.nii.gz",
 )
+#: Both of the above in one file of ITK each, as antsRegistration names them.
+COMPOSITE, INVERSE_COMPOSITE = "Composite.h5", "InverseComposite.h5"
 REPORT = "report.html"
 #: The records of ``register`` and ``preprocess``; the record shows whose result a folder holds.
 METRICS, PREPROCESSED = "metrics.json", "preprocess.json"
 
 #: The files that ``register`` writes, its record last.
 REGISTERED = (
-    *(AFFINE, WARP, INVERSE_WARP, WARPED, INVERSE_WARPED, WARPED_LABELS),
+    *(AFFINE, WARP, INVERSE_WARP, COMPOSITE, INVERSE_COMPOSITE),
+    *(WARPED, INVERSE_WARPED, WARPED_LABELS),
     *(MOVING_MASK, FIXED_MASK, WARPED_MASK, REPORT, METRICS),
 )
 

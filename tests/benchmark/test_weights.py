@@ -22,7 +22,6 @@ def test_model_of_another_space_is_refused(tiny_model: Path, tmp_path: Path):
 
 @pytest.mark.data
 def test_weights_of_the_authors_have_a_hash(data: Path):
-    pytest.importorskip("h5py")
     path = data.parent / "peers" / "voxelmorph-cvpr2018" / "vm1_cc.h5"
     if not path.is_file():
         pytest.skip(f"{path} does not exist")

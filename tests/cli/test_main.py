@@ -109,7 +109,7 @@ def test_bug_is_exit_code_1_with_a_traceback(tmp_path):
     done = python(
         "import sys, voxwarp.registration.apply\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
-        "voxwarp.registration.apply.load_transform = broken\n"
+        "voxwarp.registration.saved_transform.load_transform = broken\n"
         f"sys.argv = ['voxwarp', 'apply', 'a.nii', '-t', 'b', '-o', {str(tmp_path / 'c.nii')!r}]\n"
         "from voxwarp.cli.main import main; main()"
     )
@@ -122,7 +122,7 @@ def test_interruption_is_told_without_a_traceback(cli, monkeypatch, tmp_path):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("voxwarp.registration.apply.load_transform", interrupt)
+    monkeypatch.setattr("voxwarp.registration.saved_transform.load_transform", interrupt)
     outcome = cli("apply", tmp_path / "a.nii", "-t", tmp_path, "-o", tmp_path / "b.nii")
     assert (outcome.code, outcome.out) == (130, "")
     assert outcome.err.strip() == "voxwarp: error: interrupted"
@@ -132,7 +132,7 @@ def test_message_of_several_lines_is_put_on_one(cli, monkeypatch, tmp_path):
     def refuse(*_: object, **__: object) -> None:
         raise voxwarp.InputError("one\ntwo\n   three")
 
-    monkeypatch.setattr("voxwarp.registration.apply.load_transform", refuse)
+    monkeypatch.setattr("voxwarp.registration.saved_transform.load_transform", refuse)
     outcome = cli("apply", tmp_path / "a.nii", "-t", tmp_path, "-o", tmp_path / "b.nii")
     assert (outcome.code, outcome.err) == (2, "voxwarp: error: one two three\n")
 
@@ -154,7 +154,7 @@ def logging_command(cli, monkeypatch, tmp_path):
         log.warning("leave out `transform`\nhere")
         raise voxwarp.InputError("enough")
 
-    monkeypatch.setattr("voxwarp.registration.apply.chain_of", logs)
+    monkeypatch.setattr("voxwarp.registration.saved_transform.chain_of", logs)
     words = "apply", tmp_path / "a.nii", "-t", "b", "-o", tmp_path / "c.nii"
     return lambda *more: cli(*words, *more).err.splitlines()
 
@@ -182,7 +182,7 @@ def test_verbose_prints_the_log(logging_command, option: str):
 
 def test_log_of_other_libraries_is_left_alone(cli, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "voxwarp.registration.apply.chain_of",
+        "voxwarp.registration.saved_transform.chain_of",
         lambda *_: logging.getLogger("nibabel").info("loud") or sys.exit(0),
     )
     words = "apply", tmp_path / "a.nii", "-t", "b", "-o", tmp_path / "c.nii", "--verbose"
@@ -212,7 +212,7 @@ def test_memory_is_kept_while_a_command_runs(cli, entered, monkeypatch, tmp_path
         assert entered == [True]
         return MovedPoints(3, [])
 
-    monkeypatch.setattr("voxwarp.registration.apply.load_transform", lambda path: None)
+    monkeypatch.setattr("voxwarp.registration.saved_transform.load_transform", lambda path: None)
     monkeypatch.setattr("voxwarp.registration.points.apply_to_point_file", carried)
     out = tmp_path / "b.csv"
     outcome = cli("points", tmp_path / "a.csv", "-t", tmp_path, "-o", out)

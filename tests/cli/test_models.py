@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
@@ -96,7 +97,6 @@ def test_models_import(cli, refuses, shelf, data: Path, name: str):
     "kind", ["missing", "folder", "no HDF5", "empty HDF5", "other layers", "one layer changed"]
 )
 def test_models_import_refuses_other_files(refuses, shelf, tmp_path, kind: str):
-    h5py = pytest.importorskip("h5py")
     path = tmp_path / "weights.h5"
     if kind == "folder":
         path.mkdir()

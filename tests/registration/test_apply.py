@@ -12,7 +12,8 @@ from image_files import nodes, taken, voxels
 from nibabel.affines import apply_affine
 
 from voxwarp.errors import InputError
-from voxwarp.registration.apply import apply_to_image, interpolation_of, load_transform
+from voxwarp.registration.apply import apply_to_image, interpolation_of
+from voxwarp.registration.saved_transform import load_transform
 from voxwarp.space.volume import read_series
 
 

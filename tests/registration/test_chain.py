@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 
 import voxwarp
 from voxwarp.errors import InputError
-from voxwarp.registration.apply import apply_to_image, chain_of, load_transform
+from voxwarp.registration.apply import apply_to_image
 from voxwarp.registration.points import apply_to_points
+from voxwarp.registration.saved_transform import chain_of, load_transform
 from voxwarp.space.formats import read_affine, write_affine
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import read_volume

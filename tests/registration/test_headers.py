@@ -11,9 +11,10 @@ import pytest
 from image_files import brain_points, voxels
 from odd_headers import FLIP, GUESS, TWO, affine_by_itk, coded, nifti_file, of_two_minds
 
-from voxwarp.registration.apply import apply_to_image, load_transform
+from voxwarp.registration.apply import apply_to_image
 from voxwarp.registration.loading import load
 from voxwarp.registration.points import apply_to_points
+from voxwarp.registration.saved_transform import load_transform
 from voxwarp.space.formats import write_affine
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import read_series

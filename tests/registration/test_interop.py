@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from voxwarp.registration.apply import load_transform
 from voxwarp.registration.points import apply_to_points
 from voxwarp.registration.result import Registration
+from voxwarp.registration.saved_transform import load_transform
 from voxwarp.space.grid import Grid
 
 FLIP = np.array([-1.0, -1.0, 1.0])

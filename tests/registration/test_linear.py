@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 import voxwarp
 from voxwarp.errors import InputError
-from voxwarp.registration.apply import load_transform
+from voxwarp.registration.saved_transform import load_transform
 from voxwarp.space.formats import write_affine
 from voxwarp.space.transform import Affine
 

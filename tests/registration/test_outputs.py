@@ -12,7 +12,9 @@ from image_files import brain_points
 import voxwarp
 from voxwarp._layout import (
     AFFINE,
+    COMPOSITE,
     FIXED_MASK,
+    INVERSE_COMPOSITE,
     INVERSE_WARP,
     INVERSE_WARPED,
     METRICS,
@@ -28,6 +30,7 @@ from voxwarp.errors import InputError
 from voxwarp.registration.loading import load
 from voxwarp.registration.outputs import OUTPUTS, files_of
 from voxwarp.registration.result import Registration, check_output, write_registration
+from voxwarp.registration.saved_transform import load_transform
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def full(scans, register_quickly, tmp_path_factory) -> Registration:
 def everything(full, tmp_path_factory) -> Path:
     """The folder of all outputs."""
     folder = tmp_path_factory.mktemp("full") / "out"
-    full.save(folder)
+    full.save(folder, save="all,composite")
     assert {path.name for path in folder.iterdir()} == set(REGISTERED)
     return folder
 
@@ -66,6 +69,7 @@ def assert_same_files(folder: Path, everything: Path) -> None:
 FILES = {
     "transforms": {AFFINE, WARP},
     "inverse": {INVERSE_WARP},
+    "composite": {COMPOSITE, INVERSE_COMPOSITE},
     "warped": {WARPED},
     "inverse-warped": {INVERSE_WARPED},
     "labels": {WARPED_LABELS},
@@ -76,7 +80,8 @@ FILES = {
 
 def test_outputs_are_these_and_make_up_all_files() -> None:
     assert {name: set(files) for name, files in OUTPUTS.items()} == FILES
-    assert files_of("all") == set(REGISTERED)
+    assert files_of("all,composite") == set(REGISTERED)
+    assert files_of("all") == set(REGISTERED) - FILES["composite"]
     assert files_of([]) == {METRICS}
 
 
@@ -88,7 +93,8 @@ def test_outputs_are_these_and_make_up_all_files() -> None:
         (" warped , labels ", {"warped", "labels"}),
         (["inverse", "masks"], {"inverse", "masks"}),
         (iter(("report", "inverse-warped")), {"report", "inverse-warped"}),
-        ("labels,all", set(FILES)),
+        ("labels,all", set(FILES) - {"composite"}),
+        ("all,composite", set(FILES)),
         ((), set()),
     ],
 )
@@ -98,6 +104,18 @@ def test_the_outputs_that_were_chosen_are_written(full, everything, tmp_path, sa
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     assert [path.name for path in files] == [name for name in REGISTERED if name in expected]
     assert_same_files(tmp_path / "out", everything)
+
+
+def test_composites_are_the_other_files_in_one(full, everything, tmp_path):
+    """Read as a folder without the others, too."""
+    full.save(tmp_path / "out", save="composite")
+    points = np.random.default_rng(0).uniform(-40, 40, (20, 3))
+    separate, single = load_transform(everything), load_transform(tmp_path / "out")
+    for way in ("transform", "inverse"):
+        ours, theirs = (getattr(x, way).map(points) for x in (single, separate))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert single.fixed_grid == separate.fixed_grid
+    assert single.moving_grid == separate.moving_grid
 
 
 def test_no_report_is_stronger(full, tmp_path):
@@ -163,7 +181,7 @@ def test_the_command_writes_what_save_names(cli, command, tmp_path):
 
 def test_the_command_refuses_unknown_outputs_before_it_computes(refuses, tmp_path):
     line = refuses("register", "nowhere.nii", "-o", tmp_path / "out", "--save", "warped,wraped")
-    assert "--save must be all, or some of transforms, inverse, warped" in line
+    assert "--save must be all, or some of transforms, inverse, composite, warped" in line
     assert line.endswith("got 'wraped'")
 
 
@@ -216,7 +234,7 @@ def test_pictures_need_the_mask_of_a_head(full, everything, tmp_path):
     with pytest.raises(InputError, match=f"{FIXED_MASK} was missing"):
         loaded.plot()
     written = write_registration(loaded, tmp_path / "again")
-    missing = {FIXED_MASK, REPORT}
+    missing = {FIXED_MASK, REPORT, *FILES["composite"]}
     assert {path.name for path in written.files} == set(REGISTERED) - missing
     assert any(FIXED_MASK in warning for warning in written.metrics["warnings"])
     np.testing.assert_array_equal(load(everything).brain.data, full.brain.data)

@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 from image_files import brain_points, nodes
 
-from voxwarp.registration.apply import apply_to_image, load_transform
+from voxwarp.registration.apply import apply_to_image
 from voxwarp.registration.points import apply_to_points
 from voxwarp.registration.result import Registration
+from voxwarp.registration.saved_transform import load_transform
 
 
 def write_points(path: Path, points: np.ndarray) -> None:

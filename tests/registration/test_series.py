@@ -12,8 +12,9 @@ from processes import peak_of
 
 from voxwarp.errors import InputError
 from voxwarp.registration import apply_memory
-from voxwarp.registration.apply import apply_to_file, apply_to_image, load_transform
+from voxwarp.registration.apply import apply_to_file, apply_to_image
 from voxwarp.registration.apply_memory import predicted_apply_memory
+from voxwarp.registration.saved_transform import load_transform
 from voxwarp.space.volume import read_series, write_volume
 
 SHAPE = (12, 13, 14)

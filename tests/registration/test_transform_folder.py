@@ -12,11 +12,12 @@ import SimpleITK as sitk
 
 from voxwarp._lock import WAITING
 from voxwarp.errors import InputError
-from voxwarp.registration.apply import load_transform
 from voxwarp.registration.points import apply_to_points
+from voxwarp.registration.saved_transform import load_transform
+from voxwarp.space.composite import write_composite
 from voxwarp.space.formats import write_warp
 from voxwarp.space.grid import Grid
-from voxwarp.space.transform import Warp
+from voxwarp.space.transform import Affine, Warp
 
 POINTS = np.random.default_rng(0).uniform(10, 70, (20, 3))
 GRID = Grid((10, 11, 12), np.diag([8.0, 8, 8, 1]))
@@ -133,8 +134,9 @@ STAGES = "0DerivedInitialMovingTranslation.mat", "1Rigid.mat", "2Affine.mat"
         ((*STAGES, "3Warp.nii.gz"), "/1Rigid.mat -t "),
         (("0GenericAffine.mat", "xWarp.nii.gz"), "1Warp.nii.gz is missing"),
         (("0GenericAffine.mat", "2Warp.nii.gz"), "1Warp.nii.gz is missing"),
-        (("0GenericAffine.mat", "Composite.h5"), "--write-composite-transform"),
-        (("Composite.h5",), "CompositeTransformUtil --disassemble"),
+        (("0GenericAffine.mat", "xComposite.h5"), "1Warp.nii.gz is missing"),
+        (("xfm.h5",), ", or a composite transform such as"),
+        (("aComposite.h5", "bComposite.h5"), ", or a composite transform such as"),
         (("sub-01_xfm.mat",), "or a single linear transform such as"),
         (("sub-01_xfm.mat",), "/sub-01_xfm.mat"),
         (("a0GenericAffine.mat", "b0GenericAffine.mat"), "2 files end in 0GenericAffine.mat"),
@@ -171,6 +173,84 @@ def test_brackets_are_those_of_ants(folder, itk) -> None:
     np.testing.assert_allclose(back, linear(itk.GetInverse(), POINTS), atol=1e-9)
 
 
+# Composites
+
+
+@pytest.fixture
+def warp() -> Warp:
+    return Warp(np.tile(SHIFT[:, None, None, None], (1, *GRID.shape)), GRID)
+
+
+@pytest.fixture
+def affine(itk) -> Affine:
+    matrix = np.eye(4)
+    corner = linear(itk, np.zeros((1, 3)))
+    matrix[:3, :3] = (linear(itk, np.eye(3)) - corner).T
+    matrix[:3, 3] = corner[0]
+    return Affine(matrix)
+
+
+def composites(folder: Path, names: tuple[str, str], warp: Warp, affine: Affine) -> list[Path]:
+    """As antsRegistration writes them with ``--write-composite-transform 1``."""
+    backward = Warp(-warp.displacement, warp.grid)
+    write_composite([warp, affine], folder / names[0])
+    write_composite([affine.inverse(), backward], folder / names[1])
+    return [folder / name for name in names]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Composite.h5", "InverseComposite.h5"),
+        ("sub-01_Composite.h5", "sub-01_InverseComposite.h5"),
+        (
+            "sub-01_from-T1w_to-MNI152NLin2009cAsym+1_mode-image_xfm.h5",
+            "sub-01_from-MNI152NLin2009cAsym+1_to-T1w_mode-image_xfm.h5",
+        ),
+    ],
+)
+def test_a_composite_is_used_with_the_file_of_its_inverse(
+    names, warp, affine, itk, tmp_path
+) -> None:
+    forward, backward = composites(tmp_path, names, warp, affine)
+    there = linear(itk, POINTS + SHIFT)
+    np.testing.assert_allclose(apply_to_points(POINTS, forward, inverse=True), there, atol=1e-5)
+    np.testing.assert_allclose(apply_to_points(there, forward), POINTS, atol=1e-5)
+    np.testing.assert_allclose(apply_to_points(POINTS, backward), there, atol=1e-5)
+    np.testing.assert_allclose(
+        apply_to_points(there, f"[{forward},1]", inverse=True), POINTS, atol=1e-5
+    )
+    assert load_transform(forward).fixed_grid == GRID
+    if "Composite.h5" in names[0]:  # as a folder, too
+        np.testing.assert_allclose(apply_to_points(there, tmp_path), POINTS, atol=1e-5)
+
+
+def test_a_composite_alone_serves_in_its_own_direction(warp, affine, itk, tmp_path) -> None:
+    forward, _ = composites(tmp_path, ("a.h5", "b.h5"), warp, affine)
+    moved = apply_to_points(POINTS, forward, inverse=True)
+    np.testing.assert_allclose(moved, linear(itk, POINTS + SHIFT), atol=1e-5)
+    with pytest.raises(InputError, match=r"a\.h5: the file holds one direction, and the other is"):
+        apply_to_points(POINTS, forward)
+
+
+def test_a_file_of_another_registration_is_no_inverse(warp, affine, tmp_path) -> None:
+    names = ("Composite.h5", "InverseComposite.h5")
+    forward, backward = composites(tmp_path, names, warp, affine)
+    write_composite([affine.inverse(), warp], backward)
+    with pytest.raises(InputError, match=r"InverseComposite\.h5 beside it is not its inverse"):
+        load_transform(forward)
+
+
+def test_linear_composites_need_no_second_file(affine, itk, refuses, image, tmp_path) -> None:
+    write_composite([affine], tmp_path / "a.h5")
+    moved = apply_to_points(POINTS, tmp_path / "a.h5", inverse=True)
+    np.testing.assert_allclose(moved, linear(itk, POINTS), atol=1e-9)
+    back = apply_to_points(moved, tmp_path / "a.h5")
+    np.testing.assert_allclose(back, POINTS, atol=1e-9)
+    line = refuses("apply", image, "-t", tmp_path / "a.h5", "-o", tmp_path / "o.nii")
+    assert "--reference is needed" in line
+
+
 LTA = "type      = 1 # LINEAR_RAS_TO_RAS\nnxforms   = 1\n1 4 4\n1 0 0 0\n"
 MATRIX = "1 0 0 2.5\n0 1 0 -1e-2\n0 0 1 .5\n0 0 0 1\n"
 
@@ -178,8 +258,8 @@ MATRIX = "1 0 0 2.5\n0 1 0 -1e-2\n0 0 1 .5\n0 0 0 1\n"
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.h5", b"\x89HDF\r\n\x1a\n", "CompositeTransformUtil --disassemble {} PREFIX"),
-        ("a.mat", b"\x89HDF\r\n\x1a\n", "an ITK transform in HDF5"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n", "not a composite transform of ITK that can be read"),
+        ("a.mat", b"\x89HDF\r\n\x1a\n", "give it a name that ends in .h5"),
         ("a.lta", LTA.encode(), "lta_convert --inlta {} --outitk FILE.txt"),
         ("a.txt", LTA.encode(), "lta_convert --inlta {} "),
         ("a.xfm", b"MNI Transform File\n", "lta_convert --inmni {}"),

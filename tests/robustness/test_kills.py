@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from voxwarp._lock import WAITING
 from voxwarp.errors import InputError
-from voxwarp.registration.apply import load_transform
+from voxwarp.registration.saved_transform import load_transform
 
 KILLS = 12  # of each command
 

@@ -24,7 +24,7 @@ from voxwarp.errors import InputError
 from voxwarp.networks.model import Model
 from voxwarp.preparation import cache
 from voxwarp.preparation.recipe import Recipe
-from voxwarp.registration.apply import load_transform
+from voxwarp.registration.saved_transform import load_transform
 from voxwarp.space.grid import Grid
 
 seeds = st.integers(0, 2**32)

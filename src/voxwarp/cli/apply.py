@@ -88,7 +88,8 @@ def apply(
     voxwarp apply bold.nii.gz -t bold_to_t1 -t out -r grid.nii.gz -o mni.nii.gz
     """
     share_freed_memory()  # frames are made in one thread and written in another
-    from ..registration.apply import apply_to_file, chain_of
+    from ..registration.apply import apply_to_file
+    from ..registration.saved_transform import chain_of
 
     targets = _targets(images, out, overwrite)
     chain = chain_of(transform)

@@ -78,7 +78,7 @@ def import_model(
 ) -> None:
     """Convert published VoxelMorph weights into a model for register --model.
 
-    It prints the name and the folder of the model. Needs h5py: pip install 'voxwarp[keras]'.
+    It prints the name and the folder of the model.
 
     Examples:
     voxwarp models import vm2_cc.h5

@@ -21,6 +21,7 @@ from .options import COMPUTING, INPUTS, OUTPUT, TRANSFORM, preparation_of, refin
 if TYPE_CHECKING:
     from ..registration.line import RegisteredScan
 
+COMPOSITES = "composite"  # the output
 TEMPLATE = "template"  # as the fixed scan: the one of the model
 START = "start"  # the stage before those of the registration: interpreter, imports, options
 
@@ -101,8 +102,8 @@ def register(
     initial: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Start from this linear transform (ITK .mat or .txt) from the fixed to the moving "
-            "space, and try no other start. For several scans, repeat it in their order.",
+            help="Start from this linear transform (ITK .mat, .txt or .h5) from the fixed to the "
+            "moving space, and try no other start. For several scans, repeat it in their order.",
             metavar="FILE",
             rich_help_panel=TRANSFORM,
         ),
@@ -119,12 +120,21 @@ def register(
     save: Annotated[
         str,
         typer.Option(
-            help="Write only these outputs, separated by commas: transforms, inverse, warped, "
-            "inverse-warped, labels, masks, report. metrics.json is always written.",
+            help="Write only these outputs, separated by commas: transforms, inverse, composite, "
+            "warped, inverse-warped, labels, masks, report. metrics.json is always written.",
             metavar="NAMES",
             rich_help_panel=OUTPUT,
         ),
     ] = "all",
+    composite: Annotated[
+        bool,
+        typer.Option(
+            "--composite/--no-composite",
+            help="Write the transforms as Composite.h5 and InverseComposite.h5, too, which hold "
+            "all parts in one file (ITK).",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     report: Annotated[
         bool,
         typer.Option(
@@ -168,6 +178,7 @@ def register(
     """
     share_freed_memory()
     scans, target = _roles(moving, fixed)
+    save = f"{save},{COMPOSITES}" if composite else save
     writing: dict[str, Any] = {"save": save, "overwrite": overwrite, "report": report}
     if len(scans) == 1:
         from ..registration.result import check_output

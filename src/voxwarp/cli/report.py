@@ -64,8 +64,8 @@ def _write_again(folder: Path, overwrite: bool) -> Path:
     """Draw the report of a result again; a page written by voxwarp may be replaced."""
     from ..pictures.pages import is_generated
     from ..pictures.report import report as render
-    from ..registration.apply import one_of_each
     from ..registration.loading import load
+    from ..registration.saved_transform import one_of_each
 
     page = folder / REPORT
     check_writable(folder, (REPORT,), overwrite=overwrite or is_generated(page))

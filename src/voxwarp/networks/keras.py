@@ -55,13 +55,9 @@ def import_keras(path: str | os.PathLike[str]) -> Model:
 
 def _layers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Kernel and bias of each convolution, in the order in which they run; the flow is last."""
+    import h5py
+
     check_readable(path, "weights")
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "Keras weights need h5py, which is not installed: pip install 'voxwarp[keras]'"
-        ) from error
     try:
         with h5py.File(path) as file:
             weights = file.get("model_weights", file)

@@ -2,168 +2,24 @@
 
 import itertools
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from .._files import check_readable
-from .._json import read_json
-from .._layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
+from .._layout import METRICS, PREPROCESSED, WARP
 from ..errors import InputError
-from ..space.formats import read_affine, read_warp, warp_warnings
 from ..space.grid import Grid
 from ..space.image_file import image_name
 from ..space.resample import Interpolation, border_warning, frame_resampler
 from ..space.series import Series, open_series, write_series
-from ..space.transform import Affine, Chain, Warp
+from ..space.transform import Chain
 from ..space.volume import ImageLike, Volume, read_placement, write_volume
 from .apply_memory import check_apply_memory, check_disk
-from .outputs import MissingWarp
-from .result import Registration
-from .transform_folder import transform_files
-
-#: By the absolute path of a file, what its header leaves in doubt, a sentence each.
-HeaderWarnings = Mapping[str, tuple[str, ...]]
-
-_BRACKETS = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")  # antsApplyTransforms -t [PATH,1]
-
-
-@dataclass(frozen=True, eq=False)
-class SavedTransform:
-    """The transforms of a registration, or of a chain, in both directions, and their grids.
-
-    Made by ``load_transform`` and ``chain_of``.
-
-    Args:
-        transform: the map from points of the fixed scan to points of the moving scan, RAS mm.
-        inverse: the map from points of the moving scan to points of the fixed scan, RAS mm.
-        fixed_grid: the grid of the fixed scan; None if it is unknown, as for a single file.
-        moving_grid: the grid of the moving scan; None if it is unknown.
-        header_warnings: by the path of a file, what its header leaves in doubt, a sentence each:
-            of the warps, and of the scans that were registered.
-    """
-
-    transform: Chain
-    inverse: Chain
-    fixed_grid: Grid | None
-    moving_grid: Grid | None
-    header_warnings: HeaderWarnings = field(default_factory=dict)
-
-    def inverted(self) -> "SavedTransform":
-        """Exchange the roles of the fixed and the moving scan."""
-        return replace(
-            self,
-            transform=self.inverse,
-            inverse=self.transform,
-            fixed_grid=self.moving_grid,
-            moving_grid=self.fixed_grid,
-        )
-
-
-#: A registration or an affine in memory, loaded transforms, or the path of what is saved.
-AnyTransform = SavedTransform | Registration | Affine | str | os.PathLike[str]
-
-
-def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
-    """Load the transforms of a folder that ``register`` wrote, or a linear ITK transform file.
-
-    The folder may also come from ``preprocess`` (the scan is the moving side, its aligned brain
-    the fixed side) or from antsRegistration, with any one prefix of the file names; see
-    ``transform_files``.
-
-    Args:
-        path: the folder or file; ``[PATH,1]``, as ANTs writes it, is the inverse of PATH, and
-            ``[PATH,0]`` is PATH.
-
-    Raises:
-        InputError: a file is missing, or is not an ITK transform.
-
-    Example:
-        >>> import numpy as np
-        >>> import voxwarp
-        >>> result = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
-        >>> files = result.save("out", save="transforms,inverse")
-        >>> saved = voxwarp.load_transform("out")
-        >>> point = np.array([[0.0, -18.0, 4.0]])  # of the fixed scan, RAS mm
-        >>> np.allclose(saved.transform.map(point), result.transform.map(point))
-        True
-    """
-    in_brackets = _BRACKETS.fullmatch(os.fspath(path))
-    if in_brackets:
-        loaded = load_transform(in_brackets[1])
-        return loaded.inverted() if in_brackets[2] == "1" else loaded
-    path = Path(path)
-    check_readable(path, "transform")
-    if not path.is_dir():
-        return _of_affine(read_affine(path))
-    if all(os.path.lexists(path / record) for record in (PREPROCESSED, METRICS)):
-        raise InputError(
-            f"transform {path}: the folder holds results of register and of preprocess; they need "
-            f"separate folders"
-        )
-    if os.path.lexists(path / PREPROCESSED):
-        return _load_preprocessed(path)
-    files, warnings = transform_files(path), _recorded_warnings(path / METRICS)
-    affine = Affine(np.eye(4)) if files.affine is None else read_affine(files.affine)
-    if files.warp is None:
-        grids = (_read_grid(path / METRICS, name) for name in ("fixed", "moving"))
-        return replace(_of_affine(affine, *grids), header_warnings=warnings)
-    warp = read_warp(files.warp)
-    for file in filter(None, (files.warp, files.inverse_warp)):
-        warnings[_key(file)] = warp_warnings(file)
-    inverse_warp: Warp | MissingWarp = MissingWarp(path / INVERSE_WARP)
-    if files.inverse_warp is not None:
-        inverse_warp = read_warp(files.inverse_warp)
-    return SavedTransform(
-        transform=Chain([warp, affine]),
-        inverse=Chain([affine.inverse(), inverse_warp]),
-        fixed_grid=warp.grid,
-        moving_grid=_read_grid(path / METRICS, "moving"),
-        header_warnings=warnings,
-    )
-
-
-def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransform:
-    """Chain several registrations into one, in the order in which an image travels.
-
-    [a, b] takes an image from the moving space of a to the fixed space of a, which is the moving
-    space of b, and then to the fixed space of b. (ANTs lists transforms in the reverse order.)
-
-    Args:
-        transforms: a registration, an ``Affine``, loaded transforms or a path, or several of
-            these.
-
-    Raises:
-        InputError: the list is empty, or a path cannot be loaded.
-
-    Example:
-        >>> import voxwarp
-        >>> bold_to_t1 = voxwarp.register("bold.nii.gz", "moving.nii.gz", transform="rigid")
-        >>> t1_to_fixed = voxwarp.register("moving.nii.gz", "fixed.nii.gz")
-        >>> chain = voxwarp.chain_of([bold_to_t1, t1_to_fixed])
-        >>> chain.fixed_grid == t1_to_fixed.fixed_grid
-        True
-        >>> moved = voxwarp.apply_to_image("bold.nii.gz", chain)  # resampled once
-        >>> moved.grid == t1_to_fixed.fixed_grid
-        True
-    """
-    is_single = isinstance(transforms, SavedTransform | Registration | Affine | str | os.PathLike)
-    several = cast(Sequence[AnyTransform], [transforms] if is_single else transforms)
-    parts = [_loaded(transform) for transform in several]
-    if not parts:
-        raise InputError("transforms must name at least one transform, got an empty list")
-    return SavedTransform(
-        transform=Chain([x for part in reversed(parts) for x in part.transform.transforms]),
-        inverse=Chain([x for part in parts for x in part.inverse.transforms]),
-        fixed_grid=parts[-1].fixed_grid,
-        moving_grid=parts[0].moving_grid,
-        header_warnings={k: v for part in parts for k, v in part.header_warnings.items()},
-    )
+from .saved_transform import AnyTransform, chain_of, one_of_each
 
 
 def apply_to_image(
@@ -377,11 +233,6 @@ def _sheared(grid: Grid, reference: ImageLike) -> tuple[str, ...]:
     )
 
 
-def one_of_each(warnings: HeaderWarnings) -> tuple[str, ...]:
-    """All of the warnings, the same sentence once."""
-    return tuple(dict.fromkeys(text for texts in warnings.values() for text in texts))
-
-
 _UNKNOWN = {
     "fixed": f"a linear transform alone, such as a single .mat or a folder without {WARP}, does "
     f"not tell it",
@@ -392,53 +243,6 @@ _UNKNOWN = {
 def interpolation_of(volume: Volume) -> Interpolation:
     """Return "nearest" for label maps (see ``Volume.holds_labels``), "linear" for all others."""
     return "nearest" if volume.holds_labels() else "linear"
-
-
-def _loaded(transform: AnyTransform) -> SavedTransform | Registration:
-    if isinstance(transform, Affine):
-        return _of_affine(transform)
-    return load_transform(transform) if isinstance(transform, str | os.PathLike) else transform
-
-
-def _of_affine(
-    affine: Affine, fixed_grid: Grid | None = None, moving_grid: Grid | None = None
-) -> SavedTransform:
-    return SavedTransform(Chain([affine]), Chain([affine.inverse()]), fixed_grid, moving_grid)
-
-
-def _load_preprocessed(path: Path) -> SavedTransform:
-    """The affine map between a scan and its aligned brain, as a registration to the brain."""
-    grids = (_read_grid(path / PREPROCESSED, name) for name in ("aligned", "scan"))
-    loaded = _of_affine(read_affine(path / AFFINE), *grids)
-    return replace(loaded, header_warnings=_recorded_warnings(path / PREPROCESSED))
-
-
-def _read_grid(record: Path, name: str) -> Grid | None:
-    """A grid from a JSON record; None if the record or the grid is missing.
-
-    Raises:
-        InputError: the content of the record was not fetched.
-    """
-    if os.path.lexists(record):
-        check_readable(record, "transform")
-    try:
-        return Grid(**read_json(record)["grids"][name])
-    except (OSError, KeyError, ValueError, TypeError):
-        return None
-
-
-def _recorded_warnings(record: Path) -> dict[str, tuple[str, ...]]:
-    """What a JSON record says of the headers of the scans; nothing if there is no such record."""
-    try:
-        inputs = read_json(record)["inputs"]
-        entries = [inputs[name] for name in ("moving", "fixed", "scan") if inputs.get(name)]
-        return {
-            str(entry.get("path")): tuple(str(text) for text in entry["header_warnings"])
-            for entry in entries
-            if "header_warnings" in entry
-        }
-    except (OSError, KeyError, ValueError, TypeError, AttributeError):
-        return {}
 
 
 def _key(image: ImageLike) -> str:

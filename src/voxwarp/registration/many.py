@@ -15,7 +15,7 @@ from ..networks.refine import Refinement
 from ..preparation.scan import Scan
 from ..preparation.settings import DEFAULTS, Preparation
 from ..runtime import DEFAULT_RUNTIME, Runtime
-from ..space.formats import read_affine
+from ..space.composite import read_linear
 from ..space.transform import Affine
 from ..space.volume import ImageLike
 from .deform import check_smoothness, check_smoothness_applies
@@ -171,7 +171,7 @@ def _moving_scans(
     if not paths:
         raise InputError("movings must hold at least one scan, but it is empty")
     starts = [
-        start if isinstance(start, Affine | None) else read_affine(start)
+        start if isinstance(start, Affine | None) else read_linear(start)
         for start in one_per_scan(initial, paths, "initial")
     ]
     of_each = (

@@ -9,7 +9,9 @@ import numpy as np
 
 from .._layout import (
     AFFINE,
+    COMPOSITE,
     FIXED_MASK,
+    INVERSE_COMPOSITE,
     INVERSE_WARP,
     INVERSE_WARPED,
     METRICS,
@@ -24,11 +26,13 @@ from ..errors import InputError
 from ..space.grid import Grid
 
 ALL = "all"
+COMPOSITES = "composite"  # not among all: it holds the transforms a second time
 
 #: The outputs that can be chosen, and their files. ``metrics.json`` is always written.
 OUTPUTS = {
     "transforms": (AFFINE, WARP),
     "inverse": (INVERSE_WARP,),
+    COMPOSITES: (COMPOSITE, INVERSE_COMPOSITE),
     "warped": (WARPED,),
     "inverse-warped": (INVERSE_WARPED,),
     "labels": (WARPED_LABELS,),
@@ -41,8 +45,8 @@ def files_of(save: str | Iterable[str]) -> frozenset[str]:
     """The names of the files that the chosen outputs consist of, ``metrics.json`` included.
 
     Args:
-        save: names of outputs: "all", or some of ``OUTPUTS``, as one string with commas or as an
-            iterable of strings.
+        save: names of outputs: "all" (of them but composite), or some of ``OUTPUTS``, as one
+            string with commas or as an iterable of strings.
 
     Raises:
         InputError: a name is unknown.
@@ -51,7 +55,7 @@ def files_of(save: str | Iterable[str]) -> frozenset[str]:
     files = {METRICS}
     for name in (str(name).strip() for name in names):
         if name == ALL:
-            files.update(*OUTPUTS.values())
+            files.update(*(own for output, own in OUTPUTS.items() if output != COMPOSITES))
         elif name in OUTPUTS:
             files.update(OUTPUTS[name])
         else:
@@ -70,9 +74,11 @@ class MissingWarp:
 
     Args:
         path: where the file would be.
+        why: what is missing, and what helps, to be said of ``path``.
     """
 
     path: Path
+    why: str = ""
 
     def map(self, points: np.ndarray) -> NoReturn:
         """Raise InputError."""
@@ -85,6 +91,7 @@ class MissingWarp:
     def error(self) -> InputError:
         """The error that names the file."""
         return InputError(
-            f"transform {self.path.parent}: {self.path.name} is missing, and the inverse of the "
+            self.why
+            or f"transform {self.path.parent}: {self.path.name} is missing, and the inverse of the "
             f"deformation is needed here; register again and save it, too"
         )

@@ -11,9 +11,9 @@ import numpy as np
 from .._files import check_writable, staging, write_bytes
 from .._publish import place
 from ..errors import InputError
-from .apply import AnyTransform, SavedTransform, chain_of, one_of_each
 from .point_files import PointFile, check_bids_frame, read_points
 from .result import Registration
+from .saved_transform import AnyTransform, SavedTransform, chain_of, one_of_each
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from ..preparation.rigid import register_rigid
 from ..preparation.scan import Prepared, Scan, prepare, prepare_scans
 from ..preparation.settings import DEFAULTS, Preparation
 from ..runtime import DEFAULT_RUNTIME, Runtime
-from ..space.formats import read_affine
+from ..space.composite import read_linear
 from ..space.transform import PART_VOXELS, Affine, Warp
 from ..space.volume import ImageLike, Volume
 from .deform import (
@@ -100,7 +100,7 @@ def register(
     refinement = Refinement.from_value(refine)
     check_smoothness(smoothness)
     check_transform_kind(transform, refinement, smoothness)
-    start = initial if isinstance(initial, Affine | None) else read_affine(initial)
+    start = initial if isinstance(initial, Affine | None) else read_linear(initial)
     device = runtime.torch_device()
     meter = Meter(memory=False, announce=runtime.progress)
     with runtime.with_threads():

@@ -9,14 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import nibabel as nib
 
 from .._files import check_writable, run_in_parallel, staging
 from .._layout import (
     AFFINE,
+    COMPOSITE,
     FIXED_MASK,
+    INVERSE_COMPOSITE,
     INVERSE_WARP,
     INVERSE_WARPED,
     METRICS,
@@ -39,6 +41,7 @@ from ..pictures.report import report as render_report
 from ..pictures.scene import Scene
 from ..preparation.scan import Scan
 from ..space import formats
+from ..space.composite import write_composite
 from ..space.grid import Grid
 from ..space.image_file import nifti
 from ..space.resample import border_warning, resample
@@ -304,9 +307,10 @@ def write_registration(
     Args:
         result: the registration; it does not change.
         folder: the folder; created if it does not exist.
-        save: which outputs to write: "all", or some of transforms, inverse, warped,
-            inverse-warped, labels, masks and report, as one string with commas or as a list.
-            ``metrics.json`` is always written.
+        save: which outputs to write: "all", or some of transforms, inverse, composite, warped,
+            inverse-warped, labels, masks and report, as one string with commas or as a list; all
+            are all but composite, the transforms as ITK's ``.h5``. ``metrics.json`` is always
+            written.
         overwrite: replace what an earlier registration wrote.
         report: write ``report.html``, if it is among the outputs. If it cannot be drawn, it is
             left out, and a warning in the metrics says why.
@@ -343,6 +347,8 @@ def _writers(
     if not result.is_linear:
         jobs[WARP] = lambda: formats.write_warp(result.warp, stage / WARP)
         jobs[INVERSE_WARP] = lambda: _write_inverse(result.inverse_warp, stage / INVERSE_WARP)
+    for name, chain in ((COMPOSITE, result.transform), (INVERSE_COMPOSITE, result.inverse)):
+        jobs[name] = partial(_write_composite, result, chain, stage / name)
     jobs |= {
         WARPED: lambda: write_volume(result.warped, stage / WARPED),
         INVERSE_WARPED: lambda: write_volume(result.inverse_warped, stage / INVERSE_WARPED),
@@ -358,6 +364,14 @@ def _writers(
         if volume is not None:
             jobs[name] = partial(write_volume, volume, stage / name)
     return [job for name, job in jobs.items() if name in names]
+
+
+def _write_composite(result: Registration, chain: Chain, path: Path) -> None:
+    steps = [step for step in chain.transforms if isinstance(step, Affine) or not result.is_linear]
+    for step in steps:
+        if isinstance(step, MissingWarp):
+            raise step.error()
+    write_composite(cast(list[Affine | Warp], steps), path)
 
 
 def _write_inverse(warp: Warp | MissingWarp, path: Path) -> None:

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._files import check_readable
-from .._layout import AFFINE, INVERSE_WARP, METRICS, PREPROCESSED, WARP
+from .._layout import (
+    AFFINE,
+    COMPOSITE,
+    INVERSE_COMPOSITE,
+    INVERSE_WARP,
+    METRICS,
+    PREPROCESSED,
+    WARP,
+)
 from .._lock import WAITING
 from ..errors import InputError
+from ..space.composite import is_composite_name
 from .record import is_linear, read_record
 
 # Without an affine, antsRegistration numbers its only deformation 0.
@@ -28,11 +37,15 @@ class TransformFiles:
         affine: its linear part; None if it has none.
         warp: its deformation; None if it is linear.
         inverse_warp: the inverse of the deformation, if there is a file of it.
+        composite: both parts in one file, if they are there in no other way.
+        inverse_composite: the inverse of that.
     """
 
     affine: Path | None
     warp: Path | None
     inverse_warp: Path | None
+    composite: Path | None = None
+    inverse_composite: Path | None = None
 
 
 def transform_files(folder: Path) -> TransformFiles:
@@ -51,15 +64,18 @@ def transform_files(folder: Path) -> TransformFiles:
         raise InputError(
             f"transform {folder}: cannot be read: {error.strerror or error}"
         ) from error
-    if METRICS in names:
-        check_readable(folder / METRICS, "transform")
-        if is_linear(read_record(folder)):
-            return TransformFiles(_file(folder, names, AFFINE), None, None)
-    elif (folder / WAITING).exists():  # the record is the last file to be moved
+    if METRICS not in names and (folder / WAITING).exists():  # the record is moved last
         raise InputError(
             f"transform {folder}: a command is moving its files here, or was killed while it did, "
             f"so they may not belong together; run it again with `overwrite`"
         )
+    composite = _composites(folder, names)
+    if composite is not None and not _ending(names, AFFINE) + _ending(names, _FIRST_WARP):
+        return composite
+    if METRICS in names:
+        check_readable(folder / METRICS, "transform")
+        if is_linear(read_record(folder)):
+            return TransformFiles(_file(folder, names, AFFINE), None, None)
     deformations = [name for name in names if _DEFORMATION.fullmatch(name)]
     if _ending(names, _FIRST_WARP) and not _ending(names, AFFINE):
         return TransformFiles(None, *_warps(folder, names, _FIRST_WARP, _FIRST_INVERSE))
@@ -67,6 +83,17 @@ def transform_files(folder: Path) -> TransformFiles:
     if METRICS not in names and not deformations:
         return TransformFiles(affine, None, None)
     return TransformFiles(affine, *_warps(folder, names, WARP, INVERSE_WARP))
+
+
+def _composites(folder: Path, names: list[str]) -> TransformFiles | None:
+    """The composites of a folder, which antsRegistration writes in place of the other files."""
+    inverse = _ending(names, INVERSE_COMPOSITE)
+    forward = [name for name in _ending(names, COMPOSITE) if name not in inverse]
+    if len(forward) != 1 or len(inverse) > 1:
+        return None
+    return TransformFiles(
+        None, None, None, folder / forward[0], folder / inverse[0] if inverse else None
+    )
 
 
 def _warps(folder: Path, names: list[str], warp: str, inverse: str) -> tuple[Path, Path | None]:
@@ -106,11 +133,8 @@ def _nearest(folder: Path, names: list[str]) -> str:
             f"with --collapse-output-transforms 1 (its default); without the deformation, give the "
             f"files: -t {' -t '.join(linear)}"
         )
-    if any(name.lower().endswith(".h5") for name in names):
-        return (
-            "; a composite transform (.h5) cannot be read: run antsRegistration without "
-            "--write-composite-transform, or take it apart by CompositeTransformUtil --disassemble"
-        )
+    if composites := [str(folder / n) for n in names if is_composite_name(n)]:
+        return f", or a composite transform such as {composites[0]}"
     if linear:
         return f", or a single linear transform such as {linear[0]}"
     inside = [n for n in names if any((folder / n / f).is_file() for f in (AFFINE, PREPROCESSED))]

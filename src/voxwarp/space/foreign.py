@@ -18,11 +18,9 @@ class _Kind(NamedTuple):
 
 _KINDS = (
     _Kind(
-        (".h5", ".hdf5"),
+        (),
         r"\x89HDF",
-        "this is an ITK transform in HDF5, which cannot be read: take it apart by "
-        "CompositeTransformUtil --disassemble {0} PREFIX, or run antsRegistration without "
-        "--write-composite-transform",
+        "this is a file in HDF5: if it is a transform of ITK, give it a name that ends in .h5",
     ),
     _Kind(
         (".lta",),

@@ -23,6 +23,7 @@ from scipy.io.matlab import MatReadError, matfile_version
 from .._files import check_readable, write_bytes
 from ..errors import InputError
 from .foreign import conversion_of
+from .grid import Grid
 from .image_file import (
     DISPLACEMENT,
     VECTOR,
@@ -53,11 +54,10 @@ def write_affine(affine: Affine, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    matrix = _FLIP @ affine.matrix @ _FLIP
-    parameters = np.concatenate([matrix[:3, :3].ravel(), matrix[:3, 3]])
+    kind, parameters, fixed = record_of(affine)
     stream = BytesIO()
-    contents = {"AffineTransform_double_3_3": parameters[:, None], "fixed": np.zeros((3, 1))}
-    savemat(stream, contents, format="4")
+    columns = (np.asarray(numbers, np.float64)[:, None] for numbers in (parameters, fixed))
+    savemat(stream, dict(zip((kind, "fixed"), columns, strict=True)), format="4")
     write_bytes(path, stream.getvalue())
 
 
@@ -109,9 +109,7 @@ def read_affine(path: str | os.PathLike[str], what: str = "transform") -> Affine
         )
     try:
         records = _read_mat(path) if path.suffix.lower() == ".mat" else _read_text(path)
-        with np.errstate(all="ignore"):  # numbers that are too large are refused by ``Affine``
-            matrices = [_matrix(_linear_transform(*record)) for record in records]
-            return Affine(_FLIP @ reduce(np.matmul, matrices) @ _FLIP)  # the last comes first
+        return affine_of(records)
     except (*_UNREADABLE, MatReadError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -147,13 +145,32 @@ _KINDS: dict[str, Callable[[], sitk.Transform]] = {
     "VersorRigid3DTransform": sitk.VersorRigid3DTransform,
     "VersorTransform": sitk.VersorTransform,
 }
-_Record = tuple[str, Sequence[float], Sequence[float]]  # kind, parameters, fixed parameters
+#: A linear transform as ITK stores it: kind, parameters, fixed parameters.
+Record = tuple[str, Sequence[float], Sequence[float]]
+
+
+def record_of(affine: Affine) -> Record:
+    """An affine as ITK stores it, about the centre 0."""
+    matrix = _FLIP @ affine.matrix @ _FLIP
+    parameters = [*matrix[:3, :3].ravel().tolist(), *matrix[:3, 3].tolist()]
+    return "AffineTransform_double_3_3", parameters, [0.0, 0.0, 0.0]
+
+
+def affine_of(records: Sequence[Record]) -> Affine:
+    """The affine of one or several linear transforms, of which points pass the last one first.
+
+    Raises:
+        ValueError: the numbers or a kind are not those of a linear transform in three dimensions.
+    """
+    with np.errstate(all="ignore"):  # numbers that are too large are refused by ``Affine``
+        matrices = [_matrix(_linear_transform(*record)) for record in records]
+        return Affine(_FLIP @ reduce(np.matmul, matrices) @ _FLIP)
 
 
 LARGEST_TEXT = 1 << 20  # bytes; a linear transform has a few hundred; set by hand
 
 
-def _read_mat(path: Path) -> list[_Record]:
+def _read_mat(path: Path) -> list[Record]:
     contents = io.BytesIO(checked_mat(_beginning(path, LARGEST + 1)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # SciPy warns if numbers may be read wrong
@@ -171,7 +188,7 @@ def _read_mat(path: Path) -> list[_Record]:
     return [(kinds[0], parameters, fixed)]
 
 
-def _read_text(path: Path) -> list[_Record]:
+def _read_text(path: Path) -> list[Record]:
     """The transforms of a text file; those of a composite in their order."""
     try:
         contents = _beginning(path, LARGEST_TEXT + 1)
@@ -255,11 +272,7 @@ def write_warp(warp: Warp, path: str | os.PathLike[str]) -> None:
         ValueError: the grid is sheared, which ITK files cannot express.
         InputError: the file cannot be written.
     """
-    if warp.grid.is_sheared():
-        raise ValueError(
-            "warp must have a grid with orthogonal axes to be written as an ITK file, "
-            "see Grid.unsheared"
-        )
+    _check_right_angles(warp.grid)
     # No copy of the field: only a view of its shape in the file.
     view = warp.displacement.transpose(1, 2, 3, 0)[:, :, :, None, :]
     image = nifti(view, warp.grid)
@@ -277,6 +290,55 @@ def _reordered(warp: Warp) -> Iterator[np.ndarray]:
         for first in range(0, warp.grid.shape[2], planes):
             part = values[:, :, first : first + planes].T
             yield np.multiply(part, np.float32(sign), order="C")
+
+
+def lps_vectors(vectors: np.ndarray, *, to_ras: bool = False) -> np.ndarray:
+    """The numbers of a displacement field as ITK stores them: the components of a voxel together.
+
+    Args:
+        vectors: (3, X, Y, Z) float32, RAS mm.
+        to_ras: convert back: (3, X, Y, Z), LPS mm, to RAS mm.
+
+    Returns:
+        (3 X Y Z,), x fastest after the components, LPS mm; with ``to_ras`` (3, X, Y, Z).
+    """
+    flipped = vectors * _SIGNS[:, None, None, None]
+    return np.ascontiguousarray(flipped) if to_ras else flipped.ravel(order="F")
+
+
+def field_geometry(grid: Grid) -> np.ndarray:
+    """The 18 fixed parameters of a displacement field of ITK: size, origin, spacing, direction.
+
+    Raises:
+        ValueError: the grid is sheared, which they cannot express.
+    """
+    _check_right_angles(grid)
+    direction = _FLIP[:3, :3] @ grid.direction
+    return np.array(
+        [*grid.shape, *lps(grid.affine[:3, 3]), *grid.spacing, *direction.ravel()], np.float64
+    )
+
+
+def grid_of_field(fixed: np.ndarray) -> Grid:
+    """The grid that the 18 fixed parameters of a displacement field describe.
+
+    Raises:
+        ValueError: they are not 18, or describe no grid.
+    """
+    if fixed.shape != (18,):
+        raise ValueError(f"a displacement field has 18 fixed parameters, got {fixed.size}")
+    affine = np.eye(4)
+    affine[:3, :3] = _FLIP[:3, :3] @ fixed[9:].reshape(3, 3) * fixed[6:9]
+    affine[:3, 3] = lps(fixed[3:6])
+    return Grid(tuple(fixed[:3]), affine)
+
+
+def _check_right_angles(grid: Grid) -> None:
+    if grid.is_sheared():
+        raise ValueError(
+            "warp must have a grid with orthogonal axes to be written as an ITK file, "
+            "see Grid.unsheared"
+        )
 
 
 def read_warp(path: str | os.PathLike[str]) -> Warp:
