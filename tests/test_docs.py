@@ -82,6 +82,7 @@ OPTIONS = {x for text in PAGES.values() for x in re.findall(r"(?<![\w-])--[a-z][
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_option_exists_somewhere(option: str) -> None:
     theirs = {"--logdir", "--nproc-per-node"}  # tensorboard's, torchrun's
+    theirs |= {"--write-composite-transform"}  # antsRegistration's
     theirs |= {"--head", "--second-head", "--repeats", "--no-amx"}  # benchmarks/speed.py
     ours = {"--help"} | theirs | {name for command in commands() for name in option_names(command)}
     assert option in ours

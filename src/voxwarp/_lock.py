@@ -58,13 +58,27 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Where the system or the file system has no locks, they do not wait.
     """
-    file = _locked(folder / WAITING)
+    with locked(folder / WAITING):
+        yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let other processes wait that lock the same file, as long as a ``with`` statement lasts.
+
+    The file is made and removed; where a process was killed, it stays, but locks nobody out. Where
+    the system or the file system has no locks, the others do not wait.
+
+    Args:
+        path: the file.
+    """
+    file = _locked(path)
     try:
         yield
     finally:
         if file is not None:
             with suppress(OSError):
-                (folder / WAITING).unlink()
+                path.unlink()
             os.close(file)
 
 

@@ -15,7 +15,8 @@ from small_models import BUILT, CARD, fresh, of_template, ours, with_its_hash
 from voxwarp._device import has_bfloat16
 from voxwarp.errors import InputError
 from voxwarp.fields import field, losses
-from voxwarp.networks.model import Model, find, installed
+from voxwarp.networks.installed import find, installed
+from voxwarp.networks.model import Model
 from voxwarp.networks.refine import Refinement
 from voxwarp.preparation.template import mni152
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..evaluation.rows import REFINE
-from ..networks.model import installed
+from ..networks.installed import installed
 from .catalogue import METHODS, MODEL_METHODS, find_method, missing_package
 from .weights import load_model, locate_model
 

@@ -43,7 +43,7 @@ def locate_model(weights: str) -> str:
     Raises:
         InputError: the model does not exist.
     """
-    from ..networks.model import find
+    from ..networks.installed import find
 
     path = Path(weights) if weights.lower().endswith(KERAS) else find(weights)
     return str(path.absolute())

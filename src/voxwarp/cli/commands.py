@@ -10,6 +10,7 @@ from ..errors import InputError
 from . import cache, models, option_names
 from .apply import apply
 from .benchmark import benchmark
+from .cohort import CohortCommand, cohort
 from .command import Command, Group, with_log
 from .console import INTERRUPTED, fail, help_without_command
 from .evaluate import evaluate
@@ -83,6 +84,7 @@ _add(apply, REGISTER)
 _add(points, REGISTER)
 _add(report, REGISTER)
 _add(view, REGISTER, keep_memory=False)  # runs for hours with little of what it needs at first
+app.command(cls=CohortCommand, rich_help_panel=REGISTER)(with_log(cohort, keep_memory=False))
 _add(preprocess, TRAIN)
 _add(train, TRAIN)
 _add(evaluate, SCORE)

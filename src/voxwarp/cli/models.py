@@ -30,7 +30,7 @@ def models(context: typer.Context) -> None:
 @app.command("list", cls=Question)
 def list_models() -> None:
     """List the installed models: name and folder, separated by a tab."""
-    from ..networks.model import installed
+    from ..networks.installed import installed
 
     for name, folder in installed().items():
         typer.echo(f"{name}\t{folder}")
@@ -46,7 +46,7 @@ def show_model(
     voxwarp models show default
     voxwarp models show runs/my
     """
-    from ..networks.model import MODEL, find
+    from ..networks.installed import MODEL, find
 
     path = find(model) / MODEL
     check_readable(path, "model")
@@ -84,8 +84,8 @@ def import_model(
     voxwarp models import vm2_cc.h5
     voxwarp register moving.nii.gz fixed.nii.gz -o out --model vm2_cc
     """
+    from ..networks.installed import MODEL, WEIGHTS
     from ..networks.keras import import_keras
-    from ..networks.model import MODEL, WEIGHTS
 
     model = import_keras(weights)
     folder, files = out or models_folder() / model.name, (WEIGHTS, MODEL)

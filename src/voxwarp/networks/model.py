@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,19 +14,17 @@ from torch import Tensor, nn
 
 from .._device import bfloat16_convolutions, channels_last
 from .._files import check_readable, write_bytes
-from .._folders import models_folder
 from .._json import read_json
 from ..errors import InputError
 from ..preparation.recipe import TEMPLATE_FILE, Recipe
 from ..space.volume import write_volume
 from .catalogue import ARCHITECTURES, Capabilities, build, with_current_names
 from .deformation import Deformation
+from .installed import MODEL, WEIGHTS, find
 from .pair_descent import MapCache, PairDescent
 from .refine import Refinement, refine
 
 FORMAT = "voxwarp-model-1"
-#: The files of a model: its description and its weights.
-MODEL, WEIGHTS = "model.json", "weights.safetensors"
 
 _DAMAGED = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
@@ -205,37 +201,3 @@ class Model:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def installed() -> dict[str, Path]:
-    """Names and folders of all installed models.
-
-    A model in the user's folder replaces a shipped one with the same name.
-    """
-    places = [Path(str(resources.files("voxwarp") / "models"))]
-    with suppress(InputError):  # there is no folder of the user's, as without a home
-        places.append(models_folder())
-    return {
-        folder.name: folder
-        for place in places
-        if place.is_dir()
-        for folder in sorted(place.iterdir())
-        if os.path.lexists(folder / MODEL)
-    }
-
-
-def find(model: str | os.PathLike[str]) -> Path:
-    """The folder of a model, from its name or its path.
-
-    Raises:
-        InputError: there is no such model; the message lists the installed ones.
-    """
-    models = installed()
-    if str(model) in models:
-        return models[str(model)]
-    if os.path.lexists(Path(model) / MODEL):
-        return Path(model)
-    raise InputError(
-        f"unknown model {str(model)!r}: give a folder that holds a model.json, or the name of an "
-        f"installed model: {', '.join(models) or 'none is installed'}"
-    )

@@ -58,6 +58,7 @@ MEASURES = (
     Measure("folds", "Folded voxels", 0, "high", 1.0),
     Measure("minimum", "Smallest det J", 3),
     Measure("scale", "Affine scaling", 3, "both", 0.01),
+    Measure("mask_overlap", "Overlap of brains", 3, "low", 0.005),
     Measure("seconds", "Seconds", 1),
 )
 
@@ -67,14 +68,20 @@ class Result:
     """The data of one result.
 
     Args:
-        folder: of the result.
+        folder: of the result; of a result that shares its folder with others, any path of its own.
         values: the measurements in its record, by ``Measure.key``.
         warnings: of the registration; or the reason why its record cannot be read.
+        name: shown; by default the path of the folder.
+        report: the page to link to, if it exists; by default the report in the folder.
+        picture: file of a small picture; by default that of the report.
     """
 
     folder: Path
     values: dict[str, float]
     warnings: tuple[str, ...]
+    name: str = ""
+    report: Path | None = None
+    picture: Path | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "Result":
@@ -83,7 +90,7 @@ class Result:
             record = read_record(folder)
         except InputError as error:
             return cls(folder, {}, (str(error),))
-        return cls(folder, _values(record), tuple(recorded_warnings(record)))
+        return cls(folder, values_of(record), tuple(recorded_warnings(record)))
 
 
 def write_overview(
@@ -112,7 +119,17 @@ def write_overview(
     result_folders = results_in(folders)
     path = Path(out) if out else _common(folders) / INDEX
     check_writable(path.parent, (path.name,), overwrite=overwrite or is_generated(path))
-    results = [Result.read(folder) for folder in result_folders]
+    write_page([Result.read(folder) for folder in result_folders], path)
+    return path
+
+
+def write_page(results: Sequence[Result], path: Path) -> None:
+    """Write the overview page of results, those to check first.
+
+    Args:
+        results: the results.
+        path: file of the page; it is replaced if it exists.
+    """
     scores = robust_scores(results)
     rows = [_row(result, scores[result.folder], path.parent) for result in results]
     rows.sort(key=lambda row: (-len(row["reasons"]), -row["worst"], row["name"]))
@@ -127,7 +144,6 @@ def write_overview(
         outlier_score=OUTLIER_SCORE,
     )
     write_bytes(path, text.encode())
-    return path
 
 
 def _common(folders: Sequence[str | os.PathLike[str]]) -> Path:
@@ -192,8 +208,8 @@ def is_outlier(measure: Measure, z: float) -> bool:
     return measure.bad_side is not None and sides[measure.bad_side]
 
 
-def _values(record: dict[str, Any]) -> dict[str, float]:
-    """The measurements in a record."""
+def values_of(record: dict[str, Any]) -> dict[str, float]:
+    """The measurements in a record, by ``Measure.key``."""
     after, jacobian = _at(record, "similarity", "after"), _at(record, "jacobian")
     seconds = [_number(value) for value in _mapping(_at(record, "seconds")).values()]
     values = {
@@ -204,6 +220,7 @@ def _values(record: dict[str, Any]) -> dict[str, float]:
         "minimum": _number(_at(jacobian, "minimum")),
         "scale": _scale(record),
         "seconds": sum(filter(None, seconds)) if seconds else None,
+        "mask_overlap": _number(_at(record, "quality", "mask_overlap")),
     }
     return {key: value for key, value in values.items() if value is not None}
 
@@ -250,11 +267,11 @@ def _row(result: Result, scores: dict[str, float], root: Path) -> dict[str, Any]
         cells.append(
             {"key": measure.key, "value": value, "digits": measure.digits, "outlier": outlier}
         )
-    report = result.folder / REPORT
+    report = result.report or result.folder / REPORT
     return {
-        "name": _name(result.folder, root),
+        "name": result.name or _name(result.folder, root),
         "link": _link(report, root) if report.is_file() else "",
-        "thumbnail": _thumbnail(result.folder),
+        "thumbnail": _picture(result, root),
         "cells": cells,
         "reasons": reasons,
         "worst": worst,
@@ -273,6 +290,13 @@ def _link(path: Path, root: Path) -> str:
     """The address of a file relative to the page's folder, without a scheme."""
     name = _name(path, root)
     return quote(os.fsencode(name)) if not Path(name).is_absolute() else path.absolute().as_uri()
+
+
+def _picture(result: Result, root: Path) -> str:
+    """The address of a small picture, or nothing."""
+    if result.picture is None:
+        return _thumbnail(result.folder)
+    return _link(result.picture, root) if result.picture.is_file() else ""
 
 
 def _thumbnail(folder: Path) -> str:

@@ -54,7 +54,7 @@ class Grid:
             raise ValueError(f"shape must be three positive integers, got {shape}")
         if affine.shape != (4, 4) or not (abs(affine) < FARTHEST).all():  # NaN is not below
             raise ValueError(
-                f"affine must be a (4, 4) matrix of numbers below {FARTHEST:.0e}, got "
+                f"affine must be a finite (4, 4) matrix of numbers below {FARTHEST:.0e}, got "
                 f"{affine.tolist()}"
             )
         if not np.allclose(affine[3], (0, 0, 0, 1)):

@@ -72,7 +72,7 @@ class Affine:
         matrix = np.array(self.matrix, dtype=np.float64)
         if matrix.shape != (4, 4) or not (abs(matrix) < FARTHEST).all():  # NaN is not below
             raise ValueError(
-                f"matrix must be a (4, 4) matrix of numbers below {FARTHEST:.0e}, got "
+                f"matrix must be a finite (4, 4) matrix of numbers below {FARTHEST:.0e}, got "
                 f"{matrix.tolist()}"
             )
         with np.errstate(over="ignore", invalid="ignore"):

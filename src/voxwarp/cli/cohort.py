@@ -1,0 +1,463 @@
+"""``voxwarp cohort``: register every scan of a data set, as a BIDS App."""
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import options
+from .command import Command
+from .console import DONE, DOUBTFUL, complain, echo, say
+from .options import COMPUTING, INPUTS, OTHER, OUTPUT
+
+if TYPE_CHECKING:
+    from ..cohort.run import Cohort, Summary
+
+WHICH = "Which scans"
+CLUSTER = "Where it runs"
+SHOWN = 20  # failed scans that are listed
+
+
+class Level(str, Enum):
+    """Levels of analysis."""
+
+    participant = "participant"
+    group = "group"
+
+
+class ReferenceName(str, Enum):
+    """Which scan stands for a person or a session."""
+
+    first_lex = "first-lex"
+    sessionwise = "sessionwise"
+    unbiased = "unbiased"
+
+
+class CohortCommand(Command):
+    """A command whose options may be written as those of other BIDS Apps.
+
+    These have underscores in place of hyphens, and take several values after one option.
+    """
+
+    several = ("--participant-label", "--session-label", "--also")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Bring the arguments into the form of our other commands."""
+        return super().parse_args(ctx, list(_expanded(args, self.several)))
+
+
+def _expanded(args: Sequence[str], several: Sequence[str]) -> list[str]:
+    expanded, current = list[str](), ""
+    for arg in args:
+        if arg.startswith("--"):
+            name, equals, value = arg.partition("=")
+            name = name.replace("_", "-")
+            current = name if name in several and not equals else ""
+            expanded.append(f"{name}{equals}{value}")
+        elif current and not arg.startswith("-"):
+            if expanded[-1] != current:
+                expanded.append(current)
+            expanded.append(arg)
+        else:
+            current = ""
+            expanded.append(arg)
+    return expanded
+
+
+def cohort(
+    bids_dir: Annotated[
+        Path,
+        typer.Argument(
+            help="BIDS data set; or a table of scans (CSV, TSV), or a folder of images.",
+            metavar="BIDS_DIR",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the derivatives.", metavar="OUT_DIR")],
+    levels: Annotated[
+        list[Level],
+        typer.Argument(
+            help="participant registers the scans; group sums up their results. Both may be given.",
+            metavar="LEVEL",
+        ),
+    ],
+    *,
+    participant_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these persons, with or without sub-; several may follow.",
+            metavar="LABEL",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    session_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these sessions, with or without ses-; several may follow.",
+            metavar="LABEL",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    bids_filter_file: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON file of entities that scans must have, such as {"t1w": {"acquisition": '
+            '"mprage"}}, as for fMRIPrep.',
+            metavar="FILE",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    subject_anatomical_reference: Annotated[
+        ReferenceName,
+        typer.Option(
+            help="If there are several T1w scans: first-lex takes the first by name of each "
+            "person, sessionwise that of each session.",
+            metavar="RULE",
+            rich_help_panel=WHICH,
+        ),
+    ] = ReferenceName.first_lex,
+    skip_bids_validation: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bids-validation",
+            "--skip-bids-validator",
+            help="Do not check that BIDS_DIR says that it is a BIDS data set.",
+            rich_help_panel=WHICH,
+        ),
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Transform images of these suffixes, too, such as T2w, dseg or bold: those of the "
+            "same session. They must share the world space of the T1w scan.",
+            metavar="SUFFIX",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    lesion: Annotated[
+        bool,
+        typer.Option(
+            "--lesion",
+            help="Transform masks of lesions (label-lesion_roi), too. The registration itself does "
+            "not use them.",
+            rich_help_panel=INPUTS,
+        ),
+    ] = False,
+    fixed: Annotated[
+        Path | None,
+        typer.Option(
+            help="Template or scan with which all scans are aligned.",
+            metavar="FILE",
+            show_default="the template of the model, MNI152",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    fixed_mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Brain mask on the grid of the template.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the template's space in file names, letters and digits.",
+            metavar="NAME",
+            show_default="MNI152NLin2009aSym; with --fixed, from its name",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    model: options.Model = "default",
+    refine: options.Refine = None,
+    smoothness: options.Smoothness = None,
+    brain_extract: options.BrainExtract = options.BrainExtractName.auto,
+    extractor: options.Extractor = "deepbet",
+    bias: options.Bias = None,
+    nprocs: Annotated[
+        int | None,
+        typer.Option(
+            "--nprocs",
+            "--n-cpus",
+            "--nthreads",
+            "--ncpus",
+            help="CPU cores to use.",
+            metavar="N",
+            min=1,
+            show_default="all",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    omp_nthreads: Annotated[
+        int | None,
+        typer.Option(
+            help="Cores of each scan; the last digits of results depend on it.",
+            metavar="N",
+            min=1,
+            show_default="1, or more if memory limits the number of scans",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    mem_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="Memory to use, in GB.",
+            metavar="GB",
+            min=0.1,
+            show_default="what is free",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "-w",
+            "--work-dir",
+            help="Folder for intermediate results, which later runs reuse.",
+            metavar="FOLDER",
+            show_default="the cache of voxwarp",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    dask_scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on the workers of this scheduler of dask: its address, or its file.",
+            metavar="ADDRESS",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    dask_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run on the cluster that this YAML file describes, such as SLURM.",
+            metavar="FILE",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List what would be done, and why.", rich_help_panel=OTHER),
+    ] = False,
+    reports_only: Annotated[
+        bool,
+        typer.Option(
+            "--reports-only",
+            help="Write index.html and quality.tsv of the results that are there, no more.",
+            rich_help_panel=OTHER,
+        ),
+    ] = False,
+    stop_on_first_crash: Annotated[
+        bool,
+        typer.Option(
+            "--stop-on-first-crash",
+            help="Begin no further scans after one has failed.",
+            rich_help_panel=OTHER,
+        ),
+    ] = False,
+    run_uuid: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of this run in logs.",
+            metavar="UUID",
+            show_default="the time, and a random part",
+            rich_help_panel=OTHER,
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            is_eager=True,
+            callback=lambda value: _print_version(value),
+            rich_help_panel=OTHER,
+        ),
+    ] = False,
+) -> int:
+    """Register the T1w scans of a BIDS data set to a template, as a BIDS App.
+
+    OUT_DIR gets the derivatives: warped scans, brain masks, transforms (.h5), a report for each
+    person, index.html with those first that should be looked at, and quality.tsv. A run does what
+    is missing, and what follows from other inputs, settings or another version now; killed at any
+    time, it goes on where it was when it is run again. A scan that cannot be registered does not
+    stop the others; the exit code is 3 then, and logs/ says why.
+
+    Examples:
+    voxwarp cohort bids derivatives/voxwarp participant
+    voxwarp cohort bids derivatives/voxwarp participant group --participant-label 01 02
+    voxwarp cohort bids derivatives/voxwarp participant --dry-run
+    """
+    from ..cohort.dataset import Selection, read_filters
+    from ..cohort.run import Cluster, Cohort, new_run
+    from ..cohort.settings import CohortSettings, space_of
+
+    _check(space, fixed, fixed_mask, dask_scheduler, dask_config, run_uuid)
+    if not skip_bids_validation:
+        _check_bids(bids_dir)
+    request = Cohort(
+        source=bids_dir,
+        out=out,
+        selection=Selection(
+            participants=tuple(participant_label or ()),
+            sessions=tuple(session_label or ()),
+            filters={} if bids_filter_file is None else read_filters(bids_filter_file),
+            reference=subject_anatomical_reference.value,
+            also=tuple(dict.fromkeys(also or ())),
+            lesion=lesion,
+        ),
+        settings=CohortSettings(
+            fixed=fixed,
+            fixed_mask=fixed_mask,
+            space=space or space_of(fixed),
+            model=model,
+            refine=bool(refine),
+            smoothness=smoothness,
+            brain_extract=brain_extract.value,
+            extractor=extractor,
+            bias=bias,
+            threads=omp_nthreads or 1,
+        ),
+        cluster=Cluster(
+            processors=nprocs,
+            threads=omp_nthreads,
+            memory=None if mem_gb is None else mem_gb * 1e9,
+            address=dask_scheduler,
+            description=dask_config,
+        ),
+        work=work_dir,
+        stop_on_first_crash=stop_on_first_crash,
+        run=run_uuid or new_run(),
+    )
+    if dry_run or reports_only:
+        return _without_registering(request, dry_run)
+    code = DONE
+    if Level.participant in levels:
+        code = _participant(request)
+    if Level.group in levels:
+        code = _group(request) or code
+    return code
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from .. import __version__
+
+        typer.echo(f"voxwarp {__version__}")
+        raise typer.Exit
+
+
+def _check(
+    space: str | None,
+    fixed: Path | None,
+    fixed_mask: Path | None,
+    dask_scheduler: str | None,
+    dask_config: Path | None,
+    run_uuid: str | None,
+) -> None:
+    """Check what options say on their own, and together."""
+    if space is not None and not re.fullmatch(r"[A-Za-z0-9]+", space):
+        raise InputError(f"space must be of letters and digits, as in BIDS, got {space!r}")
+    if run_uuid is not None and not re.fullmatch(r"[\w.-]+", run_uuid):
+        raise InputError(f"run_uuid must be of letters, digits, -, _ and ., got {run_uuid!r}")
+    if fixed_mask is not None and fixed is None:
+        raise InputError("fixed_mask needs a fixed scan, but none was given")
+    if dask_scheduler is not None and dask_config is not None:
+        raise InputError("dask_scheduler and dask_config exclude each other: leave one out")
+
+
+def _check_bids(bids_dir: Path) -> None:
+    """Warn if a data set does not say that it is one of BIDS; tables and folders are others."""
+    from .._json import read_json
+
+    path = bids_dir / "dataset_description.json"
+    if not bids_dir.is_dir() or not any(bids_dir.glob("sub-*")):
+        return
+    try:
+        problem = None if "BIDSVersion" in read_json(path) else "it has no BIDSVersion"
+    except FileNotFoundError:
+        problem = "this file does not exist"
+    except (OSError, ValueError, TypeError) as error:
+        problem = f"it cannot be read ({error})"
+    if problem:
+        say(
+            f"warning: bids_dir {path}: {problem}, so {bids_dir} may be no BIDS data set; "
+            f"--skip-bids-validation leaves this check out"
+        )
+
+
+def _without_registering(request: "Cohort", dry_run: bool) -> int:
+    """List what is to be done, or write the pages of what is there."""
+    from ..cohort.job import HIDDEN
+    from ..cohort.ledger import Ledger
+    from ..cohort.run import pages_of, survey
+
+    ledger = Ledger(request.out / HIDDEN)
+    scans, tasks = survey(request, ledger)
+    ledger.close()
+    if dry_run:
+        for task in tasks:
+            typer.echo(f"{task.scan.key}  {task.reason or 'done'}  {task.scan.path}")
+        for reason in scans.skipped.values():
+            typer.echo(f"skipped: {reason}")
+        todo = sum(bool(task.reason) for task in tasks)
+        typer.echo(
+            f"{todo} of {len(tasks)} scans would be registered, {len(tasks) - todo} are done"
+        )
+        return DONE
+    pages = pages_of(request, tasks)
+    for file in pages.write():
+        typer.echo(file)
+    return DONE
+
+
+def _participant(request: "Cohort") -> int:
+    from ..cohort.run import register_cohort
+    from .cohort_watch import watcher
+
+    with watcher(request) as watch:
+        summary = register_cohort(request, watch)
+    return _report(request, summary)
+
+
+def _report(request: "Cohort", summary: "Summary") -> int:
+    """Say what was done, and how to run what failed again."""
+    from ..cohort.pages import crash_path
+    from ..review.overview import INDEX
+
+    done = len(summary.outcomes) - len(summary.failed)
+    there = sum(not task.reason for task in summary.tasks)
+    if not summary.outcomes and not summary.stopped:
+        echo(f"nothing to do: all {there} results are up to date")
+        return DONE
+    parts = [f"{done} registered"]
+    parts += [f"{there} were there already"] if there else []
+    parts += [f"{len(summary.failed)} failed"] if summary.failed else []
+    parts += [f"{len(summary.left)} not begun"] if summary.left else []
+    echo(f"{len(summary.tasks)} scans: {', '.join(parts)}; {request.out / INDEX}")
+    if not summary.failed and not summary.stopped:
+        return DONE
+    failed = list(summary.failed.items())
+    for key, outcome in failed[:SHOWN]:
+        say(f"failed: {key}: {outcome.error} ({request.out / crash_path(key)})")
+    if len(failed) > SHOWN:
+        say(f"failed: {len(failed) - SHOWN} more; see {request.out / INDEX}")
+    if failed:
+        subjects = {task.scan.key: task.scan.subject for task in summary.tasks}
+        labels = " ".join(dict.fromkeys(subjects[key] for key, _ in failed))
+        say(f"to run just those again, add: --participant-label {labels}")
+    if summary.stopped:
+        complain(summary.stopped)
+    return DOUBTFUL
+
+
+def _group(request: "Cohort") -> int:
+    from ..cohort.run import sum_up
+
+    for file in sum_up(request):
+        typer.echo(file)
+    return DONE

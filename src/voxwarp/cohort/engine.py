@@ -1,0 +1,393 @@
+"""Jobs on a cluster of dask: an embedded one, one at an address, or one that a file describes.
+
+What dask leaves to its users is done here. A job that raises an error is over; a job whose worker
+died is not, because most workers die of something else: of their walltime, or of a neighbour that
+took all memory. It is tried again, and after a second death alone, when nothing else of ours runs:
+a worker that dies twice then is the scan's own fault.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import queue
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._files import check_readable
+from ..errors import InputError
+from .job import Order, Outcome, register_scan
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+NO_WORKERS = 60.0  # s without a worker until that is said, and between two such messages
+CONNECT = 30.0  # s to wait for a scheduler
+IN_FLIGHT = 1000  # jobs at a scheduler of others at a time, so that it can plan for many workers
+DEATHS_TOGETHER = 2  # of a job's workers, beside other jobs, until it runs alone
+DEATHS_ALONE = 2  # until it is given up
+RETRIES = 1  # further attempts after an error that may not come again
+_TICK = 0.5  # s
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Workers of the embedded cluster.
+
+    Args:
+        workers: number of processes, each with one scan at a time.
+        threads: of each.
+        scratch: folder for what dask writes; None is that for temporary files.
+        environment: variables of the workers.
+    """
+
+    workers: int
+    threads: int
+    scratch: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_installed() -> None:
+    """Check that dask is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        importlib.import_module("distributed")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "cohorts need dask.distributed, which is not installed: pip install 'voxwarp[cohort]'"
+        ) from error
+
+
+@contextmanager
+def embedded(resources: Resources) -> Iterator["Engine"]:
+    """A cluster of processes of this machine, which end with the ``with`` statement."""
+    from distributed import Client, LocalCluster
+
+    _configure()
+    environment = {
+        **{name: str(resources.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+        **resources.environment,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about ports and dashboards
+        cluster = LocalCluster(
+            n_workers=resources.workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # jobs check what they need before they allocate it
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
+            local_directory=None if resources.scratch is None else str(resources.scratch),
+            silence_logs=logging.CRITICAL,
+            env=environment,
+        )
+    client = Client(cluster)
+    try:
+        yield Engine(
+            client, "", cluster.dashboard_link if _has_dashboard() else "", resources.workers
+        )
+    finally:
+        _close(client, cluster)
+
+
+@contextmanager
+def at_address(address: str) -> Iterator["Engine"]:
+    """The cluster of a scheduler that runs already.
+
+    Args:
+        address: such as tcp://node01:8786, or a file of ``dask scheduler --scheduler-file``.
+
+    Raises:
+        InputError: there is no scheduler.
+    """
+    from distributed import Client
+
+    _configure()
+    where: dict[str, Any] = {"address": address}
+    if os.path.exists(address):
+        where = {"scheduler_file": address}
+    try:
+        client = Client(**where, timeout=CONNECT)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(
+            f"dask_scheduler {address}: there is no scheduler of dask that answers "
+            f"({' '.join(str(error).split())[:200]}); start one by: dask scheduler"
+        ) from error
+    try:
+        yield Engine(client, address, client.dashboard_link, IN_FLIGHT)
+    finally:
+        _close(client, None)
+
+
+@contextmanager
+def described(path: Path) -> Iterator["Engine"]:
+    """The cluster that a file describes, such as one of SLURM (dask-jobqueue).
+
+    Args:
+        path: YAML or JSON with ``cluster``, the class, such as dask_jobqueue.SLURMCluster;
+            ``options``, its arguments; and ``scale`` or ``adapt``, those of the method.
+
+    Raises:
+        InputError: the file is none, or the cluster cannot be started.
+    """
+    from distributed import Client
+
+    _configure()
+    settings = read_description(path)
+    module, _, name = str(settings["cluster"]).rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"dask_config {path}: there is no cluster {settings['cluster']} ({error}); install its "
+            f"package, such as dask-jobqueue"
+        ) from error
+    try:
+        cluster = kind(**settings.get("options", {}))
+        for method in ("scale", "adapt"):
+            if method in settings:
+                getattr(cluster, method)(**settings[method])
+        client = Client(cluster)
+    except Exception as error:  # batch systems raise anything
+        raise InputError(
+            f"dask_config {path}: the cluster cannot be started ({type(error).__name__}: {error})"
+        ) from error
+    try:
+        yield Engine(client, str(settings["cluster"]), client.dashboard_link, IN_FLIGHT)
+    finally:
+        _close(client, cluster)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The description of a cluster.
+
+    Raises:
+        InputError: the file cannot be read, or is none.
+    """
+    import yaml
+
+    check_readable(path, "dask_config")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"dask_config {path}: this is not a YAML file ({' '.join(str(error).split())})"
+        ) from error
+    known = "cluster", "options", "scale", "adapt"
+    is_right = isinstance(settings, dict) and isinstance(settings.get("cluster"), str)
+    if not is_right or not all(isinstance(settings.get(name, {}), dict) for name in known[1:]):
+        raise InputError(
+            f"dask_config {path}: expected `cluster`, the name of a class such as "
+            f"dask_jobqueue.SLURMCluster, and its arguments in `options`, `scale` and `adapt`"
+        )
+    if unknown := [name for name in settings if name not in known]:
+        raise InputError(
+            f"dask_config {path}: unknown key {unknown[0]!r}; known are {', '.join(known)}"
+        )
+    return settings
+
+
+def _configure() -> None:
+    import dask
+
+    dask.config.set(
+        {
+            # a death is told at once, and counted here
+            "distributed.scheduler.allowed-failures": 0,
+            # so that clusters that adapt know how many workers are worth starting
+            "distributed.scheduler.default-task-durations": {"register": "30s"},
+            "distributed.scheduler.work-stealing": False,
+            "distributed.scheduler.worker-saturation": 1.0,
+            "distributed.comm.timeouts.connect": f"{CONNECT:.0f}s",
+            "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
+        }
+    )
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+
+def _has_dashboard() -> bool:
+    return importlib.util.find_spec("bokeh") is not None
+
+
+def _close(client: "Client", cluster: Any) -> None:
+    """Close within seconds, whatever state they are in."""
+    with suppress(Exception):
+        client.close(timeout=5)
+    if cluster is not None:
+        with suppress(Exception):
+            cluster.close(timeout=5)
+
+
+@dataclass
+class _Try:
+    """A job on its way."""
+
+    order: Order
+    deaths: int = 0
+    deaths_alone: int = 0
+    is_alone: bool = False
+
+
+@dataclass
+class Engine:
+    """Runs jobs on a cluster.
+
+    Args:
+        client: of dask.
+        address: of the scheduler, or the kind of the cluster; empty for the embedded one.
+        dashboard: address of the dashboard; empty if there is none.
+        most: jobs in flight at a time.
+    """
+
+    client: "Client"
+    address: str
+    dashboard: str
+    most: int
+    workers: int = 0
+    stopping: bool = False
+    _arrived: "queue.Queue[Future]" = field(default_factory=queue.Queue)
+    _number: int = 0
+
+    def stop(self) -> None:
+        """Begin no further jobs; what runs is not waited for."""
+        self.stopping = True
+
+    def run(
+        self,
+        orders: Sequence[Order],
+        *,
+        tick: Callable[[list[str]], object],
+        say: Callable[[str], object],
+    ) -> Iterator[tuple[Order, Outcome]]:
+        """Run jobs, and give the outcome of each when it is there.
+
+        Args:
+            orders: the jobs.
+            tick: called about twice a second with the keys of the scans in flight.
+            say: called with what a user must know while it runs.
+
+        Raises:
+            InputError: the scheduler is gone, or workers cannot run jobs of ours.
+        """
+        waiting, alone = deque(_Try(order) for order in orders), deque[_Try]()
+        flying: dict[Future, _Try] = {}
+        seen = time.monotonic()
+        try:
+            while (waiting or alone or flying) and not self.stopping:
+                while waiting and len(flying) < self.most:
+                    self._submit(waiting.popleft(), flying)
+                if not waiting and not flying and alone:
+                    suspect = alone.popleft()
+                    suspect.is_alone = True
+                    self._submit(suspect, flying)
+                seen = self._watch(seen, say)
+                tick([one.order.scan.key for one in flying.values()])
+                try:
+                    future = self._arrived.get(timeout=_TICK)
+                except queue.Empty:
+                    continue
+                trial = flying.pop(future, None)
+                if trial is None:
+                    continue
+                outcome = self._outcome(future, trial, say)
+                if outcome is None:  # its worker died
+                    (alone if trial.deaths >= DEATHS_TOGETHER else waiting).append(trial)
+                elif (
+                    outcome.state == "failed"
+                    and not outcome.is_final
+                    and (trial.order.attempt <= RETRIES)
+                ):
+                    again = replace(trial.order, attempt=trial.order.attempt + 1)
+                    say(f"{again.scan.key}: {outcome.error}; it is tried again")
+                    waiting.append(replace(trial, order=again))
+                else:
+                    yield trial.order, outcome
+        finally:
+            with suppress(Exception):
+                self.client.cancel(list(flying))
+
+    def _submit(self, trial: _Try, flying: "dict[Future, _Try]") -> None:
+        self._number += 1
+        future = self.client.submit(
+            register_scan,
+            trial.order.as_json(),
+            key=f"register-{trial.order.scan.key}-{os.getpid()}-{self._number}",
+            pure=False,
+            retries=0,
+        )
+        flying[future] = trial
+        future.add_done_callback(self._arrived.put)
+
+    def _outcome(
+        self, future: "Future", trial: _Try, say: Callable[[str], object]
+    ) -> Outcome | None:
+        """What became of a job; None if its worker died and it is to be tried again."""
+        from distributed import KilledWorker
+
+        try:
+            values = future.result(timeout=CONNECT)
+            return Outcome(**{**values, "warnings": tuple(values["warnings"])})
+        except KilledWorker as error:
+            return self._after_death(trial, str(getattr(error, "last_worker", "")), say)
+        except Exception as error:
+            self._check_scheduler()
+            raise InputError(
+                f"workers of {self.address or 'the embedded cluster'} cannot run a job "
+                f"({type(error).__name__}: {error}); they need the same version of voxwarp as this "
+                f"command, and the same folders"
+            ) from error
+
+    def _after_death(
+        self, trial: _Try, worker: str, say: Callable[[str], object]
+    ) -> Outcome | None:
+        key = trial.order.scan.key
+        trial.deaths += 1
+        trial.deaths_alone += trial.is_alone
+        if trial.deaths_alone < DEATHS_ALONE:
+            plan = "alone, when all others are done" if trial.deaths >= DEATHS_TOGETHER else "again"
+            say(
+                f"{key}: its worker died (killed from outside, out of memory, or at its walltime); "
+                f"it is tried {plan}"
+            )
+            return None
+        text = (
+            f"its worker died {trial.deaths} times, twice while nothing else was running, most "
+            f"likely because there was not enough memory; give the workers more, or resample the "
+            f"scan to larger voxels"
+        )
+        return Outcome(key, "failed", {}, text)
+
+    def _watch(self, seen: float, say: Callable[[str], object]) -> float:
+        """Look whether there are workers; when they were last seen, or last missed aloud."""
+        self._check_scheduler()
+        now = time.monotonic()
+        with suppress(Exception):
+            self.workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        if self.workers:
+            return now
+        if now - seen < NO_WORKERS:
+            return seen
+        place = self.address or "the embedded cluster"
+        say(
+            f"no worker of {place} has come up for {NO_WORKERS:.0f} s; look at the log of its jobs "
+            f"(queue, account, modules), and whether nodes reach the scheduler; waiting on"
+        )
+        return now
+
+    def _check_scheduler(self) -> None:
+        if self.client.status in ("closed", "closing") or not self.client.scheduler:
+            raise InputError(
+                f"the scheduler of {self.address or 'the embedded cluster'} is gone; run this "
+                f"command again: it goes on with what is missing"
+            )

@@ -1,0 +1,429 @@
+"""A cohort from beginning to end: find, plan, register what is missing, and sum up."""
+
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from .._files import check_writable, free_space, write_bytes
+from .._json import read_json
+from .._provenance import version_of
+from ..errors import InputError
+from . import engine
+from .dataset import CohortScans, Selection, find_scans
+from .derivatives import DESCRIPTION, IGNORED, dataset_description, write_json
+from .job import HIDDEN, LOGS, Order, Outcome
+from .ledger import Entry, Ledger
+from .pages import Pages, crash_path
+from .plan import Task, plan
+from .settings import CohortSettings, basis_of, common_basis
+
+BIDSIGNORE = ".bidsignore"
+# Bytes of a result for each voxel of the space: two fields, the scan and masks; measured on one
+# scan in MNI152, 7.5.
+DISK = 10
+SAMPLED = 20  # scans whose headers predict the memory of all; set by hand
+DEFAULT_NEED = 3.2e9  # bytes of a worker, if the sizes of the scans are not known
+
+
+class Watcher(Protocol):
+    """Shows what happens."""
+
+    def found(self, scans: CohortScans, tasks: Sequence[Task]) -> None:
+        """The scans were found, and what is to be done is known."""
+
+    def started(self, engine: "engine.Engine", number: int) -> None:
+        """The workers are there, and this many scans are to be done."""
+
+    def finished(self, task: Task, outcome: Outcome) -> None:
+        """A scan is done, or has failed."""
+
+    def tick(self, running: list[str], workers: int) -> None:
+        """These scans are in flight; called about twice a second."""
+
+    def say(self, message: str) -> None:
+        """Something that a user must know."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the work is done.
+
+    Args:
+        processors: of the embedded cluster, or None for all.
+        threads: of each of its workers, or None.
+        memory: bytes of the embedded cluster, or None for what is free.
+        address: of a scheduler, or None.
+        description: file of another cluster, or None.
+    """
+
+    processors: int | None = None
+    threads: int | None = None
+    memory: float | None = None
+    address: str | None = None
+    description: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A data set, and what is to become of it.
+
+    Args:
+        source: the data set, see ``dataset.find_scans``.
+        out: the folder of the derivatives.
+        selection: which scans.
+        settings: how they are registered.
+        cluster: where.
+        work: folder for caches and scratch files; None is the user's cache.
+        stop_on_first_crash: begin no further scans after one has failed.
+        run: the UUID of the run.
+    """
+
+    source: Path
+    out: Path
+    selection: Selection = field(default_factory=Selection)
+    settings: CohortSettings = field(default_factory=CohortSettings)
+    cluster: Cluster = field(default_factory=Cluster)
+    work: Path | None = None
+    stop_on_first_crash: bool = False
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Args:
+        tasks: all scans.
+        outcomes: of those that were run, by key.
+        stopped: why the run ended early; empty if it did not.
+    """
+
+    tasks: tuple[Task, ...]
+    outcomes: dict[str, Outcome]
+    stopped: str = ""
+
+    @property
+    def failed(self) -> dict[str, Outcome]:
+        """The scans that failed."""
+        return {key: o for key, o in self.outcomes.items() if o.state == "failed"}
+
+    @property
+    def left(self) -> list[str]:
+        """The scans that were not begun, or not finished."""
+        return [t.scan.key for t in self.tasks if t.reason and t.scan.key not in self.outcomes]
+
+
+def new_run() -> str:
+    """The UUID of a run, as fMRIPrep makes it: the time, and a random part."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}"
+
+
+def survey(cohort: Cohort, ledger: Ledger) -> tuple[CohortScans, list[Task]]:
+    """Find the scans, and what is to be done.
+
+    Raises:
+        InputError: see ``dataset.find_scans`` and ``settings.common_basis``; or the folder holds
+            results in another space.
+    """
+    scans = find_scans(cohort.source, cohort.selection)
+    with ledger.remembering_hashes(cohort.out.is_dir()):
+        common = common_basis(cohort.settings, ledger)
+        _check_space(ledger, cohort)
+        pairs = [(scan, basis_of(scan, common, ledger)) for scan in scans.scans]
+        return scans, plan(pairs, cohort.out, cohort.settings.space, ledger)
+
+
+def register_cohort(cohort: Cohort, watcher: Watcher) -> Summary:
+    """Register all scans whose results are missing, or follow from something else now.
+
+    Raises:
+        InputError: the request cannot be met; a scan that cannot be registered is no error.
+    """
+    check_writable(cohort.out)
+    _check_places(cohort)
+    ledger = Ledger(cohort.out / HIDDEN)
+    try:
+        scans, tasks = survey(cohort, ledger)
+        watcher.found(scans, tasks)
+        pages = pages_of(cohort, tasks)
+        todo = [task for task in tasks if task.reason]
+        _write_description(cohort, scans)
+        if not todo:
+            pages.write()
+            return Summary(tuple(tasks), {})
+        return _register(cohort, tasks, todo, pages, ledger, watcher)
+    finally:
+        ledger.close()
+        with suppress(OSError):
+            (cohort.out / HIDDEN).rmdir()  # if nothing is in it
+
+
+def _register(
+    cohort: Cohort,
+    tasks: list[Task],
+    todo: list[Task],
+    pages: Pages,
+    ledger: Ledger,
+    watcher: Watcher,
+) -> Summary:
+    engine.check_installed()
+    need = needed_memory(cohort, todo)
+    voxels = _voxels_of_space(cohort.settings)
+    resources = _resources(cohort, need, len(todo))
+    settings = replace(cohort.settings, threads=resources.threads)
+    _check_disk(cohort.out, DISK * voxels, len(todo), watcher)
+    orders = [_order(cohort, settings, task) for task in todo]
+    of_key, outcomes, stopped = {t.scan.key: t for t in todo}, dict[str, Outcome](), ""
+    with _running(cohort.cluster, resources) as workers:
+        watcher.started(workers, len(todo))
+
+        def tick(running: list[str]) -> None:
+            watcher.tick(running, workers.workers)
+            pages.write_sometimes()
+
+        for order, outcome in workers.run(orders, tick=tick, say=watcher.say):
+            key = order.scan.key
+            outcomes[key] = outcome
+            ledger.add(_entry(order, outcome))
+            _note(cohort, order, outcome, pages)
+            watcher.finished(of_key[key], outcome)
+            if outcome.is_full or free_space(cohort.out) < DISK * voxels:
+                stopped = (
+                    f"the disk of {cohort.out}, or a quota on it, is full; no further scan was "
+                    f"begun: make room, and run the same command again"
+                )
+            elif outcome.state == "failed" and cohort.stop_on_first_crash:
+                stopped = f"{key} failed, and stop_on_first_crash was given"
+            if stopped:
+                workers.stop()
+                break
+    with suppress(InputError) if stopped else _nothing():
+        pages.write()
+    return Summary(tuple(tasks), outcomes, stopped)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _running(
+    cluster: Cluster, resources: engine.Resources
+) -> "AbstractContextManager[engine.Engine]":
+    if cluster.address is not None:
+        return engine.at_address(cluster.address)
+    if cluster.description is not None:
+        return engine.described(cluster.description)
+    return engine.embedded(resources)
+
+
+def _order(cohort: Cohort, settings: CohortSettings, task: Task) -> Order:
+    before = task.before
+    earlier = () if before is None else tuple(before.outputs)
+    return Order(
+        task.scan,
+        cohort.source.absolute(),
+        cohort.out.absolute(),
+        settings,
+        task.basis,
+        earlier,
+        cohort.run,
+    )
+
+
+def _entry(order: Order, outcome: Outcome) -> Entry:
+    return Entry(
+        key=order.scan.key,
+        state=outcome.state,
+        basis=dict(order.basis),
+        # a failed scan keeps what an earlier run wrote, so that a later one can remove it
+        outputs=dict(outcome.outputs) or dict.fromkeys(order.earlier, -1),
+        error=outcome.error,
+        seconds=outcome.seconds,
+        peak_mb=outcome.peak_mb,
+        attempts=order.attempt,
+        at=time.time(),
+        run=order.run,
+    )
+
+
+def _note(cohort: Cohort, order: Order, outcome: Outcome, pages: Pages) -> None:
+    """Add the outcome to the pages, and write or remove the crash file."""
+    path = cohort.out / crash_path(order.scan.key)
+    if outcome.state == "done":
+        pages.done(order.scan)
+        path.unlink(missing_ok=True)
+        return
+    pages.failed(order.scan, outcome.error)
+    text = [
+        f"{order.scan.key} could not be registered.",
+        "",
+        f"Scan:    {order.scan.path}",
+        f"Error:   {outcome.error}",
+        f"Log:     {cohort.out / LOGS / f'{order.scan.key}.log'}",
+        f"Run:     {order.run}, attempt {order.attempt}",
+        f"Machine: {platform.node()}, voxwarp {version_of('voxwarp')}",
+        "",
+        outcome.trace,
+    ]
+    with suppress(InputError):  # as on a full disk
+        write_bytes(path, "\n".join(text).encode())
+
+
+def sum_up(cohort: Cohort) -> list[Path]:
+    """The group level: see ``group.write_group``; and the pages of the folder.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: there is no result, or one is damaged.
+    """
+    from .group import write_group
+
+    ledger = Ledger(cohort.out / HIDDEN)
+    try:
+        _, tasks = survey(cohort, ledger)
+    finally:
+        ledger.close()
+    scans = [task.scan for task in tasks if not task.reason]
+    if not scans:
+        raise InputError(
+            f"output {cohort.out}: there is no result to sum up; run the level participant first, "
+            f"with the same options"
+        )
+    pages = pages_of(cohort, tasks)
+    return [*pages.write(), *write_group(scans, cohort.out, cohort.settings.space, pages)]
+
+
+def pages_of(cohort: Cohort, tasks: Sequence[Task]) -> Pages:
+    """The pages of a folder, with the results and the failures that are known."""
+    pages = Pages(cohort.out, cohort.settings.space)
+    for task in tasks:
+        if not task.reason:
+            pages.done(task.scan)
+        elif task.before is not None and task.before.state == "failed":
+            pages.failed(task.scan, task.before.error)
+    return pages
+
+
+# ------------------------------------------------------------------------------------- Checks
+
+
+def _check_places(cohort: Cohort) -> None:
+    """Refuse to write into the data set itself."""
+    source, out = (Path(os.path.realpath(p)) for p in (cohort.source, cohort.out))
+    if source == out:
+        raise InputError(f"output {cohort.out}: this is the data set itself; choose another folder")
+
+
+def _check_space(ledger: Ledger, cohort: Cohort) -> None:
+    """Refuse to mix results in two spaces: their reports and tables would replace each other."""
+    for entry in ledger.entries().values():
+        space = (entry.basis.get("template") or {}).get("space")
+        if entry.state == "done" and space not in (None, cohort.settings.space):
+            raise InputError(
+                f"output {cohort.out}: it holds results in the space {space}, not "
+                f"{cohort.settings.space}; choose another folder for each space"
+            )
+
+
+def _write_description(cohort: Cohort, scans: CohortScans) -> None:
+    """Write what makes a folder a data set of BIDS derivatives, unless it is there."""
+    name = cohort.source.absolute().name
+    with suppress(OSError, ValueError, AttributeError):
+        name = str(read_json(cohort.source / DESCRIPTION)["Name"])
+    wanted = dataset_description(scans.root, name)
+    with suppress(OSError, ValueError):
+        if read_json(cohort.out / DESCRIPTION) == wanted:
+            return
+    write_json(wanted, cohort.out / DESCRIPTION)
+    write_bytes(cohort.out / BIDSIGNORE, "\n".join([*IGNORED, ""]).encode())
+
+
+def _check_disk(out: Path, one: float, number: int, watcher: Watcher) -> None:
+    free = free_space(out)
+    if free < one:
+        raise InputError(
+            f"output {out}: a result takes about {one / 1e6:.0f} MB, but only {free / 1e6:.0f} MB "
+            f"of the disk are free"
+        )
+    if free < one * number:
+        watcher.say(
+            f"{number} results take about {one * number / 1e9:.1f} GB, but only {free / 1e9:.1f} "
+            f"GB of the disk of {out} are free; the run will stop before it is full"
+        )
+
+
+def _voxels_of_space(settings: CohortSettings) -> int:
+    from ..preparation.template import mni152
+    from ..space.volume import read_placement
+
+    if settings.fixed is None:
+        shape = mni152().grid.shape
+    else:
+        shape = read_placement(settings.fixed, "fixed image").grid.shape
+    return int(shape[0] * shape[1] * shape[2])
+
+
+def needed_memory(cohort: Cohort, tasks: Sequence[Task]) -> float:
+    """Bytes that a worker needs at most, as predicted from the headers of some scans."""
+    from ..registration.memory import Volumes, predicted_memory
+    from ..space.volume import read_placement
+
+    step = max(1, len(tasks) // SAMPLED)
+    voxels = []
+    for task in tasks[::step]:
+        with suppress(InputError):
+            shape = read_placement(task.scan.path).grid.shape
+            voxels.append(shape[0] * shape[1] * shape[2])
+    if not voxels:
+        return DEFAULT_NEED
+    fixed = _voxels_of_space(cohort.settings)
+    sizes = Volumes(
+        fixed=fixed,
+        moving=max(voxels),
+        stored=4 * (fixed + max(voxels)),
+        working=160 * 192 * 224,
+        heads=1,
+        refined=cohort.settings.refine,
+    )
+    return float(predicted_memory(sizes))
+
+
+def _resources(cohort: Cohort, need: float, number: int) -> engine.Resources:
+    """As many workers as processors, memory and scans allow."""
+    from dask.system import CPU_COUNT
+
+    from .._memory import free_memory
+
+    cluster = cohort.cluster
+    processors = cluster.processors or CPU_COUNT
+    memory = cluster.memory or free_memory()
+    by_memory = max(1, int(memory // need))
+    workers = max(1, min(processors // (cluster.threads or 1), by_memory, number))
+    threads = cluster.threads or (max(1, processors // workers) if workers < number else 1)
+    scratch, environment = None, dict[str, str]()
+    if cohort.work is not None:
+        scratch = cohort.work.absolute() / "dask"
+        environment["VOXWARP_CACHE"] = str(cohort.work.absolute() / "cache")
+        scratch.mkdir(parents=True, exist_ok=True)
+    return engine.Resources(workers, threads, scratch, environment)
+
+
+def clean_up(out: Path) -> None:
+    """Remove what killed workers left in a folder of derivatives, except what is in use."""
+    from .._lock import locked
+
+    for stage in (out / HIDDEN).glob("sub-*"):
+        if stage.is_dir():
+            with locked(out / HIDDEN / f"{stage.name}.lock"):
+                shutil.rmtree(stage, ignore_errors=True)
