@@ -396,10 +396,10 @@ def _without_registering(request: "Cohort", dry_run: bool) -> int:
     from ..cohort.ledger import Ledger
     from ..cohort.run import pages_of, survey
 
-    ledger = Ledger(request.out / HIDDEN)
-    scans, tasks = survey(request, ledger)
-    ledger.close()
     if dry_run:
+        ledger = Ledger(request.out / HIDDEN)
+        scans, tasks = survey(request, ledger, write=False)
+        ledger.close()
         for task in tasks:
             typer.echo(f"{task.scan.key}  {task.reason or 'done'}  {task.scan.path}")
         for reason in scans.skipped.values():
@@ -409,8 +409,7 @@ def _without_registering(request: "Cohort", dry_run: bool) -> int:
             f"{todo} of {len(tasks)} scans would be registered, {len(tasks) - todo} are done"
         )
         return DONE
-    pages = pages_of(request, tasks)
-    for file in pages.write():
+    for file in pages_of(request).write():
         typer.echo(file)
     return DONE
 

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,14 @@ RAW = "raw"  # the name by which URIs of BIDS refer to the data set
 DESCRIPTION = "dataset_description.json"
 #: What a validator of BIDS does not know: BEP014 (transforms) is not part of BIDS yet.
 IGNORED = (
-    *("*.html", "quality.tsv", "group_T1w.tsv", "logs/", "group/", "figures/", "*_xfm.*"),
-    *("*_metrics.json", "*_roi.*", ".voxwarp/"),
+    *("*.html", "quality.tsv", "group_T1w.tsv", "logs", "group", "figures", "*_xfm.*"),
+    *("*_metrics.json", "*_roi.*", ".voxwarp"),
 )
 LABELS = "dseg", "mask", "roi"  # suffixes of label maps
 
 _MASK = {"Description": "Brain: 1 inside, 0 outside", "Type": "Brain"}
-_THUMBNAIL, _CONTOURS = "thumbnail", "contours"
+FIGURES, THUMBNAIL = "figures", "thumbnail"  # the folder of pictures, and the small one
+_CONTOURS = "contours"
 
 
 def result_name(scan: CohortScan, suffix: str, extension: str, **labels: str) -> Path:
@@ -39,9 +41,22 @@ def result_name(scan: CohortScan, suffix: str, extension: str, **labels: str) ->
     return scan.folder / str(name)
 
 
+RECORD = "registration"  # the description of a record in its name
+
+
 def record_path(scan: CohortScan, space: str) -> Path:
     """The record of a result, relative to the derivatives; it is written last."""
-    return result_name(scan, "metrics", ".json", space=space, desc="registration")
+    return result_name(scan, "metrics", ".json", space=space, desc=RECORD)
+
+
+def records(out: Path) -> Iterator[Path]:
+    """The records of all results in a folder of derivatives, in no order."""
+    for folder in sorted(out.glob("sub-*")):
+        for place, inner, files in os.walk(folder):
+            inner[:] = [name for name in inner if name != FIGURES]
+            for file in files:
+                if file.endswith(f"_desc-{RECORD}_metrics.json"):
+                    yield Path(place, file)
 
 
 def warped_path(scan: CohortScan, space: str) -> Path:
@@ -56,7 +71,7 @@ def transform_path(scan: CohortScan, start: str, end: str) -> Path:
 
 def thumbnail_path(scan: CohortScan, space: str) -> Path:
     """A small picture of a result, relative to the derivatives."""
-    return _figure(scan, space, _THUMBNAIL)
+    return _figure(scan, space, THUMBNAIL)
 
 
 def report_path(scan: CohortScan) -> Path:
@@ -66,7 +81,7 @@ def report_path(scan: CohortScan) -> Path:
 
 def _figure(scan: CohortScan, space: str, desc: str) -> Path:
     name = replace(scan.name, extension=".jpg").with_entities(space=space, desc=desc)
-    return Path(f"sub-{scan.subject}", "figures", str(name))
+    return Path(f"sub-{scan.subject}", FIGURES, str(name))
 
 
 def dataset_description(source: Path, name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,9 +95,7 @@ def embedded(resources: Resources) -> Iterator["Engine"]:
         )
     client = Client(cluster)
     try:
-        yield Engine(
-            client, "", cluster.dashboard_link if _has_dashboard() else "", resources.workers
-        )
+        yield Engine(client, "", _dashboard(client), resources.workers)
     finally:
         _close(client, cluster)
 
@@ -125,7 +124,7 @@ def at_address(address: str) -> Iterator["Engine"]:
             f"({' '.join(str(error).split())[:200]}); start one by: dask scheduler"
         ) from error
     try:
-        yield Engine(client, address, client.dashboard_link, IN_FLIGHT)
+        yield Engine(client, address, _dashboard(client), IN_FLIGHT)
     finally:
         _close(client, None)
 
@@ -164,7 +163,7 @@ def described(path: Path) -> Iterator["Engine"]:
             f"dask_config {path}: the cluster cannot be started ({type(error).__name__}: {error})"
         ) from error
     try:
-        yield Engine(client, str(settings["cluster"]), client.dashboard_link, IN_FLIGHT)
+        yield Engine(client, str(settings["cluster"]), _dashboard(client), IN_FLIGHT)
     finally:
         _close(client, cluster)
 
@@ -213,11 +212,23 @@ def _configure() -> None:
             "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
         }
     )
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    import distributed  # it sets the levels of its loggers when it is imported
+
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.startswith(distributed.__name__):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _has_dashboard() -> bool:
     return importlib.util.find_spec("bokeh") is not None
+
+
+def _dashboard(client: "Client") -> str:
+    """The address of the dashboard; empty if the scheduler has none, as without bokeh."""
+    with suppress(Exception):
+        if _has_dashboard() and client.scheduler_info()["services"].get("dashboard"):
+            return str(client.dashboard_link)
+    return ""
 
 
 def _close(client: "Client", cluster: Any) -> None:
@@ -341,6 +352,8 @@ class Engine:
         except KilledWorker as error:
             return self._after_death(trial, str(getattr(error, "last_worker", "")), say)
         except Exception as error:
+            if isinstance(error, CancelledError) or "Cancelled" in type(error).__name__:
+                raise self._gone() from error
             self._check_scheduler()
             raise InputError(
                 f"workers of {self.address or 'the embedded cluster'} cannot run a job "
@@ -387,7 +400,10 @@ class Engine:
 
     def _check_scheduler(self) -> None:
         if self.client.status in ("closed", "closing") or not self.client.scheduler:
-            raise InputError(
-                f"the scheduler of {self.address or 'the embedded cluster'} is gone; run this "
-                f"command again: it goes on with what is missing"
-            )
+            raise self._gone()
+
+    def _gone(self) -> InputError:
+        return InputError(
+            f"the scheduler of {self.address or 'the embedded cluster'} is gone; run this command "
+            f"again: it goes on with what is missing"
+        )

@@ -1,6 +1,7 @@
 """The group level: one table of all metrics, and the mean and spread of the scans in the space."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 from .._files import write_bytes
 from .._json import read_json
 from ..errors import InputError
-from .dataset import CohortScan
-from .derivatives import record_path, result_name, warped_path, write_json
-from .pages import Pages, names_of, number_text
+from .bids_names import BidsName
+from .derivatives import write_json
+from .pages import NOT_KNOWN, Pages, Row, number_text
 
 TABLE = "group_T1w.tsv"
 FOLDER = "group"
@@ -20,14 +21,14 @@ _PARTS = ("quality", "similarity", "jacobian", "dice", "preparation.moving", "un
 _LEFT_OUT = "template_to_scan"
 
 
-def write_group(scans: Sequence[CohortScan], out: Path, space: str, pages: Pages) -> list[Path]:
+def write_group(rows: Sequence[Row], out: Path, space: str, pages: Pages) -> list[Path]:
     """Write the table of all metrics, and the mean and standard deviation of the warped scans.
 
     The intensities of each scan are divided by their median in the brain first, because those of
     MRI have no unit.
 
     Args:
-        scans: with results.
+        rows: of the scans; those that failed are left out.
         out: the folder of the derivatives.
         space: the name of the space.
         pages: of the folder, for the flags.
@@ -38,19 +39,20 @@ def write_group(scans: Sequence[CohortScan], out: Path, space: str, pages: Pages
     Raises:
         InputError: a file is damaged, or cannot be written.
     """
-    table = out / TABLE
-    write_bytes(table, _table(scans, out, space, pages).encode())
-    return [table, *_write_images(scans, out, space)]
+    table, done = out / TABLE, [row for row in rows if row.record is not None]
+    write_bytes(table, _table(done, pages).encode())
+    return [table, *_write_images(done, out, space)]
 
 
-def _table(scans: Sequence[CohortScan], out: Path, space: str, pages: Pages) -> str:
-    rows = [_numbers(read_json(out / record_path(scan, space))) for scan in scans]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def _table(rows: Sequence[Row], pages: Pages) -> str:
+    numbers = [_numbers(read_json(row.record)) for row in rows if row.record is not None]
+    columns = list(dict.fromkeys(name for own in numbers for name in own))
     names, flags = ("bids_name", "participant_id", "session_id"), pages.flags()
     lines = ["\t".join([*names, *columns, "flags"])]
-    for scan, row in zip(scans, rows, strict=True):
-        cells = [number_text(row.get(column)) for column in columns]
-        lines.append("\t".join([*names_of(scan), *cells, ",".join(flags[scan.key]) or "n/a"]))
+    for row, own in zip(rows, numbers, strict=True):
+        cells = [number_text(own.get(column)) for column in columns]
+        flagged = ",".join(flags[row.result.name]) or NOT_KNOWN
+        lines.append("\t".join([*row.names, *cells, flagged]))
     return "\n".join([*lines, ""])
 
 
@@ -75,15 +77,23 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, float]]:
         yield name, float(value)
 
 
-def _write_images(scans: Sequence[CohortScan], out: Path, space: str) -> list[Path]:
+def _beside(row: Row, suffix: str, desc: str) -> Path:
+    """An image in the space, in the folder of the record."""
+    assert row.record is not None
+    name = BidsName.of(row.record)
+    assert name is not None
+    name = replace(name, suffix=suffix, extension=".nii.gz").with_entities(desc=desc)
+    return row.record.with_name(str(name))
+
+
+def _write_images(rows: Sequence[Row], out: Path, space: str) -> list[Path]:
     from ..space.volume import Volume, read_series, write_volume
 
     mean = spread = grid = None
-    for number, scan in enumerate(scans, 1):
-        image = read_series(out / warped_path(scan, space), "warped scan")
-        mask = read_series(
-            out / result_name(scan, "mask", ".nii.gz", space=space, desc="brain"), "mask"
-        )
+    warped = [_beside(row, "T1w", "preproc") for row in rows]
+    for number, (row, path) in enumerate(zip(rows, warped, strict=True), 1):
+        image = read_series(path, "warped scan")
+        mask = read_series(_beside(row, "mask", "brain"), "mask")
         if mean is None or spread is None or grid is None:
             grid = image.grid
             mean, spread = (np.zeros(grid.shape, np.float32) for _ in range(2))
@@ -103,13 +113,13 @@ def _write_images(scans: Sequence[CohortScan], out: Path, space: str) -> list[Pa
     if mean is None or spread is None or grid is None:
         return []
     files = []
-    deviation = np.sqrt(spread / max(1, len(scans) - 1))
-    sources = [f"bids::{warped_path(scan, space).as_posix()}" for scan in scans]
+    deviation = np.sqrt(spread / max(1, len(rows) - 1))
+    sources = [f"bids::{path.relative_to(out).as_posix()}" for path in warped]
     for desc, data in (("mean", mean), ("std", deviation)):
         path = out / FOLDER / f"space-{space}_desc-{desc}_T1w.nii.gz"
         write_volume(Volume(data, grid, str(path)), path)
         about = {
-            "Description": f"{desc} over {len(scans)} scans, each divided by its median in the "
+            "Description": f"{desc} over {len(rows)} scans, each divided by its median in the "
             f"brain",
             "Sources": sources,
             "SpatialReference": space,

@@ -253,7 +253,11 @@ def _write(order: Order, stage: Path) -> list[str]:
             **derivatives.result.metrics,
             "quality": {"mask_overlap": _dice(mask, mask if brain is None else brain.data != 0)},
             "choice": scan.choice or None,
-            "cohort": {"basis": dict(order.basis), "outputs": _sizes(stage)},
+            "cohort": {
+                "key": scan.key,
+                "basis": dict(order.basis),
+                "outputs": _sizes(stage),
+            },
         }
     path = stage / record_path(scan, settings.space)
     write_json(record, path)

@@ -37,6 +37,7 @@ class Entry:
     Args:
         key: of the scan.
         state: "done" or "failed".
+        name: of the scan in BIDS.
         basis: what the result follows from, by topic: hashes of the inputs, settings, version.
         outputs: the files of the result, relative to the derivatives, and their sizes in bytes.
         error: why it failed, a sentence.
@@ -49,6 +50,7 @@ class Entry:
 
     key: str
     state: str
+    name: str = ""
     basis: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
     error: str = ""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from ..review.overview import (
     values_of,
     write_page,
 )
-from .dataset import CohortScan
-from .derivatives import record_path, report_path, thumbnail_path
+from .bids_names import BidsName
+from .derivatives import FIGURES, THUMBNAIL, records
 from .job import LOGS
+from .ledger import Entry
 
 QUALITY = "quality.tsv"
 NOT_KNOWN = "n/a"
@@ -38,46 +39,85 @@ def crash_path(key: str) -> Path:
     return Path(LOGS, f"{key}_crash.txt")
 
 
+@dataclass(frozen=True)
+class Row:
+    """A scan in the pages.
+
+    Args:
+        scan: its name in BIDS, its space left out.
+        result: its measurements.
+        record: of the result; None of a scan that failed.
+    """
+
+    scan: BidsName
+    result: Result
+    record: Path | None
+
+    @property
+    def names(self) -> list[str]:
+        """The columns by which tables of other tools (MRIQC) can be joined."""
+        session = self.scan.entities.get("ses")
+        return [
+            str(replace(self.scan, suffix="T1w", extension="")),
+            f"sub-{self.scan.entities['sub']}",
+            NOT_KNOWN if session is None else f"ses-{session}",
+        ]
+
+
 @dataclass
 class Pages:
-    """The overview and the table of a folder of derivatives.
+    """The overview and the table of a folder of derivatives, of all results that are in it.
 
     Args:
         out: the folder.
-        space: the name of the space.
+        rows: by the key of a scan.
     """
 
     out: Path
-    space: str
-    _rows: dict[str, tuple[CohortScan, Result, str]] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
     _next: float = 0.0
 
-    def done(self, scan: CohortScan) -> Mapping[str, Any]:
-        """Add the result of a scan, read from its record, or replace it; the record."""
-        record = _read(self.out / record_path(scan, self.space))
-        warnings = tuple(str(text) for text in record.get("warnings") or ())
-        result = Result(
-            folder=self.out / record_path(scan, self.space),
-            values=values_of(record),
-            warnings=warnings,
-            name=scan.key,
-            report=self.out / report_path(scan),
-            picture=self.out / thumbnail_path(scan, self.space),
-        )
-        self._rows[scan.key] = scan, result, "done"
-        return record
+    @classmethod
+    def of(cls, out: Path, failed: Mapping[str, Entry]) -> "Pages":
+        """The pages of a folder as it is.
 
-    def failed(self, scan: CohortScan, error: str) -> None:
-        """Add a scan that failed, or replace it."""
+        Args:
+            out: the folder.
+            failed: the scans that failed, by key.
+        """
+        pages = cls(out)
+        for path in records(out):
+            pages.done(path)
+        for key, entry in failed.items():
+            pages.failed(key, entry.name, entry.error)
+        return pages
+
+    def done(self, path: Path) -> None:
+        """Add a result by its record, or replace it."""
+        record, name = _read(path), BidsName.of(path)
+        about = record.get("cohort")
+        if name is None or not isinstance(about, dict) or not isinstance(about.get("key"), str):
+            return
+        key = about["key"]
+        picture = replace(name, suffix="T1w", extension=".jpg").with_entities(desc=THUMBNAIL)
+        person = self.out / f"sub-{name.entities['sub']}"
         result = Result(
-            folder=self.out / record_path(scan, self.space),
-            values={},
-            warnings=(f"failed: {error}",),
-            name=scan.key,
-            report=self.out / crash_path(scan.key),
-            picture=self.out / thumbnail_path(scan, self.space),
+            folder=path,
+            values=values_of(record),
+            warnings=tuple(str(text) for text in record.get("warnings") or ()),
+            name=key,
+            report=self.out / f"{key}.html",
+            picture=person / FIGURES / str(picture),
         )
-        self._rows[scan.key] = scan, result, "failed"
+        scan = name.with_entities(space=None, desc=None)
+        self.rows[key] = Row(scan, result, path)
+
+    def failed(self, key: str, name: str, error: str) -> None:
+        """Add a scan that failed, or replace its result."""
+        crash = self.out / crash_path(key)
+        result = Result(crash, {}, (f"failed: {error}",), key, crash, crash)
+        scan = BidsName.of(name) or BidsName({"sub": key.removeprefix("sub-")}, "T1w", "")
+        self.rows[key] = Row(scan, result, None)
 
     def write_sometimes(self) -> None:
         """Write the pages, unless that was a moment ago."""
@@ -89,7 +129,7 @@ class Pages:
 
     def write(self) -> list[Path]:
         """Write the pages; the files."""
-        results = [result for _, (_, result, _) in sorted(self._rows.items())]
+        results = [row.result for _, row in sorted(self.rows.items())]
         if not results:
             return []
         write_page(results, self.out / INDEX)
@@ -98,7 +138,7 @@ class Pages:
 
     def flags(self) -> dict[str, list[str]]:
         """By the key of a scan, the names of what should be looked at."""
-        results = {key: result for key, (_, result, _) in self._rows.items()}
+        results = {key: row.result for key, row in self.rows.items()}
         scores = robust_scores(list(results.values()))
         found = {}
         for key, result in sorted(results.items()):
@@ -110,22 +150,12 @@ class Pages:
     def _table(self) -> str:
         columns = ["bids_name", "participant_id", "session_id", "state", *_COLUMNS]
         lines, flags = ["\t".join([*columns, "warnings", "flags"])], self.flags()
-        for key, (scan, result, state) in sorted(self._rows.items()):
-            cells = [*names_of(scan), state]
-            cells += [number_text(result.values.get(column)) for column in _COLUMNS]
-            cells += [str(len(result.warnings)), ",".join(flags[key]) or NOT_KNOWN]
+        for key, row in sorted(self.rows.items()):
+            values, state = row.result.values, "failed" if row.record is None else "done"
+            cells = [*row.names, state, *(number_text(values.get(name)) for name in _COLUMNS)]
+            cells += [str(len(row.result.warnings)), ",".join(flags[key]) or NOT_KNOWN]
             lines.append("\t".join(cells))
         return "\n".join([*lines, ""])
-
-
-def names_of(scan: CohortScan) -> list[str]:
-    """The columns by which tables of other tools (MRIQC) can be joined: name, person, session."""
-    session = scan.name.entities.get("ses")
-    return [
-        str(scan.name).partition(".")[0],
-        f"sub-{scan.subject}",
-        NOT_KNOWN if session is None else f"ses-{session}",
-    ]
 
 
 def number_text(value: float | None) -> str:

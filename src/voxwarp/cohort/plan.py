@@ -9,7 +9,7 @@ from typing import Any
 from .._json import read_json
 from .dataset import CohortScan
 from .derivatives import record_path
-from .ledger import Entry, Ledger
+from .ledger import Entry
 
 
 @dataclass(frozen=True)
@@ -21,37 +21,41 @@ class Task:
         basis: what its result follows from.
         reason: why it must be registered; empty if its result is there.
         before: the entry of the ledger, if there is one.
+        is_lost: the ledger has no such entry; it was made of the record of the result.
     """
 
     scan: CohortScan
     basis: dict[str, Any]
     reason: str
     before: Entry | None = None
+    is_lost: bool = False
 
 
 def plan(
-    scans: Iterable[tuple[CohortScan, dict[str, Any]]], out: Path, space: str, ledger: Ledger
+    scans: Iterable[tuple[CohortScan, dict[str, Any]]],
+    out: Path,
+    space: str,
+    entries: Mapping[str, Entry],
 ) -> list[Task]:
     """Compare what is wanted with what is there.
 
     A result whose entry in the ledger was lost, because the command was killed between the two, is
-    recognised by its own record, and entered.
+    recognised by its own record.
 
     Args:
         scans: each with what its result follows from, see ``settings.basis_of``.
         out: the folder of the derivatives.
         space: the name of the space.
-        ledger: of the folder.
+        entries: of the ledger.
     """
-    entries, tasks = ledger.entries(), []
+    tasks = []
     for scan, basis in scans:
-        entry = entries.get(scan.key)
+        entry, is_lost = entries.get(scan.key), False
         if entry is None or entry.state != "done":
             found = _recorded(out, record_path(scan, space), scan.key)
             if found is not None and not _reason(found, basis, out):
-                ledger.add(found)
-                entry = found
-        tasks.append(Task(scan, basis, _reason(entry, basis, out), entry))
+                entry, is_lost = found, True
+        tasks.append(Task(scan, basis, _reason(entry, basis, out), entry, is_lost))
     return tasks
 
 
@@ -60,7 +64,7 @@ def _recorded(out: Path, record: Path, key: str) -> Entry | None:
     try:
         about = read_json(out / record)["cohort"]
         outputs = {**about["outputs"], record.as_posix(): (out / record).stat().st_size}
-        return Entry(key, "done", dict(about["basis"]), outputs)
+        return Entry(key, "done", basis=dict(about["basis"]), outputs=outputs)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -5,7 +5,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,14 +14,16 @@ from typing import Protocol
 
 from .._files import check_writable, free_space, write_bytes
 from .._json import read_json
+from .._lock import is_free
 from .._provenance import version_of
 from ..errors import InputError
 from . import engine
+from .bids_names import without_prefix
 from .dataset import CohortScans, Selection, find_scans
-from .derivatives import DESCRIPTION, IGNORED, dataset_description, write_json
+from .derivatives import DESCRIPTION, IGNORED, dataset_description, record_path, write_json
 from .job import HIDDEN, LOGS, Order, Outcome
 from .ledger import Entry, Ledger
-from .pages import Pages, crash_path
+from .pages import Pages, Row, crash_path
 from .plan import Task, plan
 from .settings import CohortSettings, basis_of, common_basis
 
@@ -29,6 +31,7 @@ BIDSIGNORE = ".bidsignore"
 # Bytes of a result for each voxel of the space: two fields, the scan and masks; measured on one
 # scan in MNI152, 7.5.
 DISK = 10
+ABANDONED = 86400.0  # s until what nobody locks counts as left by a killed worker; set by hand
 SAMPLED = 20  # scans whose headers predict the memory of all; set by hand
 DEFAULT_NEED = 3.2e9  # bytes of a worker, if the sizes of the scans are not known
 
@@ -126,19 +129,28 @@ def new_run() -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}"
 
 
-def survey(cohort: Cohort, ledger: Ledger) -> tuple[CohortScans, list[Task]]:
+def survey(cohort: Cohort, ledger: Ledger, *, write: bool = True) -> tuple[CohortScans, list[Task]]:
     """Find the scans, and what is to be done.
+
+    Args:
+        cohort: the cohort.
+        ledger: of its folder.
+        write: whether to write the hashes of files to the ledger; a dry run does not.
 
     Raises:
         InputError: see ``dataset.find_scans`` and ``settings.common_basis``; or the folder holds
             results in another space.
     """
     scans = find_scans(cohort.source, cohort.selection)
-    with ledger.remembering_hashes(cohort.out.is_dir()):
-        common = common_basis(cohort.settings, ledger)
-        _check_space(ledger, cohort)
+    with ledger.remembering_hashes(write):
+        common, entries = common_basis(cohort.settings, ledger), ledger.entries()
+        _check_space(entries, cohort)
         pairs = [(scan, basis_of(scan, common, ledger)) for scan in scans.scans]
-        return scans, plan(pairs, cohort.out, cohort.settings.space, ledger)
+    tasks = plan(pairs, cohort.out, cohort.settings.space, entries)
+    for task in tasks:
+        if write and task.is_lost and task.before is not None:
+            ledger.add(task.before)
+    return scans, tasks
 
 
 def register_cohort(cohort: Cohort, watcher: Watcher) -> Summary:
@@ -149,11 +161,12 @@ def register_cohort(cohort: Cohort, watcher: Watcher) -> Summary:
     """
     check_writable(cohort.out)
     _check_places(cohort)
+    _clean_up(cohort.out / HIDDEN)
     ledger = Ledger(cohort.out / HIDDEN)
     try:
         scans, tasks = survey(cohort, ledger)
         watcher.found(scans, tasks)
-        pages = pages_of(cohort, tasks)
+        pages = pages_of(cohort)
         todo = [task for task in tasks if task.reason]
         _write_description(cohort, scans)
         if not todo:
@@ -243,6 +256,7 @@ def _entry(order: Order, outcome: Outcome) -> Entry:
     return Entry(
         key=order.scan.key,
         state=outcome.state,
+        name=str(order.scan.name),
         basis=dict(order.basis),
         # a failed scan keeps what an earlier run wrote, so that a later one can remove it
         outputs=dict(outcome.outputs) or dict.fromkeys(order.earlier, -1),
@@ -259,10 +273,10 @@ def _note(cohort: Cohort, order: Order, outcome: Outcome, pages: Pages) -> None:
     """Add the outcome to the pages, and write or remove the crash file."""
     path = cohort.out / crash_path(order.scan.key)
     if outcome.state == "done":
-        pages.done(order.scan)
+        pages.done(cohort.out / record_path(order.scan, cohort.settings.space))
         path.unlink(missing_ok=True)
         return
-    pages.failed(order.scan, outcome.error)
+    pages.failed(order.scan.key, str(order.scan.name), outcome.error)
     text = [
         f"{order.scan.key} could not be registered.",
         "",
@@ -279,7 +293,10 @@ def _note(cohort: Cohort, order: Order, outcome: Outcome, pages: Pages) -> None:
 
 
 def sum_up(cohort: Cohort) -> list[Path]:
-    """The group level: see ``group.write_group``; and the pages of the folder.
+    """The group level: the pages, and what ``group.write_group`` writes, of all results.
+
+    Args:
+        cohort: if it selects participants or sessions, the group is that of these alone.
 
     Returns:
         The files.
@@ -289,30 +306,33 @@ def sum_up(cohort: Cohort) -> list[Path]:
     """
     from .group import write_group
 
+    pages = pages_of(cohort)
+    group = [row for _, row in sorted(pages.rows.items()) if _is_selected(row, cohort.selection)]
+    if not any(row.record for row in group):
+        raise InputError(
+            f"output {cohort.out}: there is no result to sum up; run the level participant first"
+        )
+    return [*pages.write(), *write_group(group, cohort.out, cohort.settings.space, pages)]
+
+
+def _is_selected(row: Row, selection: Selection) -> bool:
+    wanted = {"sub": selection.participants, "ses": selection.sessions}
+    return all(
+        not labels
+        or row.scan.entities.get(entity) in [without_prefix(label, entity) for label in labels]
+        for entity, labels in wanted.items()
+    )
+
+
+def pages_of(cohort: Cohort) -> Pages:
+    """The pages of a folder, with the results and the failures that are known."""
     ledger = Ledger(cohort.out / HIDDEN)
     try:
-        _, tasks = survey(cohort, ledger)
+        entries = ledger.entries()
     finally:
         ledger.close()
-    scans = [task.scan for task in tasks if not task.reason]
-    if not scans:
-        raise InputError(
-            f"output {cohort.out}: there is no result to sum up; run the level participant first, "
-            f"with the same options"
-        )
-    pages = pages_of(cohort, tasks)
-    return [*pages.write(), *write_group(scans, cohort.out, cohort.settings.space, pages)]
-
-
-def pages_of(cohort: Cohort, tasks: Sequence[Task]) -> Pages:
-    """The pages of a folder, with the results and the failures that are known."""
-    pages = Pages(cohort.out, cohort.settings.space)
-    for task in tasks:
-        if not task.reason:
-            pages.done(task.scan)
-        elif task.before is not None and task.before.state == "failed":
-            pages.failed(task.scan, task.before.error)
-    return pages
+    failed = {key: entry for key, entry in entries.items() if entry.state == "failed"}
+    return Pages.of(cohort.out, failed)
 
 
 # ------------------------------------------------------------------------------------- Checks
@@ -325,9 +345,9 @@ def _check_places(cohort: Cohort) -> None:
         raise InputError(f"output {cohort.out}: this is the data set itself; choose another folder")
 
 
-def _check_space(ledger: Ledger, cohort: Cohort) -> None:
+def _check_space(entries: Mapping[str, Entry], cohort: Cohort) -> None:
     """Refuse to mix results in two spaces: their reports and tables would replace each other."""
-    for entry in ledger.entries().values():
+    for entry in entries.values():
         space = (entry.basis.get("template") or {}).get("space")
         if entry.state == "done" and space not in (None, cohort.settings.space):
             raise InputError(
@@ -419,11 +439,13 @@ def _resources(cohort: Cohort, need: float, number: int) -> engine.Resources:
     return engine.Resources(workers, threads, scratch, environment)
 
 
-def clean_up(out: Path) -> None:
-    """Remove what killed workers left in a folder of derivatives, except what is in use."""
-    from .._lock import locked
-
-    for stage in (out / HIDDEN).glob("sub-*"):
-        if stage.is_dir():
-            with locked(out / HIDDEN / f"{stage.name}.lock"):
+def _clean_up(hidden: Path) -> None:
+    """Remove what killed workers left, except what is in use."""
+    with suppress(OSError):
+        for lock in hidden.glob("*.lock"):
+            if is_free(lock):
+                shutil.rmtree(hidden / lock.stem, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+        for stage in hidden.glob("sub-*"):  # where there are no locks, age decides
+            if stage.is_dir() and time.time() - stage.stat().st_mtime > ABANDONED:
                 shutil.rmtree(stage, ignore_errors=True)
