@@ -42,7 +42,9 @@ def write_scan(path: Path, data: np.ndarray) -> Path:
     return path
 
 
-def write_bids(root: Path, persons: int = 2, extra: Callable[[Path, str], Any] | None = None) -> Path:
+def write_bids(
+    root: Path, persons: int = 2, extra: Callable[[Path, str], Any] | None = None
+) -> Path:
     """A data set of persons 01, 02, ... without sessions.
 
     Args:

@@ -313,7 +313,7 @@ def cohort(
         settings=CohortSettings(
             fixed=fixed,
             fixed_mask=fixed_mask,
-            space=space or space_of(fixed),
+            space=space or space_of(fixed, model),
             model=model,
             refine=bool(refine),
             smoothness=smoothness,
@@ -437,7 +437,8 @@ def _report(request: "Cohort", summary: "Summary") -> int:
     parts += [f"{there} were there already"] if there else []
     parts += [f"{len(summary.failed)} failed"] if summary.failed else []
     parts += [f"{len(summary.left)} not begun"] if summary.left else []
-    echo(f"{len(summary.tasks)} scans: {', '.join(parts)}; {request.out / INDEX}")
+    number = len(summary.tasks)
+    echo(f"{number} scan{'s' * (number != 1)}: {', '.join(parts)}; {request.out / INDEX}")
     if not summary.failed and not summary.stopped:
         return DONE
     failed = list(summary.failed.items())

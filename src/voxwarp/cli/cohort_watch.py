@@ -169,7 +169,7 @@ def is_terminal() -> bool:
 def summary_of(scans: "CohortScans", tasks: "Sequence[Task]") -> list[str]:
     """What was found, a line each."""
     todo = sum(bool(task.reason) for task in tasks)
-    lines = [f"{len(tasks)} scans found, {todo} to register"]
+    lines = [f"{len(tasks)} scan{'s' * (len(tasks) != 1)} found, {todo} to register"]
     choices = [task.scan for task in tasks if task.scan.choice]
     lines += [f"{scan.key}: {scan.choice}" for scan in choices[:SHOWN]]
     if len(choices) > SHOWN:

@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .._json import read_json
 from .._provenance import version_of
 from ..errors import InputError
 from ..networks.installed import MODEL, WEIGHTS, find
-from .bids_names import BidsName
+from .bids_names import BidsName, label_of
 from .dataset import CohortScan
 from .ledger import Ledger
 
@@ -61,22 +62,44 @@ class CohortSettings:
         return cls(**{**values, **paths})
 
 
-def space_of(fixed: Path | None) -> str:
+def space_of(fixed: Path | None, model: str) -> str:
     """The name of the space of a fixed scan: after tpl- or space- in its name, else that itself.
 
+    Args:
+        fixed: the scan; None is the template of the model.
+        model: its name or folder.
+
     Raises:
-        InputError: the name of the file has no letter or digit.
+        InputError: the model has no template, or a name has no letter or digit.
     """
     if fixed is None:
-        return MNI
+        return _space_of_model(model)
     name = BidsName.of(fixed)
     for entity in ("tpl", "space"):
         if name is not None and entity in name.entities:
             return name.entities[entity]
-    stem = "".join(c for c in fixed.name.partition(".")[0] if c.isalnum() and c.isascii())
-    if not stem:
-        raise InputError(f"fixed {fixed}: give its space a name of letters and digits with `space`")
-    return stem
+    return _label(fixed.name.partition(".")[0], fixed)
+
+
+def _space_of_model(model: str) -> str:
+    folder = find(model)
+    try:
+        about = read_json(folder / MODEL)["preparation"]
+        alignment = about.get("alignment", "mni152")
+        name = about["template"]["name"] if alignment == "template" else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"model {folder}: its {MODEL} cannot be read ({error})") from error
+    if alignment == "mni152":
+        return MNI
+    if alignment == "template":
+        return _label(str(name), folder)
+    raise InputError(f"model {model} has no template to register to; give a fixed scan (`fixed`)")
+
+
+def _label(text: str, path: Path) -> str:
+    if label := label_of(text):
+        return label
+    raise InputError(f"fixed {path}: give its space a name of letters and digits with `space`")
 
 
 def common_basis(settings: CohortSettings, ledger: Ledger) -> dict[str, Any]:
