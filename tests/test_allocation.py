@@ -21,11 +21,11 @@ PAGE = 4096
 
 
 def pages_fetched() -> int:
-    """How many the system gave for some large tensors, one after the other; the least of three.
+    """How many the system gave for some large tensors, one after the other; the least of eight.
 
     Each is smaller than the one before: for another of the same size the library wants a little
     more, for its alignment, and that little may have been given to others by then. So may be a
-    little in the middle, by another thread of the process: the next round does without it.
+    little in the middle, by another thread of the process: later rounds do without it.
     """
 
     def fetched() -> int:
@@ -34,7 +34,7 @@ def pages_fetched() -> int:
             torch.zeros(SIZE * tenths // 10)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    return min(fetched() for _ in range(3))
+    return min(fetched() for _ in range(8))
 
 
 def resident() -> int:

@@ -17,6 +17,7 @@ from pages import PAGES, ROOT, blocks
 
 import voxwarp
 from voxwarp._layout import METRICS, REGISTERED
+from voxwarp.cli.cohort import OTHER_NAMES
 from voxwarp.cli.commands import app
 from voxwarp.preparation.brain import EXTRACTORS
 from voxwarp.preparation.cache import LIMIT
@@ -83,6 +84,8 @@ OPTIONS = {x for text in PAGES.values() for x in re.findall(r"(?<![\w-])--[a-z][
 def test_option_exists_somewhere(option: str) -> None:
     theirs = {"--logdir", "--nproc-per-node"}  # tensorboard's, torchrun's
     theirs |= {"--write-composite-transform"}  # antsRegistration's
+    theirs |= set(OTHER_NAMES)  # other BIDS Apps'
+    theirs |= {"--lifetime", "--lifetime-stagger", "--memory-limit"}  # dask worker's
     theirs |= {"--head", "--second-head", "--repeats", "--no-amx"}  # benchmarks/speed.py
     ours = {"--help"} | theirs | {name for command in commands() for name in option_names(command)}
     assert option in ours

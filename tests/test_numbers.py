@@ -32,6 +32,7 @@ SETTINGS = {
     "README.md": {"2 mm"},
     "docs/register.md": set(),
     "docs/look.md": set(),
+    "docs/cohort.md": set(),
     "docs/transforms.md": set(),
     "docs/preparation.md": {"1 mm", "255 mm", "6 mm", "2 mm", "1074 MB", "(1074 by default)"},
     "docs/python.md": set(),

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 WHICH = "Which scans"
 CLUSTER = "Where it runs"
 SHOWN = 20  # failed scans that are listed
+#: Names that other BIDS Apps have for options of ours.
+OTHER_NAMES = {
+    "--n-cpus": "--nprocs",
+    "--ncpus": "--nprocs",
+    "--nthreads": "--nprocs",
+    "--skip-bids-validator": "--skip-bids-validation",
+}
 
 
 class Level(str, Enum):
@@ -55,7 +62,7 @@ def _expanded(args: Sequence[str], several: Sequence[str]) -> list[str]:
     for arg in args:
         if arg.startswith("--"):
             name, equals, value = arg.partition("=")
-            name = name.replace("_", "-")
+            name = OTHER_NAMES.get(name.replace("_", "-"), name.replace("_", "-"))
             current = name if name in several and not equals else ""
             expanded.append(f"{name}{equals}{value}")
         elif current and not arg.startswith("-"):
@@ -123,7 +130,6 @@ def cohort(
         bool,
         typer.Option(
             "--skip-bids-validation",
-            "--skip-bids-validator",
             help="Do not check that BIDS_DIR says that it is a BIDS data set.",
             rich_help_panel=WHICH,
         ),
@@ -181,10 +187,6 @@ def cohort(
     nprocs: Annotated[
         int | None,
         typer.Option(
-            "--nprocs",
-            "--n-cpus",
-            "--nthreads",
-            "--ncpus",
             help="CPU cores to use.",
             metavar="N",
             min=1,

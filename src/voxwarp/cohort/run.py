@@ -219,7 +219,7 @@ def _register(
                 workers.stop()
                 break
     with suppress(InputError) if stopped else _nothing():
-        pages.write()
+        pages_of(cohort).write()  # other commands may have written results, too
     return Summary(tuple(tasks), outcomes, stopped)
 
 
