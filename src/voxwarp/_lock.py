@@ -82,26 +82,17 @@ def locked(path: Path) -> Iterator[None]:
             os.close(file)
 
 
-def is_free(path: Path) -> bool:
-    """Whether nobody holds the lock of a file, as after a kill; True if there is no file.
-
-    False where the system or the file system has no locks.
-    """
+def remove_abandoned(path: Path) -> None:
+    """Remove the file of a lock that nobody holds, as after a kill."""
     if fcntl is None:
-        return False
-    try:
+        return
+    with suppress(OSError):
         file = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()  # while it is held: whoever waits for it makes a new one
+        finally:
+            os.close(file)
 
 
 #: The lock. It stays where a command was killed while it moved its files.

@@ -274,6 +274,7 @@ def test_options_are_written_as_for_other_bids_apps(cohort, cli, tmp_path) -> No
     ("words", "said"),
     [
         (("--participant-label", "09"), "--participant-label: there is no sub-09"),
+        (("--space", "T1w"), "--space must be another name than T1w"),
         (("--space", "MNI_152"), "--space must be of letters and digits"),
         (("--run-uuid", "a/b"), "--run-uuid must be of"),
         (("--fixed-mask", "x"), None),
@@ -302,12 +303,35 @@ def test_two_spaces_need_two_folders(cohort, out, cli) -> None:
     assert "it holds results in the space Phantom, not Other" in outcome.err
 
 
+def test_a_folder_of_another_tool_is_no_place_for_results(cohort, refuses, tmp_path) -> None:
+    out = tmp_path / "fmriprep"
+    out.mkdir()
+    about = {"Name": "x", "GeneratedBy": [{"Name": "fMRIPrep"}]}
+    (out / "dataset_description.json").write_text(json.dumps(about))
+    line = refuses("cohort", cohort.bids, out, "participant", *cohort.settings)
+    assert "it is a data set of something else" in line
+
+
+def test_two_images_of_one_name_are_refused(cohort, tmp_path) -> None:
+    """A mask of a person's own would replace ours."""
+    path = cohort.bids / "sub-01" / "anat" / "sub-01_desc-brain_mask.nii.gz"
+    write_scan(path, head(1))
+    try:
+        words = "--also", "mask", "--participant-label", "01"
+        done = cohort.run(tmp_path / "out", "participant", *words)
+    finally:
+        path.unlink()
+    assert done.returncode == 3
+    assert "two files of sub-01 would have the name sub-01_space-Phantom_desc-brain" in done.stderr
+
+
 def test_the_data_set_itself_is_no_place_for_results(cohort, cli) -> None:
     outcome = cli("cohort", cohort.bids, cohort.bids, "participant", *cohort.settings)
     assert outcome.code == 2
     assert "this is the data set itself" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounts need root")
 def test_a_full_disk_stops_the_run_before_damage(cohort, first, out, tmp_path) -> None:
     small = tmp_path / "small"

@@ -75,7 +75,7 @@ def test_the_order_of_entities_is_that_of_names_in_use() -> None:
 def test_the_first_scan_by_name_stands_for_a_person(root: Path) -> None:
     assert taken(root) == {
         "sub-01": "sub-01_T1w.nii.gz",
-        "sub-02": "sub-02_ses-a_acq-hi_run-1_T1w.nii.gz",
+        "sub-02_ses-a": "sub-02_ses-a_acq-hi_run-1_T1w.nii.gz",
     }
     found = find_scans(root, Selection())
     assert found.scans[0].choice == ""
@@ -95,10 +95,10 @@ def test_or_for_each_session(root: Path) -> None:
 
 @pytest.mark.parametrize("label", ["02", "sub-02"])
 def test_persons_and_sessions_are_chosen_with_and_without_prefix(root: Path, label: str) -> None:
-    assert list(taken(root, participants=[label])) == ["sub-02"]
+    assert list(taken(root, participants=[label])) == ["sub-02_ses-a"]
     for session in ("b", "ses-b"):
         scans = taken(root, participants=[label], sessions=[session])
-        assert scans == {"sub-02": "sub-02_ses-b_acq-hi_T1w.nii.gz"}
+        assert scans == {"sub-02_ses-b": "sub-02_ses-b_acq-hi_T1w.nii.gz"}
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,15 @@ def test_persons_and_sessions_are_chosen_with_and_without_prefix(root: Path, lab
         ({"run": "Query.ANY"}, "sub-02_ses-a_acq-hi_run-1_T1w.nii.gz"),
         ({"run": None, "acquisition": "hi"}, "sub-02_ses-b_acq-hi_T1w.nii.gz"),
         ({"run": "Query.NONE"}, "sub-02_ses-a_acq-lo_T1w.nii.gz"),
+        ({"run": ["2", None], "acquisition": "hi"}, "sub-02_ses-a_acq-hi_run-2_T1w.nii.gz"),
+        ({"acq": "lo", "extension": [".nii", ".nii.gz"]}, "sub-02_ses-a_acq-lo_T1w.nii.gz"),
         ({"session": "b", "datatype": "anat"}, "sub-02_ses-b_acq-hi_T1w.nii.gz"),
     ],
 )
 def test_filters_are_those_of_fmriprep(root: Path, tmp_path: Path, wanted, name: str) -> None:
-    (tmp_path / "f.json").write_text(json.dumps({"t1w": {**wanted, "suffix": "T1w"}}))
+    (tmp_path / "f.json").write_text(json.dumps({"t1w": {**wanted, "suffix": ["T1w"]}}))
     filters = read_filters(tmp_path / "f.json")
-    assert taken(root, participants=["02"], filters=filters)["sub-02"] == name
+    assert list(taken(root, participants=["02"], filters=filters).values()) == [name]
 
 
 def test_what_goes_along_is_of_the_same_session(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ class Cluster:
         self.workers = 1
 
     def submit(self, function: Any, values: Any, *, key: str, pure: bool, retries: int) -> Future:
+        assert distributed.utils.key_split(key) == "register"  # whose time dask is told
         scan = values["scan"]["key"]
+        assert values["attempt"] == self.tries.get(scan, 0) + 1
         self.tries[scan] = self.tries.get(scan, 0) + 1
         self.began.append((scan, len(self.flying) + 1))
         future: Future = Future()
@@ -122,9 +124,10 @@ def test_errors_of_the_program_are_tried_once_more_and_wrong_input_is_not() -> N
     cluster = Cluster(lambda key, number: {"a": bug, "b": wrong}.get(key, DONE))
     outcomes, said = run(cluster, *"abc")
     assert cluster.tries == {"a": 2, "b": 1, "c": 1}
+    assert cluster.began[-1] == ("a", 1)
     assert outcomes["a"].error == "a bug"
     assert outcomes["b"].error == "wrong"
-    assert said == ["a: a bug; it is tried again"]
+    assert said == ["x: a bug; it is tried again at the end"]
     cluster = Cluster(lambda key, number: bug if number == 1 else DONE)
     assert run(cluster, "a")[0]["a"].state == DONE
 
@@ -139,6 +142,15 @@ def test_errors_of_the_program_are_tried_once_more_and_wrong_input_is_not() -> N
 def test_a_cluster_that_is_gone_or_another_ends_the_run(error, said: str) -> None:
     with pytest.raises(InputError, match=said):
         run(Cluster(lambda key, number: error), *"ab")
+
+
+def test_a_result_that_was_lost_on_its_way_is_made_again() -> None:
+    lost = distributed.TimeoutError()
+    cluster = Cluster(lambda key, number: lost if key == "b" and number == 1 else DONE)
+    outcomes, said = run(cluster, *"abc")
+    assert outcomes["b"].state == DONE
+    assert cluster.tries["b"] == 2
+    assert said == []
 
 
 def test_a_closed_client_ends_the_run() -> None:

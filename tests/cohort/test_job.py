@@ -1,6 +1,9 @@
 """What a job says of its failures, and how results are published."""
 
 import errno
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from voxwarp.cohort.dataset import CohortScan
 from voxwarp.cohort.derivatives import record_path, write_json
 from voxwarp.cohort.job import Order, Outcome, register_scan
 from voxwarp.cohort.settings import CohortSettings, space_of
-from voxwarp.errors import InputError
+from voxwarp.errors import InputError, NotEnoughMemoryError, NotEnoughSpaceError
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def test_an_order_is_the_same_after_it_was_sent(order: Order) -> None:
             choice="took it",
         ),
         settings=replace(order.settings, fixed=Path("/f.nii"), bias=True, smoothness=2.0),
+        work=Path("/w"),
         earlier=("a", "b"),
         attempt=2,
     )
@@ -44,8 +48,7 @@ def test_an_order_is_the_same_after_it_was_sent(order: Order) -> None:
 
 
 def raising(error: BaseException):
-    def write(order: Order, stage: Path) -> list[str]:
-        stage.mkdir()
+    def write(order: Order, stage: Path) -> None:
         (stage / "half").write_bytes(b"x")
         raise error
 
@@ -68,7 +71,10 @@ def quota() -> InputError:
     [
         (InputError("wrong"), "wrong", False, True, False),
         (quota(), "cannot write x", True, True, False),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left", True, True, False),
+        (NotEnoughSpaceError("no room"), "no room", True, True, False),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left", True, True, True),
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle", False, False, True),
+        (NotEnoughMemoryError("takes 9 GB"), "takes 9 GB", False, False, False),
         (MemoryError(), "there was not enough memory for this scan", False, False, True),
         (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug", False, False, True),
     ],
@@ -94,12 +100,12 @@ def test_results_replace_earlier_ones_and_are_whole(order, monkeypatch) -> None:
         (order.out / name).write_bytes(b"old")
     moved = []
 
-    def write(order: Order, stage: Path) -> list[str]:
+    def write(order: Order, stage: Path) -> tuple[dict[str, int], list[str]]:
         for name in ("sub-1/anat/new.nii", "sub-1.html"):
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             (stage / name).write_bytes(b"new")
         write_json({}, stage / record)
-        return ["a warning"]
+        return {"sub-1/anat/new.nii": 3, "sub-1.html": 3, record: 3}, ["a warning"]
 
     def replace_file(source: Path, target: Path) -> None:
         if ".voxwarp" not in str(target):  # not a file that is written to the stage
@@ -151,3 +157,28 @@ def test_the_space_of_the_default_model_is_that_of_templateflow() -> None:
         space_of(None, "nowhere")
     with pytest.raises(InputError, match="give its space a name"):
         space_of(Path("---.nii"), "default")
+
+
+def test_a_worker_of_another_version_ends_the_run(order) -> None:
+    """Its results would count as those of the command's version."""
+    other = replace(order, basis={"version": {"voxwarp": "0.0.1"}})
+    with pytest.raises(RuntimeError, match=r"this worker has voxwarp .*, not 0\.0\.1"):
+        register_scan(other.as_json())
+
+
+def test_a_stage_is_abandoned_when_its_process_is_gone(tmp_path, monkeypatch) -> None:
+    own = tmp_path / job.stage_name("sub-1_ses-a")
+    own.mkdir()
+    assert not job.is_abandoned(own)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    key, host, _, end = own.name.split(".")
+    gone = tmp_path / f"{key}.{host}.{process.pid}.{end}"
+    gone.mkdir()
+    assert job.is_abandoned(gone)
+    elsewhere = tmp_path / f"{key}.elsewhere.{process.pid}.{end}"
+    elsewhere.mkdir()
+    assert not job.is_abandoned(elsewhere)
+    os.utime(elsewhere, (0, 0))
+    assert job.is_abandoned(elsewhere)
+    assert not job.is_abandoned(tmp_path / "nothing.here.1.x")

@@ -87,7 +87,7 @@ def test_both_kinds_are_read_together(monkeypatch, tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_wal_gets_lines(monkeypatch, tmp_path: Path) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, *, read_only: bool = False) -> None:
         raise InputError("no WAL")
 
     monkeypatch.setattr(ledger, "_Database", refuse)
@@ -109,6 +109,9 @@ server:/home /home nfs4 rw 0 0
 fs /scratch lustre rw 0 0
 //nas/data /mnt/my\\040data cifs rw 0 0
 sshfs /mnt/ssh fuse.sshfs rw 0 0
+systemd-1 /auto autofs rw 0 0
+server:/auto /auto nfs4 rw 0 0
+server:/x /mnt/données nfs4 rw 0 0
 """
 
 
@@ -123,6 +126,8 @@ sshfs /mnt/ssh fuse.sshfs rw 0 0
         ("/scratch/a", True),
         ("/mnt/my data/out", True),
         ("/mnt/ssh/out", True),
+        ("/auto/out", True),
+        ("/mnt/données/out", True),
     ],
 )
 def test_file_systems_of_networks_are_known(tmp_path: Path, folder: str, on_network: bool) -> None:

@@ -85,8 +85,10 @@ def test_a_result_that_is_not_in_the_ledger_is_known_by_its_record(tmp_path, don
             record_path(SCAN, "X").as_posix(): path.stat().st_size,
         }
     other = {**BASIS, "inputs": {"T1w": "other"}}
-    assert reason(tmp_path, None, other) == "new"
+    assert reason(tmp_path, None, other) == "T1w has changed"
+    failed = replace(done, state="failed", error="why")
+    assert reason(tmp_path, failed, other) == "failed before: why"
     (tmp_path / "f").unlink()
-    assert reason(tmp_path, None) == "new"
+    assert reason(tmp_path, None) == "f is missing"
     path.write_text("{")
     assert reason(tmp_path, None) == "new"

@@ -176,6 +176,8 @@ def spoil(path: Path, how: str) -> None:
             top["2"]["TransformParameters"][5] = np.nan
         elif how == "flat":
             top["2"]["TransformFixedParameters"][6] = 0
+        elif how == "none":
+            del top["1"], top["2"]
         elif how == "empty":
             del file["TransformGroup"]
 
@@ -192,6 +194,7 @@ def spoil(path: Path, how: str) -> None:
         ("elsewhere", "holds no numbers"),
         ("not finite", "NaN or infinite"),
         ("flat", "affine must be invertible"),
+        ("none", "it holds no transform"),
         ("empty", "TransformGroup is missing"),
     ],
 )

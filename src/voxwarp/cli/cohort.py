@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 WHICH = "Which scans"
 CLUSTER = "Where it runs"
 SHOWN = 20  # failed scans that are listed
-#: Names that other BIDS Apps have for options of ours.
+#: Names that other BIDS Apps have for our options.
 OTHER_NAMES = {
     "--n-cpus": "--nprocs",
     "--ncpus": "--nprocs",
     "--nthreads": "--nprocs",
+    "--mem": "--mem-gb",
     "--skip-bids-validator": "--skip-bids-validation",
 }
 
@@ -200,7 +201,7 @@ def cohort(
             help="Cores of each scan; the last digits of results depend on it.",
             metavar="N",
             min=1,
-            show_default="1, or more if memory limits the number of scans",
+            show_default="1",
             rich_help_panel=COMPUTING,
         ),
     ] = None,
@@ -285,9 +286,9 @@ def cohort(
 
     OUT_DIR gets the derivatives: warped scans, brain masks, transforms (.h5), a report for each
     person, index.html with those first that should be looked at, and quality.tsv. A run does what
-    is missing, and what follows from other inputs, settings or another version now; killed at any
-    time, it goes on where it was when it is run again. A scan that cannot be registered does not
-    stop the others; the exit code is 3 then, and logs/ says why.
+    is missing, and what now follows from other inputs, settings or another version; killed at any
+    time, it picks up where it left off when it is run again. A scan that cannot be registered does
+    not stop the others; the exit code is 3 then, and logs/ says why.
 
     Examples:
     voxwarp cohort bids derivatives/voxwarp participant
@@ -326,7 +327,6 @@ def cohort(
         ),
         cluster=Cluster(
             processors=nprocs,
-            threads=omp_nthreads,
             memory=None if mem_gb is None else mem_gb * 1e9,
             address=dask_scheduler,
             description=dask_config,
@@ -341,7 +341,7 @@ def cohort(
     if Level.participant in levels:
         code = _participant(request)
     if Level.group in levels:
-        code = _group(request) or code
+        code = _group(request, code)
     return code
 
 
@@ -364,6 +364,8 @@ def _check(
     """Check what options say on their own, and together."""
     if space is not None and not re.fullmatch(r"[A-Za-z0-9]+", space):
         raise InputError(f"space must be of letters and digits, as in BIDS, got {space!r}")
+    if space == "T1w":
+        raise InputError("space must be another name than T1w, which is that of the scans")
     if run_uuid is not None and not re.fullmatch(r"[\w.-]+", run_uuid):
         raise InputError(f"run_uuid must be of letters, digits, -, _ and ., got {run_uuid!r}")
     if fixed_mask is not None and fixed is None:
@@ -411,7 +413,10 @@ def _without_registering(request: "Cohort", dry_run: bool) -> int:
             f"{todo} of {len(tasks)} scans would be registered, {len(tasks) - todo} are done"
         )
         return DONE
-    for file in pages_of(request).write():
+    files = pages_of(request).write()
+    if not files:
+        raise InputError(f"output {request.out}: there is no result of voxwarp cohort")
+    for file in files:
         typer.echo(file)
     return DONE
 
@@ -457,9 +462,17 @@ def _report(request: "Cohort", summary: "Summary") -> int:
     return DOUBTFUL
 
 
-def _group(request: "Cohort") -> int:
+def _group(request: "Cohort", code: int) -> int:
+    """Sum up; without any result, that is no error beside those of the scans."""
     from ..cohort.run import sum_up
 
-    for file in sum_up(request):
+    try:
+        files = sum_up(request)
+    except InputError as error:
+        if code == DONE:
+            raise
+        complain(str(error))
+        return code
+    for file in files:
         typer.echo(file)
-    return DONE
+    return code

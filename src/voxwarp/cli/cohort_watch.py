@@ -63,7 +63,11 @@ class Watch:
     def found(self, scans: "CohortScans", tasks: "Sequence[Task]") -> None:
         """Say what was found."""
         for line in summary_of(scans, tasks):
-            self._line(line)
+            self._log(line)
+            if self.live is None:
+                echo(line)
+            else:
+                self.live.console.print(line, markup=False, highlight=False)
         for reason in scans.skipped.values():
             self.say(reason)
 
@@ -173,7 +177,5 @@ def summary_of(scans: "CohortScans", tasks: "Sequence[Task]") -> list[str]:
     choices = [task.scan for task in tasks if task.scan.choice]
     lines += [f"{scan.key}: {scan.choice}" for scan in choices[:SHOWN]]
     if len(choices) > SHOWN:
-        lines.append(
-            f"{len(choices) - SHOWN} more persons have several scans; their logs say which"
-        )
+        lines.append(f"{len(choices) - SHOWN} more persons have several scans; see their logs")
     return lines

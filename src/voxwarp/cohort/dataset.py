@@ -28,8 +28,8 @@ class CohortScan:
     """A scan that is to be registered, and what goes with it.
 
     Args:
-        key: of the person or the session, such as sub-01 or sub-01_ses-a; logs and reports have it
-            as their names.
+        key: of the person, or the session if there are sessions, such as sub-01 or sub-01_ses-a;
+            logs and reports have it as their names.
         name: of the scan in BIDS.
         path: of the scan.
         folder: of its results, relative to the derivatives.
@@ -129,7 +129,7 @@ def read_filters(path: Path) -> Filters:
     """Read a filter file of fMRIPrep: JSON with entities and their values, by query.
 
     Raises:
-        InputError: the file cannot be read, or is none.
+        InputError: the file cannot be read, or is not one.
     """
     check_readable(path, "bids_filter_file")
     try:
@@ -164,8 +164,9 @@ def _value(path: Path, value: Any) -> Any:
     """A value of a filter; PyBIDS' words for present and absent are * and None."""
     if isinstance(value, str) and value in _WORDS:
         return _WORDS[value]
-    several = value if isinstance(value, list) else [value]
-    if value is None or all(isinstance(one, str | int) for one in several):
+    if isinstance(value, list):
+        return [_value(path, one) for one in value]
+    if value is None or isinstance(value, str | int):
         return value
     raise InputError(
         f"bids_filter_file {path}: a value must be a label, a list of labels or null, got {value!r}"
@@ -184,12 +185,8 @@ class _Session:
     files: tuple[tuple[BidsName, Path], ...]
 
     def matching(self, suffix: str, filters: Filters) -> list[tuple[BidsName, Path]]:
-        wanted = filters.get(suffix.lower(), {})
-        return [
-            (name, path)
-            for name, path in self.files
-            if name.suffix == wanted.get("suffix", suffix) and _passes(name, path, wanted)
-        ]
+        wanted = {"suffix": suffix, **filters.get(suffix.lower(), {})}
+        return [(name, path) for name, path in self.files if _passes(name, path, wanted)]
 
 
 def _of_bids(root: Path, subjects: list[Path], selection: Selection) -> CohortScans:
@@ -200,7 +197,7 @@ def _of_bids(root: Path, subjects: list[Path], selection: Selection) -> CohortSc
         scans.extend(found)
         if not found:
             skipped[folder.name] = f"{folder}: there is no T1w scan{_of_sessions(selection)}"
-    if not scans or (selection.participants and skipped):
+    if not scans:
         first = next(iter(skipped.values()), f"{root}: there is no T1w scan")
         raise InputError(f"bids_dir {first}")
     return CohortScans(root, tuple(scans), skipped, True)
@@ -247,9 +244,7 @@ def _scans_of_subject(root: Path, folder: Path, selection: Selection) -> list[Co
     for group in groups:
         first, of_group = group[0], [one for s in group for one in candidates[s.label]]
         name, path = of_group[0]
-        key = folder.name
-        if selection.reference == "sessionwise" and first.label is not None:
-            key = f"{key}_ses-{first.label}"
+        key = folder.name if first.label is None else f"{folder.name}_ses-{first.label}"
         found.append(
             CohortScan(
                 key=key,
@@ -268,7 +263,9 @@ def _choice(paths: list[Path], root: Path) -> str:
     if len(paths) < 2:
         return ""
     others = ", ".join(str(path.relative_to(root)) for path in paths[1:])
-    return f"took {paths[0].relative_to(root)}, the first of {len(paths)} by name (left: {others})"
+    return (
+        f"took {paths[0].relative_to(root)}, the first of {len(paths)} by name (not used: {others})"
+    )
 
 
 def _others(
@@ -293,13 +290,14 @@ def _path(file: tuple[BidsName, Path]) -> Path:
 
 def _sessions(folder: Path, labels: Sequence[str]) -> list[_Session]:
     """The sessions of a person; the person's own folder, if there are none."""
+    subject = folder.name.removeprefix("sub-")
     wanted = {without_prefix(label, "ses") for label in labels}
     folders = _folders(folder, "ses")
     if not folders:
-        return [] if wanted else [_Session(folder, None, tuple(_images(folder)))]
+        return [] if wanted else [_Session(folder, None, tuple(_images(folder, subject)))]
     of_label = {inner.name.removeprefix("ses-"): inner for inner in folders}
     return [
-        _Session(inner, label, tuple(_images(inner)))
+        _Session(inner, label, tuple(_images(inner, subject)))
         for label, inner in of_label.items()
         if not wanted or label in wanted
     ]
@@ -314,7 +312,7 @@ def _folders(place: Path, entity: str) -> list[Path]:
     return [place / name for name in sorted(names)]
 
 
-def _images(folder: Path) -> Iterable[tuple[BidsName, Path]]:
+def _images(folder: Path, subject: str) -> Iterable[tuple[BidsName, Path]]:
     for datatype in _DATATYPES:
         try:
             names = sorted(os.listdir(folder / datatype))
@@ -326,19 +324,29 @@ def _images(folder: Path) -> Iterable[tuple[BidsName, Path]]:
             ) from error
         for file in names:
             name = BidsName.of(file)
-            if name is not None and name.extension in _IMAGES and not file.startswith("."):
+            if name is None or name.extension not in _IMAGES or file.startswith("."):
+                continue
+            if name.entities.get("sub") == subject:  # another's would be a mistake
                 yield name, folder / datatype / file
 
 
 def _passes(name: BidsName, path: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a file has the entities that a filter wants."""
-    actual = {**name.entities, "datatype": path.parent.name, "suffix": name.suffix}
+    actual = {
+        **name.entities,
+        "datatype": path.parent.name,
+        "suffix": name.suffix,
+        "extension": name.extension,
+    }
     for entity, value in wanted.items():
         label = actual.get(entity)
-        if value == [] or (value == "*" and label is not None):
+        if value == []:
             continue
         options = value if isinstance(value, list) else [value]
-        if not any(_same(label, option, entity) for option in options):
+        if not any(
+            (option == "*" and label is not None) or _same(label, option, entity)
+            for option in options
+        ):
             return False
     return True
 

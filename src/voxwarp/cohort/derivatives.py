@@ -3,8 +3,9 @@
 import base64
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from .._files import run_in_parallel, write_bytes
 from .._provenance import version_of
+from ..errors import InputError
 from .bids_names import BidsName
 from .dataset import CohortScan
 
@@ -117,6 +119,7 @@ class Derivatives:
         space: the name of the space.
         source: the folder of the data set, in which the scans lie.
         stage: where the files are written, at their paths relative to the derivatives.
+        names: of the files that were written.
     """
 
     scan: CohortScan
@@ -124,6 +127,8 @@ class Derivatives:
     space: str
     source: Path
     stage: Path
+    names: set[Path] = field(default_factory=set)
+    _naming: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self) -> None:
         """Write all files but the record."""
@@ -245,6 +250,13 @@ class Derivatives:
         self._file(name, lambda path: write_bytes(path, contents))
 
     def _file(self, name: Path, write: Callable[[Path], object]) -> None:
+        with self._naming:
+            if name in self.names:
+                raise InputError(
+                    f"two files of {self.scan.key} would have the name {name.name}; leave one of "
+                    f"the images out of `also`"
+                )
+            self.names.add(name)
         path = self.stage / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
@@ -262,7 +274,8 @@ class Derivatives:
         sources = [self.uri(path) for path in raw] + [f"bids::{p.as_posix()}" for p in derived]
         space = {"SpatialReference": self.space} if in_space else {}
         stem = str(name).removesuffix(".gz").removesuffix(".nii").removesuffix(".h5")
-        write_json({"Sources": sources, **space, **about}, self.stage / f"{stem}.json")
+        contents = {"Sources": sources, **space, **about}
+        self._file(Path(f"{stem}.json"), lambda path: write_json(contents, path))
 
     def uri(self, path: Path) -> str:
         """The address of an input: relative to the data set, if it is in that."""

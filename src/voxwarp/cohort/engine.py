@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import time
+import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ DEATHS_TOGETHER = 2  # of a job's workers, beside other jobs, until it runs alon
 DEATHS_ALONE = 2  # until it is given up
 RETRIES = 1  # further attempts after an error that may not come again
 _TICK = 0.5  # s
+_TASK = "register"  # the kind of our tasks
 
 _log = logging.getLogger(__name__)
 
@@ -113,14 +115,16 @@ def at_address(address: str) -> Iterator["Engine"]:
     from distributed import Client
 
     _configure()
-    where: dict[str, Any] = {"address": address}
-    if os.path.exists(address):
-        where = {"scheduler_file": address}
+    is_file = "://" not in address and (os.sep in address or address.endswith(".json"))
+    where = {"scheduler_file" if is_file else "address": address}
+    until = time.monotonic() + CONNECT  # a scheduler that was just started has no file yet
+    while is_file and not os.path.exists(address) and time.monotonic() < until:
+        time.sleep(_TICK)
     try:
         client = Client(**where, timeout=CONNECT)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
-            f"dask_scheduler {address}: there is no scheduler of dask that answers "
+            f"dask_scheduler {address}: no scheduler of dask answers there "
             f"({' '.join(str(error).split())[:200]}); start one by: dask scheduler"
         ) from error
     try:
@@ -205,7 +209,7 @@ def _configure() -> None:
             # a death is told at once, and counted here
             "distributed.scheduler.allowed-failures": 0,
             # so that clusters that adapt know how many workers are worth starting
-            "distributed.scheduler.default-task-durations": {"register": "30s"},
+            "distributed.scheduler.default-task-durations": {_TASK: "30s"},
             "distributed.scheduler.work-stealing": False,
             "distributed.scheduler.worker-saturation": 1.0,
             "distributed.comm.timeouts.connect": f"{CONNECT:.0f}s",
@@ -245,6 +249,8 @@ class _Try:
     """A job on its way."""
 
     order: Order
+    submissions: int = 0
+    failures: int = 0
     deaths: int = 0
     deaths_alone: int = 0
     is_alone: bool = False
@@ -268,7 +274,7 @@ class Engine:
     workers: int = 0
     stopping: bool = False
     _arrived: "queue.Queue[Future]" = field(default_factory=queue.Queue)
-    _number: int = 0
+    _warned: bool = False
 
     def stop(self) -> None:
         """Begin no further jobs; what runs is not waited for."""
@@ -311,29 +317,32 @@ class Engine:
                 trial = flying.pop(future, None)
                 if trial is None:
                     continue
-                outcome = self._outcome(future, trial, say)
-                if outcome is None:  # its worker died
+                deaths, outcome = trial.deaths, self._outcome(future, trial, say)
+                if outcome is None and trial.deaths == deaths:  # it was lost on its way
+                    waiting.append(trial)
+                elif outcome is None:
                     (alone if trial.deaths >= DEATHS_TOGETHER else waiting).append(trial)
-                elif (
-                    outcome.state == "failed"
-                    and not outcome.is_final
-                    and (trial.order.attempt <= RETRIES)
-                ):
-                    again = replace(trial.order, attempt=trial.order.attempt + 1)
-                    say(f"{again.scan.key}: {outcome.error}; it is tried again")
-                    waiting.append(replace(trial, order=again))
+                elif outcome.state == "failed" and self._is_tried_again(trial, outcome):
+                    say(f"{outcome.key}: {outcome.error}; it is tried again at the end")
+                    alone.append(trial)
                 else:
                     yield trial.order, outcome
         finally:
             with suppress(Exception):
                 self.client.cancel(list(flying))
 
+    @staticmethod
+    def _is_tried_again(trial: _Try, outcome: Outcome) -> bool:
+        trial.failures += not outcome.is_final
+        return not outcome.is_final and trial.failures <= RETRIES
+
     def _submit(self, trial: _Try, flying: "dict[Future, _Try]") -> None:
-        self._number += 1
+        trial.submissions += 1
+        trial.order = replace(trial.order, attempt=trial.submissions)
         future = self.client.submit(
             register_scan,
             trial.order.as_json(),
-            key=f"register-{trial.order.scan.key}-{os.getpid()}-{self._number}",
+            key=f"{_TASK}-{uuid.uuid4().hex}",  # dask knows the kind of a task by what is in front
             pure=False,
             retries=0,
         )
@@ -343,12 +352,15 @@ class Engine:
     def _outcome(
         self, future: "Future", trial: _Try, say: Callable[[str], object]
     ) -> Outcome | None:
-        """What became of a job; None if its worker died and it is to be tried again."""
+        """What became of a job; None if it is to be tried again: its worker died, or the result."""
         from distributed import KilledWorker
+        from distributed import TimeoutError as LostError
 
         try:
             values = future.result(timeout=CONNECT)
             return Outcome(**{**values, "warnings": tuple(values["warnings"])})
+        except LostError:  # the worker that had the result is gone
+            return None
         except KilledWorker as error:
             return self._after_death(trial, str(getattr(error, "last_worker", "")), say)
         except Exception as error:
@@ -386,7 +398,14 @@ class Engine:
         self._check_scheduler()
         now = time.monotonic()
         with suppress(Exception):
-            self.workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+            found = self.client.scheduler_info(n_workers=-1)["workers"]
+            self.workers = len(found)
+            if not self._warned and any(one.get("nthreads", 1) > 1 for one in found.values()):
+                self._warned = True
+                say(
+                    "some workers have several threads, so that they register several scans in one "
+                    "process; start them with --nthreads 1"
+                )
         if self.workers:
             return now
         if now - seen < NO_WORKERS:
@@ -394,7 +413,7 @@ class Engine:
         place = self.address or "the embedded cluster"
         say(
             f"no worker of {place} has come up for {NO_WORKERS:.0f} s; look at the log of its jobs "
-            f"(queue, account, modules), and whether nodes reach the scheduler; waiting on"
+            f"(queue, account, modules), and whether nodes reach the scheduler; still waiting"
         )
         return now
 

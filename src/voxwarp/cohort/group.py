@@ -21,7 +21,7 @@ _PARTS = ("quality", "similarity", "jacobian", "dice", "preparation.moving", "un
 _LEFT_OUT = "template_to_scan"
 
 
-def write_group(rows: Sequence[Row], out: Path, space: str, pages: Pages) -> list[Path]:
+def write_group(rows: Sequence[Row], out: Path, pages: Pages) -> list[Path]:
     """Write the table of all metrics, and the mean and standard deviation of the warped scans.
 
     The intensities of each scan are divided by their median in the brain first, because those of
@@ -30,22 +30,28 @@ def write_group(rows: Sequence[Row], out: Path, space: str, pages: Pages) -> lis
     Args:
         rows: of the scans; those that failed are left out.
         out: the folder of the derivatives.
-        space: the name of the space.
         pages: of the folder, for the flags.
 
     Returns:
         The files.
 
     Raises:
-        InputError: a file is damaged, or cannot be written.
+        InputError: a file is damaged, or cannot be written; or the results are in several spaces.
     """
     table, done = out / TABLE, [row for row in rows if row.record is not None]
     write_bytes(table, _table(done, pages).encode())
-    return [table, *_write_images(done, out, space)]
+    return [table, *_write_images(done, out, _space_of(done, out))]
+
+
+def _space_of(rows: Sequence[Row], out: Path) -> str:
+    spaces = sorted({row.space for row in rows})
+    if len(spaces) != 1:
+        raise InputError(f"output {out}: its results are in several spaces ({', '.join(spaces)})")
+    return spaces[0]
 
 
 def _table(rows: Sequence[Row], pages: Pages) -> str:
-    numbers = [_numbers(read_json(row.record)) for row in rows if row.record is not None]
+    numbers = [_numbers(_read(row.record)) for row in rows if row.record is not None]
     columns = list(dict.fromkeys(name for own in numbers for name in own))
     names, flags = ("bids_name", "participant_id", "session_id"), pages.flags()
     lines = ["\t".join([*names, *columns, "flags"])]
@@ -54,6 +60,14 @@ def _table(rows: Sequence[Row], pages: Pages) -> str:
         flagged = ",".join(flags[row.result.name]) or NOT_KNOWN
         lines.append("\t".join([*row.names, *cells, flagged]))
     return "\n".join([*lines, ""])
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"result {path}: its record cannot be read ({error})") from error
+    return record if isinstance(record, dict) else {}
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:

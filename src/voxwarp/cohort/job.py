@@ -5,13 +5,16 @@ hidden folder and moved to their places when all are there, the record last.
 """
 
 import errno
+import json
 import logging
 import os
+import platform
 import resource
 import shutil
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -21,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._json import read_json
 from .._lock import locked
-from ..errors import InputError
+from .._provenance import version_of
+from ..errors import InputError, NotEnoughMemoryError, NotEnoughSpaceError
+from ..networks.installed import WEIGHTS
 from .bids_names import BidsName
 from .dataset import CohortScan
 from .derivatives import Derivatives, record_path, write_json
@@ -33,8 +38,14 @@ if TYPE_CHECKING:
 
 HIDDEN = ".voxwarp"  # what is not a result, in the folder of the derivatives
 LOGS = "logs"
+# s until unfinished files of another machine count as left by a killed worker; set by hand
+ABANDONED = 86400.0
 
 _FULL = errno.ENOSPC, errno.EDQUOT
+_PASSING = (
+    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.EBUSY),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET),
+)
 _log = logging.getLogger("voxwarp")
 
 
@@ -50,7 +61,8 @@ class Order:
         basis: what the result follows from, for its record.
         earlier: files of an earlier result, relative to the derivatives, that this one replaces.
         run: the UUID of the run.
-        attempt: how often it was tried with this one.
+        attempt: how often it was tried with this one, by any worker.
+        work: folder for what later runs can use; None is the cache of the worker's user.
     """
 
     scan: CohortScan
@@ -61,6 +73,7 @@ class Order:
     earlier: tuple[str, ...] = ()
     run: str = ""
     attempt: int = 1
+    work: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The order as plain values, which any version of Python and of dask can send."""
@@ -77,11 +90,12 @@ class Order:
             },
             "source": str(self.source.absolute()),
             "out": str(self.out.absolute()),
-            "settings": self.settings.as_json(),
+            "settings": self.settings.with_absolute_paths().as_json(),
             "basis": dict(self.basis),
             "earlier": list(self.earlier),
             "run": self.run,
             "attempt": self.attempt,
+            "work": None if self.work is None else str(self.work.absolute()),
         }
 
     @classmethod
@@ -105,6 +119,7 @@ class Order:
             earlier=tuple(values["earlier"]),
             run=values["run"],
             attempt=values["attempt"],
+            work=None if values["work"] is None else Path(values["work"]),
         )
 
 
@@ -117,7 +132,7 @@ class Outcome:
         state: "done" or "failed".
         outputs: the files of the result, relative to the derivatives, and their sizes in bytes.
         error: why it failed, a sentence.
-        trace: the traceback, if the reason is in the program.
+        trace: the traceback, if the error is in voxwarp itself.
         is_full: it failed because the disk or a quota is full, as all others would.
         is_final: another attempt would fail for the same reason.
         warnings: about the scan and its result.
@@ -145,12 +160,24 @@ def register_scan(values: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         An ``Outcome`` as plain values; errors of the program are among them, so that only the death
         of a worker is an error of the engine.
+
+    Raises:
+        RuntimeError: this is another version of voxwarp than that of the command.
     """
     order, started = Order.from_json(values), time.monotonic()
+    _check_version(order)
+    if order.work is not None:
+        os.environ["VOXWARP_CACHE"] = str(order.work / "cache")
     with _log_file(order):
         outcome = _outcome(order)
     seconds = round(time.monotonic() - started, 3)
     return {**outcome, "seconds": seconds, "peak_mb": round(_peak_memory() / 1e6, 1)}
+
+
+def _check_version(order: Order) -> None:
+    wanted, own = order.basis.get("version", {}).get("voxwarp"), version_of("voxwarp")
+    if wanted not in (None, own):
+        raise RuntimeError(f"this worker has voxwarp {own}, not {wanted}")
 
 
 def _outcome(order: Order) -> dict[str, Any]:
@@ -160,8 +187,10 @@ def _outcome(order: Order) -> dict[str, Any]:
         return asdict(Outcome(key, "done", outputs, warnings=tuple(warnings)))
     except InputError as error:
         _log.error("%s", error)
-        full = _is_full(error)
-        return asdict(Outcome(key, "failed", {}, str(error), is_full=full))
+        full, passing = _is_full(error), _is_passing(error)
+        return asdict(
+            Outcome(key, "failed", {}, str(error), is_full=full, is_final=full or not passing)
+        )
     except MemoryError:
         _log.exception("there is not enough memory")
         text = (
@@ -172,37 +201,78 @@ def _outcome(order: Order) -> dict[str, Any]:
     except Exception as error:
         _log.exception("a bug, or a fault of the machine")
         text, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
-        return asdict(Outcome(key, "failed", {}, text, trace, _is_full(error), is_final=False))
+        full = _is_full(error)
+        return asdict(Outcome(key, "failed", {}, text, trace, is_full=full, is_final=full))
 
 
-def _is_full(error: BaseException | None) -> bool:
+def _is_full(error: BaseException) -> bool:
     """Whether a full disk or quota is behind an error."""
+    return any(
+        isinstance(one, NotEnoughSpaceError) or getattr(one, "errno", None) in _FULL
+        for one in _causes(error)
+    )
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether a fault is behind an error that may be gone later: memory, or the network."""
+    return any(
+        isinstance(one, NotEnoughMemoryError) or getattr(one, "errno", None) in _PASSING
+        for one in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _registered(order: Order) -> tuple[dict[str, int], list[str]]:
     """Register, write and publish: the outputs with their sizes, and the warnings."""
     hidden, key = order.out / HIDDEN, order.scan.key
-    try:
+    with _writing_to(order.out):
         hidden.mkdir(parents=True, exist_ok=True)
-        with locked(hidden / f"{key}.lock"):
-            record = order.out / record_path(order.scan, order.settings.space)
-            if (there := _finished(record, order)) is not None:
-                _log.info("another command has finished this scan in the meantime")
-                return there, []
-            stage = hidden / key
-            shutil.rmtree(stage, ignore_errors=True)  # of a worker that was killed
-            try:
-                warnings = _write(order, stage)
-                return _publish(order, stage), warnings
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
+    with locked(hidden / f"{key}.lock"):
+        record = order.out / record_path(order.scan, order.settings.space)
+        if (there := _finished(record, order)) is not None:
+            _log.info("another command has finished this scan in the meantime")
+            return there, []
+        with _writing_to(order.out):
+            stage = hidden / stage_name(key)
+            stage.mkdir()
+        try:
+            outputs, warnings = _write(order, stage)
+            with _writing_to(order.out):
+                return _publish(order, stage, outputs), warnings
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"cannot write to {order.out}: {error.strerror or error}") from error
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def stage_name(key: str) -> str:
+    """A name for a folder of unfinished files, which says whose it is: machine and process."""
+    return f"{key}.{platform.node().partition('.')[0]}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def is_abandoned(stage: Path) -> bool:
+    """Whether the process of a folder of unfinished files is gone."""
+    *_, host, process, _ = f"....{stage.name}".split(".")
+    try:
+        if host == platform.node().partition(".")[0] and process.isdigit():
+            os.kill(int(process), 0)
+            return False
+        return time.time() - stage.stat().st_mtime > ABANDONED
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is another user's, or has been removed
+        return False
 
 
 def _finished(record: Path, order: Order) -> dict[str, int] | None:
@@ -216,8 +286,12 @@ def _finished(record: Path, order: Order) -> dict[str, int] | None:
     return None
 
 
-def _write(order: Order, stage: Path) -> list[str]:
-    """Register the scan, and write all files of the result to the stage, the record last."""
+def _write(order: Order, stage: Path) -> tuple[dict[str, int], list[str]]:
+    """Register the scan, and write all files of the result to the stage, the record last.
+
+    Returns:
+        The files with their sizes, and the warnings.
+    """
     from .._meter import Meter
     from ..registration.register import RegistrationTask, scan_of
     from ..runtime import Runtime
@@ -227,7 +301,7 @@ def _write(order: Order, stage: Path) -> list[str]:
         _log.info("%s", scan.choice)
     runtime = Runtime(device="cpu", threads=settings.threads)
     with runtime.with_threads():
-        model, fixed = _loaded(settings)
+        model, fixed = _loaded(settings, order.basis)
         task = RegistrationTask(
             moving=scan_of(scan.path, "moving", None, None),
             fixed=fixed,
@@ -247,6 +321,8 @@ def _write(order: Order, stage: Path) -> list[str]:
             stage,
         )
         derivatives.write()
+        names = sorted(name.as_posix() for name in derivatives.names)
+        outputs = {name: (stage / name).stat().st_size for name in names}
         mask = derivatives.masks()[1].data != 0
         brain = result.brain
         record = {
@@ -256,13 +332,13 @@ def _write(order: Order, stage: Path) -> list[str]:
             "cohort": {
                 "key": scan.key,
                 "basis": dict(order.basis),
-                "outputs": _sizes(stage),
+                "outputs": outputs,
             },
         }
-    path = stage / record_path(scan, settings.space)
-    write_json(record, path)
+    name = record_path(scan, settings.space).as_posix()
+    write_json(record, stage / name)
     _log.info("seconds: %s", result.metrics["seconds"])
-    return list(record["warnings"])
+    return {**outputs, name: (stage / name).stat().st_size}, list(record["warnings"])
 
 
 def _reproducible(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,26 +356,22 @@ def _dice(a: Any, b: Any) -> float:
 
 
 def _check_unchanged(order: Order, metrics: Mapping[str, Any]) -> None:
-    read, planned = metrics["inputs"]["moving"]["sha256"], order.basis["inputs"].get("T1w")
+    read, planned = (
+        metrics["inputs"]["moving"]["sha256"],
+        order.basis["inputs"].get(str(order.scan.name)),
+    )
     if planned not in (read, "unreadable"):
         raise InputError(
             f"moving image {order.scan.path}: it has changed since this command began; run it again"
         )
 
 
-def _sizes(stage: Path) -> dict[str, int]:
-    """The files in a stage, by their paths in it, and their sizes in bytes."""
-    paths = sorted(path for path in stage.rglob("*") if path.is_file())
-    return {path.relative_to(stage).as_posix(): path.stat().st_size for path in paths}
-
-
-def _publish(order: Order, stage: Path) -> dict[str, int]:
+def _publish(order: Order, stage: Path, outputs: dict[str, int]) -> dict[str, int]:
     """Move the files from the stage to their places; the old record goes first, the new one last.
 
     So a record is there only with all files that it names.
     """
-    record = record_path(order.scan, order.settings.space).as_posix()
-    outputs, out = _sizes(stage), order.out
+    record, out = record_path(order.scan, order.settings.space).as_posix(), order.out
     (out / record).unlink(missing_ok=True)
     for name in order.earlier:
         if name not in outputs:
@@ -313,17 +385,27 @@ def _publish(order: Order, stage: Path) -> dict[str, int]:
 # --------------------------------------------------------------------- What a worker keeps
 
 
-def _loaded(settings: CohortSettings) -> "tuple[Model, Scan]":
-    """The model and the fixed scan, which a worker loads and prepares once."""
+def _loaded(settings: CohortSettings, basis: Mapping[str, Any]) -> "tuple[Model, Scan]":
+    """The model and the fixed scan, which a worker loads and prepares once.
+
+    Raises:
+        RuntimeError: this worker sees other files than the command.
+    """
     import torch
 
-    fixed = settings.fixed
-    stamps = () if fixed is None else (fixed.stat().st_mtime_ns, fixed.stat().st_size)
-    return _load(settings, torch.get_num_threads(), stamps)
+    files = json.dumps([basis.get("model"), basis.get("template")], sort_keys=True)
+    model, fixed = _load(settings, torch.get_num_threads(), files)
+    weights, image = (basis.get(topic, {}) for topic in ("model", "template"))
+    found = {"weights": model.sha256, "template": (fixed.origins.get("image") or {}).get("sha256")}
+    wanted = {"weights": weights.get(WEIGHTS), "template": image.get("image")}
+    for name, hash_ in wanted.items():
+        if hash_ not in (None, found[name]):
+            raise RuntimeError(f"this worker sees other {name} than the command")
+    return model, fixed
 
 
 @lru_cache(maxsize=1)
-def _load(settings: CohortSettings, threads: int, stamps: tuple[int, ...]) -> "tuple[Model, Scan]":
+def _load(settings: CohortSettings, threads: int, files: str) -> "tuple[Model, Scan]":
     from .._allocation import share_freed_memory
     from ..networks.model import Model
     from ..registration.register import scan_of, template_of

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -25,9 +26,10 @@ DATABASE, LINES = "ledger.sqlite", "ledger-*.jsonl"
 PATIENCE = 60.0  # s to wait for another process that writes; set by hand
 # File systems whose files are on other computers, by their names in /proc/mounts.
 _NETWORK = (
-    *("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.", "glusterfs"),
-    *("panfs", "orangefs", "pvfs", "virtiofs"),
+    *("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse", "glusterfs"),
+    *("panfs", "orangefs", "pvfs", "virtiofs", "wekafs", "dvs", "gfs2", "ocfs2"),
 )
+_ESCAPE = re.compile(rb"\\([0-7]{3})")  # of spaces and the like in /proc/mounts
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Ledger:
         """All rows of a kind, whoever wrote them, and on whichever file system."""
         stores: list[_Store] = []
         if (self.folder / DATABASE).exists():
-            stores.append(_Database(self.folder / DATABASE))
+            stores.append(_Database(self.folder / DATABASE, read_only=True))
         stores.extend(_Lines(path) for path in sorted(self.folder.glob(LINES)))
         latest: dict[str, tuple[float, Any]] = {}
         for store in stores:
@@ -168,9 +170,12 @@ class Ledger:
 class _Database:
     """Rows in an SQLite database."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         try:
+            if read_only:
+                self.connection = _connect_to_read(path)
+                return
             # None: every statement is a transaction of its own
             self.connection = sqlite3.connect(
                 path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
@@ -193,7 +198,8 @@ class _Database:
             for key, at, value in found:
                 yield key, at, json.loads(value)
         except (sqlite3.Error, ValueError) as error:
-            raise _damaged(self.path, error) from error
+            if "no such table" not in str(error):  # another process is making it
+                raise _damaged(self.path, error) from error
 
     def add(self, kind: str, rows: Iterable[tuple[str, float, Any]]) -> None:
         values = [(kind, key, at, json.dumps(value)) for key, at, value in rows]
@@ -212,6 +218,17 @@ class _Database:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect to a database that is there; where nothing may be written, as it was last closed.
+
+    A connection that may not write could not remove the files of the log when it is closed.
+    """
+    may_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    options = "mode=rw" if may_write and not is_on_network(path) else "mode=ro&immutable=1"
+    address = f"{path.absolute().as_uri()}?{options}"
+    return sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
 
 
 class _Lines:
@@ -261,13 +278,13 @@ def is_on_network(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
     False where that cannot be told (systems other than Linux).
     """
     try:
-        lines = [line.split() for line in mounts.read_text().splitlines()]
+        lines = [line.split() for line in mounts.read_bytes().splitlines()]
     except OSError:
         return False
-    place = os.path.realpath(folder)
-    points = [
-        (mount.encode().decode("unicode_escape").rstrip("/"), kind) for _, mount, kind, *_ in lines
-    ]
-    holding = [(m, k) for m, k in points if place == m or place.startswith(f"{m}/")]
-    _, kind = max(holding, key=lambda point: len(point[0]), default=("", ""))
+    place, holding, kind = os.fsencode(os.path.realpath(folder)), b"", ""
+    for _, mount, name, *_ in lines:
+        mount = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), mount).rstrip(b"/")
+        is_around = place == mount or place.startswith(mount + b"/")
+        if is_around and len(mount) >= len(holding):  # of equal ones, the last is on top
+            holding, kind = mount, name.decode("ascii", "replace")
     return kind.startswith(_NETWORK)

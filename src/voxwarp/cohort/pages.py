@@ -54,6 +54,12 @@ class Row:
     record: Path | None
 
     @property
+    def space(self) -> str:
+        """The name of the space of the result; empty if it failed."""
+        name = None if self.record is None else BidsName.of(self.record)
+        return "" if name is None else name.entities.get("space", "")
+
+    @property
     def names(self) -> list[str]:
         """The columns by which tables of other tools (MRIQC) can be joined."""
         session = self.scan.entities.get("ses")
@@ -89,8 +95,14 @@ class Pages:
         for path in records(out):
             pages.done(path)
         for key, entry in failed.items():
-            pages.failed(key, entry.name, entry.error)
+            if not pages._has_newer(key, entry.at):
+                pages.failed(key, entry.name, entry.error)
         return pages
+
+    def _has_newer(self, key: str, at: float) -> bool:
+        """Whether there is a result that was written later than that."""
+        row = self.rows.get(key)
+        return row is not None and row.record is not None and row.record.stat().st_mtime > at
 
     def done(self, path: Path) -> None:
         """Add a result by its record, or replace it."""

@@ -50,12 +50,15 @@ def plan(
     """
     tasks = []
     for scan, basis in scans:
-        entry, is_lost = entries.get(scan.key), False
+        entry = entries.get(scan.key)
+        reason, is_lost = _reason(entry, basis, out), False
         if entry is None or entry.state != "done":
             found = _recorded(out, record_path(scan, space), scan.key)
-            if found is not None and not _reason(found, basis, out):
+            if found is not None:
+                changed = _reason(found, basis, out)
+                reason = changed if entry is None or not changed else reason
                 entry, is_lost = found, True
-        tasks.append(Task(scan, basis, _reason(entry, basis, out), entry, is_lost))
+        tasks.append(Task(scan, basis, reason, entry, is_lost))
     return tasks
 
 

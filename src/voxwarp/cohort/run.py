@@ -7,21 +7,21 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from .._files import check_writable, free_space, write_bytes
 from .._json import read_json
-from .._lock import is_free
+from .._lock import remove_abandoned
 from .._provenance import version_of
 from ..errors import InputError
 from . import engine
-from .bids_names import without_prefix
+from .bids_names import label_of, without_prefix
 from .dataset import CohortScans, Selection, find_scans
 from .derivatives import DESCRIPTION, IGNORED, dataset_description, record_path, write_json
-from .job import HIDDEN, LOGS, Order, Outcome
+from .job import HIDDEN, LOGS, Order, Outcome, is_abandoned
 from .ledger import Entry, Ledger
 from .pages import Pages, Row, crash_path
 from .plan import Task, plan
@@ -31,7 +31,7 @@ BIDSIGNORE = ".bidsignore"
 # Bytes of a result for each voxel of the space: two fields, the scan and masks; measured on one
 # scan in MNI152, 7.5.
 DISK = 10
-ABANDONED = 86400.0  # s until what nobody locks counts as left by a killed worker; set by hand
+UNFINISHED = 60.0  # s until a page that is not finished is left by a killed command; set by hand
 SAMPLED = 20  # scans whose headers predict the memory of all; set by hand
 DEFAULT_NEED = 3.2e9  # bytes of a worker, if the sizes of the scans are not known
 
@@ -61,14 +61,12 @@ class Cluster:
 
     Args:
         processors: of the embedded cluster, or None for all.
-        threads: of each of its workers, or None.
         memory: bytes of the embedded cluster, or None for what is free.
         address: of a scheduler, or None.
         description: file of another cluster, or None.
     """
 
     processors: int | None = None
-    threads: int | None = None
     memory: float | None = None
     address: str | None = None
     description: Path | None = None
@@ -148,7 +146,7 @@ def survey(cohort: Cohort, ledger: Ledger, *, write: bool = True) -> tuple[Cohor
         pairs = [(scan, basis_of(scan, common, ledger)) for scan in scans.scans]
     tasks = plan(pairs, cohort.out, cohort.settings.space, entries)
     for task in tasks:
-        if write and task.is_lost and task.before is not None:
+        if write and task.is_lost and task.before is not None and not task.reason:
             ledger.add(task.before)
     return scans, tasks
 
@@ -161,22 +159,25 @@ def register_cohort(cohort: Cohort, watcher: Watcher) -> Summary:
     """
     check_writable(cohort.out)
     _check_places(cohort)
-    _clean_up(cohort.out / HIDDEN)
+    _clean_up(cohort.out)
     ledger = Ledger(cohort.out / HIDDEN)
     try:
         scans, tasks = survey(cohort, ledger)
         watcher.found(scans, tasks)
+        _write_description(cohort, scans, watcher)
         pages = pages_of(cohort)
+        _check_others(cohort, tasks, pages, watcher)
         todo = [task for task in tasks if task.reason]
-        _write_description(cohort, scans)
+        for task in tasks:
+            if not task.reason:  # the command may have been killed before it removed this
+                (cohort.out / crash_path(task.scan.key)).unlink(missing_ok=True)
         if not todo:
             pages.write()
             return Summary(tuple(tasks), {})
         return _register(cohort, tasks, todo, pages, ledger, watcher)
     finally:
         ledger.close()
-        with suppress(OSError):
-            (cohort.out / HIDDEN).rmdir()  # if nothing is in it
+        _clean_up(cohort.out)
 
 
 def _register(
@@ -188,44 +189,56 @@ def _register(
     watcher: Watcher,
 ) -> Summary:
     engine.check_installed()
-    need = needed_memory(cohort, todo)
-    voxels = _voxels_of_space(cohort.settings)
-    resources = _resources(cohort, need, len(todo))
-    settings = replace(cohort.settings, threads=resources.threads)
-    _check_disk(cohort.out, DISK * voxels, len(todo), watcher)
-    orders = [_order(cohort, settings, task) for task in todo]
+    resources = _resources(cohort, needed_memory(cohort, todo), len(todo))
+    one = DISK * _voxels_of_space(cohort.settings)
+    _check_disk(cohort.out, one, len(todo), watcher)
+    orders = [_order(cohort, task) for task in todo]
     of_key, outcomes, stopped = {t.scan.key: t for t in todo}, dict[str, Outcome](), ""
     with _running(cohort.cluster, resources) as workers:
         watcher.started(workers, len(todo))
 
         def tick(running: list[str]) -> None:
             watcher.tick(running, workers.workers)
-            pages.write_sometimes()
+            with _tolerating(watcher):
+                pages.write_sometimes()
 
         for order, outcome in workers.run(orders, tick=tick, say=watcher.say):
             key = order.scan.key
             outcomes[key] = outcome
-            ledger.add(_entry(order, outcome))
-            _note(cohort, order, outcome, pages)
+            with _tolerating(watcher):
+                ledger.add(_entry(order, outcome))
+                _note(cohort, order, outcome, pages)
             watcher.finished(of_key[key], outcome)
-            if outcome.is_full or free_space(cohort.out) < DISK * voxels:
-                stopped = (
-                    f"the disk of {cohort.out}, or a quota on it, is full; no further scan was "
-                    f"begun: make room, and run the same command again"
-                )
-            elif outcome.state == "failed" and cohort.stop_on_first_crash:
-                stopped = f"{key} failed, and stop_on_first_crash was given"
+            stopped = _reason_to_stop(cohort, outcome, one if len(outcomes) < len(todo) else 0)
             if stopped:
                 workers.stop()
                 break
-    with suppress(InputError) if stopped else _nothing():
+    with _tolerating(watcher):
         pages_of(cohort).write()  # other commands may have written results, too
     return Summary(tuple(tasks), outcomes, stopped)
 
 
+def _reason_to_stop(cohort: Cohort, outcome: Outcome, needed: float) -> str:
+    """Why no further scan is begun; empty if there is no reason, or no further scan."""
+    if not needed:
+        return ""
+    if outcome.is_full or free_space(cohort.out) < needed:
+        return (
+            f"the disk of {cohort.out}, or a quota on it, is full; no further scan was begun: make "
+            f"room, and run the same command again"
+        )
+    if outcome.state == "failed" and cohort.stop_on_first_crash:
+        return f"{outcome.key} failed, and stop_on_first_crash was given"
+    return ""
+
+
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _tolerating(watcher: Watcher) -> Iterator[None]:
+    """Go on if the ledger or a page cannot be written: results have records of their own."""
+    try:
+        yield
+    except InputError as error:
+        watcher.say(f"{error}; the registrations go on")
 
 
 def _running(
@@ -238,17 +251,16 @@ def _running(
     return engine.embedded(resources)
 
 
-def _order(cohort: Cohort, settings: CohortSettings, task: Task) -> Order:
-    before = task.before
-    earlier = () if before is None else tuple(before.outputs)
+def _order(cohort: Cohort, task: Task) -> Order:
     return Order(
-        task.scan,
-        cohort.source.absolute(),
-        cohort.out.absolute(),
-        settings,
-        task.basis,
-        earlier,
-        cohort.run,
+        scan=task.scan,
+        source=cohort.source.absolute(),
+        out=cohort.out.absolute(),
+        settings=cohort.settings,
+        basis=task.basis,
+        earlier=() if task.before is None else tuple(task.before.outputs),
+        run=cohort.run,
+        work=cohort.work,
     )
 
 
@@ -312,14 +324,15 @@ def sum_up(cohort: Cohort) -> list[Path]:
         raise InputError(
             f"output {cohort.out}: there is no result to sum up; run the level participant first"
         )
-    return [*pages.write(), *write_group(group, cohort.out, cohort.settings.space, pages)]
+    return [*pages.write(), *write_group(group, cohort.out, pages)]
 
 
 def _is_selected(row: Row, selection: Selection) -> bool:
     wanted = {"sub": selection.participants, "ses": selection.sessions}
     return all(
         not labels
-        or row.scan.entities.get(entity) in [without_prefix(label, entity) for label in labels]
+        or row.scan.entities.get(entity)
+        in [label_of(without_prefix(label, entity)) for label in labels]
         for entity, labels in wanted.items()
     )
 
@@ -339,10 +352,19 @@ def pages_of(cohort: Cohort) -> Pages:
 
 
 def _check_places(cohort: Cohort) -> None:
-    """Refuse to write into the data set itself."""
+    """Refuse to write into the data set itself, or into one of something else."""
     source, out = (Path(os.path.realpath(p)) for p in (cohort.source, cohort.out))
     if source == out:
         raise InputError(f"output {cohort.out}: this is the data set itself; choose another folder")
+    path, found = cohort.out / DESCRIPTION, None
+    if os.path.lexists(path):
+        with suppress(OSError, ValueError):
+            found = read_json(path)
+        if not _is_ours(found):
+            raise InputError(
+                f"output {cohort.out}: it is a data set of something else ({path.name} does not "
+                f"name voxwarp); choose another folder"
+            )
 
 
 def _check_space(entries: Mapping[str, Entry], cohort: Cohort) -> None:
@@ -356,17 +378,44 @@ def _check_space(entries: Mapping[str, Entry], cohort: Cohort) -> None:
             )
 
 
-def _write_description(cohort: Cohort, scans: CohortScans) -> None:
+def _write_description(cohort: Cohort, scans: CohortScans, watcher: Watcher) -> None:
     """Write what makes a folder a data set of BIDS derivatives, unless it is there."""
-    name = cohort.source.absolute().name
-    with suppress(OSError, ValueError, AttributeError):
+    name, path = cohort.source.absolute().name, cohort.out / DESCRIPTION
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
         name = str(read_json(cohort.source / DESCRIPTION)["Name"])
-    wanted = dataset_description(scans.root, name)
+    wanted, found = dataset_description(scans.root, name), None
     with suppress(OSError, ValueError):
-        if read_json(cohort.out / DESCRIPTION) == wanted:
-            return
-    write_json(wanted, cohort.out / DESCRIPTION)
-    write_bytes(cohort.out / BIDSIGNORE, "\n".join([*IGNORED, ""]).encode())
+        found = read_json(path)
+    if found is not None and found.get("DatasetLinks") != wanted["DatasetLinks"]:
+        watcher.say(
+            f"{cohort.out} holds results of another data set ({found.get('DatasetLinks')}); those "
+            f"of persons with the same labels are replaced"
+        )
+    if found != wanted:
+        write_json(wanted, path)
+        write_bytes(cohort.out / BIDSIGNORE, "\n".join([*IGNORED, ""]).encode())
+
+
+def _is_ours(description: Any) -> bool:
+    try:
+        return description["GeneratedBy"][0]["Name"] == "voxwarp"
+    except (KeyError, IndexError, TypeError):
+        return False
+
+
+def _check_others(cohort: Cohort, tasks: Sequence[Task], pages: Pages, watcher: Watcher) -> None:
+    """Say which results belong to no scan of the data set."""
+    selection = cohort.selection
+    if selection.participants or selection.sessions or selection.filters:
+        return
+    keys = {task.scan.key for task in tasks}
+    others = [key for key, row in sorted(pages.rows.items()) if key not in keys and row.record]
+    if others:
+        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        watcher.say(
+            f"{cohort.out} holds {len(others)} results of scans that {cohort.source} does not have "
+            f"({shown}); they count in its tables: remove them if they should not"
+        )
 
 
 def _check_disk(out: Path, one: float, number: int, watcher: Watcher) -> None:
@@ -420,32 +469,36 @@ def needed_memory(cohort: Cohort, tasks: Sequence[Task]) -> float:
 
 
 def _resources(cohort: Cohort, need: float, number: int) -> engine.Resources:
-    """As many workers as processors, memory and scans allow."""
+    """As many workers as processors, memory and scans allow.
+
+    The threads of each do not depend on any of these: the last digits of results depend on them.
+    """
     from dask.system import CPU_COUNT
 
     from .._memory import free_memory
 
-    cluster = cohort.cluster
+    cluster, threads = cohort.cluster, cohort.settings.threads
     processors = cluster.processors or CPU_COUNT
     memory = cluster.memory or free_memory()
-    by_memory = max(1, int(memory // need))
-    workers = max(1, min(processors // (cluster.threads or 1), by_memory, number))
-    threads = cluster.threads or (max(1, processors // workers) if workers < number else 1)
-    scratch, environment = None, dict[str, str]()
+    workers = max(1, min(processors // threads, int(memory // need), number))
+    scratch = None
     if cohort.work is not None:
         scratch = cohort.work.absolute() / "dask"
-        environment["VOXWARP_CACHE"] = str(cohort.work.absolute() / "cache")
         scratch.mkdir(parents=True, exist_ok=True)
-    return engine.Resources(workers, threads, scratch, environment)
+    return engine.Resources(workers, threads, scratch)
 
 
-def _clean_up(hidden: Path) -> None:
-    """Remove what killed workers left, except what is in use."""
+def _clean_up(out: Path) -> None:
+    """Remove what killed processes left, except what is in use."""
+    hidden = out / HIDDEN
     with suppress(OSError):
-        for lock in hidden.glob("*.lock"):
-            if is_free(lock):
-                shutil.rmtree(hidden / lock.stem, ignore_errors=True)
-                lock.unlink(missing_ok=True)
-        for stage in hidden.glob("sub-*"):  # where there are no locks, age decides
-            if stage.is_dir() and time.time() - stage.stat().st_mtime > ABANDONED:
+        for stage in hidden.glob("sub-*.*"):
+            if stage.is_dir() and is_abandoned(stage):
                 shutil.rmtree(stage, ignore_errors=True)
+        for lock in hidden.glob("*.lock"):
+            remove_abandoned(lock)
+        for part in out.glob(".*.part"):  # of a page, see ``write_file``
+            if time.time() - part.stat().st_mtime > UNFINISHED:
+                part.unlink()
+    with suppress(OSError):
+        hidden.rmdir()  # if nothing is in it

@@ -1,13 +1,13 @@
 """How the scans of a cohort are registered, and what their results follow from."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .._json import read_json
 from .._provenance import version_of
 from ..errors import InputError
-from ..networks.installed import MODEL, WEIGHTS, find
+from ..networks.installed import MODEL, WEIGHTS, find, installed
 from .bids_names import BidsName, label_of
 from .dataset import CohortScan
 from .ledger import Ledger
@@ -52,6 +52,11 @@ class CohortSettings:
             values[name] = None if path is None else str(Path(path).absolute())
         return values
 
+    def with_absolute_paths(self) -> "CohortSettings":
+        """The same settings for a process that works in another folder."""
+        model = self.model if self.model in installed() else str(Path(self.model).absolute())
+        return replace(self.from_json(self.as_json()), model=model)
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "CohortSettings":
         """Settings from ``as_json``."""
@@ -78,7 +83,8 @@ def space_of(fixed: Path | None, model: str) -> str:
     for entity in ("tpl", "space"):
         if name is not None and entity in name.entities:
             return name.entities[entity]
-    return _label(fixed.name.partition(".")[0], fixed)
+    label = _label(fixed.name.partition(".")[0], fixed)
+    return "template" if label == "T1w" else label  # which is the name of the scans' own space
 
 
 def _space_of_model(model: str) -> str:
@@ -138,7 +144,7 @@ def basis_of(scan: CohortScan, common: dict[str, Any], ledger: Ledger) -> dict[s
     A file that cannot be read has no hash; the job will say why.
     """
     inputs = {}
-    roles = [("T1w", scan.path), *((str(name), path) for name, path in scan.also)]
+    roles = [(str(scan.name), scan.path), *((str(name), path) for name, path in scan.also)]
     roles += [(f"lesion {path.name}", path) for path in scan.lesions]
     for role, path in roles:
         try:

@@ -18,29 +18,36 @@ DASH = "–"  # in place of a missing number
 MAX_NUMBER = 1e15  # larger numbers are shown as a dash
 
 
-def page(template: str, script: str, **values: Any) -> str:
+def page(template: str, script: str, *, images_beside: bool = False, **values: Any) -> str:
     """Render a self-contained page: it includes its style and script, and no other script can run.
 
     Args:
         template, script: names of files in ``templates``.
+        images_beside: whether it shows image files, too.
         values: for the template; all text in them is escaped.
     """
     return fragment(
         template,
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / script).read_text(encoding="utf-8"),
-        policy=policy(script),
+        policy=policy(script, images_beside),
         version=version("voxwarp"),
         **values,
     )
 
 
-def policy(script: str) -> str:
-    """The content security policy of a page: show its contents, and run this script alone."""
+def policy(script: str, images_beside: bool = False) -> str:
+    """The content security policy of a page: show its contents, and run this script alone.
+
+    Args:
+        script: file of the script.
+        images_beside: show image files, too, those beside the page.
+    """
+    images = "data: 'self' file:" if images_beside else "data:"
     code = (TEMPLATES / script).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     return (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
 

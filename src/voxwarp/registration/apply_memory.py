@@ -8,7 +8,7 @@ from isal import isal_zlib
 
 from .._files import free_space
 from .._memory import free_memory
-from ..errors import InputError
+from ..errors import NotEnoughMemoryError, NotEnoughSpaceError
 from ..space.grid import Grid
 from ..space.resample import Interpolation
 from ..space.transform import PART_VOXELS, SLAB_VOXELS
@@ -67,7 +67,7 @@ def check_apply_memory(
         interpolation, frames: see ``predicted_apply_memory``.
 
     Raises:
-        InputError: less is free.
+        NotEnoughMemoryError: less is free.
     """
     need = predicted_apply_memory(
         first.data.shape, grid.shape, first.data.dtype, interpolation, frames
@@ -75,7 +75,7 @@ def check_apply_memory(
     free = free_memory()
     if need > free:
         images = f"{frames} frames" if frames > 1 else "an image"
-        raise InputError(
+        raise NotEnoughMemoryError(
             f"image {first.name}: to transform it to {images} of "
             f"{'×'.join(map(str, grid.shape))} voxels takes about {_size(need)} of memory, "
             f"but only {_size(free)} are free; give a reference with larger voxels, or free "
@@ -94,13 +94,13 @@ def check_disk(target: Path, first: Volume, frames: int) -> None:
         frames: number of frames.
 
     Raises:
-        InputError: there is less room.
+        NotEnoughSpaceError: there is less room.
     """
     need, free = first.data.nbytes * frames, free_space(target.parent)
     if need > free and target.name.lower().endswith(".gz"):
         need = frames * len(isal_zlib.compress(first.data.tobytes(order="F"), 1))
     if need > free:
-        raise InputError(
+        raise NotEnoughSpaceError(
             f"output {target.name}: there is not enough space on this disk: the result has about "
             f"{_size(need)}, but only {_size(free)} are free; give a reference with larger voxels, "
             f"or make room"

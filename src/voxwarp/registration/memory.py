@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from .._memory import free_memory, own_memory
-from ..errors import InputError
+from ..errors import NotEnoughMemoryError
 from ..preparation.brain import is_extracted
 from ..preparation.recipe import Recipe
 from ..preparation.scan import Scan
@@ -84,7 +84,7 @@ def check_memory(
         deformable, refined: see ``Volumes``.
 
     Raises:
-        InputError: less is available.
+        NotEnoughMemoryError: less is available.
     """
     available, scans = free_memory() + own_memory(), (moving, fixed)
     volumes = [v for s in scans for v in (s.image, s.labels, s.mask) if v is not None]
@@ -103,7 +103,7 @@ def check_memory(
         )
         if (need := predicted_memory(sizes)) <= available:
             return
-    raise InputError(
+    raise NotEnoughMemoryError(
         f"moving image {moving.name} ({_shape(moving)} voxels) and fixed image {fixed.name} "
         f"({_shape(fixed)}): to register them takes about {need / 1e9:.1f} GB of memory, but only "
         f"{available / 1e9:.1f} GB are free; resample them to larger voxels, such as 1 mm, or "

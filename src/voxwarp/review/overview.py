@@ -137,6 +137,7 @@ def write_page(results: Sequence[Result], path: Path) -> None:
     text = page(
         "index.html",
         "index.js",
+        images_beside=any(result.picture for result in results),
         rows=rows,
         measures=shown,
         flagged=sum(bool(row["reasons"]) for row in rows),

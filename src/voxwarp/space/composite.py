@@ -172,7 +172,10 @@ def _groups(file: "h5py.File") -> list["h5py.Group"]:
     is_composite = [_kind(group).startswith(f"{_COMPOSITE}_") for group in groups]
     if any(is_composite[1:]):
         raise ValueError("it holds a composite within a composite")
-    return groups[1:] if is_composite[0] else groups
+    groups = groups[1:] if is_composite[0] else groups
+    if not groups:
+        raise ValueError("it holds no transform")
+    return groups
 
 
 def _inside(group: "h5py.Group", *names: str) -> Any:
