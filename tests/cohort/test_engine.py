@@ -33,7 +33,7 @@ class Cluster:
         self.flying: list[tuple[Future, str, Any]] = []
         self.workers = 1
 
-    def submit(self, function: Any, values: Any, *, key: str, pure: bool, retries: int) -> Future:
+    def submit(self, function: Any, values: Any, *, key: Any, pure: bool, retries: int) -> Future:
         assert distributed.utils.key_split(key) == "register"  # whose time dask is told
         scan = values["scan"]["key"]
         assert values["attempt"] == self.tries.get(scan, 0) + 1

@@ -212,6 +212,8 @@ def _configure() -> None:
             "distributed.scheduler.default-task-durations": {_TASK: "30s"},
             "distributed.scheduler.work-stealing": False,
             "distributed.scheduler.worker-saturation": 1.0,
+            # what happened in the past, of which a run of weeks has much
+            "distributed.admin.log-length": 1000,
             "distributed.comm.timeouts.connect": f"{CONNECT:.0f}s",
             "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
         }
@@ -273,6 +275,8 @@ class Engine:
     most: int
     workers: int = 0
     stopping: bool = False
+    submitted: int = 0
+    group: str = field(default_factory=lambda: f"{_TASK}-{uuid.uuid4().hex}")
     _arrived: "queue.Queue[Future]" = field(default_factory=queue.Queue)
     _warned: bool = False
 
@@ -337,12 +341,13 @@ class Engine:
         return not outcome.is_final and trial.failures <= RETRIES
 
     def _submit(self, trial: _Try, flying: "dict[Future, _Try]") -> None:
+        self.submitted += 1
         trial.submissions += 1
         trial.order = replace(trial.order, attempt=trial.submissions)
         future = self.client.submit(
             register_scan,
             trial.order.as_json(),
-            key=f"{_TASK}-{uuid.uuid4().hex}",  # dask knows the kind of a task by what is in front
+            key=(self.group, self.submitted),  # dask knows the kind of a task by its group
             pure=False,
             retries=0,
         )
