@@ -246,6 +246,14 @@ def _close(client: "Client", cluster: Any) -> None:
             cluster.close(timeout=5)
 
 
+def _workers_of(client: "Client") -> Mapping[str, Any]:
+    """All workers that a client knows of; newer versions of dask show a few unless asked."""
+    try:
+        return client.scheduler_info(n_workers=-1)["workers"]
+    except TypeError:
+        return client.scheduler_info()["workers"]
+
+
 @dataclass
 class _Try:
     """A job on its way."""
@@ -322,10 +330,10 @@ class Engine:
                 if trial is None:
                     continue
                 deaths, outcome = trial.deaths, self._outcome(future, trial, say)
-                if outcome is None and trial.deaths == deaths:  # it was lost on its way
-                    waiting.append(trial)
-                elif outcome is None:
-                    (alone if trial.deaths >= DEATHS_TOGETHER else waiting).append(trial)
+                trial.is_alone = False
+                if outcome is None:  # its worker died, or else the result was lost on its way
+                    is_suspect = trial.deaths > deaths and trial.deaths >= DEATHS_TOGETHER
+                    (alone if is_suspect else waiting).append(trial)
                 elif outcome.state == "failed" and self._is_tried_again(trial, outcome):
                     say(f"{outcome.key}: {outcome.error}; it is tried again at the end")
                     alone.append(trial)
@@ -403,7 +411,7 @@ class Engine:
         self._check_scheduler()
         now = time.monotonic()
         with suppress(Exception):
-            found = self.client.scheduler_info(n_workers=-1)["workers"]
+            found = _workers_of(self.client)
             self.workers = len(found)
             if not self._warned and any(one.get("nthreads", 1) > 1 for one in found.values()):
                 self._warned = True
