@@ -195,7 +195,7 @@ class Derivatives:
         is_labels = name.suffix in LABELS
         desc = name.entities.get("desc") if is_labels else "preproc"
         moved = replace(name, extension=".nii.gz").with_entities(space=self.space, desc=desc)
-        folder = self.scan.folder.parent / _datatype(name, path, self.scan)
+        folder = self.scan.folder.parent / _datatype(path)
         target, reference = folder / str(moved), self._reference(path)
         if reference is not None:
             target = folder / str(moved.with_entities(res="native"))
@@ -297,7 +297,7 @@ def with_voxel_size(grid: "Grid", size: float) -> "Grid":
     return Grid(shape.tolist(), affine, grid.space_code)
 
 
-def _datatype(name: BidsName, path: Path, scan: CohortScan) -> str:
+def _datatype(path: Path) -> str:
     """The folder of an image's type, such as anat or func."""
     return path.parent.name if path.parent.name in ("func", "dwi", "perf", "pet") else "anat"
 

@@ -49,13 +49,11 @@ class Resources:
         workers: number of processes, each with one scan at a time.
         threads: of each.
         scratch: folder for what dask writes; None is that for temporary files.
-        environment: variables of the workers.
     """
 
     workers: int
     threads: int
     scratch: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_installed() -> None:
@@ -78,10 +76,7 @@ def embedded(resources: Resources) -> Iterator["Engine"]:
     from distributed import Client, LocalCluster
 
     _configure()
-    environment = {
-        **{name: str(resources.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
-        **resources.environment,
-    }
+    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(resources.threads))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about ports and dashboards
         cluster = LocalCluster(
@@ -374,8 +369,8 @@ class Engine:
             return Outcome(**{**values, "warnings": tuple(values["warnings"])})
         except LostError:  # the worker that had the result is gone
             return None
-        except KilledWorker as error:
-            return self._after_death(trial, str(getattr(error, "last_worker", "")), say)
+        except KilledWorker:
+            return self._after_death(trial, say)
         except Exception as error:
             if isinstance(error, CancelledError) or "Cancelled" in type(error).__name__:
                 raise self._gone() from error
@@ -386,9 +381,7 @@ class Engine:
                 f"command, and the same folders"
             ) from error
 
-    def _after_death(
-        self, trial: _Try, worker: str, say: Callable[[str], object]
-    ) -> Outcome | None:
+    def _after_death(self, trial: _Try, say: Callable[[str], object]) -> Outcome | None:
         key = trial.order.scan.key
         trial.deaths += 1
         trial.deaths_alone += trial.is_alone
