@@ -16,6 +16,7 @@ MOVING_MASK, FIXED_MASK, WARPED_MASK = (
     "FixedBrainMask.nii.gz",
     "WarpedBrainMask.nii.gz",
 )
+WARPED_LESION = "WarpedLesionMask.nii.gz"
 #: Both of the above in one file of ITK each, as antsRegistration names them.
 COMPOSITE, INVERSE_COMPOSITE = "Composite.h5", "InverseComposite.h5"
 REPORT = "report.html"
@@ -26,7 +27,7 @@ METRICS, PREPROCESSED = "metrics.json", "preprocess.json"
 REGISTERED = (
     *(AFFINE, WARP, INVERSE_WARP, COMPOSITE, INVERSE_COMPOSITE),
     *(WARPED, INVERSE_WARPED, WARPED_LABELS),
-    *(MOVING_MASK, FIXED_MASK, WARPED_MASK, REPORT, METRICS),
+    *(MOVING_MASK, FIXED_MASK, WARPED_MASK, WARPED_LESION, REPORT, METRICS),
 )
 
 

@@ -13,7 +13,7 @@ from voxwarp.fields import field
 from voxwarp.fields.box import Box
 from voxwarp.networks import descent
 from voxwarp.networks.catalogue import anatomy
-from voxwarp.networks.descent import DescentSettings, Stage
+from voxwarp.networks.descent import DescentSettings, Stage, Weights
 from voxwarp.networks.model import Model
 from voxwarp.networks.pair_descent import PairDescent, StepSettings
 from voxwarp.networks.refine import Refinement
@@ -267,11 +267,11 @@ def test_a_weight_of_one_changes_nothing_and_of_zero_moves_nothing() -> None:
     model, (moving, fixed) = Model.load("none"), shifted()
     ones, zeros = torch.ones(1, 1, *SIZE), torch.zeros(1, 1, *SIZE)
     plain = model.deform(moving=moving, fixed=fixed)
-    weighed = model.deform(moving=moving, fixed=fixed, weight=ones)
+    weighed = model.deform(moving=moving, fixed=fixed, weights=Weights(ones))
     assert torch.equal(plain.displacement, weighed.displacement)
-    still = model.deform(moving=moving, fixed=fixed, weight=zeros)
+    still = model.deform(moving=moving, fixed=fixed, weights=Weights(zeros))
     assert not still.displacement.any()
-    refined = model.refine(still, Refinement(4), moving=moving, fixed=fixed, weight=zeros)
+    refined = model.refine(still, Refinement(4), moving=moving, fixed=fixed, weights=Weights(zeros))
     assert not refined.displacement.any()
 
 
@@ -289,6 +289,6 @@ def test_no_force_acts_where_the_weight_is_zero() -> None:
         return float((found[0] - true).norm(dim=0)[10:20, 13:23, 15:25].mean())
 
     without = model.deform(moving=hurt, fixed=fixed)
-    masked = model.deform(moving=hurt, fixed=fixed, weight=weight)
+    masked = model.deform(moving=hurt, fixed=fixed, weights=Weights(weight))
     assert error(masked.displacement) < 0.6 * error(without.displacement)
     assert error(masked.displacement) < 0.85  # of 2.7

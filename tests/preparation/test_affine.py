@@ -15,6 +15,7 @@ from voxwarp.preparation.affine import Level, register_affine
 from voxwarp.preparation.agreement import FitThresholds, agreement
 from voxwarp.preparation.coarse import Coarse
 from voxwarp.space.grid import Grid
+from voxwarp.space.region import bounding_box
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume, read_volume, to_canonical
 
@@ -147,9 +148,8 @@ def test_a_scan_with_too_little_brain_is_refused(phantoms, which):
 def test_an_upside_down_brain_does_not_fit_until_other_poses_are_tried(phantoms, motions, brain):
     """The local stage alone ends in a map that is not good; the whole registration does not."""
     moving = phantoms.moved(motions["upside down"])
-    local = stage._from(
-        pose.upright(moving=moving, fixed=phantoms.template), moving=moving, fixed=phantoms.template
-    )
+    start = pose.upright(moving=moving, fixed=phantoms.template)
+    local = stage._from(start, stage._Pair(moving, phantoms.template))
     wrong = agreement(local, moving=moving, fixed=phantoms.template)
     assert errors(local, motions["upside down"], brain).mean() > 20
     assert not FIT.is_good(wrong)
@@ -213,9 +213,8 @@ def test_whitened_parameters_change_the_image_by_equal_amounts(phantoms, motion)
 def test_a_level_starts_at_its_start(phantoms, motions, brain):
     """With no iteration left the map comes back as it was, through all changes of coordinates."""
     moving = phantoms.moved(motions["sheared"])
-    found = stage._optimised(
-        motions["sheared"], Level(8.0, 3, 0), moving=moving, fixed=phantoms.template
-    )
+    pair = stage._Pair(moving, phantoms.template)
+    found = stage._optimised(motions["sheared"], Level(8.0, 3, 0), pair)
     assert errors(found, motions["sheared"], brain).max() < 1e-3
 
 
@@ -223,7 +222,7 @@ def test_a_crop_shows_the_same_brain_in_the_same_place():
     image = torch.zeros(1, 1, 20, 18, 16)
     image[0, 0, 6:9, 1:5, 10:16] = torch.rand(3, 4, 6) + 0.1
     grid = Grid((20, 18, 16), homogeneous(np.diag([2.0, 3, 4]), (1, 2, 3)))
-    cropped = stage._cropped(Coarse(image, grid))
+    cropped = Coarse(image, grid).cropped(bounding_box((image > 0)[0, 0].numpy(), margin=2))
     assert cropped.image.shape[2:] == (7, 7, 8)
     voxels = np.argwhere(cropped.image[0, 0].numpy() > 0)
     original = grid.to_voxel(cropped.grid.to_world(voxels)).round().astype(int)

@@ -43,10 +43,14 @@ def calls(monkeypatch) -> list[str]:
     names: list[str] = []
 
     def stub(
-        scan: Volume, settings: Preparation, mask: Volume | None, template: Template
+        scan: Volume,
+        settings: Preparation,
+        mask: Volume | None,
+        template: Template,
+        lesion: Volume | None,
     ) -> Examination:
         names.append(scan.name)
-        return replace(made_up(len(names)), template=template)
+        return replace(made_up(len(names)), template=template, lesion=lesion)
 
     monkeypatch.setattr(cache, "examine", stub)
     return names
@@ -179,6 +183,8 @@ OTHERS = {
     "a mask": (scan(), {}, MASK),
     "a voxel of the mask": (scan(), {}, one_voxel_off(MASK)),
     "the mask's place": (scan(), {}, moved(MASK)),
+    "a lesion": (scan(), {}, None, MASK),
+    "a mask and a lesion": (scan(), {}, MASK, MASK),
     "brain_extract": (scan(), {"brain_extract": "no"}, None),
     "extractor": (scan(), {"extractor": "another"}, None),
     "bias off": (scan(), {"bias": False}, None),
@@ -193,8 +199,8 @@ def test_every_input_is_part_of_the_key(folder, calls, difference, monkeypatch):
     """Each input gives a key that differs from all others."""
     monkeypatch.setitem(brain.EXTRACTORS, "another", extractors.nothing)
 
-    def ask(volume, settings, mask):
-        return examined(volume, Preparation(**settings), mask)
+    def ask(volume, settings, mask, lesion=None):
+        return examined(volume, Preparation(**settings), mask, lesion=lesion)
 
     examined(scan())
     for name, question in OTHERS.items():
@@ -223,7 +229,7 @@ def templates() -> dict[str, Template]:
 
 def test_another_template_is_another_key():
     keys = {
-        name: cache._key(scan(), Preparation(), None, template)
+        name: cache._key(scan(), Preparation(), None, template, None)
         for name, template in templates().items()
     }
     assert keys.pop("again") == keys["first"]

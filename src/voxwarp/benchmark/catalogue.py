@@ -9,7 +9,7 @@ from .job import Run
 from .methods.ants import ants_syn, ants_syncc, ants_syncc_100x70x50x20
 from .methods.convexadam import convexadam
 from .methods.elastix import elastix
-from .methods.greedy import greedy
+from .methods.greedy import greedy, greedy_nmi
 from .methods.ours import affine, network, refined
 from .methods.syntx import syntx
 
@@ -27,6 +27,7 @@ METHODS = {
     "ants-syncc": Method(ants_syncc, "antspyx"),
     "ants-syncc-100x70x50x20": Method(ants_syncc_100x70x50x20, "antspyx"),
     "greedy": Method(greedy, "picsl-greedy"),
+    "greedy-nmi": Method(greedy_nmi, "picsl-greedy"),
     "elastix": Method(elastix, "itk-elastix"),
     "convexadam": Method(convexadam, "convexAdam"),
     "syntx": Method(syntx, "syntx"),

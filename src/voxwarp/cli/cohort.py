@@ -148,8 +148,8 @@ def cohort(
         bool,
         typer.Option(
             "--lesion",
-            help="Transform masks of lesions (label-lesion_roi), too. The registration itself does "
-            "not use them.",
+            help="Use masks of lesions (label-lesion_roi): nothing in them pulls, and they are "
+            "transformed, too.",
             rich_help_panel=INPUTS,
         ),
     ] = False,

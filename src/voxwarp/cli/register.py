@@ -90,6 +90,42 @@ def register(
             rich_help_panel=INPUTS,
         ),
     ] = None,
+    lesion_mask: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Mask of a lesion or resection on the grid of the moving scan; nothing in it "
+            "pulls, and the deformation continues smoothly through it. Repeat it for several "
+            "lesions; of several scans, give one for each, in their order.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    fixed_lesion_mask: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Mask of a lesion on the grid of the fixed scan; repeat it for several.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    companion: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="T1-weighted scan of the same person as the moving scan, for moving scans of "
+            "another contrast: it is aligned with that by a rigid map, and registered in its "
+            "place. For several scans, repeat it in their order.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    fixed_companion: Annotated[
+        Path | None,
+        typer.Option(
+            help="T1-weighted scan of the same person as the fixed scan.",
+            metavar="FILE",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
     model: options.Model = "default",
     transform: Annotated[
         TransformName,
@@ -186,12 +222,20 @@ def register(
         check_output(out, save=save, overwrite=overwrite)
     if not labels and "labels" in [name.strip() for name in save.split(",")]:
         raise InputError("save includes labels, but no labels are given; give them with `labels`")
-    of_each: dict[str, Any] = {"labels": labels, "mask": mask, "initial": initial}
+    of_each: dict[str, Any] = {
+        "labels": labels,
+        "mask": mask,
+        "companion": companion,
+        "initial": initial,
+    }
     settings: dict[str, Any] = {
         "fixed": target,
         "model": model,
         "fixed_labels": fixed_labels,
         "fixed_mask": fixed_mask,
+        "lesion_mask": lesion_mask,
+        "fixed_lesion_mask": fixed_lesion_mask,
+        "fixed_companion": fixed_companion,
         "preparation": preparation_of(brain_extract, extractor, bias, affine),
         "transform": transform.value,
         "refine": refinement_of(refine, refine_steps, refine_seconds),
@@ -238,6 +282,8 @@ def _register_one(
     examined = written.metrics["preparation"]
     scans = (f"{name}: a {examined[name]['seen_as']}" for name in ("moving", "fixed"))
     typer.echo(", ".join(scans))
+    if contrast := _other_contrast(written.metrics):
+        typer.echo(contrast)
     typer.echo(_summary(written.metrics))
     return warn(written.metrics["warnings"], strict)
 
@@ -287,6 +333,18 @@ def _naming(scan: "RegisteredScan", problem: object) -> str:
     if isinstance(problem, Exception) and not isinstance(problem, InputError):
         text = f"{type(problem).__name__}: {problem}"
     return text if str(scan.moving) in text else f"{scan.moving}: {text}"
+
+
+def _other_contrast(metrics: Mapping[str, Any]) -> str:
+    """That another model registered the pair because of its contrast; empty if none did."""
+    contrast, model = metrics["contrast"], metrics["model"]
+    if not contrast or model["name"] == contrast["asked_model"]:
+        return ""
+    scans = " and ".join(name for name, is_known in contrast["known"].items() if not is_known)
+    return (
+        f"{contrast['asked_model']} does not know the contrast of the {scans} scan, so "
+        f"{model['name']} registered them"
+    )
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

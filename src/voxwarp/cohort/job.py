@@ -303,7 +303,7 @@ def _write(order: Order, stage: Path) -> tuple[dict[str, int], list[str]]:
     with runtime.with_threads():
         model, fixed = _loaded(settings, order.basis)
         task = RegistrationTask(
-            moving=scan_of(scan.path, "moving", None, None),
+            moving=scan_of(scan.path, "moving", None, None, scan.lesions),
             fixed=fixed,
             model=model,
             preparation=_preparation(settings),

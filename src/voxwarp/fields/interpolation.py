@@ -193,15 +193,19 @@ def _by_points(by_grid: Tensor, volume: Tensor, at: Tensor) -> Tensor:
 
 
 def _sample_nearest(volume: Tensor, at: Tensor, padding: Padding) -> Tensor:
-    index = torch.floor(at + 0.5).long()
-    size = torch.tensor(volume.shape[2:], device=at.device).view(1, 3, 1, 1, 1)
-    inside = ((index >= 0) & (index < size)).all(dim=1, keepdim=True)
-    i, j, k = index.clamp(min=0).minimum(size - 1).unbind(1)
-    _, ny, nz = volume.shape[2:]
-    flat = ((i * ny + j) * nz + k).flatten(1).unsqueeze(1)  # (B, 1, N)
-    bits = volume.view(_SIGNED.get(volume.dtype, volume.dtype))
-    values = bits.flatten(2).gather(2, flat.expand(-1, volume.shape[1], -1))
-    values = values.unflatten(2, tuple(at.shape[2:]))
+    sizes = volume.shape[2:]
+    # Half as wide numbers take half the time, which is that of the memory.
+    kind = torch.int32 if math.prod(sizes) < 2**31 else torch.int64
+    flat = torch.zeros((), dtype=kind, device=at.device)
+    inside = torch.ones((), dtype=torch.bool, device=at.device)
+    for points, n in zip(at.unbind(1), sizes, strict=True):
+        index = (points + 0.5).floor_().clamp_(-1, n).to(kind)  # (B, X', Y', Z')
+        if padding == "zeros":
+            inside = inside & (index >= 0) & (index < n)
+        flat = flat * n + index.clamp_(0, n - 1)
+    bits = volume.view(_SIGNED.get(volume.dtype, volume.dtype)).flatten(2)
+    picked = [b.index_select(1, f.flatten()) for b, f in zip(bits, flat, strict=True)]
+    values = _stacked(picked).unflatten(2, tuple(at.shape[2:]))
     if padding == "zeros":
-        values = torch.where(inside, values, torch.zeros((), dtype=values.dtype, device=at.device))
+        values = torch.where(inside.unsqueeze(1), values, torch.zeros_like(values[:1, :1, :1]))
     return values.view(volume.dtype)

@@ -13,7 +13,7 @@ Where a comment says that a setting was compared, the scores are in ``benchmarks
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fields import compiled, field
+from ..fields.box import Box
 from ..fields.filters import gaussian
 from .forces import CorrelationForce, DifferenceForce
 
@@ -42,6 +43,47 @@ class Features(NamedTuple):
     def select(self, samples: slice) -> "Features":
         """The maps of some pairs of the batch."""
         return Features(self.moving[samples], self.fixed[samples], self.weight)
+
+
+class Weights(NamedTuple):
+    """Weights of the forces: where one is 0, nothing pulls, as in a lesion.
+
+    There the deformation continues smoothly from the surroundings.
+
+    Args:
+        fixed: of voxels of the fixed image, (B, 1, X, Y, Z).
+        moving: of voxels of the moving image, of the same shape, or None for 1 everywhere; they
+            move with it.
+    """
+
+    fixed: Tensor
+    moving: Tensor | None = None
+
+    def select(self, samples: slice) -> "Weights":
+        """The weights of some pairs of the batch."""
+        return self._each(lambda weight: weight[samples])
+
+    def averaged(self, factor: int) -> "Weights":
+        """The mean weight of the voxels behind each voxel of a stage's grid."""
+        return self._each(lambda weight: field.averaged(weight, factor))
+
+    def weigh(self, force: Tensor, displacement: Tensor) -> Tensor:
+        """The force with these weights, where the moving image is displaced."""
+        weighted = force * self.fixed
+        if self.moving is None:
+            return weighted
+        return weighted * field.warp(self.moving, displacement, padding="border")
+
+    def cropped(self, box: Box) -> "Weights":
+        """The weights in a box; beyond the images, that of their border."""
+        return self._each(lambda weight: box.crop(weight, border=True))
+
+    def to(self, device: torch.device) -> "Weights":
+        """The weights on a device."""
+        return self._each(lambda weight: weight.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Weights":
+        return Weights(change(self.fixed), None if self.moving is None else change(self.moving))
 
 
 @dataclass(frozen=True)
@@ -100,7 +142,7 @@ def descend(
     fixed: Tensor,
     start: tuple[Tensor, Tensor] | None = None,
     features: Features | None = None,
-    weight: Tensor | None = None,
+    weights: Weights | None = None,
     deadline: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the displacement that aligns ``moving`` with ``fixed``, and its inverse.
@@ -114,8 +156,7 @@ def descend(
         start: the initial displacement and its inverse, (B, 3, X, Y, Z), in voxels; by default
             the identity.
         features: further maps to be aligned.
-        weight: weights of the forces, (B, 1, X, Y, Z): where they are 0, no force acts, and the
-            deformation continues smoothly from the surroundings. By default 1 everywhere.
+        weights: of the forces; by default 1 everywhere.
         deadline: reading of ``time.monotonic`` by which the last step must end.
 
     Returns:
@@ -140,7 +181,7 @@ def descend(
                     fixed=fixed[pair].float(),
                     start=None if start is None else (start[0][pair], start[1][pair]),
                     features=features and features.select(pair),
-                    weight=None if weight is None else weight[pair],
+                    weights=weights and weights.select(pair),
                     deadline=deadline,
                 )
             )
@@ -155,7 +196,7 @@ def _descend_pair(
     fixed: Tensor,
     start: tuple[Tensor, Tensor] | None,
     features: Features | None,
-    weight: Tensor | None,
+    weights: Weights | None,
     deadline: float | None,
 ) -> tuple[Tensor, Tensor]:
     """``descend`` for a single pair."""
@@ -171,9 +212,9 @@ def _descend_pair(
         step_seconds *= (factor / stage.factor) ** 3  # proportional to the number of voxels
         factor = stage.factor
         forces = _forces(features, factor, settings, moving=moving, fixed=fixed)
-        stage_weight = None if weight is None else field.averaged(weight, factor)
+        on_grid = weights and weights.averaged(factor)
         displacement, inverse, step_seconds = _run_stage(
-            displacement, inverse, forces, stage_weight, stage, settings, deadline, step_seconds
+            displacement, inverse, forces, on_grid, stage, settings, deadline, step_seconds
         )
     displacement = remove_folds(displacement, min_determinant=settings.min_determinant)
     displacement, inverse = upsampled(displacement, inverse, factor, 1)
@@ -190,7 +231,7 @@ def _run_stage(
     displacement: Tensor,
     inverse: Tensor,
     forces: Sequence[CorrelationForce | DifferenceForce],
-    weight: Tensor | None,
+    weights: Weights | None,
     stage: Stage,
     settings: DescentSettings,
     deadline: float | None,
@@ -215,7 +256,7 @@ def _run_stage(
             break
         previous, previous_similarity = (displacement, inverse), similarity
         assert total is not None  # at least the images pull
-        weighted = total if weight is None else total * weight
+        weighted = total if weights is None else weights.weigh(total, displacement)
         displacement = take_step(displacement, weighted, settings.force_smoothing, stage)
         if number % STEPS_PER_CORRECTION == 0:
             inverse = field.corrected_inverse(displacement, inverse)

@@ -20,6 +20,7 @@ from ..preparation.recipe import TEMPLATE_FILE, Recipe
 from ..space.volume import write_volume
 from .catalogue import ARCHITECTURES, Capabilities, build, with_current_names
 from .deformation import Deformation
+from .descent import Weights
 from .installed import MODEL, WEIGHTS, find
 from .pair_descent import MapCache, PairDescent
 from .refine import Refinement, refine
@@ -38,6 +39,8 @@ class Model:
         architecture: name in ``catalogue.ARCHITECTURES``, and the arguments that rebuild it.
         recipe: how the scans are prepared.
         card: data, training, scores, licence; free JSON, printed by ``voxwarp models show``.
+        other_contrasts: name of the installed model that registers scans of which this one does
+            not know the contrast; None: it registers them itself.
         name: of the model's folder.
         sha256: hash of the file of weights; empty if the model was not loaded.
 
@@ -52,6 +55,7 @@ class Model:
     architecture: dict[str, Any]
     recipe: Recipe
     card: dict[str, Any] = field(default_factory=dict)
+    other_contrasts: str | None = None
     name: str = "unnamed"
     sha256: str = ""
 
@@ -78,7 +82,7 @@ class Model:
         fixed: Tensor,
         smoothness: float | None = None,
         map_cache: MapCache | None = None,
-        weight: Tensor | None = None,
+        weights: Weights | None = None,
         **further_inputs: Tensor,
     ) -> Deformation:
         """Run the network in evaluation mode, without gradients.
@@ -90,7 +94,7 @@ class Model:
             moving, fixed: prepared images, (B, 1, X, Y, Z), on the device of the network.
             smoothness: factor on the smoothness, for networks whose smoothness can be chosen.
             map_cache: segmentations of this pair, for a descent, see ``PairDescent.forward``.
-            weight: weights of the forces of a descent, (B, 1, X, Y, Z), see ``descent.descend``.
+            weights: of the forces of a descent, see ``descent.Weights``.
             further_inputs: the inputs that ``capabilities.further_inputs`` names.
 
         Returns:
@@ -99,11 +103,28 @@ class Model:
         self.network.eval()
         options: dict[str, Any] = dict(further_inputs)
         if self.capabilities.is_descent:
-            options |= {"map_cache": map_cache, "weight": weight}
+            options |= {"map_cache": map_cache, "weights": weights}
         if smoothness is not None:
             options["smoothness"] = smoothness
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
             return self.network(moving=moving, fixed=fixed, **options)
+
+    def unsure(self, *, moving: Tensor, fixed: Tensor, map_cache: MapCache) -> Tensor | None:
+        """How unsure the network is of the structures in two images.
+
+        Args:
+            moving, fixed: prepared images, (1, 1, X, Y, Z), on the device of the network.
+            map_cache: the segmentations are added to it, for ``deform``.
+
+        Returns:
+            (2,) shares of the voxels of the moving and the fixed brain, see
+            ``segmentation.Segmentation``; None if the network recognises no structures.
+        """
+        if not self.capabilities.is_descent:
+            return None
+        with torch.inference_mode(), bfloat16_convolutions(moving.device):
+            found = self.descent.segmented(moving=moving, fixed=fixed, map_cache=map_cache)
+        return None if found is None else found.unsure
 
     def refine(
         self,
@@ -114,7 +135,7 @@ class Model:
         fixed: Tensor,
         smoothness: float | None = None,
         map_cache: MapCache | None = None,
-        weight: Tensor | None = None,
+        weights: Weights | None = None,
     ) -> Deformation:
         """Continue from a deformation by optimising this pair, see ``refine.refine``."""
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
@@ -126,7 +147,7 @@ class Model:
                 descent=self.descent,
                 smoothness=1.0 if smoothness is None else smoothness,
                 map_cache=map_cache,
-                weight=weight,
+                weights=weights,
             )
 
     @property
@@ -146,6 +167,8 @@ class Model:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "card": self.card,
         }
+        if self.other_contrasts:
+            description["other_contrasts"] = self.other_contrasts
         if "template" in description["preparation"]:
             assert self.recipe.template is not None
             write_volume(self.recipe.template.image, Path(folder) / TEMPLATE_FILE)
@@ -178,7 +201,11 @@ class Model:
                 )
             recipe = Recipe.from_record(description["preparation"], folder)
             loaded = cls.build(
-                description["architecture"], recipe, card=description["card"], name=folder.name
+                description["architecture"],
+                recipe,
+                card=description["card"],
+                other_contrasts=description.get("other_contrasts"),
+                name=folder.name,
             )
             payload = (folder / WEIGHTS).read_bytes()
             loaded.network.load_state_dict(with_current_names(load(payload)))

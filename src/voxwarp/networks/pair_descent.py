@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..fields.box import Box
 from .deformation import Deformation
-from .descent import DescentSettings, Features, Stage, descend
+from .descent import DescentSettings, Features, Stage, Weights, descend
 from .segmentation import Segmentation, StructureMaps
 
 #: Segmentations of a pair of images, by the box that they cover and the factor of the maps.
@@ -83,7 +83,7 @@ class PairDescent(nn.Module):
         fixed: Tensor,
         smoothness: float = 1.0,
         map_cache: MapCache | None = None,
-        weight: Tensor | None = None,
+        weights: Weights | None = None,
     ) -> Deformation:
         """The deformation that aligns ``moving`` with ``fixed``, and its inverse.
 
@@ -93,7 +93,7 @@ class PairDescent(nn.Module):
             map_cache: maps of this pair (B = 1) that were computed before; new ones are added. Both
                 images are always segmented together: alone, they give slightly different maps in
                 bf16, and the result would depend on what was computed before.
-            weight: weights of the forces, see ``descent.descend``.
+            weights: of the forces, see ``descent.descend``.
 
         Raises:
             ValueError: ``map_cache`` is given for more than one pair.
@@ -104,7 +104,7 @@ class PairDescent(nn.Module):
             fixed=fixed,
             factor=self.factor,
             map_cache=map_cache,
-            weight=weight,
+            weights=weights,
         )
 
     def descend(
@@ -117,14 +117,14 @@ class PairDescent(nn.Module):
         deadline: float | None = None,
         factor: int = 2,
         map_cache: MapCache | None = None,
-        weight: Tensor | None = None,
+        weights: Weights | None = None,
     ) -> Deformation:
         """Like ``forward``, but with other settings or from another start.
 
         Each pair of a batch gets exactly what it would get alone.
 
         Args:
-            settings, moving, fixed, start, deadline, weight: see ``descent.descend``.
+            settings, moving, fixed, start, deadline, weights: see ``descent.descend``.
             factor: the maps are compared at 1/factor of the resolution.
             map_cache: see ``forward``.
 
@@ -145,7 +145,7 @@ class PairDescent(nn.Module):
                     deadline=deadline,
                     factor=factor,
                     map_cache=map_cache,
-                    weight=None if weight is None else weight[pair],
+                    weights=weights and weights.select(pair),
                 )
             )
         displacement, inverse, *unsure = (torch.cat(x) for x in zip(*results, strict=True))
@@ -161,7 +161,7 @@ class PairDescent(nn.Module):
         deadline: float | None,
         factor: int,
         map_cache: MapCache | None,
-        weight: Tensor | None,
+        weights: Weights | None,
     ) -> tuple[Tensor, ...]:
         """The displacement, its inverse and, with a segmentation, how unsure it is.
 
@@ -178,11 +178,23 @@ class PairDescent(nn.Module):
             fixed=fixed,
             start=start,
             features=found and self._features(found),
-            weight=None if weight is None else box.crop(weight, border=True),
+            weights=weights and weights.cropped(box),
             deadline=deadline,
         )
         fields = box.put_back(displacement), box.put_back(inverse)
         return fields if found is None else (*fields, found.unsure[None])
+
+    def segmented(
+        self, *, moving: Tensor, fixed: Tensor, map_cache: MapCache
+    ) -> Segmentation | None:
+        """Segment a pair of images, as ``forward`` does, which then finds it in ``map_cache``.
+
+        Args:
+            moving, fixed, map_cache: see ``forward``, B = 1.
+        """
+        box = Box.around(moving, fixed, multiple=self.multiple)
+        images = {"moving": box.crop(moving), "fixed": box.crop(fixed)}
+        return self._segmented(self.factor, box, map_cache, **images)
 
     def _segmented(
         self, factor: int, box: Box, map_cache: MapCache | None, *, moving: Tensor, fixed: Tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..fields import field
 from .deformation import Deformation
-from .descent import DescentSettings, Stage
+from .descent import DescentSettings, Stage, Weights
 from .pair_descent import MapCache, PairDescent
 
 STEPS, MOST_STEPS = 16, 1000  # set by hand: by default 16 steps; more than 1000 are refused
@@ -82,7 +82,7 @@ def refine(
     descent: PairDescent,
     smoothness: float = 1.0,
     map_cache: MapCache | None = None,
-    weight: Tensor | None = None,
+    weights: Weights | None = None,
 ) -> Deformation:
     """Continue from a deformation, and make ``moving`` more similar to ``fixed``.
 
@@ -92,7 +92,7 @@ def refine(
         moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
         descent: takes the steps; if it has a segmentation, it compares structures too.
         smoothness: factor on the widths of the Gaussians that smooth.
-        map_cache, weight: see ``PairDescent.forward``.
+        map_cache, weights: see ``PairDescent.forward``.
     """
     deadline = None if refinement.seconds is None else time.monotonic() + refinement.seconds
     inverse = deformation.inverse
@@ -105,5 +105,5 @@ def refine(
         start=(deformation.displacement, inverse),
         deadline=deadline,
         map_cache=map_cache,
-        weight=weight,
+        weights=weights,
     )

@@ -117,6 +117,8 @@ def panels(sliced: SlicedScene) -> Iterator[Panel]:
     yield contours(sliced)
     if scene.labels is not None and scene.fixed_labels is not None:
         yield label_contours(sliced, scene.labels, scene.fixed_labels)
+    if any(lesion is not None for lesion in scene.lesions.values()):
+        yield lesion_outlines(sliced)
     yield checkerboard(sliced)
     yield differences(sliced)
     yield deformed_grid(sliced)
@@ -167,6 +169,32 @@ def label_contours(sliced: SlicedScene, labels: Volume, fixed_labels: Volume) ->
         "Cyan: labels of the fixed scan. Orange: labels of the moving scan, resampled onto the "
         "fixed scan. White: both at the same place.",
         (Picture("Fixed", grey(sliced.fixed), overlay),),
+        sliced.slices.columns,
+    )
+
+
+def lesion_outlines(sliced: SlicedScene) -> Panel:
+    """Outlines of the lesions of both scans on the fixed and on the moved scan."""
+    lines = {}
+    for role, transform in (("fixed", None), ("moving", sliced.transform)):
+        lesion = sliced.scene.lesions.get(role)
+        if lesion is None:
+            lines[role] = {p: np.zeros_like(m) for p, m in sliced.outlines.items()}
+        else:
+            shown = sliced.slices.sample(lesion, transform, interpolation="nearest", finer=FINER)
+            lines[role] = borders(shown, inner=True)
+    drawn = {p: (1 * lines["fixed"][p] + 2 * lines["moving"][p]).astype(np.uint8) for p in PLANES}
+    overlay = Overlay(drawn, (CONTOURS, MOVED_CONTOURS, SHARED_CONTOURS))
+    return Panel(
+        "lesions",
+        "Outlines of the lesions",
+        "Cyan: the lesion of the fixed scan. Orange: the lesion of the moving scan, after the "
+        "whole transform. Nothing inside of them pulls: the deformation continues smoothly "
+        "through them.",
+        (
+            Picture("Moved", grey(sliced.moved), overlay),
+            Picture("Fixed", grey(sliced.fixed), overlay),
+        ),
         sliced.slices.columns,
     )
 

@@ -1,7 +1,7 @@
 """The data that the pictures show, and the slices that several panels share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,7 @@ class Scene:
         masks: the brain masks, given or extracted, of "fixed" and "moving"; None if the scan is a
             skull-stripped brain.
         labels, fixed_labels: label maps on the grids of the moving and the fixed scan, if given.
+        lesions: masks of lesions of "moving" and "fixed", on their grids, if given.
     """
 
     fixed: Volume
@@ -35,6 +36,7 @@ class Scene:
     masks: Mapping[str, Volume | None]
     labels: Volume | None = None
     fixed_labels: Volume | None = None
+    lesions: Mapping[str, Volume | None] = field(default_factory=dict)
 
 
 class SlicedScene:

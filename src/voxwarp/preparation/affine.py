@@ -35,7 +35,11 @@ DEFAULT_THRESHOLDS = FitThresholds()
 
 
 def register_affine(
-    *, moving: Volume, fixed: Volume, thresholds: FitThresholds = DEFAULT_THRESHOLDS
+    *,
+    moving: Volume,
+    fixed: Volume,
+    thresholds: FitThresholds = DEFAULT_THRESHOLDS,
+    moving_lesion: Volume | None = None,
 ) -> Affine:
     """Find the affine map from fixed to moving of largest mean squared local correlation.
 
@@ -46,6 +50,7 @@ def register_affine(
     Args:
         moving, fixed: skull-stripped, zero outside the brain, on any grids.
         thresholds: when a map is so good that no other start is tried.
+        moving_lesion: mask of lesions on the grid of ``moving``, 1 inside, which do not count.
 
     Returns:
         Maps points of the fixed brain to points of the moving brain, RAS mm.
@@ -61,48 +66,75 @@ def register_affine(
                 f"{volume.name}: the affine alignment needs at least {fewest} positive voxels in "
                 f"the brain, found {voxels}; check the scan and its brain mask"
             )
-    affine = _from(pose.upright(moving=moving, fixed=fixed), moving=moving, fixed=fixed)
+    pair = _Pair(moving, fixed, moving_lesion)
+    affine = _from(pose.upright(moving=moving, fixed=fixed), pair)
     for other_starts in (pose.search, pose.shifted):
         if thresholds.is_certain(agreement(affine, moving=moving, fixed=fixed)):
             break
         starts = other_starts(moving=moving, fixed=fixed)
-        others = [_from(start, moving=moving, fixed=fixed) for start in starts]
+        others = [_from(start, pair) for start in starts]
         affine = max(
             [affine, *others],
             key=lambda a: thresholds.score(agreement(a, moving=moving, fixed=fixed)),
         )
-    return _optimised(affine, FINE, moving=moving, fixed=fixed)
+    return _optimised(affine, FINE, pair)
 
 
-def refined_affine(*, moving: Volume, fixed: Volume, start: Affine) -> Affine:
+def refined_affine(
+    *,
+    moving: Volume,
+    fixed: Volume,
+    start: Affine,
+    moving_lesion: Volume | None = None,
+    fixed_lesion: Volume | None = None,
+) -> Affine:
     """Refine an affine map by the squared local correlation, at 4 and then at 2 mm.
 
     Args:
         moving, fixed: skull-stripped, zero outside the brain, on any grids.
         start: maps points of the fixed brain to points of the moving brain, RAS mm; at most some
             mm from the answer.
+        moving_lesion, fixed_lesion: masks of lesions on the grids of the brains, 1 inside, which do
+            not count.
     """
+    pair = _Pair(moving, fixed, moving_lesion, fixed_lesion)
     for level in (COARSE[-1], FINE):
-        start = _optimised(start, level, moving=moving, fixed=fixed)
+        start = _optimised(start, level, pair)
     return start
 
 
-def _from(start: Affine, *, moving: Volume, fixed: Volume) -> Affine:
+class _Pair(NamedTuple):
+    """Two brains, and the lesions in them that do not count."""
+
+    moving: Volume
+    fixed: Volume
+    moving_lesion: Volume | None = None
+    fixed_lesion: Volume | None = None
+
+
+def _from(start: Affine, pair: _Pair) -> Affine:
     """The map that a start leads to after all coarse levels."""
     for level in COARSE:
-        start = _optimised(start, level, moving=moving, fixed=fixed)
+        start = _optimised(start, level, pair)
     return start
 
 
-def _optimised(start: Affine, level: Level, *, moving: Volume, fixed: Volume) -> Affine:
+def _optimised(start: Affine, level: Level, pair: _Pair) -> Affine:
     """The map near ``start`` of largest mean squared local correlation in the fixed brain.
 
     Twelve parameters by L-BFGS. They are whitened by the Gauss-Newton matrix of the fixed image
     (its gradients times its coordinates), so that a handful of iterations are enough.
     """
-    f, m = _cropped(Coarse.of(fixed, level.spacing)), Coarse.of(moving, level.spacing)
+    f, m = Coarse.of(pair.fixed, level.spacing), Coarse.of(pair.moving, level.spacing)
+    box = bounding_box((f.image[0, 0] > 0).numpy(), margin=2)
+    f = f.cropped(box)
     fixed_image, moving_image = f.image / bright_level(f.image), m.image / bright_level(m.image)
     brain = (f.image > 0).float()
+    if pair.fixed_lesion is not None:
+        brain *= Coarse.of(pair.fixed_lesion, level.spacing).cropped(box).image == 0
+    lesion: torch.Tensor | None = None
+    if pair.moving_lesion is not None:
+        lesion = Coarse.of(pair.moving_lesion, level.spacing).image
     base = np.linalg.inv(m.grid.affine) @ start.matrix @ f.grid.affine
     matrix = torch.from_numpy(base.astype(np.float32))
     motion = _Motion(fixed_image, brain > 0, level.window)
@@ -113,6 +145,8 @@ def _optimised(start: Affine, level: Level, *, moving: Volume, fixed: Volume) ->
         moved = field.sample(moving_image, points)
         local_ncc = local_ncc_map(moved=moved, fixed=fixed_image, window=level.window)
         counted = brain * m.reaches(points.detach())  # only within the field of view of moving
+        if lesion is not None:
+            counted = counted * (field.sample(lesion, points.detach()) == 0)
         return -(local_ncc * counted).sum() / counted.sum().clamp(min=1)
 
     minimise(loss, parameters, iterations=level.iterations, tolerance=1e-5)
@@ -168,10 +202,3 @@ def _locally_normal(image: torch.Tensor, window: int) -> torch.Tensor:
 
     centred = image - mean(image)
     return centred / (mean(centred.square()) + 1e-4).sqrt()
-
-
-def _cropped(coarse: Coarse) -> Coarse:
-    """The block around the brain with a margin of two voxels."""
-    box = bounding_box((coarse.image[0, 0] > 0).numpy(), margin=2)
-    image = coarse.image[:, :, box[0], box[1], box[2]].contiguous()
-    return Coarse(image, coarse.grid.crop([part.start for part in box], image.shape[2:]))

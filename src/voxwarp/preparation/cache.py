@@ -15,7 +15,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -74,13 +74,14 @@ def examined(
     settings: Preparation = DEFAULTS,
     mask: Volume | None = None,
     template: Template | None = None,
+    lesion: Volume | None = None,
     *,
     use: bool = True,
 ) -> tuple[Examination, bool]:
     """Examine a scan, or return its examination from the cache.
 
     Args:
-        scan, settings, mask, template: as of ``examination.examine``.
+        scan, settings, mask, template, lesion: as of ``examination.examine``.
         use: whether to read and write the cache. It is never used with the user's own extractor,
             because its code may change without notice.
 
@@ -93,16 +94,16 @@ def examined(
     """
     template = template or mni152()
     if not use or settings.extractor not in EXTRACTORS:
-        return examine(scan, settings, mask, template), False
+        return examine(scan, settings, mask, template, lesion), False
     size = limit()
     try:
-        path = cache_folder() / f"{_key(scan, settings, mask, template)}{ENDING}"
+        path = cache_folder() / f"{_key(scan, settings, mask, template, lesion)}{ENDING}"
     except InputError:  # there is no cache, as without a home folder
-        return examine(scan, settings, mask, template), False
+        return examine(scan, settings, mask, template, lesion), False
     cached = _read(path, scan.name, template)
     if cached is not None:
-        return cached, True
-    examination = examine(scan, settings, mask, template)
+        return replace(cached, lesion=lesion), True
+    examination = examine(scan, settings, mask, template, lesion)
     with suppress(InputError, OSError):
         write_bytes(path, _packed(examination))
         _trim(size)
@@ -151,7 +152,13 @@ def clear() -> int:
     return number
 
 
-def _key(scan: Volume, settings: Preparation, mask: Volume | None, template: Template) -> str:
+def _key(
+    scan: Volume,
+    settings: Preparation,
+    mask: Volume | None,
+    template: Template,
+    lesion: Volume | None,
+) -> str:
     digest = hashlib.sha256()
     about = {
         "examination": EXAMINATION,
@@ -161,7 +168,8 @@ def _key(scan: Volume, settings: Preparation, mask: Volume | None, template: Tem
         "threads": torch.get_num_threads(),  # the last bits of the results depend on them
     }
     digest.update(json.dumps(about, sort_keys=True).encode())
-    for volume in (scan, mask):
+    # Without a lesion, the key is that of versions that knew none.
+    for volume in (scan, mask, *(() if lesion is None else (lesion,))):
         if volume is None:
             digest.update(b"none")
             continue

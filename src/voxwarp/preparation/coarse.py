@@ -1,5 +1,6 @@
 """Volumes averaged down to a coarse grid: computed once for poses, bias fields and affine maps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -46,6 +47,11 @@ class Coarse:
         affine = volume.grid.affine @ np.diag([*factors, 1.0])
         affine[:3, 3] = volume.grid.to_world(np.array([(k - 1) / 2 for k in factors]))
         return cls(image, Grid(image.shape[2:], affine))
+
+    def cropped(self, box: Sequence[slice]) -> "Coarse":
+        """A block of it."""
+        image = self.image[:, :, box[0], box[1], box[2]].contiguous()
+        return Coarse(image, self.grid.crop([part.start for part in box], image.shape[2:]))
 
     @cached_property
     def centre_and_volume(self) -> tuple[np.ndarray, float]:

@@ -6,7 +6,7 @@ mask, the bias field and the affine map of the examination.
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from . import bias, brain
 from .affine import register_affine
 from .agreement import Agreement, agreement
 from .intensity import from_zero
-from .masking import brain_on, unbiased
+from .masking import brain_on, filled, lesion_on, mask_on, unbiased
 from .pose import rotation_angle
 from .recipe import Recipe
 from .settings import DEFAULTS, Preparation
@@ -32,6 +32,39 @@ THINNEST = 20.0  # mm along each axis; thinner scans cannot be aligned; set by h
 LARGEST_VOXEL = 15.0  # mm; in larger voxels no brain is sought; set by hand
 
 Kind = Literal["head", "brain", "scan"]
+
+
+# Mean squared local correlation in windows of 12 mm, of a scan and its companion, below which they
+# may not be aligned. Set by hand.
+LEAST_SIMILARITY = 0.2
+
+
+class CompanionFit(NamedTuple):
+    """How a scan lies to its companion, a T1-weighted scan of the same person.
+
+    Args:
+        name: of the companion.
+        to_scan: rigid map from its points to points of the scan, RAS mm.
+        local_ncc: mean squared local correlation of the two in the companion's brain.
+    """
+
+    name: str
+    to_scan: Affine
+    local_ncc: float
+
+    def described(self) -> dict[str, Any]:
+        """The entry of records."""
+        return {"companion_to_scan": self.to_scan.matrix.tolist(), "local_ncc": self.local_ncc}
+
+    def warnings(self, name: str) -> list[str]:
+        """A warning if the two are hardly similar; ``name`` is that of the scan."""
+        if self.local_ncc >= LEAST_SIMILARITY:
+            return []
+        return [
+            f"{name}: its companion {self.name} is not very similar after the rigid alignment "
+            f"(local NCC {self.local_ncc:.2f}, expected more than {LEAST_SIMILARITY}); check that "
+            f"both show the same person, and look at the pictures"
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +79,9 @@ class Examination:
         log_bias: logarithm of the bias field on a coarse grid; None: not corrected.
         agreement: with the template; None without a template.
         seconds: time of each step.
+        lesion: mask of lesions, on any grid; nothing in them counts.
         template: with which the scan is aligned; None: it is placed by its header.
+        companion: by which the scan was examined; None: by itself.
     """
 
     kind: Kind
@@ -56,7 +91,9 @@ class Examination:
     log_bias: Volume | None = None
     agreement: Agreement | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    lesion: Volume | None = None
     template: Template | None = field(default_factory=mni152)
+    companion: CompanionFit | None = None
 
     def described(self) -> dict[str, Any]:
         """The results for records in JSON."""
@@ -67,11 +104,14 @@ class Examination:
             "agreement_with_template": self.agreement and asdict(self.agreement),
             "template_to_scan": self.template_to_scan.matrix.tolist(),
             "seconds": self.seconds,
+            "companion": self.companion and self.companion.described(),
         }
 
     def brain_of(self, scan: Volume, grid: Grid, transform: Affine | None = None) -> Volume:
         """Resample the brain of the examined scan onto a grid, see ``masking.brain_on``."""
-        return brain_on(scan, grid, transform, mask=self.mask, log_bias=self.log_bias)
+        return brain_on(
+            scan, grid, transform, mask=self.mask, log_bias=self.log_bias, lesion=self.lesion
+        )
 
     def warnings(self, name: str) -> list[str]:
         """Return warnings about the alignment with the template, a sentence each.
@@ -80,6 +120,8 @@ class Examination:
             name: of the scan, with which each warning begins.
         """
         fit, warnings = self.agreement, list[str]()
+        if self.companion is not None:
+            warnings += self.companion.warnings(name)
         if fit is None or self.template is None:
             return warnings
         template, limits = self.template.short_name, self.template.thresholds
@@ -109,6 +151,7 @@ def examine(
     settings: Preparation = DEFAULTS,
     mask: Volume | None = None,
     template: Template | None = None,
+    lesion: Volume | None = None,
 ) -> Examination:
     """Find the brain and the bias field of a scan, and align it with a template.
 
@@ -117,6 +160,7 @@ def examine(
         settings: which steps are taken.
         mask: brain mask, if it is known; on any grid.
         template: to align with; MNI152 by default.
+        lesion: mask of lesions, on any grid; they are left out of the alignment.
 
     Raises:
         InputError: the scan is too thin, or no brain is found in it.
@@ -135,7 +179,7 @@ def examine(
             f"of more than {LARGEST_VOXEL:.0f} mm none is sought; check the voxel size and its "
             f"unit in the header"
         )
-    examination = _Examiner(scan, settings, template).examine(mask)
+    examination = _Examiner(scan, settings, template, lesion).examine(mask)
     fit, limits = examination.agreement, template.thresholds
     may_be_refused = settings.affine and mask is None and settings.brain_extract != "no"
     if may_be_refused and fit is not None and limits.is_hopeless(fit):
@@ -154,19 +198,22 @@ def examine(
     return examination
 
 
-def placed_by_header(scan: Volume, recipe: Recipe, mask: Volume | None = None) -> Examination:
+def placed_by_header(
+    scan: Volume, recipe: Recipe, mask: Volume | None = None, lesion: Volume | None = None
+) -> Examination:
     """Place a scan by its header, for a model whose scans are not aligned with a template.
 
     Args:
         scan: of any body part, on any grid.
         recipe: of the model; its alignment is "centre" or "header".
         mask: the part of the scan that counts; None: all of it.
+        lesion: mask of lesions, on any grid; nothing in them counts.
     """
     shift = np.eye(4)
     if recipe.alignment == "centre":
         middle = (np.asarray(scan.grid.shape) - 1) / 2
         shift[:3, 3] = scan.grid.to_world(middle)
-    return Examination("scan", scan.grid, Affine(shift), mask, template=None)
+    return Examination("scan", scan.grid, Affine(shift), mask, template=None, lesion=lesion)
 
 
 def placed_as_template(template: Template) -> Examination:
@@ -199,10 +246,13 @@ class _Examiner:
         scan: intensities that start at zero, axes near R, A, S.
         settings: which steps are taken.
         template: to align with.
+        lesion: mask of lesions, on any grid.
     """
 
-    def __init__(self, scan: Volume, settings: Preparation, template: Template):
-        self.scan, self.settings, self.template = scan, settings, template
+    def __init__(
+        self, scan: Volume, settings: Preparation, template: Template, lesion: Volume | None = None
+    ):
+        self.scan, self.settings, self.template, self.lesion = scan, settings, template, lesion
         self.meter = Meter(memory=False)
 
     def examine(self, mask: Volume | None) -> Examination:
@@ -217,7 +267,9 @@ class _Examiner:
     def _new(self, kind: Kind, mask: Volume | None = None) -> Examination:
         """An examination without alignment and bias field."""
         grid = conformed(self.scan.grid) if self.settings.conform else self.scan.grid
-        return Examination(kind, grid, Affine(np.eye(4)), mask, template=self.template)
+        return Examination(
+            kind, grid, Affine(np.eye(4)), mask, template=self.template, lesion=self.lesion
+        )
 
     def _is_head(self) -> bool:
         if self.settings.brain_extract == "auto":
@@ -294,6 +346,8 @@ class _Examiner:
         with self.meter.stage("extract"):
             mask = brain.extract(head, self.settings.extractor)
         stripped = replace(head, data=np.where(mask, head.data, 0))
+        if self.lesion is not None:
+            stripped = filled(stripped, mask_on(self.lesion, head.grid))
         examination = replace(examination, mask=replace(head, data=mask))
         return self._aligned(examination, stripped), stripped
 
@@ -307,7 +361,10 @@ class _Examiner:
             affine, target = examination.template_to_scan, self.template.image
             if self.settings.affine:
                 affine = register_affine(
-                    moving=stripped, fixed=target, thresholds=self.template.thresholds
+                    moving=stripped,
+                    fixed=target,
+                    thresholds=self.template.thresholds,
+                    moving_lesion=lesion_on(stripped.grid, self.lesion),
                 )
             fit = agreement(affine, moving=stripped, fixed=target)
         return replace(examination, template_to_scan=affine, agreement=fit)

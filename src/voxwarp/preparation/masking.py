@@ -3,12 +3,18 @@
 from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from ..space.grid import Grid
+from ..space.region import bounding_box
 from ..space.resample import resample
 from ..space.transform import Affine
 from ..space.volume import Volume
 from .intensity import from_zero
+
+# Set by hand: sigmas of the Gaussians that fill lesions, mm, and the share of a Gaussian that must
+# be brain.
+FILLING, ENOUGH = (2.0, 4.0, 8.0, 16.0), 0.1
 
 
 def brain_on(
@@ -18,6 +24,7 @@ def brain_on(
     *,
     mask: Volume | None = None,
     log_bias: Volume | None = None,
+    lesion: Volume | None = None,
 ) -> Volume:
     """Resample the brain of a scan onto a grid: bias field removed, zero outside the brain.
 
@@ -30,13 +37,43 @@ def brain_on(
             identity.
         mask: brain mask, on any grid in the scan's space; None: every voxel that is not 0.
         log_bias: logarithm of the bias field, on any grid in the scan's space.
+        lesion: mask of lesions, on any grid in the scan's space; they are filled, see ``filled``.
     """
     on_own_grid = transform is None and grid == scan.grid
     moved = scan if on_own_grid else resample(scan, grid, transform)
     moved = unbiased(moved, log_bias, transform)
-    if mask is None:
-        return moved
-    return replace(moved, data=np.where(mask_on(mask, grid, transform), moved.data, 0))
+    if mask is not None:
+        moved = replace(moved, data=np.where(mask_on(mask, grid, transform), moved.data, 0))
+    return moved if lesion is None else filled(moved, mask_on(lesion, grid, transform))
+
+
+def filled(brain: Volume, lesion: np.ndarray) -> Volume:
+    """Fill lesions of a brain smoothly with the intensities of the brain around them.
+
+    So an edge of a lesion pulls nothing, and where tissue is missing, there is brain. Each voxel
+    gets the mean of the brain around, weighted by the narrowest Gaussian that reaches enough of it.
+
+    Args:
+        brain: zero outside the brain, on any grid.
+        lesion: (X, Y, Z) boolean, on its grid.
+    """
+    known = (brain.data > 0) & ~lesion
+    if not lesion.any() or not known.any():
+        return brain
+    data = brain.data.astype(np.float32)
+    data[lesion] = data[known].mean()
+    left, spacing = lesion.copy(), np.asarray(brain.grid.spacing)
+    for sigma in FILLING:
+        box = bounding_box(left, margin=int(np.ceil(3 * sigma / spacing.min())))
+        inside = known[box].astype(np.float32)
+        weight = ndimage.gaussian_filter(inside, sigma / spacing, truncate=3)
+        value = ndimage.gaussian_filter(inside * brain.data[box], sigma / spacing, truncate=3)
+        near = left[box] & (weight > ENOUGH)
+        data[box][near] = value[near] / weight[near]
+        left[box][near] = False
+        if not left.any():
+            break
+    return replace(brain, data=data)
 
 
 def unbiased(scan: Volume, log_bias: Volume | None, transform: Affine | None = None) -> Volume:
@@ -80,3 +117,15 @@ def brain_mask(scan: Volume, grid: Grid, mask: Volume | None = None) -> Volume:
     standard = from_zero(scan)
     mask = mask or replace(standard, data=standard.data > 0)
     return Volume(mask_on(mask, grid).astype(np.uint8), grid, scan.name, is_label_file=True)
+
+
+def lesion_on(grid: Grid, lesion: Volume | None, transform: Affine | None = None) -> Volume | None:
+    """Resample a mask of lesions onto a grid: 1 inside, 0 outside, float32; None if there is none.
+
+    Args:
+        grid, transform: see ``mask_on``.
+        lesion: on any grid.
+    """
+    if lesion is None:
+        return None
+    return Volume(mask_on(lesion, grid, transform).astype(np.float32), grid, lesion.name)

@@ -34,7 +34,13 @@ def rigid_part(affine: Affine, centre: np.ndarray) -> Affine:
     return Affine(matrix)
 
 
-def register_rigid(*starts: Affine, moving: Volume, fixed: Volume) -> Affine:
+def register_rigid(
+    *starts: Affine,
+    moving: Volume,
+    fixed: Volume,
+    moving_lesion: Volume | None = None,
+    fixed_lesion: Volume | None = None,
+) -> Affine:
     """Find the rigid map from fixed to moving of largest mean squared local correlation.
 
     Six parameters, a rotation about the middle of the fixed brain and a shift, both in mm at the
@@ -43,18 +49,21 @@ def register_rigid(*starts: Affine, moving: Volume, fixed: Volume) -> Affine:
     Args:
         starts: affine maps, one of them near the answer. Their rigid parts are optimised at 8 mm,
             and the best of the results is refined.
-        moving, fixed: skull-stripped, zero outside the brain, on any grids.
+        moving, fixed: skull-stripped, zero outside the brain, on any grids; ``moving`` may be a
+            head, because only what lies in the fixed brain counts.
+        moving_lesion, fixed_lesion: masks of lesions on their grids, 1 inside, which do not count.
 
     Returns:
         Maps points of the fixed brain to points of the moving brain, RAS mm.
     """
+    volumes = moving, fixed, moving_lesion, fixed_lesion
     centre, _ = Coarse.of(fixed, LEVELS[0][0]).centre_and_volume
     (spacing, iterations), *finer = LEVELS
-    pair = _Pair.of(spacing, moving=moving, fixed=fixed)
+    pair = _Pair.of(spacing, *volumes)
     results = [_optimised(rigid_part(start, centre), pair, centre, iterations) for start in starts]
     best = min(results, key=lambda affine: float(pair.loss(torch.from_numpy(affine.matrix.copy()))))
     for spacing, iterations in finer:
-        pair = _Pair.of(spacing, moving=moving, fixed=fixed)
+        pair = _Pair.of(spacing, *volumes)
         best = _optimised(best, pair, centre, iterations)
     return best
 
@@ -64,11 +73,22 @@ class _Pair(NamedTuple):
 
     moving: Coarse
     fixed: Coarse
+    moving_lesion: Coarse | None
+    fixed_lesion: Coarse | None
 
     @classmethod
-    def of(cls, spacing: float, *, moving: Volume, fixed: Volume) -> "_Pair":
-        coarse = (Coarse.of(volume, spacing) for volume in (moving, fixed))
-        return cls(*(Coarse(one.image / bright_level(one.image), one.grid) for one in coarse))
+    def of(
+        cls,
+        spacing: float,
+        moving: Volume,
+        fixed: Volume,
+        moving_lesion: Volume | None,
+        fixed_lesion: Volume | None,
+    ) -> "_Pair":
+        images = (Coarse.of(volume, spacing) for volume in (moving, fixed))
+        lesions = (x and Coarse.of(x, spacing) for x in (moving_lesion, fixed_lesion))
+        bright = (Coarse(one.image / bright_level(one.image), one.grid) for one in images)
+        return cls(*bright, *lesions)
 
     def loss(self, fixed_to_moving: torch.Tensor) -> torch.Tensor:
         """Return minus the mean squared local correlation in the fixed brain.
@@ -84,6 +104,10 @@ class _Pair(NamedTuple):
         points = (matrix[:3, :3] @ voxels[0].flatten(1) + matrix[:3, 3:]).view_as(voxels)
         local_ncc = local_ncc_map(moved=field.sample(m.image, points), fixed=f.image, window=WINDOW)
         counted = (f.image > 0) * m.reaches(points.detach())
+        if self.fixed_lesion is not None:
+            counted = counted * (self.fixed_lesion.image == 0)
+        if self.moving_lesion is not None:
+            counted = counted * (field.sample(self.moving_lesion.image, points.detach()) == 0)
         return -(local_ncc * counted).sum() / counted.sum().clamp(min=1)
 
 

@@ -1,11 +1,14 @@
 """A scan with its label map and brain mask, examined and prepared once."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from nibabel.spatialimages import SpatialImage
 
 from .._provenance import origin
 from ..errors import InputError
@@ -16,6 +19,7 @@ from ..space.volume import (
     ImageLike,
     Volume,
     read_labels,
+    read_series,
     read_volume,
     refusal,
     to_canonical,
@@ -23,7 +27,7 @@ from ..space.volume import (
 from .cache import examined
 from .examination import Examination, placed_as_template, placed_by_header
 from .intensity import from_zero, scaled
-from .masking import brain_mask
+from .masking import brain_mask, lesion_on
 from .recipe import Recipe
 from .settings import DEFAULTS, Preparation
 from .template import Template, mni152
@@ -38,10 +42,12 @@ class Prepared:
     Args:
         image: (1, 1, X, Y, Z) float32 in [0, 1], the input of a network.
         examination: by which it was resampled.
+        lesion: (1, 1, X, Y, Z) float32, 1 in lesions and 0 elsewhere; None if it has none.
     """
 
     image: torch.Tensor
     examination: Examination
+    lesion: torch.Tensor | None = None
 
     @property
     def template_to_scan(self) -> Affine:
@@ -77,8 +83,10 @@ class Scan:
         image: the scan.
         labels: its label map, if it has one.
         mask: its brain mask, if it is known; every value except 0 is brain.
-        origins: path and SHA-256 of image, labels and mask, see ``provenance.origin``, and what
-            their headers leave in doubt (``header_warnings``).
+        lesion: mask of lesions, resections or other tissue that must not count; every value except
+            0 is lesion.
+        origins: path and SHA-256 of image, labels, mask and lesion masks, see
+            ``provenance.origin``, and what their headers leave in doubt (``header_warnings``).
 
     Example:
         >>> import voxwarp
@@ -91,7 +99,8 @@ class Scan:
     image: Volume
     labels: Volume | None = None
     mask: Volume | None = None
-    origins: Mapping[str, Origin] = field(default_factory=dict)
+    lesion: Volume | None = None
+    origins: Mapping[str, Any] = field(default_factory=dict)
     _examined: dict[Any, tuple[Examination, bool]] = field(default_factory=dict, repr=False)
     _prepared: dict[tuple[int, Recipe], Prepared] = field(default_factory=dict, repr=False)
 
@@ -102,12 +111,15 @@ class Scan:
         *,
         labels: ImageLike | None = None,
         mask: ImageLike | None = None,
+        lesion_mask: ImageLike | Sequence[ImageLike] | None = None,
         role: str = "",
     ) -> "Scan":
-        """Read a scan, its labels and its brain mask.
+        """Read a scan, its labels, its brain mask and the masks of its lesions.
 
         Args:
             image, labels, mask: paths, nibabel images or volumes; all on one grid.
+            lesion_mask: mask of lesions, or several, which are united; in the world space of the
+                scan, on any grid.
             role: of the scan, such as "moving", for messages; may be empty.
 
         Raises:
@@ -117,13 +129,19 @@ class Scan:
         volume = read_volume(image, f"{role}image")
         label_map = None if labels is None else read_labels(labels, volume, f"{role}label map")
         brain = None if mask is None else read_labels(mask, volume, f"{role}mask")
-        origins = {
+        files = several(lesion_mask)
+        lesions = [_read_lesion(file, volume, f"{role}lesion mask") for file in files]
+        lesion = _united(lesions)
+        origins: dict[str, Any] = {
             "image": _origin(image, volume),
             "labels": _origin(labels, label_map),
             "mask": _origin(mask, brain),
         }
+        if lesions:
+            pairs = zip(files, lesions, strict=True)
+            origins["lesion_masks"] = [_origin(file, one) for file, one in pairs]
         if not volume.grid.is_sheared():
-            return cls(volume, label_map, brain, origins)
+            return cls(volume, label_map, brain, lesion, origins)
         before = "; ".join(volume.header_warnings)  # one warning for each scan
         warning = (
             f"{f'{before}; ' if before else f'{role}image {volume.name}: '}its axes are sheared, "
@@ -134,10 +152,10 @@ class Scan:
         straight = replace(
             resample(volume, grid, background=volume.background.value), header_warnings=(warning,)
         )
-        label_map, brain = (
-            x and resample(x, grid, interpolation="nearest") for x in (label_map, brain)
+        label_map, brain, lesion = (
+            x and resample(x, grid, interpolation="nearest") for x in (label_map, brain, lesion)
         )
-        return cls(straight, label_map, brain, origins)
+        return cls(straight, label_map, brain, lesion, origins)
 
     @classmethod
     def of_template(cls, template: Template, labels: ImageLike | None = None) -> "Scan":
@@ -157,7 +175,9 @@ class Scan:
         if template is not mni152():
             about |= {"name": template.name, "sha256": template.sha256}
         return cls(
-            template.image, label_map, None, {"image": about, "labels": _origin(labels, label_map)}
+            template.image,
+            label_map,
+            origins={"image": about, "labels": _origin(labels, label_map)},
         )
 
     @property
@@ -196,13 +216,21 @@ class Scan:
         key = recipe.alignment if recipe.template is None else (recipe.template, preparation)
         if key not in self._examined:
             if recipe.template is None:
-                self._examined[key] = placed_by_header(self.image, recipe, self.mask), False
+                self._examined[key] = (
+                    placed_by_header(self.image, recipe, self.mask, self.lesion),
+                    False,
+                )
             elif self.image is recipe.template.image:
                 self._examined[key] = placed_as_template(recipe.template), False
             else:
                 try:
                     self._examined[key] = examined(
-                        self.image, preparation, self.mask, recipe.template, use=cache
+                        self.image,
+                        preparation,
+                        self.mask,
+                        recipe.template,
+                        self.lesion,
+                        use=cache,
                     )
                 except InputError as error:
                     raise refusal(str(error), self.image) from error
@@ -250,8 +278,52 @@ class Scan:
     @property
     def header_warnings(self) -> tuple[str, ...]:
         """What the headers of image, labels and mask leave in doubt, a sentence each."""
-        volumes = (self.image, self.labels, self.mask)
+        volumes = (self.image, self.labels, self.mask, self.lesion)
         return tuple(text for x in volumes if x is not None for text in x.header_warnings)
+
+
+def several(lesion_mask: ImageLike | Sequence[ImageLike] | None) -> list[ImageLike]:
+    """Lesion masks as a list: none, one, or several."""
+    if lesion_mask is None:
+        return []
+    if isinstance(lesion_mask, (str, os.PathLike, SpatialImage, Volume)):
+        return [lesion_mask]
+    return list(lesion_mask)
+
+
+def _read_lesion(source: ImageLike, image: Volume, what: str) -> Volume:
+    """Read a mask of lesions, 1 inside, and bring it onto the grid of its scan.
+
+    Raises:
+        InputError: it cannot be read, its values are not whole numbers, or it lies elsewhere.
+    """
+    volume = read_series(source, what)
+    if volume.data.ndim == 3 and not volume.data.any():
+        warning = f"{what} {volume.name}: the mask is empty (all zero), so there is no lesion"
+        nothing = np.zeros(image.grid.shape, np.uint8)
+        return Volume(nothing, image.grid, volume.name, header_warnings=(warning,))
+    own = read_labels(volume, volume, what)
+    mask = replace(own, data=(own.data != 0).astype(np.uint8))
+    if own.grid.matches(image.grid):
+        return mask
+    mask = resample(mask, image.grid, interpolation="nearest")
+    if not mask.data.any():
+        raise refusal(
+            f"{what} {volume.name}: it does not overlap with {image.name} in world space; a mask "
+            f"must be in the space of its scan",
+            volume,
+            image,
+        )
+    return mask
+
+
+def _united(masks: Sequence[Volume]) -> Volume | None:
+    """The union of masks on one grid, uint8; None without masks."""
+    if not masks:
+        return None
+    inside = np.logical_or.reduce([mask.data != 0 for mask in masks])
+    warnings = tuple(dict.fromkeys(text for mask in masks for text in mask.header_warnings))
+    return replace(masks[0], data=inside.astype(np.uint8), header_warnings=warnings)
 
 
 def _origin(source: ImageLike | None, volume: Volume | None) -> Origin:
@@ -273,7 +345,9 @@ def prepare(scan: Volume, recipe: Recipe, examination: Examination) -> Prepared:
     standard = from_zero(to_canonical(scan))
     aligned = examination.brain_of(standard, recipe.grid, examination.template_to_scan)
     image = torch.from_numpy(scaled(aligned.data, recipe.percentile))
-    return Prepared(image[None, None], examination)
+    lesion = lesion_on(recipe.grid, examination.lesion, examination.template_to_scan)
+    marked = None if lesion is None else torch.from_numpy(lesion.data)[None, None]
+    return Prepared(image[None, None], examination, marked)
 
 
 def prepare_scans(recipe: Recipe, *scans: tuple[Scan, Examination]) -> list[Prepared]:

@@ -1,7 +1,7 @@
 """From two prepared scans to warps on the fixed grid: run the model, refine, remove folds."""
 
 from collections.abc import Iterable
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -9,15 +9,14 @@ import torch
 from .._meter import Meter
 from ..errors import InputError
 from ..fields import field
-from ..networks.deformation import Deformation
-from ..networks.descent import DescentSettings, remove_folds
+from ..networks.descent import DescentSettings, Weights, remove_folds
 from ..networks.model import Model
-from ..networks.pair_descent import MapCache
 from ..networks.refine import Refinement
 from ..preparation.scan import Prepared
 from ..space.grid import Grid
 from ..space.region import bounding_box
 from ..space.transform import SLAB_VOXELS, Warp, conjugate
+from .contrast import Choice, choose_model
 
 # Set by hand. benchmarks/smoothness.csv covers 0.5 to 4, and its Dice falls towards both ends.
 LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
@@ -43,6 +42,19 @@ def check_smoothness(smoothness: float | None) -> None:
         )
 
 
+def check_lesions_count(model: Model, has_lesions: bool, *, refined: bool) -> None:
+    """Check that lesions can be left out, if a scan has any.
+
+    Raises:
+        InputError: there are lesions, but the model looks at whole images.
+    """
+    if has_lesions and not (refined or model.capabilities.is_descent):
+        raise InputError(
+            f"lesion_mask has no effect on model {model.name}, which looks at whole images; use "
+            f"default or another model that descends, or refine the result with `refine`"
+        )
+
+
 def check_smoothness_applies(model: Model, smoothness: float | None, *, refined: bool) -> None:
     """Check that a smoothness affects the result.
 
@@ -57,6 +69,22 @@ def check_smoothness_applies(model: Model, smoothness: float | None, *, refined:
         )
 
 
+class PairDeformation(NamedTuple):
+    """The deformation of a pair, on the CPU.
+
+    Args:
+        displacement: (1, 3, X, Y, Z), voxels of the working grid.
+        inverse: the displacement of the inverse; None if it was not computed.
+        unsure: (1, 2) of the moving and the fixed scan, see ``networks.deformation.Deformation``.
+        choice: the model that computed it, and why.
+    """
+
+    displacement: torch.Tensor
+    inverse: torch.Tensor | None
+    unsure: torch.Tensor | None
+    choice: Choice
+
+
 @torch.no_grad()
 def compute_deformation(
     model: Model,
@@ -66,31 +94,28 @@ def compute_deformation(
     device: torch.device,
     refinement: Refinement | None = None,
     smoothness: float | None = None,
-    weight: torch.Tensor | None = None,
     meter: Meter | None = None,
     invert: bool = True,
-) -> Deformation:
+) -> PairDeformation:
     """Compute the deformation between two scans on the working grid.
 
     Args:
-        model: the model, on ``device``.
+        model: the model, on ``device``; if it does not know the contrast of a scan, it may leave
+            the pair to another, see ``contrast.choose_model``.
         moving, fixed: the scans on the working grid of the model.
         device: where the network runs.
         refinement: how the result of the model is refined; None: not at all.
         smoothness: factor for the refinement, and for models that have a smoothness.
-        weight: weights of the forces of a descent, on the working grid, (1, 1, X, Y, Z); where it
-            is 0, the images do not attract each other. None: 1 everywhere.
         meter: measures the time of the stages "network" and "refine".
         invert: compute the inverse, if the network does not.
 
-    Returns:
-        The deformation, in voxels of the working grid, on the CPU.
     """
     meter = meter or Meter(memory=False)
     meter.start("network")
     images = moving.image.to(device), fixed.image.to(device)
-    map_cache: MapCache = {}
-    weight = None if weight is None else weight.to(device)
+    choice = choose_model(model, moving=moving, fixed=fixed, device=device)
+    model, map_cache = choice.model, choice.map_cache
+    weights = _weights(moving, fixed, device)
     models_smoothness = smoothness if model.capabilities.has_smoothness else None
     further = _further_inputs(model, moving, fixed, device)
     deformation = model.deform(
@@ -98,7 +123,7 @@ def compute_deformation(
         fixed=images[1],
         smoothness=models_smoothness,
         map_cache=map_cache,
-        weight=weight,
+        weights=weights,
         **further,
     )
     if deformation.inverse is None and invert:
@@ -112,9 +137,19 @@ def compute_deformation(
             fixed=images[1],
             smoothness=smoothness,
             map_cache=map_cache,
-            weight=weight,
+            weights=weights,
         )
-    return deformation.cpu()
+    done = deformation.cpu()
+    return PairDeformation(done.displacement, done.inverse, done.unsure, choice)
+
+
+def _weights(moving: Prepared, fixed: Prepared, device: torch.device) -> Weights | None:
+    """Nothing pulls in a lesion of either scan; None if neither has one."""
+    if moving.lesion is None and fixed.lesion is None:
+        return None
+    of_fixed = torch.ones_like(fixed.image) if fixed.lesion is None else 1 - fixed.lesion
+    of_moving = None if moving.lesion is None else 1 - moving.lesion
+    return Weights(of_fixed, of_moving).to(device)
 
 
 def _further_inputs(

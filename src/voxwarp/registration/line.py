@@ -17,7 +17,7 @@ from .._meter import Meter
 from ..preparation.scan import Prepared
 from ..space.transform import Affine
 from ..space.volume import ImageLike
-from .register import RegistrationTask, scan_of
+from .register import NO_COMPANIONS, Companions, RegistrationTask, scan_of
 from .result import Registration, WrittenRegistration
 
 _log = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ class Moving:
     folder: Path
     labels: ImageLike | None
     mask: ImageLike | None
+    lesion_mask: ImageLike | None
+    companion: ImageLike | None
     initial: Affine | None
 
 
@@ -96,12 +98,14 @@ class Line:
         task: makes the task of a moving scan.
         write: writes a result to a folder.
         device, cache: see ``RegistrationTask.run``.
+        companions: that of the fixed scan.
     """
 
     task: Callable[..., RegistrationTask]
     write: Callable[[Registration, Path], WrittenRegistration]
     device: torch.device
     cache: bool
+    companions: Companions = NO_COMPANIONS
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def run(self, scans: Sequence[Moving]) -> Generator[RegisteredScan, None, None]:
@@ -132,8 +136,12 @@ class Line:
         work = _Work(moving)
         with work.keeping_errors():
             work.meter.start("read")
-            scan = scan_of(moving.path, "moving", moving.labels, moving.mask)
-            work.task = self.task(moving=scan, initial=moving.initial)
+            scan = scan_of(moving.path, "moving", moving.labels, moving.mask, moving.lesion_mask)
+            companion = None
+            if moving.companion is not None:
+                companion = scan_of(moving.companion, "companion", None, None)
+            companions = self.companions._replace(moving=companion)
+            work.task = self.task(moving=scan, initial=moving.initial, companions=companions)
             if not self.stopped.is_set():
                 work.meter.start("prepare")
                 work.prepared = work.task.prepared(self.cache)

@@ -15,7 +15,7 @@ from ..space.grid import Grid
 from ..space.transform import Warp
 from ..space.volume import Volume, read_labels
 from .outputs import MissingWarp
-from .record import had_mask, input_path, is_linear, not_on_record, read_record
+from .record import had_mask, input_path, input_paths, is_linear, not_on_record, read_record
 from .result import Registration
 
 
@@ -95,8 +95,10 @@ def _read_scan(record: dict[str, Any], role: Literal["fixed", "moving"]) -> Scan
     path = input_path(record, role)
     if path is None:
         raise not_on_record(role)
-    labels = input_path(record, "labels" if role == "moving" else "fixed_labels")
-    return Scan.read(path, role=role, labels=labels)
+    prefix = "" if role == "moving" else "fixed_"
+    labels = input_path(record, f"{prefix}labels")
+    lesions = input_paths(record, f"{prefix}lesion_masks")
+    return Scan.read(path, role=role, labels=labels, lesion_mask=lesions)
 
 
 def _read_mask(path: Path, scan: Scan) -> Volume | None:

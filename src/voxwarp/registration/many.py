@@ -18,13 +18,16 @@ from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.composite import read_linear
 from ..space.transform import Affine
 from ..space.volume import ImageLike
-from .deform import check_smoothness, check_smoothness_applies
+from .deform import check_lesions_count, check_smoothness, check_smoothness_applies
 from .line import Line, Moving, RegisteredScan
 from .outputs import ALL
 from .register import (
+    NO_COMPANIONS,
     AnyLinear,
+    Companions,
     RegistrationTask,
     TransformKind,
+    check_fixed_inputs,
     check_transform_kind,
     scan_of,
     template_of,
@@ -44,6 +47,10 @@ def register_many(
     fixed_labels: ImageLike | None = None,
     mask: Sequence[ImageLike] | None = None,
     fixed_mask: ImageLike | None = None,
+    lesion_mask: Sequence[ImageLike] | None = None,
+    fixed_lesion_mask: ImageLike | Sequence[ImageLike] | None = None,
+    companion: Sequence[ImageLike] | None = None,
+    fixed_companion: ImageLike | Scan | None = None,
     preparation: Preparation = DEFAULTS,
     transform: TransformKind = "deformable",
     initial: Sequence[AnyLinear] | None = None,
@@ -66,11 +73,13 @@ def register_many(
 
     Args:
         movings: paths of the scans.
-        fixed, model, fixed_labels, fixed_mask: see ``register``.
+        fixed, model, fixed_labels, fixed_mask, fixed_lesion_mask, fixed_companion: see
+            ``register``.
         out: each result goes to the folder in it that has the name of the scan. Scans of the same
             name get the names of the folders above them in front: ``sub-01_T1w`` for
             ``sub-01/anat/T1w.nii.gz``.
-        labels, mask, initial: see ``register``; one for each scan, in their order, or None.
+        labels, mask, lesion_mask, companion, initial: see ``register``; one for each scan, in their
+            order, or None.
         preparation, transform, refine, smoothness: see ``register``.
         save, report: which files are written, see ``write_registration``.
         overwrite: replace results of earlier registrations.
@@ -93,7 +102,15 @@ def register_many(
         ['moving', 'bold']
     """
     paths = [Path(path) for path in ([movings] if isinstance(movings, _PATH) else movings)]
-    scans = _moving_scans(paths, Path(out), labels=labels, mask=mask, initial=initial)
+    scans = _moving_scans(
+        paths,
+        Path(out),
+        labels=labels,
+        mask=mask,
+        lesion_mask=lesion_mask,
+        companion=companion,
+        initial=initial,
+    )
     save = save if isinstance(save, str) else list(save)
     for scan in scans:
         check_readable(scan.path, "moving image")
@@ -102,15 +119,29 @@ def register_many(
     check_smoothness(smoothness)
     check_transform_kind(transform, refinement, smoothness)
     device = runtime.torch_device()
-    if fixed is None and fixed_mask is not None:
-        raise InputError("fixed_mask needs a fixed scan, but none was given")
+    check_fixed_inputs(
+        fixed,
+        fixed_mask=fixed_mask,
+        fixed_lesion_mask=fixed_lesion_mask,
+        fixed_companion=fixed_companion,
+    )
     with runtime.with_threads():
-        fixed_scan = None if fixed is None else scan_of(fixed, "fixed", fixed_labels, fixed_mask)
+        fixed_scan = None
+        if fixed is not None:
+            fixed_scan = scan_of(fixed, "fixed", fixed_labels, fixed_mask, fixed_lesion_mask)
         loaded = model if isinstance(model, Model) else Model.load(model, device)
         loaded.network.to(device)
         fixed_scan = fixed_scan or template_of(loaded, fixed_labels)
         check_smoothness_applies(loaded, smoothness, refined=refinement is not None)
-        _prepare_fixed(fixed_scan, loaded, preparation, runtime.cache)
+        if transform == "deformable":
+            has_lesions = fixed_scan.lesion is not None or lesion_mask is not None
+            check_lesions_count(loaded, has_lesions, refined=refinement is not None)
+        companions = NO_COMPANIONS
+        if fixed_companion is not None:
+            own = scan_of(fixed_companion, "fixed companion", None, None)
+            companions = Companions(fixed=own)
+        else:
+            _prepare_fixed(fixed_scan, loaded, preparation, runtime.cache)
         task = partial(
             RegistrationTask,
             fixed=fixed_scan,
@@ -121,7 +152,9 @@ def register_many(
             kind=transform,
         )
         write = partial(write_registration, save=save, overwrite=overwrite, report=report)
-        return _all_of(Line(task, write, device, runtime.cache), scans, runtime.progress)
+        return _all_of(
+            Line(task, write, device, runtime.cache, companions), scans, runtime.progress
+        )
 
 
 def _all_of(
@@ -165,6 +198,8 @@ def _moving_scans(
     *,
     labels: Sequence[ImageLike] | None,
     mask: Sequence[ImageLike] | None,
+    lesion_mask: Sequence[ImageLike] | None,
+    companion: Sequence[ImageLike] | None,
     initial: Sequence[AnyLinear] | None,
 ) -> list[Moving]:
     """What there is of each moving scan; the scans themselves are read later."""
@@ -179,6 +214,8 @@ def _moving_scans(
         folders_of(paths, out),
         one_per_scan(labels, paths, "labels"),
         one_per_scan(mask, paths, "mask"),
+        one_per_scan(lesion_mask, paths, "lesion_mask"),
+        one_per_scan(companion, paths, "companion"),
         starts,
     )
     return [Moving(*given) for given in zip(*of_each, strict=True)]

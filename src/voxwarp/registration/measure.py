@@ -51,8 +51,11 @@ class Measures:
             "unsure_share": self.unsure,
         }
 
-    def warnings(self) -> list[str]:
+    def warnings(self, *, contrasts_may_differ: bool = False) -> list[str]:
         """Reasons to check the result, one sentence each.
+
+        Args:
+            contrasts_may_differ: the model that registered the scans is made for that.
 
         All limits are set by hand; docs/thresholds.md lists them.
         """
@@ -74,8 +77,8 @@ class Measures:
             )
         correlation = self.after["correlation"]
         # A local NCC that is not low shows that the edges match. If the intensities do not
-        # correlate nevertheless, the contrasts differ, and ``default`` is inaccurate then.
-        if before and correlation < 0.5 and after >= 0.15:
+        # correlate nevertheless, the contrasts differ.
+        if not contrasts_may_differ and before and correlation < 0.5 and after >= 0.15:
             warnings.append(
                 f"the intensities of the scans do not match after the registration (correlation "
                 f"{correlation:.2f}); do both scans have the same contrast?"

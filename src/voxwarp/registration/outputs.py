@@ -20,6 +20,7 @@ from .._layout import (
     WARP,
     WARPED,
     WARPED_LABELS,
+    WARPED_LESION,
     WARPED_MASK,
 )
 from ..errors import InputError
@@ -36,7 +37,7 @@ OUTPUTS = {
     "warped": (WARPED,),
     "inverse-warped": (INVERSE_WARPED,),
     "labels": (WARPED_LABELS,),
-    "masks": (MOVING_MASK, FIXED_MASK, WARPED_MASK),
+    "masks": (MOVING_MASK, FIXED_MASK, WARPED_MASK, WARPED_LESION),
     "report": (REPORT,),
 }
 

@@ -25,6 +25,8 @@ INPUTS = {
     "fixed_labels": "labels of the fixed scan",
     "mask": "mask of the moving scan",
     "fixed_mask": "mask of the fixed scan",
+    "lesion_masks": "lesion mask of the moving scan",
+    "fixed_lesion_masks": "lesion mask of the fixed scan",
 }
 
 
@@ -96,9 +98,19 @@ def input_path(record: Mapping[str, Any], role: str) -> Path | None:
         InputError: the input was an image in memory or the template of a model; or its file is
             missing or has changed.
     """
-    entry, what = record["inputs"].get(role), INPUTS[role]
-    if entry is None:
-        return None
+    entry = record["inputs"].get(role)
+    return None if entry is None else _path_of(entry, role)
+
+
+def input_paths(record: Mapping[str, Any], role: str) -> list[Path]:
+    """The files of an input of which there may be several, as ``input_path``."""
+    entries = record["inputs"].get(role)
+    return [_path_of(entry, role) for entry in entries] if isinstance(entries, list) else []
+
+
+def _path_of(entry: Any, role: str) -> Path:
+    """The file of an entry of the inputs, see ``input_path``."""
+    what = INPUTS[role]
     entry = entry if isinstance(entry, dict) else {}
     if "template" in entry and "path" not in entry:
         if "sha256" in entry:  # a template other than MNI152

@@ -2,9 +2,10 @@
 
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -16,25 +17,32 @@ from .._provenance import versions
 from ..errors import InputError
 from ..measures.deformation import jacobian_statistics
 from ..measures.similarity import similarity
-from ..networks.deformation import Deformation
 from ..networks.model import Model
 from ..networks.refine import Refinement
 from ..preparation.affine import refined_affine
+from ..preparation.companion import prepared_by_companion
 from ..preparation.examination import placed_at
+from ..preparation.masking import lesion_on
 from ..preparation.rigid import register_rigid
-from ..preparation.scan import Prepared, Scan, prepare, prepare_scans
+from ..preparation.scan import Prepared, Scan, prepare, prepare_scans, several
 from ..preparation.settings import DEFAULTS, Preparation
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..space.composite import read_linear
 from ..space.transform import PART_VOXELS, Affine, Warp
 from ..space.volume import ImageLike, Volume
+from .contrast import Choice
 from .deform import (
+    PairDeformation,
+    check_lesions_count,
     check_smoothness,
     check_smoothness_applies,
     compute_deformation,
     on_fixed_grid,
     smooth_folds,
 )
+from .lesions import described as lesions_described
+from .lesions import lesion_volumes
+from .lesions import warnings as lesion_warnings
 from .measure import Measures, measure
 from .memory import check_memory
 from .result import Registration
@@ -52,6 +60,10 @@ def register(
     fixed_labels: ImageLike | None = None,
     mask: ImageLike | None = None,
     fixed_mask: ImageLike | None = None,
+    lesion_mask: ImageLike | Sequence[ImageLike] | None = None,
+    fixed_lesion_mask: ImageLike | Sequence[ImageLike] | None = None,
+    companion: ImageLike | Scan | None = None,
+    fixed_companion: ImageLike | Scan | None = None,
     preparation: Preparation = DEFAULTS,
     transform: TransformKind = "deformable",
     initial: AnyLinear | None = None,
@@ -72,6 +84,12 @@ def register(
         labels: label map on the grid of the moving scan; it is transformed, too.
         fixed_labels: label map on the grid of the fixed scan; with ``labels``, Dice is measured.
         mask, fixed_mask: brain masks on the grids of the scans; every value but 0 is brain.
+        lesion_mask, fixed_lesion_mask: masks of lesions or resections on the grids of the scans, or
+            several; what lies in them pulls nothing, and the deformation continues smoothly
+            through them.
+        companion, fixed_companion: T1-weighted scans of the same persons. Each is aligned with its
+            scan by a rigid map, and registered in its place; for scans of other contrasts, of which
+            no brain can be extracted.
         preparation: how the scans are prepared for the model.
         transform: "deformable"; or "rigid" or "affine", a linear map, for which no model runs.
         initial: linear map from the fixed to the moving space to start from, an ``Affine`` or the
@@ -105,20 +123,54 @@ def register(
     meter = Meter(memory=False, announce=runtime.progress)
     with runtime.with_threads():
         meter.start("read")
-        if fixed is None and fixed_mask is not None:
-            raise InputError("fixed_mask needs a fixed scan, but none was given")
-        moving_scan = scan_of(moving, "moving", labels, mask)
+        check_fixed_inputs(
+            fixed,
+            fixed_mask=fixed_mask,
+            fixed_lesion_mask=fixed_lesion_mask,
+            fixed_companion=fixed_companion,
+        )
+        moving_scan = scan_of(moving, "moving", labels, mask, lesion_mask)
         # Without a fixed scan, it is the template of the model, which is loaded first.
-        fixed_scan = None if fixed is None else scan_of(fixed, "fixed", fixed_labels, fixed_mask)
+        fixed_scan = None
+        if fixed is not None:
+            fixed_scan = scan_of(fixed, "fixed", fixed_labels, fixed_mask, fixed_lesion_mask)
+        companions = Companions(
+            *(
+                None if scan is None else scan_of(scan, f"{role}companion", None, None)
+                for scan, role in ((companion, ""), (fixed_companion, "fixed "))
+            )
+        )
         loaded = model if isinstance(model, Model) else Model.load(model, device)
         if isinstance(model, Model):
             loaded.network.to(device)
         fixed_scan = fixed_scan or template_of(loaded, fixed_labels)
         check_smoothness_applies(loaded, smoothness, refined=refinement is not None)
+        if transform == "deformable":
+            has_lesions = any(x.lesion is not None for x in (moving_scan, fixed_scan))
+            check_lesions_count(loaded, has_lesions, refined=refinement is not None)
         task = RegistrationTask(
-            moving_scan, fixed_scan, loaded, preparation, refinement, smoothness, transform, start
+            moving_scan,
+            fixed_scan,
+            loaded,
+            preparation,
+            refinement,
+            smoothness,
+            transform,
+            start,
+            companions,
         )
         return task.run(device, runtime.cache, meter)
+
+
+def check_fixed_inputs(fixed: object, **inputs: object) -> None:
+    """Check that nothing is given for a fixed scan that is not given.
+
+    Raises:
+        InputError: there is.
+    """
+    for name, value in inputs.items():
+        if fixed is None and value is not None:
+            raise InputError(f"{name} needs a fixed scan, but none was given")
 
 
 def check_transform_kind(
@@ -138,22 +190,36 @@ def check_transform_kind(
 
 
 def scan_of(
-    scan: ImageLike | Scan, role: str, labels: ImageLike | None, mask: ImageLike | None
+    scan: ImageLike | Scan,
+    role: str,
+    labels: ImageLike | None,
+    mask: ImageLike | None,
+    lesion_mask: ImageLike | Sequence[ImageLike] | None = None,
 ) -> Scan:
     """Read a scan, unless it was read before.
 
     Raises:
         InputError: a file is missing or cannot be used; or the scan was read before, and labels
-            or a mask are given now.
+            or masks are given now.
     """
     if not isinstance(scan, Scan):
-        return Scan.read(scan, labels=labels, mask=mask, role=role)
-    if labels is not None or mask is not None:
+        return Scan.read(scan, labels=labels, mask=mask, lesion_mask=lesion_mask, role=role)
+    if labels is not None or mask is not None or several(lesion_mask):
         raise InputError(
-            f"{role} scan {scan.name}: this Scan was read before; give its labels and mask to "
+            f"{role} scan {scan.name}: this Scan was read before; give its labels and masks to "
             f"Scan.read instead"
         )
     return scan
+
+
+class Companions(NamedTuple):
+    """T1-weighted scans of the same persons, which are registered in the place of the scans."""
+
+    moving: Scan | None = None
+    fixed: Scan | None = None
+
+
+NO_COMPANIONS = Companions()
 
 
 def template_of(model: Model, labels: ImageLike | None) -> Scan:
@@ -178,6 +244,7 @@ class RegistrationTask:
         model: the model that registers them.
         preparation, refinement, smoothness, initial: see ``register``.
         kind: the kind of transform, see ``transform`` of ``register``.
+        companions: of the scans, see ``register``.
     """
 
     moving: Scan
@@ -188,6 +255,7 @@ class RegistrationTask:
     smoothness: float | None
     kind: TransformKind = "deformable"
     initial: Affine | None = None
+    companions: Companions = NO_COMPANIONS
 
     def run(self, device: torch.device, cache: bool, meter: Meter) -> Registration:
         """Register the pair; the meter measures the time of the stages."""
@@ -225,7 +293,8 @@ class RegistrationTask:
         result = self._result(moving, fixed, affine, (warp, inverse), brain, meter)
         meter.start("measure")
         measures = _measure(result, moving, fixed, deformation, jacobian)
-        return result.with_metrics(self._record(result, moving, fixed, device, measures, meter))
+        record = self._record(result, moving, fixed, device, measures, deformation.choice, meter)
+        return result.with_metrics(record)
 
     def _linear(
         self, moving: Prepared, fixed: Prepared, device: torch.device, meter: Meter
@@ -233,15 +302,17 @@ class RegistrationTask:
         """Register the pair by a rigid or affine transform alone."""
         meter.start(self.kind)
         start = moving.template_to_scan.after(fixed.template_to_scan.inverse())
-        brains = {
-            "moving": self.moving.brain(moving.examination),
-            "fixed": self.fixed.brain(fixed.examination),
+        sides = {"moving": (self.moving, moving), "fixed": (self.fixed, fixed)}
+        brains = {name: scan.brain(found.examination) for name, (scan, found) in sides.items()}
+        lesions: dict[str, Any] = {
+            f"{name}_lesion": lesion_on(brains[name].grid, found.examination.lesion)
+            for name, (_, found) in sides.items()
         }
         if self.kind == "affine":
-            affine = refined_affine(start=start, **brains)
+            affine = refined_affine(start=start, **brains, **lesions)
         else:  # scans of one session are often aligned by their headers: another start
             more_starts = [] if self.initial is not None else [Affine(np.eye(4))]
-            affine = register_rigid(start, *more_starts, **brains)
+            affine = register_rigid(start, *more_starts, **brains, **lesions)
         zero_warp = Warp(np.zeros((3, *self.fixed.grid.shape), np.float32), self.fixed.grid)
         brain = self.fixed.brain_mask(fixed.examination)
         result = self._result(moving, fixed, affine, (zero_warp, zero_warp), brain, meter)
@@ -258,10 +329,13 @@ class RegistrationTask:
         )
         zeros = torch.zeros(1, 3, *fixed.image.shape[2:])
         jacobian = jacobian_statistics(zero_warp, brain.data != 0)
-        measures = _measure(result, moved, fixed, Deformation(zeros, zeros, zeros), jacobian)
+        choice = Choice(self.model, {})
+        still = PairDeformation(zeros, zeros, None, choice)
+        measures = _measure(result, moved, fixed, still, jacobian)
         before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
         measures = replace(measures, before=before)
-        return result.with_metrics(self._record(result, moving, fixed, device, measures, meter))
+        record = self._record(result, moving, fixed, device, measures, choice, meter)
+        return result.with_metrics(record)
 
     def _result(
         self,
@@ -289,6 +363,7 @@ class RegistrationTask:
         )
         meter.start("resample")
         _ = result.warped, result.inverse_warped, result.warped_labels, result.warped_mask
+        _ = result.warped_lesion
         return result
 
     @property
@@ -311,6 +386,8 @@ class RegistrationTask:
             deformable=self.kind == "deformable",
             refined=self.refinement is not None,
         )
+        if any(self.companions):
+            return self._prepared_by_companions(cache)
         with ThreadPoolExecutor(2) as pool:  # PyTorch and SimpleITK release the interpreter lock
             steps = settings if self.initial is None else replace(settings, affine=False)
             job = pool.submit(self.moving.examined, recipe, steps, cache=cache)
@@ -327,6 +404,43 @@ class RegistrationTask:
             moving = placed_at(moving, self.moving.image, fixed.template_to_scan)
         return prepare_scans(recipe, (self.moving, moving), (self.fixed, fixed))
 
+    def _prepared_by_companions(self, cache: bool) -> list[Prepared]:
+        """As ``prepared``, if at least one scan has a companion."""
+        self._check_companions()
+        recipe, settings = self.model.recipe, self.preparation
+
+        def prepared(scan: Scan, companion: Scan | None) -> Prepared:
+            if companion is None:
+                return scan.prepared(recipe, scan.examined(recipe, settings, cache=cache))
+            return prepared_by_companion(scan, companion, recipe, settings, cache=cache)
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(prepared, (self.moving, self.fixed), self.companions))
+
+    def _check_companions(self) -> None:
+        """Refuse what contradicts a companion.
+
+        Raises:
+            InputError: something does.
+        """
+        if self.initial is not None or not self.preparation.affine:
+            name = "initial" if self.initial is not None else "affine=False"
+            raise InputError(
+                f"companion: it is aligned with its scan, and with the template; so `{name}` "
+                f"cannot be given as well"
+            )
+        if self.model.recipe.template is None:
+            raise InputError(
+                f"companion: model {self.model.name} aligns scans by their "
+                f"{self.model.recipe.alignment_name}; it takes no companions"
+            )
+        for scan, companion in zip((self.moving, self.fixed), self.companions, strict=True):
+            if companion is not None and scan.mask is not None:
+                raise InputError(
+                    f"companion: the brain mask of {scan.name} is that of its companion "
+                    f"{companion.name}; give either the mask or the companion"
+                )
+
     def _record(
         self,
         result: Registration,
@@ -334,19 +448,22 @@ class RegistrationTask:
         fixed: Prepared,
         device: torch.device,
         measures: Measures,
+        choice: Choice,
         meter: Meter,
     ) -> dict[str, Any]:
         """The contents of ``metrics.json``; making it ends the last stage of the meter."""
+        volumes = lesion_volumes(result)
         record = {
             "versions": versions(),
             "inputs": self._inputs(),
             "model": None
             if self.kind != "deformable"
             else {
-                "name": self.model.name,
-                "weights_sha256": self.model.sha256,
-                "licence": self.model.card.get("licence"),
+                "name": choice.model.name,
+                "weights_sha256": choice.model.sha256,
+                "licence": choice.model.card.get("licence"),
             },
+            "contrast": choice.described(self.model),
             "settings": {
                 **asdict(self.preparation),
                 "transform": self.kind,
@@ -367,11 +484,13 @@ class RegistrationTask:
             },
             "seconds": {},
             **measures.described(),
+            "lesions": lesions_described(volumes),
             "warnings": [
                 *self.moving.warnings(moving.examination, "moving"),
                 *self.fixed.warnings(fixed.examination, "fixed"),
                 *self._ignored_settings(),
-                *measures.warnings(),
+                *measures.warnings(contrasts_may_differ=choice.model is not self.model),
+                *lesion_warnings(volumes),
                 *result.border_warnings,
             ],
         }
@@ -388,6 +507,10 @@ class RegistrationTask:
             "fixed_labels": fixed.get("labels"),
             "mask": moving.get("mask"),
             "fixed_mask": fixed.get("mask"),
+            "lesion_masks": moving.get("lesion_masks"),
+            "fixed_lesion_masks": fixed.get("lesion_masks"),
+            "companion": self.companions.moving and self.companions.moving.origins.get("image"),
+            "fixed_companion": self.companions.fixed and self.companions.fixed.origins.get("image"),
         }
 
     def _ignored_settings(self) -> list[str]:
@@ -415,7 +538,7 @@ def _measure(
     result: Registration,
     moving: Prepared,
     fixed: Prepared,
-    deformation: Deformation,
+    deformation: PairDeformation,
     jacobian: dict[str, float | int],
 ) -> Measures:
     moved_labels, fixed_labels = result.warped_labels, result.fixed.labels

@@ -29,6 +29,7 @@ from .._layout import (
     WARP,
     WARPED,
     WARPED_LABELS,
+    WARPED_LESION,
     WARPED_MASK,
     check_other_record,
 )
@@ -164,6 +165,7 @@ class Registration:
             masks={"moving": self.moving_mask, "fixed": self.fixed_mask},
             labels=self.moving.labels,
             fixed_labels=self.fixed.labels,
+            lesions={"moving": self.moving.lesion, "fixed": self.fixed.lesion},
         )
 
     @property
@@ -199,6 +201,11 @@ class Registration:
     def warped_mask(self) -> Volume | None:
         """The moving brain mask on the fixed grid; None if there is no ``moving_mask``."""
         return self._on_fixed_grid(self.moving_mask)
+
+    @cached_property
+    def warped_lesion(self) -> Volume | None:
+        """The moving lesion mask on the fixed grid; None if the moving scan has none."""
+        return self._on_fixed_grid(self.moving.lesion)
 
     def _on_fixed_grid(self, labels: Volume | None) -> Volume | None:
         if labels is None:
@@ -359,6 +366,7 @@ def _writers(
         (MOVING_MASK, "moving_mask"),
         (FIXED_MASK, "fixed_mask"),
         (WARPED_MASK, "warped_mask"),
+        (WARPED_LESION, "warped_lesion"),
     ):
         volume = getattr(result, attribute) if name in names else None
         if volume is not None:

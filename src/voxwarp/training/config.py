@@ -107,6 +107,38 @@ class Augmentation(Section):
     )
 
 
+class Synthesis(Section):
+    """Images of random contrast, made from a scan and its labels, for the network to segment."""
+
+    share: Fraction = Field(
+        default=0.0,
+        description="probability that the network gets an image of a random contrast that is made "
+        "from the scan and its labels, instead of the scan; gamma, bias and noise of the "
+        "augmentation follow",
+    )
+    structures: NotNegative = Field(
+        default=0.2,
+        description="largest standard deviation of the offsets that structures get beside the "
+        "random curve of intensities, relative to the white of the image",
+    )
+    flatness: Fraction = Field(
+        default=1.0,
+        description="largest share of the differences within a structure that is removed; 1: "
+        "structures may become homogeneous",
+    )
+    blur: NotNegative = Field(
+        default=1.0, description="largest standard deviation of a Gaussian that blurs, mm"
+    )
+    thickness: Annotated[float, Field(ge=1), Number] = Field(
+        default=5.0,
+        description="largest thickness of slices, mm; half of the images are averaged in slices "
+        "along one axis",
+    )
+    lesions: Fraction = Field(
+        default=0.3, description="probability that an image gets a lesion of random intensity"
+    )
+
+
 class Optimiser(Section):
     """Optimiser: AdamW; the learning rate warms up in each phase and decays as one cosine."""
 
@@ -194,6 +226,9 @@ class Config(Section):
     )
     sampling: Sampling = Field(default=Sampling(), description="which pairs are drawn")
     augmentation: Augmentation = Field(default=Augmentation(), description="random changes")
+    synthesis: Synthesis = Field(
+        default=Synthesis(), description="images of random contrast, made from scans and labels"
+    )
     network: dict[str, Any] = Field(
         default={"name": "voxelmorph"},
         description=f"name of the network ({', '.join(learning_from('images', 'labels'))}) and its "

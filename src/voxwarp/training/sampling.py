@@ -5,6 +5,7 @@ uninterrupted one, with any number of processes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +16,8 @@ from ..errors import InputError
 from .augmentation import Augmenter, WorkingScan
 from .batch import ATLAS, Sample, label_tensor
 from .cohort import Cohort, intensities
-from .config import Augmentation, Sampling
+from .config import Augmentation, Sampling, Synthesis
+from .synthesis import Synthesiser
 
 ATTEMPTS = 10  # pairs drawn before unreadable scans end the training; set by hand
 
@@ -30,7 +32,8 @@ class PairDataset(Dataset[Sample]):
     one of its scans, or with an atlas the direction; again while a scan cannot be read;
     (3) whether to mirror; (4) the motion of the moving scan, then of the fixed one; (5) the
     intensities of the moving scan, then of the fixed one. All are drawn even if they are switched
-    off, so that a setting of the augmentation does not affect the other changes.
+    off, so that a setting of the augmentation does not affect the other changes. Images of other
+    contrasts have generators of their own.
 
     A subject is drawn first, uniformly, then one of its scans: subjects with many scans are not
     drawn more often. The atlas is mirrored together with the scan and not changed otherwise.
@@ -40,6 +43,7 @@ class PairDataset(Dataset[Sample]):
         sampling: settings of the pairs.
         augmentation: settings of the random changes.
         seed: seed, from 0.
+        synthesis: settings of images of other contrasts that the network gets; None: none.
         split: split of the subjects.
         atlas: for mode atlas: its image, (1, X, Y, Z) in [0, 1], and its structure numbers,
             (X, Y, Z) or None, on the working grid.
@@ -57,6 +61,7 @@ class PairDataset(Dataset[Sample]):
         augmentation: Augmentation,
         *,
         seed: int,
+        synthesis: Synthesis | None = None,
         split: Split = "train",
         atlas: tuple[Tensor, Tensor | None] | None = None,
         length: int = 2**31,
@@ -70,6 +75,11 @@ class PairDataset(Dataset[Sample]):
         self._atlas = self._checked_atlas(atlas) if atlas else None
         self._subjects, self._labelled = self._scans_by_subject(split)
         self._changes = Augmenter(augmentation, self._grid, cohort.mirror)
+        self._synthesise = None
+        if synthesis and synthesis.share:
+            self._synthesise = Synthesiser(
+                synthesis, self._grid.spacing, cohort.recipe.percentile, cohort.mirror
+            )
 
     def __len__(self) -> int:
         return self._length
@@ -83,7 +93,8 @@ class PairDataset(Dataset[Sample]):
         if draw.random() < self._flip:
             pair = [self._changes.mirrored(scan) for scan in pair]
         moving, fixed = pair = [self._changes.jittered(scan, draw) for scan in pair]
-        moving_input, fixed_input = (self._changes.recoloured(scan, draw) for scan in pair)
+        shown = [self._other_contrast(scan, number, side) for side, scan in enumerate(pair)]
+        moving_input, fixed_input = (self._changes.recoloured(scan, draw) for scan in shown)
         return Sample(
             moving.image,
             fixed.image,
@@ -94,6 +105,14 @@ class PairDataset(Dataset[Sample]):
             (moving.number, fixed.number),
             skipped,
         )
+
+    def _other_contrast(self, scan: WorkingScan, number: int, side: int) -> WorkingScan:
+        """What the network gets to see: the scan, or an image of another contrast."""
+        if scan.number == ATLAS or not self._synthesise:
+            return scan
+        # Zeros at the end of a seed would not count.
+        draw = np.random.default_rng((self._seed, number, 1 + side))
+        return replace(scan, image=self._synthesise(scan.image, scan.labels, draw))
 
     def _scans_by_subject(self, split: Split) -> tuple[list[list[int]], list[list[int]]]:
         """The scans of each subject of a split, and the labelled scans of each that has some."""

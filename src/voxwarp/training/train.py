@@ -186,14 +186,16 @@ def _batches(
     learner: "Learner", cohort: Cohort, atlas: tuple[Tensor, Tensor | None] | None
 ) -> Generator[Batch, None, None]:
     """Batches from the next step on."""
-    config, labels = learner.config, any(n.endswith("labels") for n in learner.objective.inputs)
+    config = learner.config
+    labels = any(n.endswith("labels") for n in learner.objective.inputs)
     pairs = PairDataset(
         cohort,
         config.sampling,
         config.augmentation,
         seed=config.seed,
+        synthesis=config.synthesis,
         atlas=atlas,
-        labels=labels,
+        labels=labels or config.synthesis.share > 0,
     )
     return loader.batches(pairs, config, learner.world, learner.state.step)
 

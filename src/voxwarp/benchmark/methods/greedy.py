@@ -9,6 +9,15 @@ from ..job import AFFINE_TEXT, Run
 
 def greedy(run: Run) -> None:
     """Greedy with local correlation in windows of 5³ voxels, 100x50x10 iterations."""
+    _register(run, "NCC 2x2x2")
+
+
+def greedy_nmi(run: Run) -> None:
+    """Greedy with normalised mutual information, for two contrasts, 100x50x10 iterations."""
+    _register(run, "NMI")
+
+
+def _register(run: Run, metric: str) -> None:
     import picsl_greedy
 
     job, folder = run.job, run.job.path
@@ -16,7 +25,7 @@ def greedy(run: Run) -> None:
     common = f"-d 3 -threads {job.threads}"
     run.deform(
         lambda: tool.execute(
-            f"{common} -m NCC 2x2x2 -n 100x50x10 -i {_escaped(job.fixed)} {_escaped(job.moving)} "
+            f"{common} -m {metric} -n 100x50x10 -i {_escaped(job.fixed)} {_escaped(job.moving)} "
             f"-it {_escaped(folder / AFFINE_TEXT)} -o {_escaped(folder / 'warp.nii')}"
         )
     )
