@@ -1,10 +1,17 @@
 """Scans of other contrasts, made from T1-weighted scans with label maps, as pairs to register.
 
     python benchmarks/contrasts.py DATA/oasis-malf OUT [--split val] [--first N]
+    for c in T1 inverted T2 FLAIR PD T2-5mm; do
+        voxwarp benchmark OUT/pairs-$c.csv -o OUT/rows-$c --structures DATA/oasis-malf/labels.csv \\
+            --regions 4-41,44-45,47-62,65-68,70-73,75-207 --methods greedy-nmi,none,default --busy
+    done
+    python benchmarks/contrasts.py --collect ROWS.csv OUT [--split val]
 
 Of each scan of the split, OUT/CONTRAST gets an image of each contrast on the same grid; the label
 maps stay where they are. OUT/pairs-CONTRAST.csv holds the pairs of different people, each with its
 moving scan in that contrast and its fixed scan in T1, for ``voxwarp benchmark``.
+
+``--collect`` puts the scores of all of them into one table; rows of other splits in it stay.
 
 - ``inverted``: bright and dark exchanged within the brain.
 - ``T2``, ``FLAIR``, ``PD``: each tissue has an intensity (``TISSUES``); the tissue of a voxel is
@@ -41,16 +48,45 @@ OF_LABEL = {
 }  # all others are cortex
 DARK = 0.35  # of the 99.5th percentile: below, what has no label counts as CSF
 BLUR = 0.6  # mm, sigma
+SCORES = "dice", "dice_regions", "folds_any"
 BIAS, NOISE, THICK = 0.15, 0.03, 5.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("oasis", type=Path)
+    parser.add_argument("oasis", type=Path, nargs="?")
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", default="val")
     parser.add_argument("--first", type=int)
+    parser.add_argument("--collect", type=Path)
     options = parser.parse_args()
+    if options.collect:
+        collect(options.out, options.split, options.collect)
+    else:
+        make_scans(options)
+
+
+def collect(folder: Path, split: str, table: Path) -> None:
+    """Write the scores of a split to the table, in the place of earlier ones."""
+    rows = []
+    if table.exists():
+        with table.open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] != split]
+    for contrast in ("T1", *CONTRASTS):
+        with (folder / f"rows-{contrast}" / "pairs.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                names = {side: Path(row[side]).name[-4:] for side in ("moving", "fixed")}
+                scores = {name: row[name] for name in SCORES}
+                known = {"split": split, "contrast": contrast, "method": row["method"]}
+                rows.append({**known, **names, "status": row["status"], **scores})
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def make_scans(options: argparse.Namespace) -> None:
+    """Write the images, and the tables of pairs."""
     with (options.oasis / "subjects.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == options.split]
     pairs = [(a, b) for a in rows for b in rows if a["person"] != b["person"]]

@@ -19,8 +19,8 @@ import torch
 
 from voxwarp.fields import field
 from voxwarp.measures.overlap import dice
-from voxwarp.networks import pair_descent
 from voxwarp.networks.model import Model
+from voxwarp.networks.pair_descent import Trust
 from voxwarp.preparation.scan import Scan
 from voxwarp.space.resample import resample
 
@@ -99,8 +99,8 @@ def registered(
     structures: str,
 ) -> dict[str, float]:
     """The mean Dice when the contrast of the moving scan is changed."""
-    sure, unsure = TRUSTED[structures] or (pair_descent.SURE, pair_descent.UNSURE)
-    with patch.multiple(pair_descent, SURE=sure, UNSURE=unsure):
+    trust = Trust(*(TRUSTED[structures] or model.descent.trust))
+    with patch.object(model.network, "trust", trust):
         found = model.deform(moving=change(moving[0]), fixed=fixed[0])
     labels = torch.from_numpy(moving[1])[None, None]
     moved = field.warp(labels, found.displacement, nearest=True)[0, 0].numpy()

@@ -46,6 +46,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in TIMES}
 
 
+def lesion_of(labels: Path) -> Path:
+    """A mask of one structure, as a lesion."""
+    image, path = nib.load(labels), labels.with_name(f"lesion_{labels.name}")
+    data = np.asarray(image.dataobj)
+    inside = (data == np.unique(data)[1]).astype(np.uint8)
+    nib.save(nib.Nifti1Image(inside, image.affine), path)
+    return path
+
+
 def record(folder: Path) -> dict:
     found = json.loads((folder / "metrics.json").read_text())
     found["seconds"] = sorted(found["seconds"])
@@ -54,7 +63,10 @@ def record(folder: Path) -> dict:
     return found
 
 
-@pytest.mark.parametrize("kind", ["labels", "template", "rigid", "initial", "no affine", "refined"])
+@pytest.mark.parametrize(
+    "kind",
+    ["labels", "template", "rigid", "initial", "no affine", "refined", "lesions", "companions"],
+)
 def test_same_bytes_as_separate_registrations(
     study, tiny_model, quick_affine, tmp_path, kind: str
 ) -> None:
@@ -64,10 +76,16 @@ def test_same_bytes_as_separate_registrations(
         "rigid": {"transform": "rigid"},
         "no affine": {"preparation": voxwarp.Preparation(affine=False)},
         "refined": {"refine": voxwarp.Refinement(steps=2)},
+        "lesions": {"refine": voxwarp.Refinement(steps=2)},
+        "companions": {"fixed_companion": study.fixed},
     }.get(kind, {})
     of_each: list[dict] = [{} for _ in study.movings]
     if kind == "labels":
         of_each = [{"labels": path} for path in study.labels]
+    elif kind == "lesions":
+        of_each = [{"lesion_mask": lesion_of(path)} for path in study.labels]
+    elif kind == "companions":
+        of_each = [{"companion": path} for path in study.movings]
     elif kind == "initial":
         shifts = [voxwarp.Affine(np.eye(4) + 2.0 * n * np.eye(4, k=3)) for n in range(3)]
         of_each = [{"initial": shift} for shift in shifts]

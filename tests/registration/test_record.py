@@ -42,7 +42,10 @@ def test_metrics_record_what_was_done(saved, tiny_model):
             "path": str(path),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-    assert found["inputs"] == {"mask": None, "fixed_mask": None}
+    others = "mask", "lesion_masks", "companion"
+    assert found["inputs"] == dict.fromkeys([*others, *(f"fixed_{name}" for name in others)])
+    assert found["lesions"] is None
+    assert found["contrast"] is None  # a model that segments nothing
     for name in ("voxwarp", "torch", "numpy", "nibabel", "SimpleITK"):
         assert found["versions"][name] == version(name)
     assert "python" in found["versions"]

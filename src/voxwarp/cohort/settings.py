@@ -15,7 +15,7 @@ from .ledger import Ledger
 #: The space of the models' own template, the MNI152 template that nilearn ships.
 MNI = "MNI152NLin2009aSym"
 #: Raise it when a change of the code changes names or contents of the files that are written.
-DERIVATIVES = 1
+DERIVATIVES = 2
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,22 @@ def common_basis(settings: CohortSettings, ledger: Ledger) -> dict[str, Any]:
     return {
         "version": {"voxwarp": version_of("voxwarp"), "derivatives": DERIVATIVES},
         "template": template,
-        "model": {name: _sha256(ledger, folder / name, "model") for name in (MODEL, WEIGHTS)},
+        "model": {name: _sha256(ledger, folder / name, "model") for name in (MODEL, WEIGHTS)}
+        | _other_model(folder, ledger),
         "settings": chosen,
     }
+
+
+def _other_model(folder: Path, ledger: Ledger) -> dict[str, str]:
+    """The hashes of the model that registers scans of other contrasts, if a model names one."""
+    try:
+        name = read_json(folder / MODEL).get("other_contrasts")
+    except (OSError, ValueError) as error:
+        raise InputError(f"model {folder}: cannot be read: {error}") from error
+    if name is None:
+        return {}
+    other = find(name)
+    return {f"{name}/{file}": _sha256(ledger, other / file, "model") for file in (MODEL, WEIGHTS)}
 
 
 def _sha256(ledger: Ledger, path: Path, what: str) -> str:

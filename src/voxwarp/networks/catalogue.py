@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from .diffeomorphic import DiffeomorphicVoxelMorph
-from .pair_descent import PairDescent, StepSettings
+from .pair_descent import DEFAULT_TRUST, PairDescent, StepSettings, Trust
 from .pyramid import VelocityPyramid
 from .segmentation import StructureMaps
 from .voxelmorph import VoxelMorph
@@ -74,12 +74,13 @@ def anatomy(
     maps: int = 6,
     weight: int = 3,
     factor: int = 2,
+    trust: Sequence[float] = DEFAULT_TRUST,
 ) -> PairDescent:
     """A descent on the images and on their segmentations by a U-Net.
 
     Args:
         structures, channels, maps, weight: of the segmentation, see ``StructureMaps``.
-        steps, full_steps, factor: of the descent, see ``PairDescent``.
+        steps, full_steps, factor, trust: of the descent, see ``PairDescent``.
     """
     # Compared on val subjects in benchmarks/tries.csv. weight: 3 is the best of 0.8, 1.5, 3 and 6;
     # maps: 6 are nearly as good as 12. Length of a step: with a segmentation, fewer and longer
@@ -91,6 +92,7 @@ def anatomy(
         step_settings=StepSettings(step_length=0.4, smoothing=0.35),
         segmentation=StructureMaps(structures, channels, maps=maps, weight=weight),
         factor=factor,
+        trust=Trust(*trust),
     )
 
 

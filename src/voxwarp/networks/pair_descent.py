@@ -14,11 +14,29 @@ from .segmentation import Segmentation, StructureMaps
 #: Segmentations of a pair of images, by the box that they cover and the factor of the maps.
 MapCache = dict[Hashable, Segmentation]
 
-# Where the share of unsure voxels (see ``Segmentation``) is larger than the first in either image,
-# structures count for less, and from the second on for nothing: the images alone are aligned.
-# T1-weighted brains of five sites have 0.02 to 0.04, T2-weighted ones, which the segmentations of
-# our models do not know, 0.11 to 0.15; benchmarks/recognition.csv has the rows.
-SURE, UNSURE = 0.06, 0.09
+
+class Trust(NamedTuple):
+    """How much the structures count, by the share of voxels where they are unsure.
+
+    See ``Segmentation``. T1-weighted brains of five sites have 0.02 to 0.04 with the segmentation
+    of ``default``, T2-weighted ones, which it does not know, 0.11 to 0.15
+    (benchmarks/recognition.csv); so these are the defaults.
+
+    Args:
+        sure: up to this share in both images, they count fully.
+        unsure: from this share on in either image, they count for nothing: the images alone are
+            aligned.
+    """
+
+    sure: float = 0.06
+    unsure: float = 0.09
+
+    def of(self, share: float) -> float:
+        """The factor on the weight of the structures, from 0 to 1."""
+        return min(max((self.unsure - share) / (self.unsure - self.sure), 0.0), 1.0)
+
+
+DEFAULT_TRUST = Trust()
 
 
 class StepSettings(NamedTuple):
@@ -44,6 +62,7 @@ class PairDescent(nn.Module):
         step_settings: length and smoothing of the steps that are not at full resolution.
         segmentation: makes the maps.
         factor: the maps are compared at 1/factor of the resolution.
+        trust: how much they count.
     """
 
     def __init__(
@@ -54,12 +73,13 @@ class PairDescent(nn.Module):
         step_settings: StepSettings = DEFAULT_STEPS,
         segmentation: StructureMaps | None = None,
         factor: int = 2,
+        trust: Trust = DEFAULT_TRUST,
     ):
         super().__init__()
         if not steps:
             raise ValueError("steps must hold a number for each resolution, but it is empty")
         self.steps, self.full_steps, self.step_settings = tuple(steps), full_steps, step_settings
-        self.segmentation, self.factor = segmentation, factor
+        self.segmentation, self.factor, self.trust = segmentation, factor, trust
 
     @property
     def multiple(self) -> int:
@@ -210,6 +230,6 @@ class PairDescent(nn.Module):
     def _features(self, found: Segmentation) -> Features | None:
         """The maps of both images, with less weight where their structures are unsure."""
         assert self.segmentation is not None
-        trust = min(max((UNSURE - float(found.unsure.max())) / (UNSURE - SURE), 0.0), 1.0)
+        trust = self.trust.of(float(found.unsure.max()))
         moving, fixed = found.maps.chunk(2)
         return Features(moving, fixed, trust * self.segmentation.weight) if trust else None

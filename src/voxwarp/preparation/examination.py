@@ -20,7 +20,7 @@ from . import bias, brain
 from .affine import register_affine
 from .agreement import Agreement, agreement
 from .intensity import from_zero
-from .masking import brain_on, filled, lesion_on, mask_on, unbiased
+from .masking import brain_on, filled, lesion_on, touched, unbiased
 from .pose import rotation_angle
 from .recipe import Recipe
 from .settings import DEFAULTS, Preparation
@@ -347,7 +347,7 @@ class _Examiner:
             mask = brain.extract(head, self.settings.extractor)
         stripped = replace(head, data=np.where(mask, head.data, 0))
         if self.lesion is not None:
-            stripped = filled(stripped, mask_on(self.lesion, head.grid))
+            stripped = filled(stripped, touched(self.lesion, head.grid))
         examination = replace(examination, mask=replace(head, data=mask))
         return self._aligned(examination, stripped), stripped
 

@@ -12,9 +12,8 @@ from ..space.transform import Affine
 from ..space.volume import Volume
 from .intensity import from_zero
 
-# Set by hand: sigmas of the Gaussians that fill lesions, mm, and the share of a Gaussian that must
-# be brain.
-FILLING, ENOUGH = (2.0, 4.0, 8.0, 16.0), 0.1
+FILLING = 2.0, 4.0, 8.0, 16.0  # sigmas of the Gaussians that fill lesions, mm; set by hand
+ENOUGH = 0.1  # share of a Gaussian that must be brain; set by hand
 
 
 def brain_on(
@@ -44,7 +43,7 @@ def brain_on(
     moved = unbiased(moved, log_bias, transform)
     if mask is not None:
         moved = replace(moved, data=np.where(mask_on(mask, grid, transform), moved.data, 0))
-    return moved if lesion is None else filled(moved, mask_on(lesion, grid, transform))
+    return moved if lesion is None else filled(moved, touched(lesion, grid, transform))
 
 
 def filled(brain: Volume, lesion: np.ndarray) -> Volume:
@@ -100,10 +99,25 @@ def mask_on(mask: Volume, grid: Grid, transform: Affine | None = None) -> np.nda
         grid: grid of the result.
         transform: maps points of the grid's space to points of the mask's; by default the identity.
     """
-    if transform is None and grid == mask.grid:
-        return mask.data != 0
+    return _share(mask, grid, transform) >= 0.5
+
+
+def touched(lesion: Volume, grid: Grid, transform: Affine | None = None) -> np.ndarray:
+    """Where a voxel of a grid, interpolated linearly, has anything of a lesion in it.
+
+    Args:
+        lesion: mask, 0 outside.
+        grid, transform: see ``mask_on``.
+    """
+    return _share(lesion, grid, transform) > 0
+
+
+def _share(mask: Volume, grid: Grid, transform: Affine | None) -> np.ndarray:
+    """The linear interpolation of a mask on a grid, from 0 to 1."""
     soft = replace(mask, data=(mask.data != 0).astype(np.float32))
-    return resample(soft, grid, transform).data >= 0.5
+    if transform is None and grid == mask.grid:
+        return soft.data
+    return resample(soft, grid, transform).data
 
 
 def brain_mask(scan: Volume, grid: Grid, mask: Volume | None = None) -> Volume:
@@ -120,7 +134,7 @@ def brain_mask(scan: Volume, grid: Grid, mask: Volume | None = None) -> Volume:
 
 
 def lesion_on(grid: Grid, lesion: Volume | None, transform: Affine | None = None) -> Volume | None:
-    """Resample a mask of lesions onto a grid: 1 inside, 0 outside, float32; None if there is none.
+    """Lesions on a grid: 1 where anything is ``touched``, else 0, float32; None if there are none.
 
     Args:
         grid, transform: see ``mask_on``.
@@ -128,4 +142,4 @@ def lesion_on(grid: Grid, lesion: Volume | None, transform: Affine | None = None
     """
     if lesion is None:
         return None
-    return Volume(mask_on(lesion, grid, transform).astype(np.float32), grid, lesion.name)
+    return Volume(touched(lesion, grid, transform).astype(np.float32), grid, lesion.name)

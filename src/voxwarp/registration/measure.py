@@ -9,7 +9,7 @@ import torch
 from ..fields import field
 from ..measures.overlap import dice
 from ..measures.similarity import similarity
-from ..networks.pair_descent import SURE, UNSURE
+from ..networks.pair_descent import DEFAULT_TRUST, Trust
 from ..preparation.scan import Prepared
 from ..space.volume import Volume
 
@@ -51,10 +51,13 @@ class Measures:
             "unsure_share": self.unsure,
         }
 
-    def warnings(self, *, contrasts_may_differ: bool = False) -> list[str]:
+    def warnings(
+        self, *, trust: Trust = DEFAULT_TRUST, contrasts_may_differ: bool = False
+    ) -> list[str]:
         """Reasons to check the result, one sentence each.
 
         Args:
+            trust: of the model, if it recognises structures.
             contrasts_may_differ: the model that registered the scans is made for that.
 
         All limits are set by hand; docs/thresholds.md lists them.
@@ -83,14 +86,14 @@ class Measures:
                 f"the intensities of the scans do not match after the registration (correlation "
                 f"{correlation:.2f}); do both scans have the same contrast?"
             )
-        scans = {name: share for name, share in (self.unsure or {}).items() if share > SURE}
+        scans = {name: share for name, share in (self.unsure or {}).items() if share > trust.sure}
         if scans:
             shares = " and ".join(
                 f"{100 * share:.0f} % of the {name} brain" for name, share in scans.items()
             )
             effect = (
                 "structures count for less in this registration"
-                if max(scans.values()) < UNSURE
+                if max(scans.values()) < trust.unsure
                 else "this registration aligns the intensities alone"
             )
             warnings.append(

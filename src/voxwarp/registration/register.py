@@ -145,9 +145,6 @@ def register(
             loaded.network.to(device)
         fixed_scan = fixed_scan or template_of(loaded, fixed_labels)
         check_smoothness_applies(loaded, smoothness, refined=refinement is not None)
-        if transform == "deformable":
-            has_lesions = any(x.lesion is not None for x in (moving_scan, fixed_scan))
-            check_lesions_count(loaded, has_lesions, refined=refinement is not None)
         task = RegistrationTask(
             moving_scan,
             fixed_scan,
@@ -375,9 +372,13 @@ class RegistrationTask:
         """The moving and the fixed scan on the working grid.
 
         Raises:
-            InputError: there is not enough memory to register them, or no brain is found in one.
+            InputError: there is not enough memory to register them, no brain is found in one, or
+                the model cannot leave lesions out.
         """
         recipe, settings = self.model.recipe, self.preparation
+        if self.kind == "deformable":
+            has_lesions = any(scan.lesion is not None for scan in (self.moving, self.fixed))
+            check_lesions_count(self.model, has_lesions, refined=self.refinement is not None)
         check_memory(
             self.moving,
             self.fixed,
@@ -489,7 +490,10 @@ class RegistrationTask:
                 *self.moving.warnings(moving.examination, "moving"),
                 *self.fixed.warnings(fixed.examination, "fixed"),
                 *self._ignored_settings(),
-                *measures.warnings(contrasts_may_differ=choice.model is not self.model),
+                *measures.warnings(
+                    trust=choice.model.descent.trust,
+                    contrasts_may_differ=choice.model is not self.model,
+                ),
                 *lesion_warnings(volumes),
                 *result.border_warnings,
             ],

@@ -10,6 +10,10 @@ from ..networks.model import Model
 from .checks import with_defaults
 from .config import Config
 
+# Arguments of networks that neither shape nor use what is trained: the steps of an exponential, and
+# the settings of a descent.
+WITHOUT_WEIGHTS = "steps", "full_steps", "factor", "weight", "trust"
+
 
 class Start(NamedTuple):
     """The weights that a training starts from, by their names in its network.
@@ -32,7 +36,8 @@ def read_start(config: Config) -> Start:
     model = Model.load(str(config.start_from))
     theirs, ours = (with_defaults(network) for network in (model.architecture, config.network))
     for network in (theirs, ours):
-        network.pop("steps", None)  # of an exponential or a descent, which have no weights
+        for name in WITHOUT_WEIGHTS:
+            network.pop(name, None)
     if theirs != ours:
         raise InputError(
             f"start_from {config.start_from}: its network is {theirs}, but the configuration has "

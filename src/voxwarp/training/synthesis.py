@@ -21,7 +21,7 @@ from .config import Synthesis
 NODES = 6  # of the curve of intensities; it is linear between them
 DARKEST = 1 / 255  # inside the brain: zero would be background, for the network
 LESION_NODES = 5  # along each axis; they make the outline of a lesion uneven
-LARGEST_LESION, SMALLEST_LESION = 20.0, 3.0  # radius, mm
+LESION_RADII = 3.0, 20.0  # the smallest and the largest, mm; set by hand
 
 
 class Synthesiser:
@@ -90,7 +90,8 @@ class Synthesiser:
         """Fill an uneven ball with one random intensity and some texture, in place."""
         voxels = np.argwhere(inside)
         middle = voxels[draw.integers(len(voxels))]
-        radius = SMALLEST_LESION * (LARGEST_LESION / SMALLEST_LESION) ** draw.random()
+        smallest, largest = LESION_RADII
+        radius = smallest * (largest / smallest) ** draw.random()
         value, share, texture = draw.random(), draw.uniform(0.5, 1), draw.uniform(0, 0.1)
         nodes = torch.from_numpy(draw.uniform(-0.5, 0.5, (LESION_NODES,) * 3).astype(np.float32))
         reach = [math.ceil(1.5 * radius / s) for s in self._spacing]
