@@ -46,12 +46,21 @@ def desk(tmp_path_factory, phantoms, register_quickly) -> Desk:
 
 
 @pytest.fixture
-def at_desk(desk: Desk, tiny_model: Path, quick_affine: None, tmp_path: Path, monkeypatch) -> Path:
-    """A working directory, where every model of the package is the tiny one."""
+def at_desk(
+    desk: Desk, tiny_model: Path, quick_affine: None, tmp_path: Path, monkeypatch, request
+) -> Path:
+    """A working directory, where every model of the package is the tiny one.
+
+    On pages with lesions it is a short descent, because only that can leave them out.
+    """
     load = Model.load
+    text = PAGES[request.node.callspec.params["name"]]
 
     def tiny(name: Any, *more: Any) -> Model:
-        return load(name if Path(name).is_dir() else tiny_model, *more)
+        model = load(name if Path(name).is_dir() else tiny_model, *more)
+        if "lesion_mask" not in text and "--lesion-mask" not in text:
+            return model
+        return Model.build({"name": "descent", "steps": [2, 2]}, model.recipe, name="tiny")
 
     monkeypatch.setattr(Model, "load", tiny)
     monkeypatch.setenv("VOXWARP_CACHE", str(desk.folder.parent / "cache"))

@@ -30,7 +30,7 @@ RESULT = re.compile(
 # What looks so and is none: settings, sizes and definitions.
 SETTINGS = {
     "README.md": {"2 mm"},
-    "docs/register.md": set(),
+    "docs/register.md": {"20 %"},
     "docs/look.md": set(),
     "docs/cohort.md": set(),
     "docs/transforms.md": set(),
@@ -38,10 +38,11 @@ SETTINGS = {
     "docs/python.md": set(),
     "docs/evaluation.md": set(),
     "docs/models.md": {"2 mm"},
-    "docs/method.md": {"1 mm", "2 mm", "4 mm"},
+    "docs/method.md": {"0.045", "1 mm", "2 mm", "4 mm"},
     "docs/conventions.md": {"0.1 µm", "1 mm", "2 mm", "6 mm", "8 mm", "10 mm", "12 mm"}
     | {"13 mm", "97 %", "2 %", "5 %"},
     "docs/training.md": set(),
+    "docs/other-scans.md": {"0.045", "5 mm", "12 mm", "40 mm", "10 mm", "1 mm", "20 %"},
     "docs/unusual-files.md": {"2 mm", "2.5 m", "15 mm", "5 %"},  # see tests/test_docs.py
     "benchmarks/README.md": {"1 mm", "2 mm", "4 mm"},
 }

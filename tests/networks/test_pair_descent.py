@@ -15,7 +15,7 @@ from voxwarp.networks import descent
 from voxwarp.networks.catalogue import anatomy
 from voxwarp.networks.descent import DescentSettings, Stage, Weights
 from voxwarp.networks.model import Model
-from voxwarp.networks.pair_descent import PairDescent, StepSettings
+from voxwarp.networks.pair_descent import PairDescent, StepSettings, Trust
 from voxwarp.networks.refine import Refinement
 from voxwarp.networks.segmentation import Segmentation, StructureMaps
 
@@ -258,6 +258,33 @@ def test_a_refinement_takes_cached_maps(segmented: list[Tensor]) -> None:
     for one, other in zip(better, without, strict=True):
         assert torch.equal(one, other)
     assert not torch.equal(better.displacement, answer.displacement)
+
+
+def test_trust_falls_in_a_straight_line() -> None:
+    trust = Trust(0.1, 0.3)
+    found = [trust.of(share) for share in (0, 0.1, 0.15, 0.2, 0.3, 1)]
+    assert found == pytest.approx([1, 1, 0.75, 0.5, 0, 0])
+
+
+def test_a_model_has_its_own_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same network, unsure in a tenth of the voxels: the maps count, or they do not."""
+    seen: list[float] = []
+    forward = StructureMaps.forward
+
+    def unsure(maps: StructureMaps, images: Tensor, factor: int) -> Segmentation:
+        return forward(maps, images, factor)._replace(unsure=torch.tensor([0.1, 0.02]))
+
+    def noted(*words: Any, features: Any, **more: Any) -> Any:
+        seen.append(features.weight if features else 0.0)
+        return descent.descend(*words, features=features, **more)
+
+    monkeypatch.setattr(StructureMaps, "forward", unsure)
+    monkeypatch.setattr("voxwarp.networks.pair_descent.descend", noted)
+    moving, fixed = shifted()
+    for trust in ((0.06, 0.09), (0.05, 0.15), (0.2, 0.3)):
+        model = anatomy(3, [4, 4], steps=[1, 1], full_steps=0, weight=5, trust=trust)
+        model(moving=moving, fixed=fixed)
+    assert seen == pytest.approx([0.0, 2.5, 5.0])
 
 
 # -------------------------------------------------------------------------- weight of the forces

@@ -80,8 +80,11 @@ class Desk:
         moving, fixed = make_grid(spacing=4.5), make_grid(spacing=5)
         bold = make_grid(spacing=5.5)
         scans = {
-            moving: ("moving", "sub-01_T1w", "sub-03_T1w", "head", "brain", "contrast"),
-            fixed: ("fixed", "sub-02_T1w", "head2"),
+            moving: (
+                *("moving", "sub-01_T1w", "sub-03_T1w", "head", "brain", "contrast"),
+                *("t2_brain", "t2", "flair", "T1w", "patient"),
+            ),
+            fixed: ("fixed", "sub-02_T1w", "head2", "other_t2", "other_T1w", "control"),
             bold: ("bold_mean",),
         }
         poses = {moving: OTHER, fixed: UPRIGHT, bold: OTHER}
@@ -97,6 +100,12 @@ class Desk:
             for name in masks[grid]:
                 inside = (np.asarray(image.dataobj) > 0).astype(np.uint8)
                 self._save(nib.Nifti1Image(inside, image.affine), name)
+        structures = np.asarray(phantoms.labels(moving, OTHER).dataobj)
+        for name, value in zip(
+            ("lesion", "tumour", "cavity"), np.unique(structures)[1:], strict=False
+        ):
+            inside = (structures == value).astype(np.uint8)
+            self._save(nib.Nifti1Image(inside, moving.affine), name)
         self._save(phantoms.image(make_grid(spacing=10)), "grid_3mm")
         frames = np.stack([np.asarray(phantoms.image(bold, OTHER).dataobj)] * 2, axis=-1)
         self._save(nib.Nifti1Image(frames, bold.affine), "bold")
