@@ -457,10 +457,108 @@ def of_cohort() -> list[str]:
     ]
 
 
+# docs/other-scans.md
+
+CONTRASTS = {
+    "inverted": "inverted",
+    "T2": "T2",
+    "FLAIR": "FLAIR",
+    "PD": "PD",
+    "T2-5mm": "T2, slices of 5 mm",
+    "T1": "T1, as it is",
+}
+RIVALS = "greedy", "greedy-nmi", "ants-syn", "none", "default"
+
+
+def of_other_scans() -> list[str]:
+    return [*_contrasts(), *_other_heads(), *_lesions(), *_ages()]
+
+
+def _contrasts() -> list[str]:
+    claims = []
+    for split in ("val", "test"):
+        for contrast, title in CONTRASTS.items():
+            cells = [split, title]
+            for method in RIVALS:
+                done = [
+                    row
+                    for row in read("contrasts.csv")
+                    if (row["split"], row["contrast"], row["method"]) == (split, contrast, method)
+                ]
+                assert len(done) in (0, 2)
+                assert all(row["status"] == "ok" for row in done)
+                scores = (
+                    [three(mean(column, done)) for column in ("dice", "dice_regions")]
+                    if done
+                    else []
+                )
+                cells.append(" / ".join(scores) or "–")
+            claims.append(f"| {' | '.join(cells)} |")
+    ours = rows("contrasts.csv", method="default")
+    assert all(float(row["folds_any"]) == 0 for row in ours)
+    return claims
+
+
+def _other_heads() -> list[str]:
+    claims = []
+    for contrast, title in (("T2", "T2"), ("inverted T1", "T1, inverted")):
+        found = rows("other_contrast_heads.csv", contrast=contrast, way="alone")
+        assert len(found) == 6
+        dice, away = (
+            [float(row[column]) for row in found] for column in ("mask_dice", "affine_mm")
+        )
+        claims.append(
+            f"| {title} | {two(fmean(dice))} ({two(min(dice))} to {two(max(dice))}) "
+            f"| {fmean(away):.1f} ({min(away):.1f} to {max(away):.1f}) |"
+        )
+    apart = rows("other_contrast_heads.csv", contrast="T2", way="companion")
+    far = [round(float(row["header_mm"])) for row in apart]
+    back = rows("other_contrast_heads.csv", contrast="inverted T1", way="companion")
+    worst = max(float(row["header_mm"]) for row in back)
+    return [*claims, f"{min(far)} to {max(far)} mm apart", f"within {worst:.1f} mm"]
+
+
+def _lesions() -> list[str]:
+    claims = []
+    done = read("lesions.csv")
+    assert all(row["folds"] == "0" for row in done)
+    untouched = [row for row in done if row["way"] == "untouched"]
+    bent = [row for row in untouched if row["pair"] == "1104 bent"]
+    people = [row for row in untouched if row["pair"] != "1104 bent"]
+    claims.append(f"| none | | {three(mean('dice', people))} | {two_of(mean('ring_mm', bent))} |")
+    for content in ("dark", "bright", "missing"):
+        for way, title in (("mask", "yes"), ("no mask", "no")):
+            some = [row for row in done if (row["content"], row["way"]) == (content, way)]
+            of_people = [row for row in some if row["pair"] != "1104 bent"]
+            known = [row for row in some if row["pair"] == "1104 bent"]
+            scores = three(mean("dice", of_people)), two_of(mean("ring_mm", known))
+            claims.append(f"| {content} | {title} | {' | '.join(scores)} |")
+    return claims
+
+
+def two_of(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _ages() -> list[str]:
+    claims = []
+    for change in ("none", "half", "half, inverted", "ventricles", "half, ventricles"):
+        done = rows("ages.csv", change=change)
+        assert len(done) == 2
+        assert all(row["folds"] == "0" for row in done)
+        scores = [three(mean(column, done)) for column in ("dice", "regions")]
+        times = f"{mean('ventricles', done):.1f}"
+        models = {row["model"] for row in done}
+        assert len(models) == 1
+        claims.append(f"| {change} | {times} | `{models.pop()}` | {' | '.join(scores)} |")
+    return claims
+
+
 CLAIMS: dict[str, Callable[[], list[str]]] = {
     "README.md": of_readme,
     "docs/register.md": of_register,
     "docs/cohort.md": of_cohort,
+    "docs/other-scans.md": of_other_scans,
     "docs/models.md": of_models,
     "docs/preparation.md": of_preparation,
     "docs/training.md": of_training,

@@ -336,15 +336,17 @@ def _naming(scan: "RegisteredScan", problem: object) -> str:
 
 
 def _other_contrast(metrics: Mapping[str, Any]) -> str:
-    """That another model registered the pair because of its contrast; empty if none did."""
+    """How scans were registered of which a model does not know the contrast; empty if it does."""
     contrast, model = metrics["contrast"], metrics["model"]
-    if not contrast or model["name"] == contrast["asked_model"]:
+    if not contrast or all(contrast["known"].values()):
         return ""
     scans = " and ".join(name for name, is_known in contrast["known"].items() if not is_known)
-    return (
-        f"{contrast['asked_model']} does not know the contrast of the {scans} scan, so "
-        f"{model['name']} registered them"
+    how = (
+        f"it was adapted to that of the {'fixed' if scans == 'moving' else 'moving'} scan"
+        if contrast["adapted"]
+        else f"{model['name']} registered them"
     )
+    return f"{contrast['asked_model']} does not know the contrast of the {scans} scan: {how}"
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

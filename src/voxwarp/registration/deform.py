@@ -9,6 +9,7 @@ import torch
 from .._meter import Meter
 from ..errors import InputError
 from ..fields import field
+from ..networks.deformation import Deformation
 from ..networks.descent import DescentSettings, Weights, remove_folds
 from ..networks.model import Model
 from ..networks.refine import Refinement
@@ -16,7 +17,7 @@ from ..preparation.scan import Prepared
 from ..space.grid import Grid
 from ..space.region import bounding_box
 from ..space.transform import SLAB_VOXELS, Warp, conjugate
-from .contrast import Choice, choose_model
+from .contrast import Choice, adapt, choose_model
 
 # Set by hand. benchmarks/smoothness.csv covers 0.5 to 4, and its Dice falls towards both ends.
 LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
@@ -112,31 +113,34 @@ def compute_deformation(
     """
     meter = meter or Meter(memory=False)
     meter.start("network")
-    images = moving.image.to(device), fixed.image.to(device)
-    choice = choose_model(model, moving=moving, fixed=fixed, device=device)
-    model, map_cache = choice.model, choice.map_cache
+    images = {"moving": moving.image.to(device), "fixed": fixed.image.to(device)}
     weights = _weights(moving, fixed, device)
-    models_smoothness = smoothness if model.capabilities.has_smoothness else None
     further = _further_inputs(model, moving, fixed, device)
-    deformation = model.deform(
-        moving=images[0],
-        fixed=images[1],
-        smoothness=models_smoothness,
-        map_cache=map_cache,
-        weights=weights,
-        **further,
-    )
+
+    def deformed(choice: Choice) -> Deformation:
+        has_smoothness = choice.model.capabilities.has_smoothness
+        return choice.model.deform(
+            **choice.images,
+            smoothness=smoothness if has_smoothness else None,
+            map_cache=choice.map_cache,
+            weights=weights,
+            **further,
+        )
+
+    choice = choose_model(model, images, device)
+    deformation = deformed(choice)
+    if adapted := adapt(choice, deformation):
+        choice, deformation = adapted, deformed(adapted)
     if deformation.inverse is None and invert:
         deformation = deformation._replace(inverse=field.invert(deformation.displacement))
     if refinement:
         meter.start("refine")
-        deformation = model.refine(
+        deformation = choice.model.refine(
             deformation,
             refinement,
-            moving=images[0],
-            fixed=images[1],
+            **choice.images,
             smoothness=smoothness,
-            map_cache=map_cache,
+            map_cache=choice.map_cache,
             weights=weights,
         )
     done = deformation.cpu()

@@ -1,6 +1,7 @@
 """Predict the memory of a registration from the sizes of its volumes, before any is allocated."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._memory import free_memory, own_memory
@@ -74,6 +75,7 @@ def check_memory(
     *,
     deformable: bool,
     refined: bool,
+    companions: Sequence[Scan | None] = (None, None),
 ) -> None:
     """Make sure that there is enough memory to register a pair.
 
@@ -82,15 +84,18 @@ def check_memory(
         recipe: of the model.
         preparation: how the scans are prepared.
         deformable, refined: see ``Volumes``.
+        companions: of the moving and of the fixed scan, which are examined in their place.
 
     Raises:
         NotEnoughMemoryError: less is available.
     """
     available, scans = free_memory() + own_memory(), (moving, fixed)
-    volumes = [v for s in scans for v in (s.image, s.labels, s.mask) if v is not None]
-    examined = sum(not _is_template(scan, recipe) for scan in scans)
+    stand_ins = [companion or scan for companion, scan in zip(companions, scans, strict=True)]
+    kept = dict.fromkeys((*scans, *stand_ins))  # each once
+    volumes = [v for s in kept for v in (s.image, s.labels, s.mask, s.lesion) if v is not None]
+    examined = sum(not _is_template(scan, recipe) for scan in stand_ins)
     for is_head in (_may_be_head, _is_head):  # the second looks at the voxels
-        heads = sum(is_head(scan, recipe, preparation) for scan in scans)
+        heads = sum(is_head(scan, recipe, preparation) for scan in stand_ins)
         sizes = Volumes(
             fixed=math.prod(fixed.grid.shape),
             moving=math.prod(moving.grid.shape),

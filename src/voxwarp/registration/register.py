@@ -326,7 +326,7 @@ class RegistrationTask:
         )
         zeros = torch.zeros(1, 3, *fixed.image.shape[2:])
         jacobian = jacobian_statistics(zero_warp, brain.data != 0)
-        choice = Choice(self.model, {})
+        choice = Choice(self.model, self.model, {})
         still = PairDeformation(zeros, zeros, None, choice)
         measures = _measure(result, moved, fixed, still, jacobian)
         before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
@@ -386,6 +386,7 @@ class RegistrationTask:
             settings,
             deformable=self.kind == "deformable",
             refined=self.refinement is not None,
+            companions=self.companions,
         )
         if any(self.companions):
             return self._prepared_by_companions(cache)
@@ -464,7 +465,7 @@ class RegistrationTask:
                 "weights_sha256": choice.model.sha256,
                 "licence": choice.model.card.get("licence"),
             },
-            "contrast": choice.described(self.model),
+            "contrast": choice.described(),
             "settings": {
                 **asdict(self.preparation),
                 "transform": self.kind,
@@ -492,7 +493,7 @@ class RegistrationTask:
                 *self._ignored_settings(),
                 *measures.warnings(
                     trust=choice.model.descent.trust,
-                    contrasts_may_differ=choice.model is not self.model,
+                    contrasts_may_differ=choice.contrasts_may_differ,
                 ),
                 *lesion_warnings(volumes),
                 *result.border_warnings,
