@@ -18,13 +18,13 @@ SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
 
 
 def test_the_documented_models_are_shipped() -> None:
-    assert {"default", "fast", "none", "vm1", "vm2"} <= {folder.name for folder in SHIPPED}
+    assert {"default", "fast", "any", "none", "vm1", "vm2"} <= {folder.name for folder in SHIPPED}
     assert all((folder / "README.md").is_file() for folder in SHIPPED)
 
 
 #: What each can do.
 CAPABILITIES = {
-    **dict.fromkeys(("default", "fast"), Capabilities("labels", is_descent=True)),
+    **dict.fromkeys(("default", "fast", "any"), Capabilities("labels", is_descent=True)),
     "none": Capabilities("nothing", is_descent=True),
     "pyramid": Capabilities("images", has_velocity=True, has_levels=True),
     **dict.fromkeys(("vm1", "vm2"), Capabilities("images")),
@@ -34,7 +34,7 @@ CAPABILITIES = {
 def test_what_each_can_do() -> None:
     assert {folder.name: Model.load(folder).capabilities for folder in SHIPPED} == CAPABILITIES
     assert {name for name, can in CAPABILITIES.items() if can.has_smoothness} == {
-        *("default", "fast", "none")
+        *("default", "fast", "any", "none")
     }
 
 
