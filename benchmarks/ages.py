@@ -7,7 +7,7 @@ The two val pairs are registered as they are, and with the moving scan changed:
 - ``half``: its voxels are smaller, so that the brain has half its volume, as that of a newborn;
 - ``half, inverted``: and bright and dark are exchanged, as unmyelinated white matter does it;
 - ``ventricles``: space around the middle of each lateral ventricle is stretched smoothly, which
-  enlarges them several times, as in old age or hydrocephalus;
+  enlarges them, as in old age;
 - ``half, ventricles``: both.
 
 ``ventricles`` is by what factor these are enlarged, relative to the brain. ``dice``

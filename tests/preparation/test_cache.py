@@ -252,7 +252,7 @@ def test_by_default_the_template_is_mni152(folder, calls):
 
 
 def test_all_settings_are_among_the_differences():
-    changed = {name for _, settings, _ in OTHERS.values() for name in settings}
+    changed = {name for _, settings, *_ in OTHERS.values() for name in settings}
     assert changed == set(asdict(Preparation()))
 
 

@@ -106,13 +106,18 @@ def test_a_model_that_names_no_other_takes_everything():
     assert choice.model is model
     assert choice.described() is None
     assert not choice.contrasts_may_differ
+    of_any = Model.build(ANATOMY, RECIPE, takes_any_contrast=True)
+    assert choose_model(of_any, pair(0.9, 0.9), CPU).contrasts_may_differ
 
 
 def test_the_name_of_the_other_model_is_stored(tmp_path):
-    Model.build(ANATOMY, RECIPE, other_contrasts="other").save(tmp_path)
-    assert Model.load(tmp_path).other_contrasts == "other"
+    named = {"other_contrasts": "other", "takes_any_contrast": True}
+    Model.build(ANATOMY, RECIPE, **named).save(tmp_path)
+    loaded = Model.load(tmp_path)
+    assert (loaded.other_contrasts, loaded.takes_any_contrast) == ("other", True)
     Model.build(ANATOMY, RECIPE).save(tmp_path / "plain")
-    assert Model.load(tmp_path / "plain").other_contrasts is None
+    plain = Model.load(tmp_path / "plain")
+    assert (plain.other_contrasts, plain.takes_any_contrast) == (None, False)
 
 
 # ---------------------------------------------------------------------------------- Adaptation

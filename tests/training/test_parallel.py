@@ -49,7 +49,11 @@ CASES: dict[str, dict[str, Any]] = {
         "phases": [{"steps": 2, "downsample": 2}, {"steps": 2}],
         **VELOCITY,
     },
-    "a level rests": {**VELOCITY, "phases": [{"steps": 2, "leave_out": 1}, {"steps": 2}]},
+    "a level rests": {
+        **VELOCITY,
+        "phases": [{"steps": 2, "leave_out": 1}, {"steps": 2}],
+        "optimiser": {"learning_rate": 1e-7},
+    },
 }
 
 #: Learns from every configuration, then trains with a time limit that only one process has.

@@ -41,6 +41,7 @@ class Model:
         card: data, training, scores, licence; free JSON, printed by ``voxwarp models show``.
         other_contrasts: name of the installed model that registers scans of which this one does
             not know the contrast; None: it registers them itself.
+        takes_any_contrast: whether it is made for pairs of two contrasts.
         name: of the model's folder.
         sha256: hash of the file of weights; empty if the model was not loaded.
 
@@ -56,6 +57,7 @@ class Model:
     recipe: Recipe
     card: dict[str, Any] = field(default_factory=dict)
     other_contrasts: str | None = None
+    takes_any_contrast: bool = False
     name: str = "unnamed"
     sha256: str = ""
 
@@ -160,7 +162,7 @@ class Model:
         weights = save(
             {k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()}
         )
-        description = {
+        description: dict[str, Any] = {
             "format": FORMAT,
             "architecture": self.architecture,
             "preparation": self.recipe.described(),
@@ -169,6 +171,8 @@ class Model:
         }
         if self.other_contrasts:
             description["other_contrasts"] = self.other_contrasts
+        if self.takes_any_contrast:
+            description["takes_any_contrast"] = True
         if "template" in description["preparation"]:
             assert self.recipe.template is not None
             write_volume(self.recipe.template.image, Path(folder) / TEMPLATE_FILE)
@@ -205,6 +209,7 @@ class Model:
                 recipe,
                 card=description["card"],
                 other_contrasts=description.get("other_contrasts"),
+                takes_any_contrast=bool(description.get("takes_any_contrast", False)),
                 name=folder.name,
             )
             payload = (folder / WEIGHTS).read_bytes()

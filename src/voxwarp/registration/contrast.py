@@ -60,8 +60,8 @@ class Choice:
 
     @property
     def contrasts_may_differ(self) -> bool:
-        """Whether a scan has a contrast that the model that was asked for does not know."""
-        return not all(self.known.values())
+        """Whether a scan has a contrast that the model does not know, or may have any."""
+        return self.asked.takes_any_contrast or not all(self.known.values())
 
     def described(self) -> dict[str, Any] | None:
         """The entry ``contrast`` of ``metrics.json``."""
@@ -92,7 +92,7 @@ def choose_model(asked: Model, images: Images, device: torch.device) -> Choice:
         return plain
     unsure = dict(zip(SIDES, shares.tolist(), strict=True))
     known = Choice(asked, asked, images, plain.map_cache, unsure)
-    if not known.contrasts_may_differ:
+    if all(known.known.values()):
         return known
     return Choice(asked, _loaded(asked.other_contrasts, device), images, {}, unsure)
 
