@@ -511,6 +511,17 @@ def _other_heads() -> list[str]:
             f"| {title} | {two(fmean(dice))} ({two(min(dice))} to {two(max(dice))}) "
             f"| {fmean(away):.1f} ({min(away):.1f} to {max(away):.1f}) |"
         )
+    people = {
+        way: rows("other_contrast_people.csv", way=way)
+        for way in ("T1", "T2 alone", "T2 by companion")
+    }
+    assert {(len(found), *{row["folds"] for row in found}) for found in people.values()} == {
+        (6, "0")
+    }
+    scores = [three(mean("dice", found)) for found in people.values()]
+    claims.append(
+        "{} for the T1 head, {} for the T2 head alone and {} by the companion".format(*scores)
+    )
     apart = rows("other_contrast_heads.csv", contrast="T2", way="companion")
     far = [round(float(row["header_mm"])) for row in apart]
     back = rows("other_contrast_heads.csv", contrast="inverted T1", way="companion")
