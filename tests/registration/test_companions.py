@@ -14,6 +14,7 @@ from voxwarp.preparation.examination import LEAST_SIMILARITY, CompanionFit
 from voxwarp.preparation.recipe import Recipe
 from voxwarp.preparation.scan import Scan
 from voxwarp.preparation.settings import DEFAULTS, Preparation
+from voxwarp.space.grid import Grid
 from voxwarp.space.transform import Affine
 from voxwarp.space.volume import Volume
 
@@ -53,6 +54,28 @@ def test_the_rigid_map_is_found_without_extracting_a_brain(person, phantoms):
     assert np.linalg.norm(away, axis=1).max() < 0.5
     assert fit.local_ncc > 0.5
     assert not fit.warnings("scan")
+
+
+def test_a_scan_that_is_turned_is_examined_by_itself(person, phantoms, monkeypatch):
+    """Its own examination, a few degrees off, is the start."""
+    scan, t1 = person
+    turned = Rotation.from_euler("xyz", (100, 20, -60), degrees=True)
+    far = Affine(np.block([[turned.as_matrix(), np.full((3, 1), 60.0)], [0, 0, 0, 1]]))
+    head = Scan(replace(scan.image, grid=Grid(scan.grid.shape, far.matrix @ scan.grid.affine)))
+    own = t1.examined(RECIPE, cache=False)
+    truth = far.after(MOTION)
+    slightly = np.eye(4)
+    slightly[:3, :3] = Rotation.from_euler("x", 4, degrees=True).as_matrix()
+    known = replace(own, template_to_scan=truth.after(Affine(slightly)).after(own.template_to_scan))
+    examined = Scan.examined
+    monkeypatch.setattr(
+        Scan, "examined", lambda one, *a, **b: known if one is head else examined(one, *a, **b)
+    )
+    fit = prepared_by_companion(head, t1, RECIPE, DEFAULTS, cache=False).examination.companion
+    points = phantoms.corners
+    away = np.linalg.norm(fit.to_scan.map(points) - truth.map(points), axis=1)
+    assert away.max() < 0.5
+    assert fit.local_ncc > 0.5
 
 
 def test_everything_else_is_that_of_the_companion(person, phantoms):

@@ -4,18 +4,20 @@ The companion is aligned with the scan by a rigid map and takes its place in eve
 computed; the scan itself is what is resampled.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..fields import field
 from ..fields.losses import local_ncc_map
 from ..space.transform import Affine
 from ..space.volume import Volume, to_canonical
 from .agreement import bright_level
 from .coarse import Coarse
-from .examination import CompanionFit, Examination
+from .examination import LEAST_SIMILARITY, CompanionFit, Examination
 from .intensity import from_zero
 from .recipe import Recipe
 from .rigid import register_rigid
@@ -30,7 +32,8 @@ def prepared_by_companion(
 
     The two are aligned by a rigid map. Two starts are tried: the same world space, as of scans of
     one session, and the middles of the two scans on each other. The brain of the scan is not
-    extracted: only what lies in the brain of the companion counts.
+    extracted: only what lies in the brain of the companion counts. If the two are not similar then,
+    because one of them is turned, the scan is examined by itself for another start.
 
     Args:
         scan: of any contrast.
@@ -50,6 +53,14 @@ def prepared_by_companion(
     brain, head = companion.brain(found), from_zero(to_canonical(scan.image))
     starts = Affine(np.eye(4)), _middles(brain, head)
     to_scan = register_rigid(*starts, moving=head, fixed=brain)
+    local_ncc = _similarity(brain, head, to_scan)
+    if local_ncc < LEAST_SIMILARITY:
+        with suppress(InputError):  # no brain is found in the scan
+            alone = scan.examined(recipe, preparation, cache=cache)
+            start = alone.template_to_scan.after(found.template_to_scan.inverse())
+            other = register_rigid(start, moving=head, fixed=brain)
+            if (similarity := _similarity(brain, head, other)) > local_ncc:
+                to_scan, local_ncc = other, similarity
     if scan.lesion is not None:
         found = replace(found, lesion=_moved(scan.lesion, to_scan.inverse()))
     own = companion.prepared(recipe, found)
@@ -63,7 +74,7 @@ def prepared_by_companion(
         seconds=found.seconds,
         lesion=lesion,
         template=found.template,
-        companion=CompanionFit(companion.name, to_scan, _similarity(brain, head, to_scan)),
+        companion=CompanionFit(companion.name, to_scan, local_ncc),
     )
     return replace(own, examination=examination)
 
