@@ -133,7 +133,7 @@ Smoothness = Annotated[
     float | None,
     typer.Option(
         help="Make the deformation smoother (above 1) or rougher (below 1), 0.5 to 8; for "
-        "--refine and for the models default, fast and none.",
+        "--refine and for the models default, fast, any and none.",
         metavar="FACTOR",
         show_default="1",
         rich_help_panel=TRANSFORM,

@@ -93,7 +93,7 @@ def register(
     lesion_mask: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Mask of a lesion or resection on the grid of the moving scan; nothing in it "
+            help="Mask of a lesion or resection in the space of the moving scan; nothing in it "
             "pulls, and the deformation continues smoothly through it. Repeat it for several "
             "lesions; of several scans, give one for each, in their order.",
             metavar="FILE",
@@ -103,7 +103,7 @@ def register(
     fixed_lesion_mask: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Mask of a lesion on the grid of the fixed scan; repeat it for several.",
+            help="Mask of a lesion in the space of the fixed scan; repeat it for several.",
             metavar="FILE",
             rich_help_panel=INPUTS,
         ),

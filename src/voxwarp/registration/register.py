@@ -84,8 +84,8 @@ def register(
         labels: label map on the grid of the moving scan; it is transformed, too.
         fixed_labels: label map on the grid of the fixed scan; with ``labels``, Dice is measured.
         mask, fixed_mask: brain masks on the grids of the scans; every value but 0 is brain.
-        lesion_mask, fixed_lesion_mask: masks of lesions or resections on the grids of the scans, or
-            several; what lies in them pulls nothing, and the deformation continues smoothly
+        lesion_mask, fixed_lesion_mask: masks of lesions or resections, one or several, in the
+            spaces of the scans; what lies in them pulls nothing, and the deformation continues smoothly
             through them.
         companion, fixed_companion: T1-weighted scans of the same persons. Each is aligned with its
             scan by a rigid map, and registered in its place; for scans of other contrasts, of which
