@@ -85,8 +85,8 @@ def register(
         fixed_labels: label map on the grid of the fixed scan; with ``labels``, Dice is measured.
         mask, fixed_mask: brain masks on the grids of the scans; every value but 0 is brain.
         lesion_mask, fixed_lesion_mask: masks of lesions or resections, one or several, in the
-            spaces of the scans; what lies in them pulls nothing, and the deformation continues smoothly
-            through them.
+            spaces of the scans; what lies in them pulls nothing, and the deformation continues
+            smoothly through them.
         companion, fixed_companion: T1-weighted scans of the same persons. Each is aligned with its
             scan by a rigid map, and registered in its place; for scans of other contrasts, of which
             no brain can be extracted.
