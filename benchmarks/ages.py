@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from lesions import VAL, structure_numbers
 
 import voxwarp
 from voxwarp.measures.overlap import dice
@@ -31,7 +32,6 @@ from voxwarp.space.resample import resample
 from voxwarp.space.transform import Warp
 
 COLUMNS = "pair", "change", "ventricles", "model", "dice", "regions", "folds", "warnings"
-VAL = "1104", "1125"
 LATERAL = 51, 52
 STRETCH, REACH = 0.6, 20.0  # of space at the middle, and sigma of where, mm
 HALF = 0.5 ** (1 / 3)
@@ -45,12 +45,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     options = parser.parse_args()
     model = Model.load(options.model)
-    with (options.oasis / "labels.csv").open(encoding="utf-8") as file:
-        named = {int(row["value"]): row["structure"] for row in csv.DictReader(file)}
-    structures = sorted({name for name in named.values() if name})
-    numbers = np.zeros(256, np.uint8)
-    for value, name in named.items():
-        numbers[value] = structures.index(name) + 1 if name else 0
+    numbers = structure_numbers(options.oasis / "labels.csv")
     with options.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

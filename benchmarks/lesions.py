@@ -47,12 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     options = parser.parse_args()
     model = Model.load(options.model)
-    with (options.oasis / "labels.csv").open(encoding="utf-8") as file:
-        named = {int(row["value"]): row["structure"] for row in csv.DictReader(file)}
-    structures = sorted({name for name in named.values() if name})
-    numbers = np.zeros(max(named) + 1, np.uint8)  # of the structure of each label value
-    for value, name in named.items():
-        numbers[value] = structures.index(name) + 1 if name else 0
+    numbers = structure_numbers(options.oasis / "labels.csv")
     scans = {
         number: Scan.read(
             options.oasis / "t1" / f"{number}.nii.gz",
@@ -67,6 +62,17 @@ def main() -> None:
             writer.writerow(row)
             file.flush()
             print(*row.values(), flush=True)
+
+
+def structure_numbers(table: Path) -> np.ndarray:
+    """The number of the structure of each label value; 0 for values of none."""
+    with table.open(encoding="utf-8") as file:
+        named = {int(row["value"]): row["structure"] for row in csv.DictReader(file)}
+    structures = sorted({name for name in named.values() if name})
+    numbers = np.zeros(max(named) + 1, np.uint8)
+    for value, name in named.items():
+        numbers[value] = structures.index(name) + 1 if name else 0
+    return numbers
 
 
 def rows(scans: dict[str, Scan], model: Model, numbers: np.ndarray) -> Iterator[dict[str, object]]:

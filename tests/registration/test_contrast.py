@@ -146,7 +146,7 @@ def test_a_curve_of_intensities_comes_back(brain, name):
     """Where the images lie on each other, each intensity becomes that of the other image."""
     like = torch.where(brain > 0, CURVES[name](brain), torch.zeros(()))
     like = like / like[brain > 0].quantile(0.995)
-    found = with_contrast(brain, like)
+    found = with_contrast(brain, like, 99.5)
     assert not found[brain == 0].any()
     assert (found[brain > 0] > 0).all()
     own, true = found[brain > 0], like[brain > 0]
@@ -159,14 +159,14 @@ def test_noise_and_a_shift_do_little_harm(brain):
     inverted = torch.where(brain > 0, 1.05 - brain, torch.zeros(()))
     noise = 0.05 * torch.randn(brain.shape, generator=torch.Generator().manual_seed(1))
     shifted = torch.where(brain > 0, (inverted + noise).roll(1, dims=3).clamp(0.01, 1), brain)
-    found = with_contrast(brain, shifted)
+    found = with_contrast(brain, shifted, 99.5)
     scale = float(inverted[brain > 0].quantile(0.995))
     error = (found - inverted / scale).abs()[brain > 0]
     assert float(error.mean()) < 0.05
 
 
 def test_images_with_nothing_in_common_stay(brain):
-    assert torch.equal(with_contrast(brain, torch.zeros_like(brain)), brain)
+    assert torch.equal(with_contrast(brain, torch.zeros_like(brain), 99.5), brain)
 
 
 @pytest.mark.parametrize("side", ["moving", "fixed"])
@@ -174,7 +174,7 @@ def test_the_other_scan_is_laid_on_the_unknown_one(asked, other, side, monkeypat
     """Through the deformation of the first model, in the right direction."""
     laid: list[torch.Tensor] = []
 
-    def noted(image: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    def noted(image: torch.Tensor, like: torch.Tensor, percentile: float) -> torch.Tensor:
         laid.append(like)
         return cube(0.03)
 
@@ -199,7 +199,7 @@ def test_only_one_unknown_scan_can_be_adapted(asked, other):
 
 
 def test_what_stays_unknown_stays_with_the_other_model(asked, other, monkeypatch):
-    monkeypatch.setattr(contrast, "with_contrast", lambda image, like: image)
+    monkeypatch.setattr(contrast, "with_contrast", lambda image, like, percentile: image)
     still = torch.zeros(1, 3, *SHAPE)
     choice = choose_model(asked, pair(0.9, 0.01), CPU)
     assert adapt(choice, Deformation(still, still, still)) is None
@@ -212,7 +212,7 @@ def test_what_stays_unknown_stays_with_the_other_model(asked, other, monkeypatch
 
 def test_an_adapted_pair_is_registered_by_the_model_that_was_asked_for(asked, other, monkeypatch):
     adapted = cube(0.03)
-    monkeypatch.setattr(contrast, "with_contrast", lambda image, like: adapted)
+    monkeypatch.setattr(contrast, "with_contrast", lambda image, like, percentile: adapted)
     images = {"moving": cube(0.9), "fixed": cube(0.02)}
     found = compute_deformation(
         asked, **{side: prepared(image) for side, image in images.items()}, device=CPU

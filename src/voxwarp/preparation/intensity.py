@@ -6,6 +6,8 @@ import numpy as np
 
 from ..space.volume import Volume
 
+DARKEST = 1 / 255  # of changed intensities inside the brain: zero would be background
+
 
 def from_zero(scan: Volume) -> Volume:
     """Shift the intensities of a scan so that they start at zero, in float32.

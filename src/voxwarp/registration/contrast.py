@@ -17,7 +17,7 @@ from ..fields import field as fields
 from ..networks.deformation import Deformation
 from ..networks.model import Model
 from ..networks.pair_descent import MapCache
-from ..preparation.intensity import scaled
+from ..preparation.intensity import DARKEST, scaled
 
 # A model does not know the contrast of a scan if it is unsure of the structures in a larger share
 # of the brain. T1-weighted brains of five sites have 0.02 to 0.03, other contrasts 0.05 and more
@@ -26,7 +26,6 @@ KNOWN = 0.045
 # The curve from one contrast to another has a node for each of these quantiles, if it has so many
 # voxels. Set by hand.
 QUANTILES, FEWEST = 48, 200
-DARKEST = 1 / 255  # inside the brain: zero would be background
 SIDES = "moving", "fixed"
 
 Images = dict[str, torch.Tensor]  # by side, (1, 1, X, Y, Z)
@@ -115,7 +114,8 @@ def adapt(choice: Choice, deformation: Deformation) -> Choice | None:
     other = SIDES[1 - SIDES.index(side)]
     to_other = deformation.inverse if side == "moving" else deformation.displacement
     like = fields.warp(choice.images[other], to_other)
-    images = {**choice.images, side: with_contrast(choice.images[side], like)}
+    changed = with_contrast(choice.images[side], like, choice.asked.recipe.percentile)
+    images = {**choice.images, side: changed}
     map_cache: MapCache = {}
     shares = choice.asked.unsure(**images, map_cache=map_cache)
     assert shares is not None  # it was unsure before
@@ -125,7 +125,7 @@ def adapt(choice: Choice, deformation: Deformation) -> Choice | None:
     return Choice(choice.asked, choice.asked, images, map_cache, choice.unsure, (side, share))
 
 
-def with_contrast(image: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def with_contrast(image: torch.Tensor, like: torch.Tensor, percentile: float) -> torch.Tensor:
     """Map the intensities of an image to those of another that lies on it.
 
     Between quantiles of the image, the new intensity is the median of what the other shows there;
@@ -134,6 +134,7 @@ def with_contrast(image: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     Args:
         image: (1, 1, X, Y, Z) in [0, 1], 0 outside the brain.
         like: the other, on the same grid.
+        percentile: of the new intensities, becomes 1, see ``Recipe``.
     """
     values, others = (x[0, 0].cpu().numpy() for x in (image, like))
     both = (values > 0) & (others > 0)
@@ -151,7 +152,7 @@ def with_contrast(image: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         return image
     x, y = np.array(nodes).T
     changed = np.where(values > 0, np.clip(np.interp(values, x, y), DARKEST, 1), 0)
-    changed = scaled(changed, 99.5).astype(np.float32)
+    changed = scaled(changed, percentile).astype(np.float32)
     return torch.from_numpy(changed)[None, None].to(image.device)
 
 

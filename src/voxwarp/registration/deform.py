@@ -110,6 +110,8 @@ def compute_deformation(
         meter: measures the time of the stages "network" and "refine".
         invert: compute the inverse, if the network does not.
 
+    Returns:
+        The deformation, and the model that computed it.
     """
     meter = meter or Meter(memory=False)
     meter.start("network")

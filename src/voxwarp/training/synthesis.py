@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fields.filters import gaussian
-from ..preparation.intensity import scaled
+from ..preparation.intensity import DARKEST, scaled
 from .config import Synthesis
 
 NODES = 6  # of the curve of intensities; it is linear between them
-DARKEST = 1 / 255  # inside the brain: zero would be background, for the network
 LESION_NODES = 5  # along each axis; they make the outline of a lesion uneven
 LESION_RADII = 3.0, 20.0  # the smallest and the largest, mm; set by hand
 
