@@ -35,7 +35,16 @@ ORDER = (
     *("_lock", "_publish", "_several", "_memory"),
     *("_device", "_provenance", "runtime"),
     *("fields", "space", "measures", "data", "preparation", "networks", "pictures"),
-    *("registration", "review", "cohort", "training", "evaluation", "benchmark"),
+    *(
+        "registration",
+        "review",
+        "cohort",
+        "templates",
+        "dbm",
+        "training",
+        "evaluation",
+        "benchmark",
+    ),
     *("cli", "__main__", "__init__"),
 )
 MAY_PRINT = {"training.monitor"}

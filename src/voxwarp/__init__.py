@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data.pairs import Pair, read_pairs
+    from .dbm.api import morphometry
+    from .dbm.settings import MorphometrySettings
     from .errors import InputError
     from .evaluation.evaluate import evaluate
     from .evaluation.protocol import Protocol, protocol_of
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from .space.grid import Grid
     from .space.transform import Affine, Chain, Warp
     from .space.volume import Volume, read_volume, write_volume
+    from .templates.api import build_template
+    from .templates.settings import TemplateSettings
     from .training.config import read_config
     from .training.train import train
 
@@ -44,6 +48,7 @@ _HOME = {
     "Grid": "space.grid",
     "InputError": "errors",
     "Model": "networks.model",
+    "MorphometrySettings": "dbm.settings",
     "Pair": "data.pairs",
     "Preparation": "preparation.settings",
     "Preprocessed": "preparation.preprocess",
@@ -55,14 +60,17 @@ _HOME = {
     "SavedTransform": "registration.saved_transform",
     "Scan": "preparation.scan",
     "Template": "preparation.template",
+    "TemplateSettings": "templates.settings",
     "Volume": "space.volume",
     "Warp": "space.transform",
     "apply_to_image": "registration.apply",
     "apply_to_points": "registration.points",
+    "build_template": "templates.api",
     "chain_of": "registration.saved_transform",
     "evaluate": "evaluation.evaluate",
     "load": "registration.loading",
     "load_transform": "registration.saved_transform",
+    "morphometry": "dbm.api",
     "preprocess": "preparation.preprocess",
     "protocol_of": "evaluation.protocol",
     "read_config": "training.config",
@@ -80,6 +88,7 @@ __all__ = [
     "Grid",
     "InputError",
     "Model",
+    "MorphometrySettings",
     "Pair",
     "Preparation",
     "Preprocessed",
@@ -91,15 +100,18 @@ __all__ = [
     "SavedTransform",
     "Scan",
     "Template",
+    "TemplateSettings",
     "Volume",
     "Warp",
     "__version__",
     "apply_to_image",
     "apply_to_points",
+    "build_template",
     "chain_of",
     "evaluate",
     "load",
     "load_transform",
+    "morphometry",
     "preprocess",
     "protocol_of",
     "read_config",

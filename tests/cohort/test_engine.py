@@ -14,7 +14,8 @@ from voxwarp.cohort import engine  # noqa: E402
 from voxwarp.cohort.bids_names import BidsName  # noqa: E402
 from voxwarp.cohort.dataset import CohortScan  # noqa: E402
 from voxwarp.cohort.engine import Engine, read_description  # noqa: E402
-from voxwarp.cohort.job import Order, Outcome  # noqa: E402
+from voxwarp.cohort.job import Order, register_scan  # noqa: E402
+from voxwarp.cohort.outcome import Outcome  # noqa: E402
 from voxwarp.cohort.settings import CohortSettings  # noqa: E402
 from voxwarp.errors import InputError  # noqa: E402
 
@@ -76,7 +77,7 @@ def orders(*keys: str) -> list[Order]:
 def run(cluster: Cluster, *keys: str, most: int = 2) -> tuple[dict[str, Outcome], list[str]]:
     said: list[str] = []
     one = Engine(cluster, "", "", most)
-    results = list(one.run(orders(*keys), tick=cluster.step, say=said.append))
+    results = list(one.run(register_scan, orders(*keys), tick=cluster.step, say=said.append))
     assert len({order.scan.key for order, _ in results}) == len(results)
     return {order.scan.key: outcome for order, outcome in results}, said
 
@@ -176,7 +177,7 @@ def test_it_is_told_that_no_worker_comes_up(monkeypatch) -> None:
 
     monkeypatch.setattr(engine, "_TICK", 0.0)
     one = Engine(cluster, "tcp://x:1", "", 1)
-    assert len(list(one.run(orders("a"), tick=tick, say=said.append))) == 1
+    assert len(list(one.run(register_scan, orders("a"), tick=tick, say=said.append))) == 1
     assert len(said) == 2  # after 80 and 160 s
     assert "no worker of tcp://x:1 has come up for 60 s" in said[0]
 

@@ -13,7 +13,8 @@ from voxwarp.cohort import job
 from voxwarp.cohort.bids_names import BidsName
 from voxwarp.cohort.dataset import CohortScan
 from voxwarp.cohort.derivatives import record_path, write_json
-from voxwarp.cohort.job import Order, Outcome, register_scan
+from voxwarp.cohort.job import Order, register_scan
+from voxwarp.cohort.outcome import Outcome
 from voxwarp.cohort.settings import CohortSettings, space_of
 from voxwarp.errors import InputError, NotEnoughMemoryError, NotEnoughSpaceError
 

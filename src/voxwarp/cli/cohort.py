@@ -1,33 +1,22 @@
 """``voxwarp cohort``: register every scan of a data set, as a BIDS App."""
 
 import re
-from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
-from . import options
-from .command import Command
+from . import cluster_options, options
+from .cluster_options import WHICH
 from .console import DONE, DOUBTFUL, complain, echo, say
-from .options import COMPUTING, INPUTS, OTHER, OUTPUT
+from .options import INPUTS, OTHER, OUTPUT
 
 if TYPE_CHECKING:
     from ..cohort.run import Cohort, Summary
 
-WHICH = "Which scans"
-CLUSTER = "Where it runs"
 SHOWN = 20  # failed scans that are listed
-#: Names that other BIDS Apps have for our options.
-OTHER_NAMES = {
-    "--n-cpus": "--nprocs",
-    "--ncpus": "--nprocs",
-    "--nthreads": "--nprocs",
-    "--mem": "--mem-gb",
-    "--skip-bids-validator": "--skip-bids-validation",
-}
 
 
 class Level(str, Enum):
@@ -43,37 +32,6 @@ class ReferenceName(str, Enum):
     first_lex = "first-lex"
     sessionwise = "sessionwise"
     unbiased = "unbiased"
-
-
-class CohortCommand(Command):
-    """A command whose options may be written as those of other BIDS Apps.
-
-    These have underscores in place of hyphens, and take several values after one option.
-    """
-
-    several = ("--participant-label", "--session-label", "--also")
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Bring the arguments into the form of our other commands."""
-        return super().parse_args(ctx, list(_expanded(args, self.several)))
-
-
-def _expanded(args: Sequence[str], several: Sequence[str]) -> list[str]:
-    expanded, current = list[str](), ""
-    for arg in args:
-        if arg.startswith("--"):
-            name, equals, value = arg.partition("=")
-            name = OTHER_NAMES.get(name.replace("_", "-"), name.replace("_", "-"))
-            current = name if name in several and not equals else ""
-            expanded.append(f"{name}{equals}{value}")
-        elif current and not arg.startswith("-"):
-            if expanded[-1] != current:
-                expanded.append(current)
-            expanded.append(arg)
-        else:
-            current = ""
-            expanded.append(arg)
-    return expanded
 
 
 def cohort(
@@ -93,14 +51,7 @@ def cohort(
         ),
     ],
     *,
-    participant_label: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only these persons, with or without sub-; several may follow.",
-            metavar="LABEL",
-            rich_help_panel=WHICH,
-        ),
-    ] = None,
+    participant_label: cluster_options.ParticipantLabel = None,
     session_label: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,15 +60,7 @@ def cohort(
             rich_help_panel=WHICH,
         ),
     ] = None,
-    bids_filter_file: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON file of entities that scans must have, such as {"t1w": {"acquisition": '
-            '"mprage"}}, as for fMRIPrep.',
-            metavar="FILE",
-            rich_help_panel=WHICH,
-        ),
-    ] = None,
+    bids_filter_file: cluster_options.FilterFile = None,
     subject_anatomical_reference: Annotated[
         ReferenceName,
         typer.Option(
@@ -135,15 +78,7 @@ def cohort(
             rich_help_panel=WHICH,
         ),
     ] = False,
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Transform images of these suffixes, too, such as T2w, dseg or bold: those of the "
-            "same session. They must share the world space of the T1w scan.",
-            metavar="SUFFIX",
-            rich_help_panel=INPUTS,
-        ),
-    ] = None,
+    also: cluster_options.Also = None,
     lesion: Annotated[
         bool,
         typer.Option(
@@ -185,63 +120,12 @@ def cohort(
     brain_extract: options.BrainExtract = options.BrainExtractName.auto,
     extractor: options.Extractor = "deepbet",
     bias: options.Bias = None,
-    nprocs: Annotated[
-        int | None,
-        typer.Option(
-            help="CPU cores to use.",
-            metavar="N",
-            min=1,
-            show_default="all",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = None,
-    omp_nthreads: Annotated[
-        int | None,
-        typer.Option(
-            help="Cores of each scan; the last digits of results depend on it.",
-            metavar="N",
-            min=1,
-            show_default="1",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = None,
-    mem_gb: Annotated[
-        float | None,
-        typer.Option(
-            help="Memory to use, in GB.",
-            metavar="GB",
-            min=0.1,
-            show_default="what is free",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = None,
-    work_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "-w",
-            "--work-dir",
-            help="Folder for intermediate results, which later runs reuse.",
-            metavar="FOLDER",
-            show_default="the cache of voxwarp",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = None,
-    dask_scheduler: Annotated[
-        str | None,
-        typer.Option(
-            help="Run on the workers of this scheduler of dask: its address, or its file.",
-            metavar="ADDRESS",
-            rich_help_panel=CLUSTER,
-        ),
-    ] = None,
-    dask_config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run on the cluster that this YAML file describes, such as SLURM.",
-            metavar="FILE",
-            rich_help_panel=CLUSTER,
-        ),
-    ] = None,
+    nprocs: cluster_options.Processors = None,
+    omp_nthreads: cluster_options.ThreadsOfEach = None,
+    mem_gb: cluster_options.Memory = None,
+    work_dir: cluster_options.WorkDir = None,
+    dask_scheduler: cluster_options.DaskScheduler = None,
+    dask_config: cluster_options.DaskConfig = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="List what would be done, and why.", rich_help_panel=OTHER),
@@ -296,10 +180,10 @@ def cohort(
     voxwarp cohort bids derivatives/voxwarp participant --dry-run
     """
     from ..cohort.dataset import Selection, read_filters
-    from ..cohort.run import Cluster, Cohort, new_run
+    from ..cohort.run import Cohort, new_run
     from ..cohort.settings import CohortSettings, space_of
 
-    _check(space, fixed, fixed_mask, dask_scheduler, dask_config, run_uuid)
+    _check(space, fixed, fixed_mask, run_uuid)
     if not skip_bids_validation:
         _check_bids(bids_dir)
     request = Cohort(
@@ -325,12 +209,7 @@ def cohort(
             bias=bias,
             threads=omp_nthreads or 1,
         ),
-        cluster=Cluster(
-            processors=nprocs,
-            memory=None if mem_gb is None else mem_gb * 1e9,
-            address=dask_scheduler,
-            description=dask_config,
-        ),
+        cluster=cluster_options.cluster_of(nprocs, mem_gb, dask_scheduler, dask_config),
         work=work_dir,
         stop_on_first_crash=stop_on_first_crash,
         run=run_uuid or new_run(),
@@ -357,8 +236,6 @@ def _check(
     space: str | None,
     fixed: Path | None,
     fixed_mask: Path | None,
-    dask_scheduler: str | None,
-    dask_config: Path | None,
     run_uuid: str | None,
 ) -> None:
     """Check what options say on their own, and together."""
@@ -370,8 +247,6 @@ def _check(
         raise InputError(f"run_uuid must be of letters, digits, -, _ and ., got {run_uuid!r}")
     if fixed_mask is not None and fixed is None:
         raise InputError("fixed_mask needs a fixed scan, but none was given")
-    if dask_scheduler is not None and dask_config is not None:
-        raise InputError("dask_scheduler and dask_config exclude each other: leave one out")
 
 
 def _check_bids(bids_dir: Path) -> None:

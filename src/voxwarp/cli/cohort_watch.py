@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cohort.job import LOGS, Outcome
+from ..cohort.outcome import LOGS, Outcome
 from .console import echo, say
 
 if TYPE_CHECKING:

@@ -10,15 +10,18 @@ from ..errors import InputError
 from . import cache, models, option_names
 from .apply import apply
 from .benchmark import benchmark
-from .cohort import CohortCommand, cohort
+from .cluster_options import CohortCommand
+from .cohort import cohort
 from .command import Command, Group, with_log
 from .console import INTERRUPTED, fail, help_without_command
 from .evaluate import evaluate
 from .figures import figures
+from .morphometry import morphometry
 from .points import points
 from .preprocess import preprocess
 from .register import register
 from .report import report
+from .template import template
 from .train import train
 from .view import view
 
@@ -70,6 +73,7 @@ def voxwarp(
 
 
 REGISTER = "Register and apply"
+GROUPS = "Groups of people"
 TRAIN = "Prepare scans and train"
 SCORE = "Measure and compare"
 MANAGE = "Models and cache"
@@ -84,7 +88,8 @@ _add(apply, REGISTER)
 _add(points, REGISTER)
 _add(report, REGISTER)
 _add(view, REGISTER, keep_memory=False)  # runs for hours with little of what it needs at first
-app.command(cls=CohortCommand, rich_help_panel=REGISTER)(with_log(cohort, keep_memory=False))
+for _command in (cohort, template, morphometry):
+    app.command(cls=CohortCommand, rich_help_panel=GROUPS)(with_log(_command, keep_memory=False))
 _add(preprocess, TRAIN)
 _add(train, TRAIN)
 _add(evaluate, SCORE)

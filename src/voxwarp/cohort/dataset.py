@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -56,6 +56,31 @@ class CohortScan:
         """All files that its results depend on."""
         return [self.path, *(path for _, path in self.also), *self.lesions]
 
+    def as_json(self) -> dict[str, Any]:
+        """The scan as plain values, with absolute paths."""
+        return {
+            "key": self.key,
+            "name": asdict(self.name),
+            "path": str(self.path.absolute()),
+            "folder": str(self.folder),
+            "also": [[asdict(name), str(path.absolute())] for name, path in self.also],
+            "lesions": [str(path.absolute()) for path in self.lesions],
+            "choice": self.choice,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "CohortScan":
+        """The scan from ``as_json``."""
+        return cls(
+            key=values["key"],
+            name=BidsName(**values["name"]),
+            path=Path(values["path"]),
+            folder=Path(values["folder"]),
+            also=tuple((BidsName(**name), Path(path)) for name, path in values["also"]),
+            lesions=tuple(map(Path, values["lesions"])),
+            choice=values["choice"],
+        )
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -68,6 +93,9 @@ class Selection:
         reference: which scan stands for a person or a session if there are several.
         also: suffixes of further images, such as T2w, dseg or bold.
         lesion: whether masks of lesions (label-lesion_roi) belong to the scans.
+        scan, labels: of a table or a folder, the patterns of the paths of scans and label maps, see
+            ``data.sources.ScanSource``.
+        split: of a table, the split of the scans; None means all.
     """
 
     participants: Sequence[str] = ()
@@ -76,6 +104,9 @@ class Selection:
     reference: Reference = "first-lex"
     also: Sequence[str] = ()
     lesion: bool = False
+    scan: str | None = None
+    labels: str | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         if self.reference not in get_args(Reference):
@@ -366,9 +397,19 @@ def _of_list(source: Path, selection: Selection) -> CohortScans:
     """The scans of a table or of a folder of images; each is a person, or a run of one."""
     if selection.sessions:
         raise InputError(f"session_label needs a BIDS data set, but {source} has no folder sub-*")
+    if selection.also:
+        raise InputError(
+            f"also needs a BIDS data set, in which names say what belongs together, but {source} "
+            f"is none"
+        )
     kind = "folder" if source.is_dir() else "table"
-    data = Data.model_validate({"sources": [{kind: str(source.absolute())}]})
+    place = {kind: str(source.absolute()), "scan": selection.scan, "labels": selection.labels}
+    data = Data.model_validate({"sources": [place]})
     records = scans_of(data, seed=0)
+    if selection.split is not None:
+        records = [record for record in records if record.split == selection.split]
+        if not records:
+            raise InputError(f"split: no scan of {source} is in split {selection.split}")
     wanted = {label_of(without_prefix(label, "sub")) for label in selection.participants}
     runs = dict[str, list[Any]]()
     for record in records:

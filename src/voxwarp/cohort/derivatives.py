@@ -63,7 +63,7 @@ def records(out: Path) -> Iterator[Path]:
 
 def warped_path(scan: CohortScan, space: str) -> Path:
     """The scan in the space, relative to the derivatives."""
-    return result_name(scan, "T1w", ".nii.gz", space=space, desc="preproc")
+    return result_name(scan, scan.name.suffix, ".nii.gz", space=space, desc="preproc")
 
 
 def transform_path(scan: CohortScan, start: str, end: str) -> Path:
@@ -134,8 +134,8 @@ class Derivatives:
         """Write all files but the record."""
         jobs: list[Callable[[], object]] = [
             self._write_report,
-            lambda: self._write_transform("T1w", self.space),
-            lambda: self._write_transform(self.space, "T1w"),
+            lambda: self._write_transform(self.own_space, self.space),
+            lambda: self._write_transform(self.space, self.own_space),
             self._write_images,
         ]
         run_in_parallel(jobs)
@@ -145,16 +145,22 @@ class Derivatives:
             if (lesion := BidsName.of(path)) is not None:
                 self._write_other(lesion, path)
 
+    @property
+    def own_space(self) -> str:
+        """The name of the scan's own space, which is its suffix: T1w."""
+        return self.scan.name.suffix
+
     def _write_images(self) -> None:
         from ..space.volume import write_volume
 
         result, scan, space = self.result, self.scan, self.space
         seen_as = result.metrics["preparation"]["moving"]["seen_as"]
-        transform = transform_path(scan, "T1w", space)
+        transform = transform_path(scan, self.own_space, space)
         warped = warped_path(scan, space)
         self._file(warped, lambda path: write_volume(result.warped, path))
         about = {
-            "Description": "The T1w scan in the space, its own intensities, resampled once",
+            "Description": f"The {self.own_space} scan in the space, its own intensities, "
+            "resampled once",
             "SkullStripped": seen_as == "brain",
         }
         self._sidecar(warped, [scan.path], [transform], about, in_space=True)
@@ -183,7 +189,7 @@ class Derivatives:
         from ..space.composite import write_composite
 
         path = transform_path(self.scan, start, end)
-        chain = self.result.transform if start == "T1w" else self.result.inverse
+        chain = self.result.transform if start == self.own_space else self.result.inverse
         self._file(path, lambda target: write_composite(list(chain.transforms), target))  # type: ignore[arg-type]
         spaces = {"FromSpace": start, "ToSpace": end, "Type": "ITK composite transform"}
         self._sidecar(path, [self.scan.path], [], spaces)
@@ -209,7 +215,7 @@ class Derivatives:
                 interpolation="nearest" if is_labels else None,
             ),
         )
-        transform = transform_path(self.scan, "T1w", self.space)
+        transform = transform_path(self.scan, self.own_space, self.space)
         about: dict[str, Any] = {"Description": "The image in the space, resampled once"}
         if not is_labels:
             about["SkullStripped"] = False

@@ -20,11 +20,11 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .._files import check_readable
 from ..errors import InputError
-from .job import Order, Outcome, register_scan
+from .outcome import Outcome
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -39,6 +39,30 @@ _TICK = 0.5  # s
 _TASK = "register"  # the kind of our tasks
 
 _log = logging.getLogger(__name__)
+
+
+class Job(Protocol):
+    """A job: a frozen dataclass with what a worker needs to know."""
+
+    @property
+    def key(self) -> str:
+        """Of the scan, for messages."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """How often it was tried with this one."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as plain values, which any version of Python and of dask can send."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+
+#: What a worker does with a job's plain values: it returns an ``Outcome`` as plain values.
+Function = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -250,10 +274,10 @@ def _workers_of(client: "Client") -> Mapping[str, Any]:
 
 
 @dataclass
-class _Try:
+class _Try(Generic[J]):
     """A job on its way."""
 
-    order: Order
+    job: J
     submissions: int = 0
     failures: int = 0
     deaths: int = 0
@@ -289,34 +313,36 @@ class Engine:
 
     def run(
         self,
-        orders: Sequence[Order],
+        function: Function,
+        jobs: Sequence[J],
         *,
         tick: Callable[[list[str]], object],
         say: Callable[[str], object],
-    ) -> Iterator[tuple[Order, Outcome]]:
+    ) -> Iterator[tuple[J, Outcome]]:
         """Run jobs, and give the outcome of each when it is there.
 
         Args:
-            orders: the jobs.
+            function: what a worker does with each; it is found by its module and its name.
+            jobs: the jobs.
             tick: called about twice a second with the keys of the scans in flight.
             say: called with what a user must know while it runs.
 
         Raises:
             InputError: the scheduler is gone, or workers cannot run jobs of ours.
         """
-        waiting, alone = deque(_Try(order) for order in orders), deque[_Try]()
-        flying: dict[Future, _Try] = {}
+        waiting, alone = deque(_Try(job) for job in jobs), deque[_Try[J]]()
+        flying: dict[Future, _Try[J]] = {}
         seen = time.monotonic()
         try:
             while (waiting or alone or flying) and not self.stopping:
                 while waiting and len(flying) < self.most:
-                    self._submit(waiting.popleft(), flying)
+                    self._submit(function, waiting.popleft(), flying)
                 if not waiting and not flying and alone:
                     suspect = alone.popleft()
                     suspect.is_alone = True
-                    self._submit(suspect, flying)
+                    self._submit(function, suspect, flying)
                 seen = self._watch(seen, say)
-                tick([one.order.scan.key for one in flying.values()])
+                tick([one.job.key for one in flying.values()])
                 try:
                     future = self._arrived.get(timeout=_TICK)
                 except queue.Empty:
@@ -333,23 +359,23 @@ class Engine:
                     say(f"{outcome.key}: {outcome.error}; it is tried again at the end")
                     alone.append(trial)
                 else:
-                    yield trial.order, outcome
+                    yield trial.job, outcome
         finally:
             with suppress(Exception):
                 self.client.cancel(list(flying))
 
     @staticmethod
-    def _is_tried_again(trial: _Try, outcome: Outcome) -> bool:
+    def _is_tried_again(trial: _Try[J], outcome: Outcome) -> bool:
         trial.failures += not outcome.is_final
         return not outcome.is_final and trial.failures <= RETRIES
 
-    def _submit(self, trial: _Try, flying: "dict[Future, _Try]") -> None:
+    def _submit(self, function: Function, trial: _Try[J], flying: "dict[Future, _Try[J]]") -> None:
         self.submitted += 1
         trial.submissions += 1
-        trial.order = replace(trial.order, attempt=trial.submissions)
+        trial.job = replace(trial.job, attempt=trial.submissions)  # type: ignore[type-var]
         future = self.client.submit(
-            register_scan,
-            trial.order.as_json(),
+            function,
+            trial.job.as_json(),
             key=(self.group, self.submitted),  # dask knows the kind of a task by its group
             pure=False,
             retries=0,
@@ -358,7 +384,7 @@ class Engine:
         future.add_done_callback(self._arrived.put)
 
     def _outcome(
-        self, future: "Future", trial: _Try, say: Callable[[str], object]
+        self, future: "Future", trial: _Try[J], say: Callable[[str], object]
     ) -> Outcome | None:
         """What became of a job; None if it is to be tried again: its worker died, or the result."""
         from distributed import KilledWorker
@@ -381,8 +407,8 @@ class Engine:
                 f"command, and the same folders"
             ) from error
 
-    def _after_death(self, trial: _Try, say: Callable[[str], object]) -> Outcome | None:
-        key = trial.order.scan.key
+    def _after_death(self, trial: _Try[J], say: Callable[[str], object]) -> Outcome | None:
+        key = trial.job.key
         trial.deaths += 1
         trial.deaths_alone += trial.is_alone
         if trial.deaths_alone < DEATHS_ALONE:

@@ -4,48 +4,39 @@ A job is a pure function of an ``Order``, whoever runs it and where. Its files a
 hidden folder and moved to their places when all are there, the record last.
 """
 
-import errno
 import json
 import logging
 import os
 import platform
-import resource
 import shutil
-import sys
 import time
-import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._json import read_json
 from .._lock import locked
 from .._provenance import version_of
-from ..errors import InputError, NotEnoughMemoryError, NotEnoughSpaceError
+from ..errors import InputError
 from ..networks.installed import WEIGHTS
-from .bids_names import BidsName
 from .dataset import CohortScan
 from .derivatives import Derivatives, record_path, write_json
+from .outcome import LOGS, outcome_of
 from .settings import CohortSettings
 
 if TYPE_CHECKING:
     from ..networks.model import Model
     from ..preparation.scan import Scan
+    from ..registration.result import Registration
 
 HIDDEN = ".voxwarp"  # what is not a result, in the folder of the derivatives
-LOGS = "logs"
 # s until unfinished files of another machine count as left by a killed worker; set by hand
 ABANDONED = 86400.0
 
-_FULL = errno.ENOSPC, errno.EDQUOT
-_PASSING = (
-    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.EBUSY),
-    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET),
-)
 _log = logging.getLogger("voxwarp")
 
 
@@ -75,19 +66,15 @@ class Order:
     attempt: int = 1
     work: Path | None = None
 
+    @property
+    def key(self) -> str:
+        """That of the scan."""
+        return self.scan.key
+
     def as_json(self) -> dict[str, Any]:
         """The order as plain values, which any version of Python and of dask can send."""
-        scan = self.scan
         return {
-            "scan": {
-                "key": scan.key,
-                "name": asdict(scan.name),
-                "path": str(scan.path.absolute()),
-                "folder": str(scan.folder),
-                "also": [[asdict(name), str(path.absolute())] for name, path in scan.also],
-                "lesions": [str(path.absolute()) for path in scan.lesions],
-                "choice": scan.choice,
-            },
+            "scan": self.scan.as_json(),
             "source": str(self.source.absolute()),
             "out": str(self.out.absolute()),
             "settings": self.settings.with_absolute_paths().as_json(),
@@ -101,17 +88,8 @@ class Order:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Order":
         """The order from ``as_json``."""
-        scan = values["scan"]
         return cls(
-            scan=CohortScan(
-                key=scan["key"],
-                name=BidsName(**scan["name"]),
-                path=Path(scan["path"]),
-                folder=Path(scan["folder"]),
-                also=tuple((BidsName(**name), Path(path)) for name, path in scan["also"]),
-                lesions=tuple(map(Path, scan["lesions"])),
-                choice=scan["choice"],
-            ),
+            scan=CohortScan.from_json(values["scan"]),
             source=Path(values["source"]),
             out=Path(values["out"]),
             settings=CohortSettings.from_json(values["settings"]),
@@ -121,34 +99,6 @@ class Order:
             attempt=values["attempt"],
             work=None if values["work"] is None else Path(values["work"]),
         )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job.
-
-    Args:
-        key: of the scan.
-        state: "done" or "failed".
-        outputs: the files of the result, relative to the derivatives, and their sizes in bytes.
-        error: why it failed, a sentence.
-        trace: the traceback, if the error is in voxwarp itself.
-        is_full: it failed because the disk or a quota is full, as all others would.
-        is_final: another attempt would fail for the same reason.
-        warnings: about the scan and its result.
-        seconds, peak_mb: that it took, and the largest memory of the worker so far.
-    """
-
-    key: str
-    state: str
-    outputs: Mapping[str, int]
-    error: str = ""
-    trace: str = ""
-    is_full: bool = False
-    is_final: bool = True
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-    peak_mb: float = 0.0
 
 
 def register_scan(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,67 +114,24 @@ def register_scan(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RuntimeError: this is another version of voxwarp than that of the command.
     """
-    order, started = Order.from_json(values), time.monotonic()
+    order = Order.from_json(values)
     _check_version(order)
     if order.work is not None:
         os.environ["VOXWARP_CACHE"] = str(order.work / "cache")
-    with _log_file(order):
-        outcome = _outcome(order)
-    seconds = round(time.monotonic() - started, 3)
-    return {**outcome, "seconds": seconds, "peak_mb": round(_peak_memory() / 1e6, 1)}
+    key = order.key
+    return outcome_of(
+        key,
+        partial(_registered, order),
+        order.out / LOGS / f"{key}.log",
+        attempt=order.attempt,
+        about=f"run {order.run}, attempt {order.attempt}, process {os.getpid()}: {order.scan.path}",
+    )
 
 
 def _check_version(order: Order) -> None:
     wanted, own = order.basis.get("version", {}).get("voxwarp"), version_of("voxwarp")
     if wanted not in (None, own):
         raise RuntimeError(f"this worker has voxwarp {own}, not {wanted}")
-
-
-def _outcome(order: Order) -> dict[str, Any]:
-    key = order.scan.key
-    try:
-        outputs, warnings = _registered(order)
-        return asdict(Outcome(key, "done", outputs, warnings=tuple(warnings)))
-    except InputError as error:
-        _log.error("%s", error)
-        full, passing = _is_full(error), _is_passing(error)
-        return asdict(
-            Outcome(key, "failed", {}, str(error), is_full=full, is_final=full or not passing)
-        )
-    except MemoryError:
-        _log.exception("there is not enough memory")
-        text = (
-            "there was not enough memory for this scan; give each worker more (`mem_gb` with fewer "
-            "`nprocs`), or resample the scan to larger voxels"
-        )
-        return asdict(Outcome(key, "failed", {}, text, traceback.format_exc(), is_final=False))
-    except Exception as error:
-        _log.exception("a bug, or a fault of the machine")
-        text, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
-        full = _is_full(error)
-        return asdict(Outcome(key, "failed", {}, text, trace, is_full=full, is_final=full))
-
-
-def _is_full(error: BaseException) -> bool:
-    """Whether a full disk or quota is behind an error."""
-    return any(
-        isinstance(one, NotEnoughSpaceError) or getattr(one, "errno", None) in _FULL
-        for one in _causes(error)
-    )
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether a fault is behind an error that may be gone later: memory, or the network."""
-    return any(
-        isinstance(one, NotEnoughMemoryError) or getattr(one, "errno", None) in _PASSING
-        for one in _causes(error)
-    )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _registered(order: Order) -> tuple[dict[str, int], list[str]]:
@@ -313,31 +220,54 @@ def _write(order: Order, stage: Path) -> tuple[dict[str, int], list[str]]:
         meter = Meter(memory=False, announce=lambda stage: _log.info("%s", stage))
         result = task.run(runtime.torch_device(), runtime.cache, meter)
         _check_unchanged(order, result.metrics)
-        derivatives = Derivatives(
+        written = write_result(
+            result,
             scan,
-            result.with_metrics(_reproducible(result.metrics)),
-            settings.space,
-            order.source,
-            stage,
+            space=settings.space,
+            source=order.source,
+            stage=stage,
+            basis=order.basis,
         )
-        derivatives.write()
-        names = sorted(name.as_posix() for name in derivatives.names)
-        outputs = {name: (stage / name).stat().st_size for name in names}
-        mask = derivatives.masks()[1].data != 0
-        brain = result.brain
-        record = {
-            **derivatives.result.metrics,
-            "quality": {"mask_overlap": _dice(mask, mask if brain is None else brain.data != 0)},
-            "choice": scan.choice or None,
-            "cohort": {
-                "key": scan.key,
-                "basis": dict(order.basis),
-                "outputs": outputs,
-            },
-        }
-    name = record_path(scan, settings.space).as_posix()
-    write_json(record, stage / name)
     _log.info("seconds: %s", result.metrics["seconds"])
+    return written
+
+
+def write_result(
+    result: "Registration",
+    scan: CohortScan,
+    *,
+    space: str,
+    source: Path,
+    stage: Path,
+    basis: Mapping[str, Any],
+) -> tuple[dict[str, int], list[str]]:
+    """Write all files of a result at their paths relative to the derivatives, the record last.
+
+    Args:
+        result: the registration of the scan.
+        scan: the scan.
+        space: the name of the space.
+        source: the folder of the data set, in which the scans lie.
+        stage: in place of the folder of the derivatives.
+        basis: what the result follows from.
+
+    Returns:
+        The files with their sizes, and the warnings.
+    """
+    result = result.with_metrics(_reproducible(result.metrics))
+    derivatives = Derivatives(scan, result, space, source, stage)
+    derivatives.write()
+    names = sorted(name.as_posix() for name in derivatives.names)
+    outputs = {name: (stage / name).stat().st_size for name in names}
+    mask, brain = derivatives.masks()[1].data != 0, result.brain
+    record = {
+        **result.metrics,
+        "quality": {"mask_overlap": _dice(mask, mask if brain is None else brain.data != 0)},
+        "choice": scan.choice or None,
+        "cohort": {"key": scan.key, "basis": dict(basis), "outputs": outputs},
+    }
+    name = record_path(scan, space).as_posix()
+    write_json(record, stage / name)
     return {**outputs, name: (stage / name).stat().st_size}, list(record["warnings"])
 
 
@@ -427,39 +357,3 @@ def _refinement(settings: CohortSettings) -> Any:
     from ..networks.refine import Refinement
 
     return Refinement.from_value(settings.refine)
-
-
-def _peak_memory() -> int:
-    """The largest memory of this process so far, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextmanager
-def _log_file(order: Order) -> Iterator[None]:
-    """Write what the library logs to the log of the scan."""
-    path = order.out / LOGS / f"{order.scan.key}.log"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, "w" if order.attempt == 1 else "a", encoding="utf-8")
-    except OSError:  # the result will say why
-        yield
-        return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    level = _log.level
-    _log.setLevel(logging.INFO)
-    _log.addHandler(handler)
-    try:
-        _log.info(
-            "run %s, attempt %d, process %d: %s",
-            order.run,
-            order.attempt,
-            os.getpid(),
-            order.scan.path,
-        )
-        yield
-    finally:
-        _log.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
-        _log.setLevel(level)

@@ -6,7 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +19,12 @@ from .._provenance import version_of
 from ..errors import InputError
 from . import engine
 from .bids_names import label_of, without_prefix
+from .cluster import Cluster
 from .dataset import CohortScans, Selection, find_scans
 from .derivatives import DESCRIPTION, IGNORED, dataset_description, record_path, write_json
-from .job import HIDDEN, LOGS, Order, Outcome, is_abandoned
+from .job import HIDDEN, Order, is_abandoned, register_scan
 from .ledger import Entry, Ledger
+from .outcome import LOGS, Outcome
 from .pages import Pages, Row, crash_path
 from .plan import Task, plan
 from .settings import CohortSettings, basis_of, common_basis
@@ -53,23 +55,6 @@ class Watcher(Protocol):
 
     def say(self, message: str) -> None:
         """Something that a user must know."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where the work is done.
-
-    Args:
-        processors: of the embedded cluster, or None for all.
-        memory: bytes of the embedded cluster, or None for what is free.
-        address: of a scheduler, or None.
-        description: file of another cluster, or None.
-    """
-
-    processors: int | None = None
-    memory: float | None = None
-    address: str | None = None
-    description: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -189,12 +174,15 @@ def _register(
     watcher: Watcher,
 ) -> Summary:
     engine.check_installed()
-    resources = _resources(cohort, needed_memory(cohort, todo), len(todo))
+    need = needed_memory(cohort, todo)
+    resources = cohort.cluster.resources(
+        cohort.settings.threads, need=need, number=len(todo), work=cohort.work
+    )
     one = DISK * _voxels_of_space(cohort.settings)
     _check_disk(cohort.out, one, len(todo), watcher)
     orders = [_order(cohort, task) for task in todo]
     of_key, outcomes, stopped = {t.scan.key: t for t in todo}, dict[str, Outcome](), ""
-    with _running(cohort.cluster, resources) as workers:
+    with cohort.cluster.running(resources) as workers:
         watcher.started(workers, len(todo))
 
         def tick(running: list[str]) -> None:
@@ -202,7 +190,7 @@ def _register(
             with _tolerating(watcher):
                 pages.write_sometimes()
 
-        for order, outcome in workers.run(orders, tick=tick, say=watcher.say):
+        for order, outcome in workers.run(register_scan, orders, tick=tick, say=watcher.say):
             key = order.scan.key
             outcomes[key] = outcome
             with _tolerating(watcher):
@@ -239,16 +227,6 @@ def _tolerating(watcher: Watcher) -> Iterator[None]:
         yield
     except InputError as error:
         watcher.say(f"{error}; the registrations go on")
-
-
-def _running(
-    cluster: Cluster, resources: engine.Resources
-) -> "AbstractContextManager[engine.Engine]":
-    if cluster.address is not None:
-        return engine.at_address(cluster.address)
-    if cluster.description is not None:
-        return engine.described(cluster.description)
-    return engine.embedded(resources)
 
 
 def _order(cohort: Cohort, task: Task) -> Order:
@@ -466,26 +444,6 @@ def needed_memory(cohort: Cohort, tasks: Sequence[Task]) -> float:
         refined=cohort.settings.refine,
     )
     return float(predicted_memory(sizes))
-
-
-def _resources(cohort: Cohort, need: float, number: int) -> engine.Resources:
-    """As many workers as processors, memory and scans allow.
-
-    The threads of each do not depend on any of these: the last digits of results depend on them.
-    """
-    from dask.system import CPU_COUNT
-
-    from .._memory import free_memory
-
-    cluster, threads = cohort.cluster, cohort.settings.threads
-    processors = cluster.processors or CPU_COUNT
-    memory = cluster.memory or free_memory()
-    workers = max(1, min(processors // threads, int(memory // need), number))
-    scratch = None
-    if cohort.work is not None:
-        scratch = cohort.work.absolute() / "dask"
-        scratch.mkdir(parents=True, exist_ok=True)
-    return engine.Resources(workers, threads, scratch)
 
 
 def _clean_up(out: Path) -> None:

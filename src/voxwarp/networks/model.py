@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from .._device import bfloat16_convolutions, channels_last
 from .._files import check_readable, write_bytes
 from .._json import read_json
 from ..errors import InputError
+from ..fields import field
 from ..preparation.recipe import TEMPLATE_FILE, Recipe
 from ..space.volume import write_volume
 from .catalogue import ARCHITECTURES, Capabilities, build, with_current_names
@@ -55,7 +57,7 @@ class Model:
     network: nn.Module
     architecture: dict[str, Any]
     recipe: Recipe
-    card: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = dataclass_field(default_factory=dict)
     other_contrasts: str | None = None
     takes_any_contrast: bool = False
     name: str = "unnamed"
@@ -149,6 +151,30 @@ class Model:
                 descent=self.descent,
                 smoothness=1.0 if smoothness is None else smoothness,
                 map_cache=map_cache,
+                weights=weights,
+            )
+
+    def continued(
+        self,
+        start: Tensor,
+        *,
+        moving: Tensor,
+        fixed: Tensor,
+        smoothness: float = 1.0,
+        weights: Weights | None = None,
+    ) -> Deformation:
+        """Continue from a displacement by the last stages of the descent, from 2 mm on.
+
+        Args:
+            start: the displacement, (1, 3, X, Y, Z), voxels.
+            moving, fixed, smoothness, weights: see ``deform``.
+        """
+        with torch.inference_mode(), bfloat16_convolutions(moving.device):
+            return self.descent.descend(
+                self.descent.last_settings.smoother(smoothness),
+                moving=moving,
+                fixed=fixed,
+                start=(start, field.invert(start)),
                 weights=weights,
             )
 

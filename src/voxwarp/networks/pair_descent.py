@@ -1,6 +1,7 @@
 """A descent as a model: its stages, and the segmentation that may guide it."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -95,6 +96,11 @@ class PairDescent(nn.Module):
         # At 1 mm, 0.5 was compared with 0.3 (benchmarks/tries.csv): slightly better.
         stages += [Stage(1, self.full_steps, step_length=0.5)] if self.full_steps else []
         return DescentSettings(stages)
+
+    @property
+    def last_settings(self) -> DescentSettings:
+        """The settings of its stages from half the resolution on, to continue from a result."""
+        return replace(self.settings, stages=[s for s in self.settings.stages if s.factor <= 2])
 
     def forward(
         self,

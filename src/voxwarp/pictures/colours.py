@@ -15,6 +15,9 @@ FOLDS = (255, 0, 0)
 COLD_HOT = [(190, 255, 255), (0, 130, 255), (0, 0, 0), (255, 90, 0), (255, 255, 190)]
 PURPLE_GREEN = [(84, 20, 120), (170, 130, 200), (247, 247, 247), (110, 190, 110), (0, 90, 40)]
 
+# From black by way of red and yellow to white.
+HEAT: list[Colour] = [(0, 0, 0), (150, 0, 40), (230, 90, 0), (250, 200, 60), (255, 255, 255)]
+
 
 def window(mosaic: Mosaic, inside: Mosaic | None = None) -> tuple[float, float]:
     """The values that are shown black and white.

@@ -39,7 +39,7 @@ def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
             "report.html",
             SCRIPT,
             name=name,
-            panels=[_described(panel, quality) for panel in shown],
+            panels=[described_panel(panel, quality) for panel in shown],
             thumbnail=jpeg(small, quality),
             thumbnail_id=THUMBNAIL,
             **template_values(metrics),
@@ -51,7 +51,7 @@ def report(scene: Scene, metrics: Mapping[str, Any], *, name: str = "") -> str:
 
 def mosaic(scene: Scene, metrics: Mapping[str, Any]) -> str:
     """The picture for notebooks: the moved scan, and the fixed scan under the mouse."""
-    panel = _described(comparison(SlicedScene(scene)), QUALITIES[0])
+    panel = described_panel(comparison(SlicedScene(scene)), QUALITIES[0])
     return fragment("mosaic.html", panel=panel, **template_values(metrics))
 
 
@@ -111,8 +111,8 @@ def _numbers(values: Any) -> list[tuple[str, float]]:
     return [(name, float(value)) for name, value in numbers]
 
 
-def _described(panel: Panel, quality: int) -> dict[str, Any]:
-    """A panel as values for the template."""
+def described_panel(panel: Panel, quality: int) -> dict[str, Any]:
+    """A panel as values for the macro in ``panel.html``; ``quality`` is that of the JPEGs."""
     return {
         "key": panel.key,
         "title": panel.title,

@@ -97,6 +97,7 @@ def compute_deformation(
     smoothness: float | None = None,
     meter: Meter | None = None,
     invert: bool = True,
+    start: torch.Tensor | None = None,
 ) -> PairDeformation:
     """Compute the deformation between two scans on the working grid.
 
@@ -109,6 +110,8 @@ def compute_deformation(
         smoothness: factor for the refinement, and for models that have a smoothness.
         meter: measures the time of the stages "network" and "refine".
         invert: compute the inverse, if the network does not.
+        start: displacement from which the model's descent continues, (1, 3, X, Y, Z), voxels of the
+            working grid; by default the model begins anew.
 
     Returns:
         The deformation, and the model that computed it.
@@ -129,10 +132,17 @@ def compute_deformation(
             **further,
         )
 
-    choice = choose_model(model, images, device)
-    deformation = deformed(choice)
-    if adapted := adapt(choice, deformation):
-        choice, deformation = adapted, deformed(adapted)
+    if start is not None:
+        choice = Choice(model, model, images)
+        factor = 1.0 if smoothness is None else smoothness
+        deformation = model.continued(
+            start.to(device), **images, smoothness=factor, weights=weights
+        )
+    else:
+        choice = choose_model(model, images, device)
+        deformation = deformed(choice)
+        if adapted := adapt(choice, deformation):
+            choice, deformation = adapted, deformed(adapted)
     if deformation.inverse is None and invert:
         deformation = deformation._replace(inverse=field.invert(deformation.displacement))
     if refinement:

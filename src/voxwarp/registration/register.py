@@ -275,6 +275,17 @@ class RegistrationTask:
             smoothness=self.smoothness,
             meter=meter,
         )
+        return self.with_deformation(deformation, moving, fixed, device, meter)
+
+    def with_deformation(
+        self,
+        deformation: PairDeformation,
+        moving: Prepared,
+        fixed: Prepared,
+        device: torch.device,
+        meter: Meter,
+    ) -> Registration:
+        """Make the result of a deformation of the prepared pair, which has its inverse."""
         meter.start("compose")
         if math.prod(self.fixed.grid.shape) > PART_VOXELS:
             release_free_memory()  # in pieces that are too small for its fields

@@ -1,0 +1,1 @@
+"""Templates of one's own people: an unbiased mean of scans, in shape and in intensity."""
