@@ -17,7 +17,7 @@ from pages import PAGES, ROOT, blocks
 
 import voxwarp
 from voxwarp._layout import METRICS, REGISTERED
-from voxwarp.cli.cohort import OTHER_NAMES
+from voxwarp.cli.cluster_options import OTHER_NAMES
 from voxwarp.cli.commands import app
 from voxwarp.preparation.brain import EXTRACTORS
 from voxwarp.preparation.cache import LIMIT

@@ -17,7 +17,7 @@ WITH_EXAMPLE = (
     *("Affine", "Chain", "Grid", "Model", "Preparation", "Refinement", "Registration", "Runtime"),
     *("RegisteredScan", "Scan", "Template", "Volume", "Warp", "apply_to_image", "apply_to_points"),
     *("chain_of", "load", "load_transform", "preprocess", "read_volume", "register"),
-    *("register_many", "write_volume"),
+    *("build_template", "morphometry", "register_many", "write_volume"),
 )
 
 

@@ -34,6 +34,8 @@ SETTINGS = {
     "docs/look.md": set(),
     "docs/cohort.md": set(),
     "docs/transforms.md": set(),
+    "docs/templates.md": {"1 mm"},
+    "docs/morphometry.md": {"10.5 %", "9.5 %", "6 mm"},  # arithmetic
     "docs/preparation.md": {"1 mm", "255 mm", "6 mm", "2 mm", "1074 MB", "(1074 by default)"},
     "docs/python.md": set(),
     "docs/evaluation.md": set(),

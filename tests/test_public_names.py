@@ -16,6 +16,7 @@ PUBLIC = {
     *("Scan", "Model", "Template", "InputError"),
     *("SavedTransform", "load_transform", "chain_of", "apply_to_image", "apply_to_points"),
     *("Affine", "Warp", "Chain", "train", "read_config"),
+    *("build_template", "TemplateSettings", "morphometry", "MorphometrySettings"),
     *("preprocess", "Preprocessed", "Grid", "Volume", "read_volume", "write_volume"),
     *("evaluate", "Pair", "Protocol", "protocol_of", "read_pairs", "__version__"),
 }

@@ -93,8 +93,8 @@ def test_options_are_in_panels(help_of):
         *("Arguments", "Inputs", "Transform", "Preparation", "Output", "Computing", "Other")
     ]
     assert re.findall(r"╭─ ([\w ]+) ─", help_of()) == [
-        *("Other", "Register and apply", "Prepare scans and train", "Measure and compare"),
-        "Models and cache",
+        *("Other", "Register and apply", "Groups of people", "Prepare scans and train"),
+        *("Measure and compare", "Models and cache"),
     ]
 
 

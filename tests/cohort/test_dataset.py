@@ -145,7 +145,7 @@ def test_what_goes_along_is_of_the_same_session(tmp_path: Path) -> None:
         ({"participants": ["03"]}, "sub-03: there is no T1w scan"),
         ({"sessions": ["z"]}, "there is no T1w scan of session z"),
         ({"filters": {"t1w": {"acq": "no"}}}, "there is no T1w scan that passes the filters"),
-        ({"reference": "unbiased"}, "no unbiased templates of persons yet"),
+        ({"reference": "unbiased"}, "does not build unbiased templates"),
     ],
 )
 def test_what_is_not_there_is_told(root: Path, selection, said: str) -> None:

@@ -116,8 +116,8 @@ class Selection:
             )
         if self.reference == "unbiased":
             raise InputError(
-                "subject_anatomical_reference: there are no unbiased templates of persons yet; use "
-                "first-lex or sessionwise"
+                "subject_anatomical_reference: a cohort does not build unbiased templates of "
+                "persons; use first-lex or sessionwise, or build them with voxwarp template"
             )
 
 

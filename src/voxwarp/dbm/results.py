@@ -143,7 +143,7 @@ def pairs_of(results: Sequence[GroupResult]) -> list[tuple[GroupResult, GroupRes
     pairs = [(own[0], own[-1]) for own in by_person.values() if len(own) > 1]
     if not pairs:
         raise InputError(
-            "longitudinal: no person has results of two scans; register each session, as voxwarp "
-            "cohort does with --subject-anatomical-reference sessionwise"
+            "longitudinal: no person has results of two scans; register each session, with "
+            "`subject_anatomical_reference=sessionwise` of voxwarp cohort"
         )
     return pairs

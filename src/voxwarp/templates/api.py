@@ -57,9 +57,9 @@ def build_template(
 
     Example:
         >>> import voxwarp
-        >>> built = voxwarp.build_template(["first.nii.gz", "second.nii.gz"], "template")
-        ... # doctest: +SKIP
-        >>> result = voxwarp.register("third.nii.gz", built.image)  # doctest: +SKIP
+        >>> settings = voxwarp.TemplateSettings(name="Ours", average="trimmed")
+        >>> settings.rounds
+        4
     """
     sources = [scans] if isinstance(scans, (str, os.PathLike)) else list(scans)
     request = TemplateRequest(

@@ -14,7 +14,7 @@ from scipy.linalg import expm
 from ..space.transform import Affine
 
 ITERATIONS, CONVERGED = 100, 1e-12
-MIRROR = np.diag([-1.0, 1.0, 1.0])  # left to right, in RAS mm
+MIRROR = np.eye(3) - 2 * np.outer((1, 0, 0), (1, 0, 0))  # left to right, in RAS mm
 
 
 def mean_stretch(

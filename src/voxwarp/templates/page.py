@@ -17,7 +17,6 @@ from .settings import TemplateSettings
 from .state import Round
 
 QUALITY = 85
-COLUMNS = 5  # slices of each round
 
 
 @dataclass(frozen=True)
@@ -104,19 +103,17 @@ def _panels(shown: Shown, out: Path) -> Iterator[Panel]:
 
 
 def _rounds_panel(shown: Shown, out: Path, whole: tuple[float, float]) -> Panel:
-    grid = shown.template.grid
-    slices = Slices.through(grid, shown.template.data > 0, columns=COLUMNS)
-    pictures = []
-    for one in shown.rounds:
-        mosaic = slices.sample(read_volume(out / one.image, "template"))
-        pictures.append(Picture(one.name, grey(windowed(mosaic, whole))))
+    """The middle slices of all rounds, side by side."""
+    slices = Slices.through(shown.template.grid, shown.template.data > 0, columns=1)
+    mosaics = [slices.sample(read_volume(out / one.image, "template")) for one in shown.rounds]
+    joined = {plane: np.concatenate([m[plane] for m in mosaics], axis=1) for plane in mosaics[0]}
+    names = ", ".join(one.name for one in shown.rounds)
     return Panel(
         "rounds",
         "Rounds",
-        "The average after each round, all in the same grey values.",
-        tuple(pictures),
-        slices.columns,
-        show_all=True,
+        f"The average after each round, in the same grey values; from left to right: {names}.",
+        (Picture("rounds", grey(windowed(joined, whole))),),
+        dict.fromkeys(joined, len(mosaics)),
     )
 
 

@@ -117,9 +117,9 @@ def _of_files(paths: Sequence[Path], selection: Selection) -> CohortScans:
         "scan": selection.scan,
         "split": selection.split,
     }
-    if name := next((name for name, value in wanted.items() if value), None):
-        needed = "table" if name in ("scan", "split") else "BIDS data set"
-        raise InputError(f"{name} needs a {needed}, but files were given")
+    if given := [option for option, value in wanted.items() if value]:
+        needed = "table" if given[0] in ("scan", "split") else "BIDS data set"
+        raise InputError(f"{given[0]} needs a {needed}, but files were given")
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     maps = {}
     if selection.labels is not None:
