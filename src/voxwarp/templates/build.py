@@ -44,7 +44,7 @@ from .averages import averaged, sharpened, sharpness
 from .checks import check_labels, unlike
 from .job import FIELD, FULL, IMAGE, MASK, SMALL, TemplateJob, array_path, do_job
 from .linear import mean_stretch
-from .outputs import Outputs, Person, publish
+from .outputs import Outputs, Person, brain_path, publish
 from .scans import FEWEST, TemplateScans, find_template_scans, labels_of, persons_of
 from .settings import AFFINE_ROUNDS, TemplateSettings
 from .state import ROUNDS, Round, Store
@@ -604,6 +604,7 @@ class _Builder:
                 "basis": basis,
                 "stage": str(stage),
                 "heads": heads,
+                "published": brain_path(self.settings, self.scans.suffix, heads).as_posix(),
             }
 
         records = self._run("finished", "finish", given)

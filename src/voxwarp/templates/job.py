@@ -272,7 +272,8 @@ def _finish(job: TemplateJob) -> _Result:
 
     Given: as for ``_register``; ``basis`` for the record; ``stage``, where the derivatives are
     written at their paths relative to the folder of the template; and ``heads``, whether the
-    average of the whole heads is wanted.
+    average of the whole heads is wanted; ``published`` is the place of the template, relative to
+    the folder of all results.
     """
     import torch
 
@@ -294,6 +295,10 @@ def _finish(job: TemplateJob) -> _Result:
     result = task.with_deformation(
         deformation, moving, fixed, torch.device("cpu"), Meter(memory=False)
     )
+    # Its file moves to that place when all is done.
+    published = {**(result.metrics["inputs"]["fixed"] or {}), "path": job.given["published"]}
+    inputs = {**result.metrics["inputs"], "fixed": published}
+    result = result.with_metrics({**result.metrics, "inputs": inputs})
     transform = result.transform
     share = _soft(scan.brain_mask(moving.examination), grid, transform)
     brain = _resampled(scan.brain(moving.examination), grid, transform)

@@ -119,6 +119,12 @@ def template_name(settings: TemplateSettings, suffix: str, extension: str, **lab
     return template_folder(settings) / str(name)
 
 
+def brain_path(settings: TemplateSettings, suffix: str, heads: bool) -> Path:
+    """The brain that all scans were registered to, relative to the folder of all results."""
+    labels = {"desc": "brain"} if heads else {}
+    return template_name(settings, suffix, ".nii.gz", **labels)
+
+
 def publish(
     outputs: Outputs,
     *,
@@ -201,8 +207,8 @@ class _Writer:
     @property
     def image(self) -> Path:
         """The file of the brain that all scans were registered to."""
-        labels = {"desc": "brain"} if self.outputs.heads else {}
-        return self._name(self.outputs.suffix, **labels)
+        made = self.outputs
+        return brain_path(made.settings, made.suffix, made.heads)
 
     @property
     def mask(self) -> Path:
