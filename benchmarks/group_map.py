@@ -5,9 +5,10 @@
     python benchmarks/group_map.py DATA/ds002748/participants.tsv MORPHOMETRY TEMPLATE \\
         --to benchmarks/templates/group_map.csv --picture docs/group-map.png
 
-For the relative and the absolute maps, smoothed by 8 mm, and for each of group (depression) and
-age, the other being in the design: permutation inference with 2000 permutations, two-sided, and
-the least p value, corrected for all voxels of the mask. The picture shows t of age, relative.
+All 25 people are of the group with depression, so that no groups are compared. For the relative
+and the absolute maps, smoothed by 8 mm, and for each of sex and age, the other being in the design:
+permutation inference with 2000 permutations, two-sided, and the least p values, corrected for all
+voxels of the mask. The picture shows t of age, relative.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main() -> None:
     people = table.merge(pd.read_csv(options.participants, sep="\t"), on="participant_id")
     design = pd.DataFrame(
         {
-            "depression": (people["group"] == "depr").astype(float),
+            "male": (people["gender"] == "m").astype(float),
             "age": (people["age"] - people["age"].mean()) / 10,  # decades
             "intercept": 1.0,
         }
@@ -48,7 +49,7 @@ def main() -> None:
     rows = []
     for kind in ("relative", "absolute"):
         files = [str(options.maps / file) for file in people[f"{kind}{SMOOTHED}"]]
-        for contrast in ("depression", "age"):
+        for contrast in ("male", "age"):
             found = non_parametric_inference(
                 files,
                 design_matrix=design,
@@ -69,7 +70,7 @@ def main() -> None:
                     "map": kind,
                     "contrast": contrast,
                     "people": len(people),
-                    "depression": int(design["depression"].sum()),
+                    "male": int(design["male"].sum()),
                     "largest_t": f"{t.max():.2f}",
                     "least_t": f"{t.min():.2f}",
                     "p_voxel": f"{10 ** -peak.max():.4f}",

@@ -195,7 +195,9 @@ def test_labels_are_voted_on(cli, scans, model, tmp_path) -> None:
         labels = np.where(brain > 0, 1000 + (brain > 110), 0).astype(np.int16)
         write_scan(path.with_name(path.name.replace(".nii.gz", "_seg.nii.gz")), labels)
     out = tmp_path / "out"
+    (tmp_path / "names.csv").write_text("value,name\n1001,bright\n5,other\n")
     words = "--model", model, "--labels", "{stem}_seg.nii.gz", *QUICK
+    words += "--label-names", tmp_path / "names.csv"
     done = cli("template", *scans, "-o", out, *words)
     assert done.code == 0, done.err
     folder = out / "tpl-template"
@@ -220,6 +222,7 @@ def test_labels_are_voted_on(cli, scans, model, tmp_path) -> None:
     assert agree > 0.8
     rows = table(folder / f"{stem}_dseg.tsv")
     assert [row["index"] for row in rows] == ["1000", "1001"]
+    assert [row["name"] for row in rows] == ["label-1000", "bright"]
 
 
 def test_other_contrasts_follow(cli, model, tmp_path) -> None:
@@ -369,6 +372,7 @@ def test_label_maps_with_other_values_are_refused(cli, scans, model, tmp_path) -
         (("--cohort", "a_b"), "--cohort must be of letters and digits"),
         (("--also", "T2w"), "--also needs a BIDS data set, but files were given"),
         (("--labels", "{stem}_x.nii.gz"), "none of the scans has a label map"),
+        (("--label-names", __file__), "test_template.py row"),
         (("--split", "train"), "--split needs a table, but files were given"),
     ],
 )

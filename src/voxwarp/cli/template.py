@@ -66,6 +66,16 @@ def template(
             rich_help_panel=INPUTS,
         ),
     ] = None,
+    label_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table with the names of the labels: a column index or value, and a column name "
+            "or structure.",
+            metavar="FILE",
+            show_default="no names",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
     scan: Annotated[
         str | None,
         typer.Option(
@@ -186,6 +196,7 @@ def template(
         cluster=cluster_options.cluster_of(nprocs, mem_gb, dask_scheduler, dask_config),
         work=work_dir,
         run=new_run(),
+        label_names=label_names,
     )
     return _report(build(request, echo))
 

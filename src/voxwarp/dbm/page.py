@@ -28,6 +28,11 @@ _MEANINGS = {
     "annualchange": "the change per year. Positive (green): the region has grown",
 }
 
+_NOTES = {
+    "mean": " On a template of these people, the mean of the displacements is zero, not that of "
+    "the logarithms, which is lower the more people vary."
+}
+
 
 @dataclass(frozen=True)
 class MapSummary:
@@ -89,7 +94,7 @@ def _panels(one: MapSummary, slices: Slices, inside: Mosaic) -> Iterator[Panel]:
             f"{one.kind}_{name.partition(' ')[0]}",
             f"{_TITLES[one.kind]}: {name}",
             f"{name.capitalize()} over {one.number} of the logarithm of the Jacobian determinant "
-            f"of {_MEANINGS[one.kind]}{smooth}.",
+            f"of {_MEANINGS[one.kind]}{smooth}.{_NOTES.get(name, '')}",
             (Picture(name, _shown(mosaic, inside, most, colours)),),
             slices.columns,
             scale=_scale(most, colours),

@@ -19,7 +19,7 @@ from ..cohort.cluster import Cluster
 from ..cohort.derivatives import write_json
 from ..cohort.pages import NOT_KNOWN, number_text
 from ..data.folders import label_maps_of
-from ..data.tables import read_table
+from ..data.label_names import read_label_names
 from ..errors import InputError
 from ..space.grid import Grid
 from ..space.volume import Volume, read_labels, read_placement, read_series, write_volume
@@ -182,10 +182,8 @@ class _Measuring:
         names = {label: f"label-{label}" for label in labels}
         table = path.with_name(path.name.replace(".nii.gz", ".tsv").replace(".nii", ".tsv"))
         if table.exists():
-            rows, columns = read_table(table)
-            if "index" in columns and "name" in columns:
-                own = {row.values["index"]: row.values["name"] for row in rows}
-                names = {label: own.get(str(label), name) for label, name in names.items()}
+            own = read_label_names(table)
+            names = {label: own.get(label, name) for label, name in names.items()}
         return names
 
     # --------------------------------------------------------------------------------- Jobs

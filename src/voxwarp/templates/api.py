@@ -19,6 +19,7 @@ def build_template(
     *,
     settings: TemplateSettings | None = None,
     labels: str | None = None,
+    label_names: AnyPath | None = None,
     scan: str | None = None,
     also: Sequence[str] = (),
     split: str | None = None,
@@ -40,6 +41,8 @@ def build_template(
         settings: name, rounds, average, spacing and more; None for those by default.
         labels: pattern of the paths of label maps: with columns of the table in braces; else with
             {folder}, {stem} and {name} of each scan.
+        label_names: table with the names of the labels: a column index or value, and a column name
+            or structure.
         scan: pattern of the paths of the scans of a table, or of their names in a folder.
         also: suffixes of other contrasts of a BIDS data set, such as T2w, that follow the scans.
         split: only the scans of a table that are in it.
@@ -75,5 +78,6 @@ def build_template(
         settings=settings or TemplateSettings(),
         cluster=Cluster(processors=processors, memory=memory),
         run=new_run(),
+        label_names=None if label_names is None else Path(label_names),
     )
     return build(request, progress or (lambda text: None))

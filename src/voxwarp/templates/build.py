@@ -29,6 +29,7 @@ from ..cohort.dataset import CohortScan, Selection
 from ..cohort.job import HIDDEN
 from ..cohort.ledger import Ledger
 from ..cohort.outcome import Outcome
+from ..data.label_names import read_label_names
 from ..errors import InputError
 from ..networks.installed import MODEL, WEIGHTS, find
 from ..preparation.recipe import Recipe
@@ -72,6 +73,8 @@ class TemplateRequest:
         cluster: where.
         work: folder for caches and scratch files; None is the user's cache.
         run: the UUID of the run.
+        label_names: table with the names of the labels, see ``data.label_names``; None: they have
+            none.
     """
 
     sources: Sequence[Path]
@@ -81,6 +84,7 @@ class TemplateRequest:
     cluster: Cluster = field(default_factory=Cluster)
     work: Path | None = None
     run: str = ""
+    label_names: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -122,18 +126,21 @@ def build(request: TemplateRequest, progress: Progress = lambda text: None) -> B
         request.sources, request.selection, longitudinal=request.settings.longitudinal
     )
     _check_place(request.out)
+    names = {} if request.label_names is None else read_label_names(request.label_names)
+    if names and request.selection.labels is None:
+        raise InputError("label_names needs `labels`, but none were given")
     for reason in scans.skipped.values():
         progress(f"left out: {reason}")
     model = _check_model(request.settings)
     if request.settings.symmetric:
         shape.check_mirror(model.grid)
     with lock_folder(request.out):
-        basis = _basis(request, scans)
+        basis = {**_basis(request, scans), "label_names": sorted(names.items())}
         if (there := _built(request.out, basis)) is not None:
             progress("nothing to do: the template is up to date")
             return there
         with ExitStack() as stack:
-            return _Builder(request, scans, model, basis, progress, stack).build()
+            return _Builder(request, scans, model, basis, names, progress, stack).build()
 
 
 def _check_model(settings: TemplateSettings) -> Recipe:
@@ -217,6 +224,7 @@ class _Builder:
         scans: all that were found.
         recipe: of the model.
         basis: what the template follows from.
+        names: of the labels.
         progress: see ``build``.
         stack: closes the cluster at the end.
     """
@@ -225,6 +233,7 @@ class _Builder:
     scans: TemplateScans
     recipe: Recipe
     basis: dict[str, Any]
+    names: dict[int, str]
     progress: Progress
     stack: ExitStack
     settings: TemplateSettings = field(init=False)
@@ -621,6 +630,7 @@ class _Builder:
             persons=self.persons,
             heads=heads,
             contrasts=self.scans.contrasts,
+            label_names=self.names,
             template=image,
             rounds=rounds,
             final=final,

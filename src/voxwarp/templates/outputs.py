@@ -68,6 +68,7 @@ class Outputs:
         persons: the numbers of the scans of each person.
         heads: whether all scans are heads.
         contrasts: suffixes of the other contrasts.
+        label_names: by label, as far as it has one.
         template: the last average, which all scans were registered to.
         rounds: all rounds.
         final: measures of the last registrations.
@@ -83,6 +84,7 @@ class Outputs:
     persons: Sequence[Sequence[int]]
     heads: bool
     contrasts: Sequence[str]
+    label_names: Mapping[int, str]
     template: Volume
     rounds: Sequence[Round]
     final: Mapping[str, float]
@@ -314,7 +316,8 @@ class _Writer:
                 votes.volume(votes.share(label)),
                 about_label,
             )
-        lines = ["index\tname", *(f"{label}\tlabel-{label}" for label in votes.labels), ""]
+        names = {label: made.label_names.get(label, f"label-{label}") for label in votes.labels}
+        lines = ["index\tname", *(f"{label}\t{name}" for label, name in names.items()), ""]
         self._text(self._name(DSEG, ".tsv"), "\n".join(lines))
 
     def _tables(self, left_out: Mapping[str, str]) -> None:
