@@ -36,7 +36,8 @@ from voxwarp.space.transform import Chain, Warp
 from voxwarp.space.volume import Volume
 
 OASIS, SILVER = ("1104", "1125"), ("sub-01", "sub-02", "sub-03")
-STRUCTURES = {"right putamen": (57, 51), "left hippocampus": (48, 17)}  # OASIS, FreeSurfer
+# Values of OASIS and of the silver labels, which have left and right together; the side, x in RAS.
+STRUCTURES = {"right putamen": (57, 9, 1), "left hippocampus": (48, 14, -1)}
 PERCENT, FALL, FAR, NOISE = (10.0, 0.0), 15.0, 25.0, 0.01
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     for person, scan, column in people(options.data):
         for structure, values in STRUCTURES.items():
             for percent in PERCENT if structure == "right putamen" else PERCENT[:1]:
-                for row in measured(scan, values[column], percent, model):
+                for row in measured(scan, values[column], values[2], percent, model):
                     known = {"person": person, "structure": structure, "planted_percent": percent}
                     rows.append({**known, **row})
                     print(*rows[-1].values(), flush=True)
@@ -72,10 +73,13 @@ def people(data: Path) -> Iterator[tuple[str, Scan, int]]:
         yield name, Scan.read(f"{stem}_brain.nii.gz", labels=labels), 1
 
 
-def measured(scan: Scan, value: int, percent: float, model: Model) -> Iterator[dict[str, Any]]:
+def measured(
+    scan: Scan, value: int, side: int, percent: float, model: Model
+) -> Iterator[dict[str, Any]]:
     assert scan.labels is not None
-    inside = scan.labels.data == value
     points = scan.grid.nodes()
+    middle = points[scan.image.data > 0][:, 0].mean()  # headers need not be centred
+    inside = (scan.labels.data == value) & (side * (points[..., 0] - middle) > 0)
     centre = points[inside].mean(axis=0)
     distance = np.linalg.norm(points - centre, axis=-1)
     radius = float(distance[inside].max()) + 2
@@ -141,7 +145,7 @@ def midpoint(
     scans: list[Scan], inside: np.ndarray, far: np.ndarray, model: Model
 ) -> dict[str, str]:
     """The change at the midpoint, brought back to the first scan."""
-    found = change(scans[0], scans[1], model)
+    found = change(scans[0], scans[1], model.recipe)
     back = resample(found.log_jacobian, scans[0].grid, Chain([found.to_midpoint[0]]))
     ratio = np.exp(back.data) - 1
     return said(100 * ratio[inside].mean(), ratio[far])

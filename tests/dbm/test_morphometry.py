@@ -173,7 +173,7 @@ def test_changes_within_a_person(cli, template, model, tmp_path) -> None:
     ]
     inside = nib.load(out / "mask.nii.gz").get_fdata() != 0
     difference = absolute[1] - absolute[0]
-    assert np.corrcoef(difference[inside], change[inside])[0, 1] > 0.4
+    assert np.corrcoef(difference[inside], change[inside])[0, 1] > 0.3
 
 
 def test_results_of_cohorts_are_measured(cli, model, tmp_path) -> None:

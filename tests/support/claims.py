@@ -571,12 +571,71 @@ def _ages() -> list[str]:
     return claims
 
 
+# docs/templates.md
+
+_GROUPS = {"ds2748": "25 people of ds002748", "oasis19": "19 train subjects of oasis-malf"}
+
+
+def of_templates() -> list[str]:
+    claims = []
+    for name, group in _GROUPS.items():
+        for row in rows("templates/rounds.csv", template=name):
+            if row["round"] in ("rigid", "affine 2", "round 1", "round 4"):
+                local_ncc = three(float(row["local_ncc"])) if row["local_ncc"] else ""
+                cells = [group, row["round"], f"{float(row['sharpness']):.4f}", local_ncc]
+                claims.append("| " + " | ".join(cells).replace("|  |", "| |").rstrip() + " |")
+    done = [row for row in read("templates/rounds.csv") if row["round"] == "finished"]
+    largest = max(float(row["mean_displacement_mm"]) for row in done)
+    assert largest < 0.001
+    claims.append("is below 0.001 mm in the mean over the brain")
+    for target, name in (
+        ("MNI152", "MNI152"),
+        ("ds2748", _GROUPS["ds2748"]),
+        ("oasis19", _GROUPS["oasis19"]),
+    ):
+        scores = rows("templates/through.csv", template=target)
+        assert len(scores) == 2
+        cells = [three(mean(column, scores)) for column in ("dice", "regions")]
+        claims.append(f"| {name} | {' | '.join(cells)} |")
+    return claims
+
+
+# docs/morphometry.md
+
+
+def of_morphometry() -> list[str]:
+    claims = []
+    for method in ("two registrations", "midpoint"):
+        for structure in ("right putamen", "left hippocampus"):
+            done = rows(
+                "templates/growth.csv", method=method, structure=structure, planted_percent="10.0"
+            )
+            assert len(done) == 5
+            found = [float(row["found_percent"]) for row in done]
+            cells = [
+                method,
+                structure,
+                f"{fmean(found):.1f}",
+                f"{min(found):.1f} to {max(found):.1f}",
+                f"{mean('elsewhere_percent', done):.1f}",
+                f"{max(abs(float(row['bias_percent'])) for row in done):.2f}",
+            ]
+            claims.append("| " + " | ".join(cells) + " |")
+    for method in ("two registrations", "midpoint"):
+        none = rows("templates/growth.csv", method=method, planted_percent="0.0")
+        largest = max(abs(float(row["found_percent"])) for row in none)
+        claims.append(f"by {largest:.1f} % at most ({method})")
+    return claims
+
+
 CLAIMS: dict[str, Callable[[], list[str]]] = {
     "README.md": of_readme,
     "docs/register.md": of_register,
     "docs/cohort.md": of_cohort,
     "docs/other-scans.md": of_other_scans,
     "docs/models.md": of_models,
+    "docs/templates.md": of_templates,
+    "docs/morphometry.md": of_morphometry,
     "docs/preparation.md": of_preparation,
     "docs/training.md": of_training,
     "docs/method.md": of_method,

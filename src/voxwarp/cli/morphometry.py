@@ -68,7 +68,15 @@ def morphometry(
             rich_help_panel=LONGITUDINAL,
         ),
     ] = None,
-    model: options.Model = "default",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model whose preparation and working grid the two scans of a person get; they are "
+            "registered by the images alone.",
+            metavar="NAME",
+            rich_help_panel=LONGITUDINAL,
+        ),
+    ] = "default",
     nprocs: cluster_options.Processors = None,
     omp_nthreads: cluster_options.ThreadsOfEach = None,
     mem_gb: cluster_options.Memory = None,

@@ -23,7 +23,7 @@ from .results import GroupResult
 from .settings import MorphometrySettings
 
 if TYPE_CHECKING:
-    from ..networks.model import Model
+    from ..preparation.recipe import Recipe
 
 RELATIVE, ABSOLUTE, CHANGE, ANNUAL = "relative", "absolute", "change", "annualchange"
 SUFFIX = "logjac"
@@ -272,12 +272,10 @@ def label_of_width(width: float) -> str:
 
 
 @lru_cache(maxsize=1)
-def _model(name: str, threads: int) -> "Model":
-    from .._allocation import share_freed_memory
+def _recipe(name: str) -> "Recipe":
     from ..networks.model import Model
 
-    share_freed_memory()
-    return Model.load(name)
+    return Model.load(name).recipe
 
 
 def _changed(job: MorphometryJob) -> tuple[dict[str, int], list[str]]:
@@ -289,7 +287,7 @@ def _changed(job: MorphometryJob) -> tuple[dict[str, int], list[str]]:
     settings, grid = job.settings, _grid(job)
     with Runtime(device="cpu", threads=settings.threads).with_threads():
         scans = [Scan.read(one.scan) for one in job.results]
-        found = change(scans[0], scans[1], _model(settings.model, settings.threads))
+        found = change(scans[0], scans[1], _recipe(settings.model))
         moved, sizes = [], []
         for result, to_midpoint in zip(job.results, found.to_midpoint, strict=True):
             steps = read_composite(result.to_scan)

@@ -24,7 +24,7 @@ class MorphometrySettings:
         longitudinal: measure the change between the first and the last scan of each person.
         times: table of the times of the scans, in years or as dates; None: changes are not
             annualised.
-        model: that registers the scans of a person to each other.
+        model: whose preparation and working grid the two scans of a person get.
         threads: of each worker; they change the last digits alone.
 
     Raises:
