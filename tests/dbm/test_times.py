@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from voxwarp.cohort.bids_names import BidsName
-from voxwarp.dbm.results import GroupResult
+from voxwarp.dbm.results import GroupResult, pairs_of
 from voxwarp.dbm.times import read_times, years_between
 from voxwarp.errors import InputError
 
@@ -42,10 +42,25 @@ def test_times_are_read(tmp_path, column, times, expected) -> None:
         years_between(result("b"), result("a"), found)
 
 
+def test_first_and_last_are_by_time_or_by_the_numbers_in_labels() -> None:
+    scans = [result(session) for session in ("1", "10", "2")]
+    assert [one.session for one in pairs_of(scans)[0]] == ["1", "10"]
+    times = {("1", "1"): 5.0, ("1", "10"): 4.0, ("1", "2"): 3.0}
+    assert [one.session for one in pairs_of(scans, times)[0]] == ["2", "1"]
+
+
+def test_rows_without_a_time_matter_only_if_they_are_needed(tmp_path) -> None:
+    table = write(tmp_path / "t.tsv", "participant_id session_id age", "1 a 50", "2 a n/a")
+    assert read_times(table) == {("1", "a"): 50.0}
+    for text in ("nan", "inf"):
+        with pytest.raises(InputError, match="age must be a number"):
+            read_times(write(tmp_path / "u.tsv", "participant_id session_id age", f"1 a {text}"))
+
+
 def test_what_is_missing_is_told(tmp_path) -> None:
     header = "participant_id session_id age"
     table = write(tmp_path / "t.tsv", header, "1 a 50")
-    with pytest.raises(InputError, match="no row of sub-1, ses-b"):
+    with pytest.raises(InputError, match="no time of sub-1, ses-b"):
         years_between(result("a"), result("b"), read_times(table))
     with pytest.raises(InputError, match="no column one of age, years, date, acq_time"):
         read_times(write(tmp_path / "u.tsv", "participant_id session_id", "1 a"))

@@ -160,6 +160,57 @@ def test_interrupted_work_goes_on(scans, model, tmp_path, monkeypatch) -> None:
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("moves", [0, 1, 20, 45])
+def test_a_kill_while_files_are_moved_does_no_harm(
+    scans, model, tmp_path, monkeypatch, moves
+) -> None:
+    import os
+
+    from voxwarp.templates import outputs
+
+    wanted, out = settings(model=str(model)), tmp_path / "out"
+    voxwarp.build_template(scans[:2], out, settings=settings(model=str(model), rounds=3))
+    whole = voxwarp.build_template(scans[1:], tmp_path / "whole", settings=wanted)
+    left = [moves]
+
+    def replace(source, target):
+        if "stage" in str(source) and "stage" not in str(target):  # not a file in the making
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            voxwarp.build_template(scans[1:], out, settings=wanted)
+    assert not (out / "template.json").exists()
+    built = voxwarp.build_template(scans[1:], out, settings=wanted)
+    assert built.image.read_bytes() == whole.image.read_bytes()
+    kept = {
+        path.relative_to(folder).as_posix()
+        for folder in (out, tmp_path / "whole")
+        for path in folder.rglob("*.nii.gz")
+    }
+    for name in kept:  # nothing of the earlier template is left: not P1, not its third round
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_changed_scan_counts_though_its_label_map_has_the_same_name(
+    scans, model, tmp_path
+) -> None:
+    for number, path in enumerate(scans, 1):
+        labels = (head(number) > 0).astype(np.uint8)
+        write_scan(tmp_path / "in" / "labels" / path.name, labels)
+    words = {"settings": settings(model=str(model)), "labels": "labels/{name}"}
+    first = voxwarp.build_template(scans, tmp_path / "out", **words).image.read_bytes()
+    assert voxwarp.build_template(scans, tmp_path / "out", **words).was_there
+    write_scan(scans[0], head(8))
+    again = voxwarp.build_template(scans, tmp_path / "out", **words)
+    assert not again.was_there
+    assert again.image.read_bytes() != first
+
+
 def test_a_bad_scan_is_named_and_left_out(cli, scans, model, tmp_path) -> None:
     bad = tmp_path / "in" / "P9.nii.gz"
     bad.write_bytes(scans[0].read_bytes()[:200])
@@ -378,6 +429,37 @@ def test_label_maps_with_other_values_are_refused(cli, scans, model, tmp_path) -
 )
 def test_bad_options_are_refused(refuses, scans, tmp_path, words, message) -> None:
     assert message in refuses("template", *scans, "-o", tmp_path / "out", *words)
+
+
+def test_other_contrasts_must_lie_where_the_scans_are(cli, model, tmp_path) -> None:
+    def elsewhere(folder: Path, label: str) -> None:
+        path = write_scan(folder / f"sub-{label}_T2w.nii.gz", head(int(label)))
+        if label == "02":
+            image = nib.load(path)
+            moved = image.affine.copy()
+            moved[:3, 3] += 500
+            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), path)
+
+    bids = write_bids(tmp_path / "bids", 3, elsewhere)
+    words = "--model", model, "--also", "T2w", *QUICK
+    done = cli("template", bids, "-o", tmp_path / "out", *words)
+    assert done.code == 3
+    assert "left out: sub-02: image" in done.err
+    assert "both must share one world space" in done.err
+
+
+def test_a_trimmed_mean_of_few_is_refused(cli, scans, model, tmp_path) -> None:
+    words = "--model", model, "--average", "trimmed", *QUICK
+    done = cli("template", *scans, "-o", tmp_path / "out", *words)
+    assert done.code == 2
+    assert "leaves out nobody of 3 persons, it needs at least 10" in done.err
+
+
+def test_a_cohort_is_not_overwritten(refuses, scans, tmp_path) -> None:
+    (tmp_path / "out" / ".voxwarp").mkdir(parents=True)
+    (tmp_path / "out" / "quality.tsv").write_text("of a cohort")
+    line = refuses("template", *scans, "-o", tmp_path / "out")
+    assert "holds files of something else" in line
 
 
 def test_a_folder_of_something_else_is_refused(refuses, scans, tmp_path) -> None:

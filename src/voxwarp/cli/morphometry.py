@@ -87,8 +87,8 @@ def morphometry(
 
     For each scan, the folder gets maps of the logarithm of the Jacobian determinant: relative
     (without the affine map) and absolute (with it), positive where the region is larger in the
-    person than in the template; smoothed and modulated maps; volumes.tsv tables with brain and head
-    size and all regions of the atlas; maps.tsv, ready for a second level in nilearn; and a report.
+    person than in the template; smoothed and modulated maps; tables with brain and head size and
+    all regions of the atlas; maps.tsv, ready for a second level in nilearn; and a report.
 
     Examples:
     voxwarp morphometry derivatives/voxwarp -o morphometry --fwhm 6

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._files import check_writable
 from . import engine
 
 
@@ -47,6 +48,7 @@ class Cluster:
         scratch = None
         if work is not None:
             scratch = work.absolute() / "dask"
+            check_writable(scratch)
             scratch.mkdir(parents=True, exist_ok=True)
         return engine.Resources(workers, threads, scratch)
 

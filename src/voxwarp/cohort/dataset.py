@@ -10,6 +10,7 @@ from .._files import check_readable
 from .._json import read_json
 from ..data.scans import scans_of
 from ..data.sources import Data
+from ..data.tables import read_table
 from ..errors import InputError
 from .bids_names import LONG_NAMES, BidsName, label_of, without_prefix
 
@@ -152,6 +153,11 @@ def find_scans(source: Path, selection: Selection) -> CohortScans:
     check_readable(source, "bids_dir")
     subjects = _folders(source, "sub") if source.is_dir() else []
     if subjects:
+        for option in ("scan", "split"):
+            if getattr(selection, option) is not None:
+                raise InputError(
+                    f"{option} needs a table of scans, but {source} is a BIDS data set"
+                )
         return _of_bids(source, subjects, selection)
     return _of_list(source, selection)
 
@@ -397,6 +403,12 @@ def _of_list(source: Path, selection: Selection) -> CohortScans:
     """The scans of a table or of a folder of images; each is a person, or a run of one."""
     if selection.sessions:
         raise InputError(f"session_label needs a BIDS data set, but {source} has no folder sub-*")
+    if selection.filters:
+        raise InputError(
+            f"bids_filter_file needs a BIDS data set, but {source} has no folder sub-*"
+        )
+    if selection.split is not None and (source.is_dir() or "split" not in read_table(source)[1]):
+        raise InputError(f"split needs a table with the column split, but {source} has none")
     if selection.also:
         raise InputError(
             f"also needs a BIDS data set, in which names say what belongs together, but {source} "

@@ -423,7 +423,7 @@ class Engine:
             f"likely because there was not enough memory; give the workers more, or resample the "
             f"scan to larger voxels"
         )
-        return Outcome(key, "failed", {}, text)
+        return Outcome(key, "failed", {}, text, is_death=True)
 
     def _watch(self, seen: float, say: Callable[[str], object]) -> float:
         """Look whether there are workers; when they were last seen, or last missed aloud."""

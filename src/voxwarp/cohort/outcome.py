@@ -36,6 +36,7 @@ class Outcome:
         trace: the traceback, if the error is in voxwarp itself.
         is_full: it failed because the disk or a quota is full, as all others would.
         is_final: another attempt would fail for the same reason.
+        is_death: its workers died, and nothing is known of why.
         warnings: about the scan and its result.
         seconds, peak_mb: that it took, and the largest memory of the worker so far.
     """
@@ -47,6 +48,7 @@ class Outcome:
     trace: str = ""
     is_full: bool = False
     is_final: bool = True
+    is_death: bool = False
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_mb: float = 0.0

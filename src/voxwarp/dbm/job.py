@@ -281,13 +281,15 @@ def _recipe(name: str) -> "Recipe":
 def _changed(job: MorphometryJob) -> tuple[dict[str, int], list[str]]:
     """Write the maps of the change between two scans of a person, in the space of the group."""
     from ..preparation.scan import Scan
+    from ..preparation.settings import Preparation
     from ..runtime import Runtime
     from .midpoint import change
 
     settings, grid = job.settings, _grid(job)
     with Runtime(device="cpu", threads=settings.threads).with_threads():
         scans = [Scan.read(one.scan) for one in job.results]
-        found = change(scans[0], scans[1], _recipe(settings.model))
+        preparation = Preparation(**job.results[0].preparation)
+        found = change(scans[0], scans[1], _recipe(settings.model), preparation)
         moved, sizes = [], []
         for result, to_midpoint in zip(job.results, found.to_midpoint, strict=True):
             steps = read_composite(result.to_scan)

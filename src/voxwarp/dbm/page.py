@@ -82,19 +82,20 @@ def morphometry_page(
 
 
 def _panels(one: MapSummary, slices: Slices, inside: Mosaic) -> Iterator[Panel]:
+    of_group = one.kind in ("relative", "absolute")
     smooth = "" if one.fwhm is None else f", smoothed by {one.fwhm:g} mm"
     for name, volume, colours in (
         ("mean", one.mean, PURPLE_GREEN),
         ("standard deviation", one.spread, HEAT),
     ):
-        mosaic = slices.sample(volume)
+        mosaic, note = slices.sample(volume), _NOTES.get(name, "") if of_group else ""
         values = np.concatenate([mosaic[p][inside[p] > 0.5] for p in mosaic])
         most = max(1e-3, float(np.percentile(np.abs(values), 99))) if values.size else 1.0
         yield Panel(
             f"{one.kind}_{name.partition(' ')[0]}",
             f"{_TITLES[one.kind]}: {name}",
             f"{name.capitalize()} over {one.number} of the logarithm of the Jacobian determinant "
-            f"of {_MEANINGS[one.kind]}{smooth}.{_NOTES.get(name, '')}",
+            f"of {_MEANINGS[one.kind]}{smooth}.{note}",
             (Picture(name, _shown(mosaic, inside, most, colours)),),
             slices.columns,
             scale=_scale(most, colours),

@@ -1,8 +1,9 @@
 """The results of ``voxwarp cohort`` or ``voxwarp template`` that are measured."""
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class GroupResult:
         space: the name of the space.
         folder: of its derivatives.
         scan: the file of the scan itself.
+        preparation: brain_extract, extractor and bias, as it was prepared.
     """
 
     key: str
@@ -32,6 +34,7 @@ class GroupResult:
     space: str
     folder: Path
     scan: Path
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def subject(self) -> str:
@@ -72,6 +75,7 @@ class GroupResult:
             "space": self.space,
             "folder": str(self.folder.absolute()),
             "scan": str(self.scan.absolute()),
+            "preparation": dict(self.preparation),
         }
 
     @classmethod
@@ -84,6 +88,7 @@ class GroupResult:
             values["space"],
             Path(values["folder"]),
             Path(values["scan"]),
+            values["preparation"],
         )
 
 
@@ -113,13 +118,14 @@ def _result(path: Path) -> GroupResult:
     try:
         record = read_json(path)
         key, scan = record["cohort"]["key"], record["inputs"]["moving"]["path"]
+        preparation = {x: record["settings"][x] for x in ("brain_extract", "extractor", "bias")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"result {path}: its record cannot be read ({error})") from error
     if name is None or "space" not in name.entities:
         raise InputError(f"result {path}: its name has no space")
     suffix = _suffix(path, name)
     own = replace(name, suffix=suffix).with_entities(space=None, desc=None)
-    return GroupResult(str(key), own, name.entities["space"], path.parent, Path(scan))
+    return GroupResult(str(key), own, name.entities["space"], path.parent, Path(scan), preparation)
 
 
 def _suffix(path: Path, name: BidsName) -> str:
@@ -131,19 +137,51 @@ def _suffix(path: Path, name: BidsName) -> str:
     return names[0] if names and "T1w" not in names else "T1w"
 
 
-def pairs_of(results: Sequence[GroupResult]) -> list[tuple[GroupResult, GroupResult]]:
+def pairs_of(
+    results: Sequence[GroupResult], times: Mapping[tuple[str, str], float] | None = None
+) -> list[tuple[GroupResult, GroupResult]]:
     """The first and the last scan of each person who has several.
 
+    Args:
+        results: of the scans.
+        times: years by person and session; without them, the sessions are in the order of their
+            labels, numbers in them by their size.
+
     Raises:
-        InputError: nobody has.
+        InputError: nobody has several, or a time is missing.
     """
     by_person = defaultdict[str, list[GroupResult]](list)
     for one in results:
         by_person[one.subject].append(one)
-    pairs = [(own[0], own[-1]) for own in by_person.values() if len(own) > 1]
+    pairs = []
+    for own in by_person.values():
+        if len(own) > 1:
+            if times is None:
+                ordered = sorted(own, key=_natural)
+            else:
+                ordered = sorted(own, key=lambda one: time_of(one, times))
+            pairs.append((ordered[0], ordered[-1]))
     if not pairs:
         raise InputError(
             "longitudinal: no person has results of two scans; register each session, with "
             "`subject_anatomical_reference=sessionwise` of voxwarp cohort"
         )
     return pairs
+
+
+def time_of(result: GroupResult, times: Mapping[tuple[str, str], float]) -> float:
+    """When a scan was made, years.
+
+    Raises:
+        InputError: the table of times does not say.
+    """
+    key = result.subject, result.session or ""
+    if key not in times:
+        raise InputError(f"times: there is no time of sub-{key[0]}, ses-{key[1]}")
+    return times[key]
+
+
+def _natural(result: GroupResult) -> list[tuple[int, str]]:
+    """A key by which 2 comes before 10."""
+    parts = re.findall(r"\d+|\D+", result.session or result.key)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._files import check_writable, sha256_of, write_bytes
+from .._files import check_readable, check_writable, sha256_of, without_extension, write_bytes
 from .._json import read_json
-from .._lock import lock_folder
+from .._lock import LOCK, lock_folder
 from .._provenance import version_of
 from ..cohort import engine
 from ..cohort.cluster import Cluster
@@ -88,9 +90,21 @@ def measure_group(
     check_writable(request.out)
     if os.path.realpath(request.out) == os.path.realpath(request.results):
         raise InputError(f"output {request.out}: these are the results; choose another folder")
+    _check_place(request.out)
     found = find_results(request.results)
     with lock_folder(request.out):
         return _Measuring(request, found, progress).measure()
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a folder that holds something else."""
+    if not out.is_dir() or (out / RECORD).exists() or (out / MASK).exists():
+        return
+    if found := next((path for path in sorted(out.iterdir()) if path.name != LOCK), None):
+        raise InputError(
+            f"output {out}: it holds files of something else ({found.name}); choose an empty or a "
+            f"new folder"
+        )
 
 
 @dataclass
@@ -106,6 +120,7 @@ class _Measuring:
     request: MorphometryRequest
     results: list[GroupResult]
     progress: Progress
+    _hashes: dict[Path, str] = field(default_factory=dict)
 
     def measure(self) -> Morphometry:
         settings, self.out = self.request.settings, self.request.out.absolute()
@@ -117,7 +132,8 @@ class _Measuring:
         changes: list[MorphometryJob] = []
         if settings.longitudinal:
             times = None if settings.times is None else read_times(settings.times)
-            for pair in pairs_of(self.results):
+            for pair in pairs_of(self.results, times):
+                self.progress(f"change from {pair[0].key} to {pair[1].key}")
                 years = None if times is None else years_between(*pair, times)
                 changes.append(self._job(pair, names, years))
         failed = self._run([*jobs, *changes])
@@ -134,7 +150,10 @@ class _Measuring:
         summaries = self._summaries(done, changed)
         text = morphometry_page(self.space, summaries, self._mask(), len(done), failed)
         write_bytes(self.out / REPORT, text.encode())
-        self._write_record(failed)
+        records = [*done, *changed]
+        maps = [name for one in records for name in one["outputs"]]
+        logs = [job.record.relative_to(self.out).as_posix() for job in (*jobs, *changes)]
+        self._write_record(failed, [*maps, *logs, *(path.name for path in tables)])
         return Morphometry(self.out, tuple(tables), self.out / REPORT, failed)
 
     # -------------------------------------------------------------------------------- Space
@@ -170,7 +189,12 @@ class _Measuring:
         if self.request.settings.atlas is not None:
             return self.request.settings.atlas.absolute()
         found = sorted(self.request.results.glob("tpl-*/**/*_dseg.nii.gz"))
-        return found[0].absolute() if len(found) == 1 else None
+        if len(found) > 1:
+            raise InputError(
+                f"atlas must be chosen, because {self.request.results} has several: "
+                f"{', '.join(path.name for path in found)}"
+            )
+        return found[0].absolute() if found else None
 
     def _atlas_names(self) -> dict[int, str]:
         """The regions of the atlas and their names; empty without an atlas."""
@@ -180,7 +204,7 @@ class _Measuring:
         image = read_series(path, "atlas")
         labels = [int(x) for x in np.unique(read_labels(image, image, "atlas").data) if x != 0]
         names = {label: f"label-{label}" for label in labels}
-        table = path.with_name(path.name.replace(".nii.gz", ".tsv").replace(".nii", ".tsv"))
+        table = path.with_name(f"{without_extension(path.name)}.tsv")
         if table.exists():
             own = read_label_names(table)
             names = {label: own.get(label, name) for label, name in names.items()}
@@ -212,20 +236,29 @@ class _Measuring:
             "results": RESULTS,
             "settings": {k: v for k, v in settings.as_json().items() if k != "threads"},
             "given": given,
-            "files": {
-                str(path): sha256_of(path)
-                for path in (
-                    *(one.to_scan for one in results),
-                    *((atlas,) if atlas is not None else ()),
-                    self.out / MASK,
-                )
-            },
+            "files": {str(path): self._hash(path) for path in self._inputs(results, given)},
         }
         text = json.dumps(basis, sort_keys=True)
         given = {**given, "basis": hashlib.sha256(text.encode()).hexdigest()}
         return MorphometryJob(results, self.out, settings, given, self.request.run)
 
-    @property
+    def _inputs(self, results: tuple[GroupResult, ...], given: Mapping[str, Any]) -> Iterator[Path]:
+        """The files that the maps and volumes of a job follow from."""
+        yield self.out / MASK
+        for one in results:
+            yield one.to_scan
+            yield one.scan if len(results) > 1 else one.mask
+        for name in ("atlas", "modulate"):
+            if given[name] is not None:
+                yield Path(given[name])
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            check_readable(path, "file")
+            self._hashes[path] = sha256_of(path)
+        return self._hashes[path]
+
+    @cached_property
     def _to_modulate(self) -> dict[str, str]:
         """The file to modulate of each scan."""
         pattern = self.request.settings.modulate
@@ -233,7 +266,11 @@ class _Measuring:
             return {}
         scans = {one.key: one.scan.absolute() for one in self.results}
         root = Path(os.path.commonpath([path.parent for path in scans.values()]))
-        maps = label_maps_of(scans.values(), root, pattern)
+        try:
+            maps = label_maps_of(scans.values(), root, pattern)
+        except InputError as error:
+            text = str(error).replace("labels of", "modulate: maps of", 1)
+            raise InputError(text.replace("label map", "map")) from error
         for key, path in scans.items():
             if path not in maps:
                 raise InputError(f"modulate: {key} has no map, but others have")
@@ -338,7 +375,11 @@ class _Measuring:
             summaries.append(MapSummary(kind, len(records), volumes[0], volumes[1], width))
         return summaries
 
-    def _write_record(self, failed: Mapping[str, str]) -> None:
+    def _write_record(self, failed: Mapping[str, str], outputs: Sequence[str]) -> None:
+        """Write the record; files of an earlier one that are not made any more are removed."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            for name in set(read_json(self.out / RECORD)["outputs"]) - set(outputs):
+                (self.out / name).unlink(missing_ok=True)
         record = {
             "results": str(self.request.results.absolute()),
             "space": self.space,
@@ -347,6 +388,7 @@ class _Measuring:
             "settings": self.request.settings.as_json(),
             "scans": [one.key for one in self.results],
             "failed": dict(failed),
+            "outputs": sorted(outputs),
             "version": version_of("voxwarp"),
             "run": self.request.run,
         }

@@ -1,12 +1,13 @@
 """When scans were made, for changes per year."""
 
+import math
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
 
 from ..data.tables import read_table
 from ..errors import InputError
-from .results import GroupResult
+from .results import GroupResult, time_of
 
 DAYS_PER_YEAR = 365.25
 COLUMNS = "age", "years", "date", "acq_time"
@@ -39,14 +40,19 @@ def read_times(path: Path) -> dict[tuple[str, str], float]:
             row.values.get(name, "").removeprefix(prefix)
             for name, prefix in (("participant_id", "sub-"), ("session_id", "ses-"))
         )
-        times[person, session] = _years(row.values.get(kind, ""), kind, row.where)
+        text = row.values.get(kind, "")
+        if text not in ("", "n/a"):  # asked for only if the scan is among the results
+            times[person, session] = _years(text, kind, row.where)
     return times
 
 
 def _years(text: str, kind: str, where: str) -> float:
     try:
         if kind in ("age", "years"):
-            return float(text)
+            years = float(text)
+            if not math.isfinite(years):
+                raise ValueError
+            return years
         day = datetime.fromisoformat(text).date() if "T" in text else date.fromisoformat(text)
     except ValueError as error:
         expected = "a number" if kind in ("age", "years") else "a date such as 2026-11-29"
@@ -62,12 +68,7 @@ def years_between(
     Raises:
         InputError: a time is missing, or the last scan is not later.
     """
-    at = []
-    for one in (first, last):
-        key = one.subject, one.session or ""
-        if key not in times:
-            raise InputError(f"times: there is no row of sub-{key[0]}, ses-{key[1]}")
-        at.append(times[key])
+    at = [time_of(one, times) for one in (first, last)]
     if at[1] <= at[0]:
         raise InputError(
             f"times: {last.key} must be later than {first.key}, got {at[1]:.2f} and {at[0]:.2f} "

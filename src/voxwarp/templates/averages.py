@@ -25,6 +25,11 @@ def check_average(average: str) -> None:
         raise InputError(f"average must be {', '.join(get_args(Average))}, got {average!r}")
 
 
+def enough_to_trim(symmetric: bool) -> int:
+    """The least number of persons of whom the trimmed mean leaves out some."""
+    return int(np.ceil(1 / TRIMMED / (2 if symmetric else 1)))
+
+
 def averaged(
     images: Sequence[np.ndarray],
     persons: Sequence[Sequence[int]],
@@ -125,7 +130,10 @@ class Votes:
 
     def share(self, label: int) -> np.ndarray:
         """The share of the persons that have a label, (voxels,) float32, where any has one."""
-        return (self.weights @ (self.votes == label)).astype(np.float32)
+        total = np.zeros(len(self.where), np.float32)
+        for weight, own in zip(self.weights, self.votes, strict=True):
+            total[own == label] += np.float32(weight)
+        return total
 
     def volume(self, values: np.ndarray) -> np.ndarray:
         """Values of the kept voxels as a volume, zero elsewhere."""

@@ -10,6 +10,7 @@ onto it, from its original voxels.
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .._files import check_writable, free_space, write_file
+from .._files import check_writable, free_space, write_bytes, write_file
 from .._json import read_json
 from .._lock import LOCK, lock_folder
 from .._provenance import version_of
@@ -31,6 +32,7 @@ from ..cohort.ledger import Ledger
 from ..cohort.outcome import Outcome
 from ..data.label_names import read_label_names
 from ..errors import InputError
+from ..networks.catalogue import ARCHITECTURES
 from ..networks.installed import MODEL, WEIGHTS, find
 from ..preparation.recipe import Recipe
 from ..preparation.rigid import rigid_part
@@ -42,7 +44,7 @@ from ..space.transform import Affine
 from ..space.volume import Volume, read_placement, read_volume, write_volume
 from . import shape
 from .averages import averaged, sharpened, sharpness
-from .checks import check_labels, unlike
+from .checks import check_enough, check_labels, unlike
 from .job import FIELD, FULL, IMAGE, MASK, SMALL, TemplateJob, array_path, do_job
 from .linear import mean_stretch
 from .outputs import Outputs, Person, brain_path, publish
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     pass
 
 RECORD = "template.json"  # written last: what the template was made of, and how
+TOLD = 30.0  # s between two lines of progress within a round, at least
+BEGUN = "template"  # says that the hidden folder is that of a template
 RESULTS = 1  # raise it when a change of the code changes what is computed or written
 #: Bytes for each scan: displacements on the working grid, and averages in the making.
 _FIELD_BYTES, _IMAGE_BYTES = 24, 5
@@ -127,16 +131,19 @@ def build(request: TemplateRequest, progress: Progress = lambda text: None) -> B
     )
     _check_place(request.out)
     names = {} if request.label_names is None else read_label_names(request.label_names)
-    if names and request.selection.labels is None:
+    if names and all(labels_of(scan) is None for scan in scans.scans):
         raise InputError("label_names needs `labels`, but none were given")
-    for reason in scans.skipped.values():
-        progress(f"left out: {reason}")
+    for scan in scans.scans:
+        if scan.choice:
+            progress(f"{scan.key}: {scan.choice}")
     model = _check_model(request.settings)
     if request.settings.symmetric:
         shape.check_mirror(model.grid)
     with lock_folder(request.out):
+        write_bytes(request.out / HIDDEN / BEGUN, b"a template is built here\n")
         basis = {**_basis(request, scans), "label_names": sorted(names.items())}
         if (there := _built(request.out, basis)) is not None:
+            _remove_work(request.out)
             progress("nothing to do: the template is up to date")
             return there
         with ExitStack() as stack:
@@ -147,14 +154,22 @@ def _check_model(settings: TemplateSettings) -> Recipe:
     """The recipe of the model, read without its weights."""
     folder = find(settings.model)
     try:
-        return Recipe.from_record(read_json(folder / MODEL)["preparation"], folder)
+        about = read_json(folder / MODEL)
+        capabilities = ARCHITECTURES[about["architecture"]["name"]].capabilities
+        recipe = Recipe.from_record(about["preparation"], folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"model {folder}: its {MODEL} cannot be read ({error})") from error
+    if settings.smoothness is not None and not capabilities.has_smoothness:
+        raise InputError(
+            f"smoothness has no effect on model {settings.model}, which learned its smoothness in "
+            f"training; use another model"
+        )
+    return recipe
 
 
 def _check_place(out: Path) -> None:
     """Refuse a folder that holds something else."""
-    if not out.is_dir() or (out / RECORD).exists() or (out / HIDDEN).exists():
+    if not out.is_dir() or (out / RECORD).exists() or (out / HIDDEN / BEGUN).exists():
         return
     if found := next((path for path in sorted(out.iterdir()) if path.name != LOCK), None):
         raise InputError(
@@ -170,13 +185,15 @@ def _basis(request: TemplateRequest, scans: TemplateScans) -> dict[str, Any]:
         with ledger.remembering_hashes():
             for scan in scans.scans:
                 own = inputs[scan.key] = {}
-                for path in scan.inputs:
+                for role, path in ((scan.name, scan.path), *scan.also):
                     try:
-                        own[path.name] = ledger.sha256(path)
+                        own[str(role)] = ledger.sha256(path)
                     except OSError:
-                        own[path.name] = "unreadable"
+                        own[str(role)] = "unreadable"
             folder = find(request.settings.model)
             model = {name: ledger.sha256(folder / name) for name in (MODEL, WEIGHTS)}
+            if other := read_json(folder / MODEL).get("other_contrasts"):
+                model |= {f"{other}/{x}": ledger.sha256(find(other) / x) for x in (MODEL, WEIGHTS)}
     finally:
         ledger.close()
     settings = request.settings.as_json()
@@ -244,18 +261,21 @@ class _Builder:
 
     def __post_init__(self) -> None:
         self.settings = self.request.settings
+        self.left_out |= self.scans.skipped
         self.out = self.request.out.absolute()
         name = _digest(self.basis)
         self.work = self.out / HIDDEN / name
-        for other in (self.out / HIDDEN).glob("*"):  # of another request
-            if other.is_dir() and other.name != name:
-                shutil.rmtree(other, ignore_errors=True)
+        _remove_work(self.out, but=name)
 
     def build(self) -> BuiltTemplate:
         self._check_disk()
         found = self._examined()
         store = Store(self.work / _digest([scan.key for scan in self.used]))
         self.store, self.persons = store, persons_of(self.used)
+        self.is_rigid = len(self.persons) == 1
+        if self.is_rigid:  # her scans are what is averaged
+            self.persons = [[number] for number in range(len(self.used))]
+        check_enough(self.settings, len(self.persons))
         self.weights = np.empty(len(self.used))
         for own in self.persons:
             self.weights[own] = 1 / (len(self.persons) * len(own))
@@ -280,11 +300,6 @@ class _Builder:
     def is_aligned(self) -> bool:
         """Whether the scans are aligned with a template, so that affine rounds make sense."""
         return self.recipe.template is not None
-
-    @property
-    def is_rigid(self) -> bool:
-        """Whether all scans are of one person, whose brain has one size."""
-        return len(self.persons) == 1
 
     def _stretch(self, affines: Sequence[Affine]) -> Affine:
         """The mean stretch of affine maps; none, if there is one person, or no template."""
@@ -344,6 +359,12 @@ class _Builder:
         if (done := self.store.read(name, self.out)) is not None:
             return self._told(done)
         registered = f"{name} registered"
+        if number > 1 and not any("start" in self._placed(scan, before) for scan in self.used):
+            shutil.rmtree(self.store.folder, ignore_errors=True)
+            raise InputError(
+                f"output {self.out}: the average of {name} was removed while the template was "
+                f"being built; run the same command again, and it begins anew"
+            )
         found = self._run(registered, "register", lambda scan: self._placed(scan, before))
         folder = self.store.stage(registered)
         mean = self._mean_displacement(folder)
@@ -541,14 +562,20 @@ class _Builder:
         todo, failed = [job for job in jobs if not _is_done(job)], dict[str, Outcome]()
         if todo:
             self.progress(f"{name}: {len(todo)} scans")
-            for job, outcome in self._workers(len(todo)).run(
+            told = time.monotonic()
+            outcomes = self._workers(len(todo)).run(
                 do_job, todo, tick=lambda running: None, say=self.progress
-            ):
+            )
+            for done, (job, outcome) in enumerate(outcomes, 1):
                 self.peak_mb = max(self.peak_mb, outcome.peak_mb)
+                if time.monotonic() - told > TOLD:
+                    told = time.monotonic()
+                    self.progress(f"{name}: {done} of {len(todo)}")
                 if outcome.state == "failed":
                     failed[job.key] = outcome
         for key, outcome in failed.items():
-            if not may_fail or outcome.is_full or outcome.trace:
+            is_of_scan = outcome.is_final and not outcome.is_death and not outcome.trace
+            if not may_fail or outcome.is_full or not is_of_scan:
                 raise InputError(
                     f"{key}: {outcome.error}; run the same command again, and it goes on from here"
                 )
@@ -654,6 +681,13 @@ class _Builder:
         )
         shutil.rmtree(self.work, ignore_errors=True)
         return built_of(self.out, record, was_there=False)
+
+
+def _remove_work(out: Path, but: str = "") -> None:
+    """Remove what is left of other requests, or of a run that was killed when all was done."""
+    for other in (out / HIDDEN).glob("*"):
+        if other.is_dir() and other.name != but:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _is_done(job: TemplateJob) -> bool:

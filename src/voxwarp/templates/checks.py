@@ -6,6 +6,8 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import InputError
+from .averages import enough_to_trim
+from .settings import TemplateSettings
 
 # Pearson's correlation of two brains that are aligned by affine maps, at 4 mm, from which they are
 # alike. T1-weighted brains of three sites have 0.41 to 0.74 with each other, with T2-weighted ones
@@ -73,6 +75,20 @@ def unlike(names: Sequence[str], images: Sequence[np.ndarray], known: Sequence[b
             f"of one contrast, and let others follow it with `also`"
         )
     return others
+
+
+def check_enough(settings: TemplateSettings, persons: int) -> None:
+    """Check that the average does what its name says.
+
+    Raises:
+        InputError: there are too few persons for a trimmed mean.
+    """
+    least = enough_to_trim(settings.symmetric)
+    if settings.average == "trimmed" and persons < least:
+        raise InputError(
+            f"average=trimmed leaves out nobody of {persons} persons, it needs at least {least}; "
+            f"use mean or median"
+        )
 
 
 def check_labels(labels: Mapping[str, Sequence[int]]) -> list[str]:

@@ -20,6 +20,7 @@ from ..cohort.derivatives import LABELS, write_json
 from ..cohort.job import write_result
 from ..cohort.outcome import LOGS, outcome_of
 from ..errors import InputError
+from ..networks.installed import installed
 from .scans import labels_of
 from .settings import TemplateSettings
 
@@ -91,7 +92,7 @@ class TemplateJob:
             "source": str(self.source.absolute()),
             "out": str(self.out.absolute()),
             "folder": str(self.folder.absolute()),
-            "settings": self.settings.as_json(),
+            "settings": {**self.settings.as_json(), "model": _absolute(self.settings.model)},
             "given": dict(self.given),
             "run": self.run,
             "attempt": self.attempt,
@@ -114,6 +115,11 @@ class TemplateJob:
             attempt=values["attempt"],
             work=None if values["work"] is None else Path(values["work"]),
         )
+
+
+def _absolute(model: str) -> str:
+    """The name of an installed model, or the absolute path of a folder."""
+    return model if model in installed() else str(Path(model).absolute())
 
 
 def array_path(folder: Path, key: str, name: str) -> Path:
@@ -180,6 +186,9 @@ def _examine(job: TemplateJob) -> _Result:
     whole = averaged((known.image > 0).float(), SMALLER) > 0.999  # all of the small voxel is brain
     _save(job.array(SMALL), (averaged(known.image, SMALLER) * whole)[0, 0].numpy())
     shares = model.unsure(moving=known.image, fixed=known.image, map_cache={})
+    for name, path in job.scan.also:
+        if name.suffix not in LABELS:
+            _check_contrast(path, scan, examination)
     labels: list[int] = []
     if scan.labels is not None:
         labels = [int(label) for label in np.unique(scan.labels.data)]
@@ -501,6 +510,22 @@ def _whole(scan: "Scan", examination: "Examination") -> "Volume":
     from ..space.volume import to_canonical
 
     return unbiased(from_zero(to_canonical(scan.image)), examination.log_bias)
+
+
+def _check_contrast(path: Path, scan: "Scan", examination: "Examination") -> None:
+    """Check that another image of the person is one, and lies where the scan does."""
+    from ..space.resample import resample
+    from ..space.volume import read_volume, refusal
+
+    image = read_volume(path, "image")
+    inside = scan.brain_mask(examination).data != 0
+    if not resample(image, scan.grid, interpolation="nearest").data[inside].any():
+        raise refusal(
+            f"image {path}: it shows nothing where the brain of {scan.name} is; both must share "
+            f"one world space",
+            image,
+            scan.image,
+        )
 
 
 def _other_contrast(

@@ -19,6 +19,7 @@ from .._provenance import machine, version_of, versions
 from ..cohort.bids_names import BidsName
 from ..cohort.dataset import CohortScan
 from ..cohort.derivatives import BIDS_VERSION, DESCRIPTION, IGNORED, dataset_description, write_json
+from ..cohort.job import HIDDEN
 from ..cohort.pages import NOT_KNOWN, Pages, number_text
 from ..errors import InputError
 from ..space.grid import Grid
@@ -31,6 +32,7 @@ from .page import Shown, template_page
 from .settings import TemplateSettings
 from .state import Round
 
+EARLIER = "earlier.json"  # files of an earlier template, until they are replaced or removed
 REPORT, PARTICIPANTS, ROUNDS_TABLE = "template.html", "participants.tsv", "rounds.tsv"
 _RESOLUTION = "01"
 
@@ -155,8 +157,10 @@ def publish(
     writer = _Writer(outputs, stage)
     writer.write(root, record["left_out"])
     group = sorted(writer.names)
-    files = [*group, *(file for person in outputs.people for file in person.record["outputs"])]
-    sizes = {file: (stage / file).stat().st_size for file in files}
+    sizes = {file: (stage / file).stat().st_size for file in group}
+    for person in outputs.people:
+        sizes.update(person.record["outputs"])
+    files = list(sizes)
     for one in outputs.rounds:
         for file in (one.image, one.mask):
             sizes[file] = (out / file).stat().st_size
@@ -175,25 +179,32 @@ def publish(
         "group_outputs": group,
         "outputs": sizes,
     }
-    _move(stage, out, files, name)
+    _move(stage, out, files, {*sizes}, name)
     Pages.of(out, {}).write()
     write_json(whole, out / name)
+    (out / HIDDEN / EARLIER).unlink(missing_ok=True)
     return whole
 
 
-def _move(stage: Path, out: Path, files: Sequence[str], record: str) -> None:
-    """Move files to their places; those of an earlier template go first, its record before all."""
-    earlier: list[str] = []
+def _move(stage: Path, out: Path, files: Sequence[str], kept: set[str], record: str) -> None:
+    """Move files to their places; those of an earlier template go first, its record before all.
+
+    Their names are kept until all is done, for a run after a kill.
+    """
+    earlier, names = set[str](), out / HIDDEN / EARLIER
     with suppress(OSError, ValueError, KeyError, TypeError):
-        earlier = list(read_json(out / record)["outputs"])
+        earlier |= set(read_json(names)["outputs"])
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        earlier |= set(read_json(out / record)["outputs"])
     try:
+        write_json({"outputs": sorted(earlier)}, names)
         (out / record).unlink(missing_ok=True)
-        for file in set(earlier) - set(files):
-            if not file.startswith("rounds/"):
-                (out / file).unlink(missing_ok=True)
+        for file in earlier - kept:
+            (out / file).unlink(missing_ok=True)
         for file in files:
-            (out / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(stage / file, out / file)
+            if (stage / file).exists():  # else a run that was killed has moved it
+                (out / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(stage / file, out / file)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
 

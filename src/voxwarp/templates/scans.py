@@ -103,6 +103,8 @@ def _of_source(source: Path, selection: Selection) -> CohortScans:
 
 def _of_files(paths: Sequence[Path], selection: Selection) -> CohortScans:
     """The scans of a list of files; names of BIDS say who is who, all others are persons."""
+    if not paths:
+        raise InputError(f"scans: a template needs at least {FEWEST} scans, none were given")
     for path in paths:
         check_readable(path, "scan")
         if path.is_dir():
@@ -129,7 +131,7 @@ def _of_files(paths: Sequence[Path], selection: Selection) -> CohortScans:
     for path in (path.absolute() for path in paths):
         name = BidsName.of(path)
         if name is not None and "sub" in name.entities:
-            name = replace(name, extension=".nii.gz")
+            name = replace(name, extension=".nii.gz").with_entities(space=None, desc=None)
         else:
             stem = without_extension(path.name)
             unique = stem if stems[stem] == 1 else str(path.relative_to(root))
@@ -156,7 +158,7 @@ def _of_files(paths: Sequence[Path], selection: Selection) -> CohortScans:
 def _with_labels(scan: CohortScan, labels: Path | None) -> CohortScan:
     if labels is None:
         return scan
-    entities = {k: v for k, v in scan.name.entities.items() if k in ("sub", "ses", "run")}
+    entities = dict(scan.name.entities)
     also = [(name, path) for name, path in scan.also if name.suffix != DSEG]
     return replace(scan, also=(*also, (BidsName(entities, DSEG, ".nii.gz"), labels)))
 
@@ -186,7 +188,8 @@ def _check_persons(scans: Sequence[CohortScan], longitudinal: bool) -> None:
 
 def _check_others(scans: Sequence[CohortScan], selection: Selection) -> None:
     """All scans must have what was asked for, or the averages would be of other people."""
-    wanted = [*selection.also, *([DSEG] if selection.labels is not None else [])]
+    has_labels = any(labels_of(scan) is not None for scan in scans)
+    wanted = [*selection.also, *([DSEG] if has_labels else [])]
     for suffix in dict.fromkeys(wanted):
         for scan in scans:
             own = [path for name, path in scan.also if name.suffix == suffix]

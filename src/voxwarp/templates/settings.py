@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..registration.deform import check_smoothness
 from .averages import Average, check_average
 
 #: mm; a brain in smaller voxels than the least takes more memory than it is worth.
@@ -62,6 +63,7 @@ class TemplateSettings:
                 f"{self.spacing:g}"
             )
         check_average(self.average)
+        check_smoothness(self.smoothness)
 
     def as_json(self) -> dict[str, Any]:
         """All settings, as a worker gets them."""
