@@ -35,7 +35,7 @@ SETTINGS = {
     "docs/cohort.md": set(),
     "docs/transforms.md": set(),
     "docs/templates.md": {"1 mm"},
-    "docs/morphometry.md": {"10.5 %", "9.5 %", "6 mm", "10 %", "15 mm", "25 mm"},
+    "docs/morphometry.md": {"10.5 %", "9.5 %", "6 mm", "8 mm", "10 %", "15 mm", "25 mm"},
     "docs/preparation.md": {"1 mm", "255 mm", "6 mm", "2 mm", "1074 MB", "(1074 by default)"},
     "docs/python.md": set(),
     "docs/evaluation.md": set(),

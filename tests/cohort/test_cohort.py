@@ -279,7 +279,7 @@ def test_options_are_written_as_for_other_bids_apps(cohort, cli, tmp_path) -> No
         (("--run-uuid", "a/b"), "--run-uuid must be of"),
         (("--fixed-mask", "x"), None),
         (("--dask-scheduler", "x", "--dask-config", "y"), "exclude each other"),
-        (("--subject-anatomical-reference", "unbiased"), "no unbiased templates"),
+        (("--subject-anatomical-reference", "unbiased"), "does not build unbiased templates"),
         (("--bids-filter-file", "nowhere.json"), "no such file"),
     ],
 )

@@ -635,6 +635,11 @@ def _bilateral(row: Row) -> str:
 
 def of_morphometry() -> list[str]:
     claims = []
+    for row in read("templates/group_map.csv"):
+        numbers = (row[name].replace("-", "−") for name in ("largest_t", "least_t", "p_voxel"))
+        claims.append(f"| {row['map']} | {row['contrast']} | {' | '.join(numbers)} |")
+        is_size_of_men = (row["map"], row["contrast"]) == ("absolute", "male")
+        assert (float(row["p_voxel"]) < 0.01) == is_size_of_men
     for method in ("two registrations", "midpoint"):
         for structure in ("right putamen", "left hippocampus"):
             done = rows(
