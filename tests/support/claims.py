@@ -588,6 +588,19 @@ def of_templates() -> list[str]:
     largest = max(float(row["mean_displacement_mm"]) for row in done)
     assert largest < 0.001
     claims.append("is below 0.001 mm in the mean over the brain")
+    whole = {row["template"]: row for row in read("templates/rounds.csv") if row["round"] == "all"}
+    minutes = (f"{float(whole[name]['seconds']) / 60:.1f} minutes" for name in _GROUPS)
+    claims.append("the 25 people took {} and that of the 19 took {}".format(*minutes))
+    of_worker, of_command = (
+        max(float(row[column]) for row in whole.values()) / 1000
+        for column in ("workers_peak_mb", "peak_mb")
+    )
+    claims.append(f"a worker took {of_worker:.1f} GB, the command itself {of_command:.1f} GB")
+    names = {"voxwarp": "voxwarp template", "antspyx": "ants.build_template"}
+    for method, name in names.items():
+        (row,) = rows("templates/peers.csv", template=f"4 scans, 2 rounds, {method}")
+        scores = " | ".join(three(float(row[column])) for column in ("dice", "regions"))
+        claims.append(f"| `{name}` | {row['seconds']} | {scores} | {row['sharpness']} |")
     for target, name in (
         ("MNI152", "MNI152"),
         ("ds2748", _GROUPS["ds2748"]),
