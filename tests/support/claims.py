@@ -596,6 +596,10 @@ def of_templates() -> list[str]:
         for column in ("workers_peak_mb", "peak_mb")
     )
     claims.append(f"a worker took {of_worker:.1f} GB, the command itself {of_command:.1f} GB")
+    (order,) = read("templates/order.csv")
+    assert float(order["largest_shift_mm"]) == 0
+    percent = f"{float(order['mean_difference_percent']):.3f} %"
+    claims.append(f"intensities differ by {percent} of the mean of the brain")
     names = {"voxwarp": "voxwarp template", "antspyx": "ants.build_template"}
     for method, name in names.items():
         (row,) = rows("templates/peers.csv", template=f"4 scans, 2 rounds, {method}")
