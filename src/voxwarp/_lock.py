@@ -39,6 +39,25 @@ def lock_folder(out: Path) -> Iterator[None]:
             lock.release()
 
 
+def check_ours(out: Path, *marks: str) -> None:
+    """Refuse a folder that holds something, unless a file in it says that it is a command's own.
+
+    Args:
+        out: the folder; it need not exist.
+        marks: files of the command, relative to it; one of them is enough.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if not out.is_dir() or any((out / mark).exists() for mark in marks):
+        return
+    if found := next((path for path in sorted(out.iterdir()) if path.name != LOCK), None):
+        raise InputError(
+            f"output {out}: it holds files of something else ({found.name}); choose an empty or a "
+            f"new folder"
+        )
+
+
 def _acquired(out: Path) -> FileLock:
     lock = FileLock(out / LOCK, timeout=0)
     try:

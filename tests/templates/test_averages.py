@@ -8,7 +8,14 @@ from scipy import stats
 
 from voxwarp.errors import InputError
 from voxwarp.templates import averages
-from voxwarp.templates.averages import Votes, averaged, check_average, sharpened, sharpness
+from voxwarp.templates.averages import (
+    Votes,
+    averaged,
+    check_average,
+    mean_and_spread,
+    sharpened,
+    sharpness,
+)
 
 SHAPE = 6, 5, 4
 
@@ -53,6 +60,13 @@ def test_every_person_counts_once(name: str) -> None:
     found = averaged(made, [[0, 1, 2], [3]], name)  # type: ignore[arg-type]
     expected = (np.mean(made[:3], axis=0) + made[3]) / 2
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_mean_and_spread_are_numpys() -> None:
+    made = images(5)
+    mean, spread = mean_and_spread(iter(made))
+    np.testing.assert_allclose(mean, np.mean(made, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(spread, np.std(made, axis=0), atol=1e-6)
 
 
 def test_other_averages_are_refused() -> None:

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._json import read_json
 from .._lock import locked
-from .._provenance import version_of
 from ..errors import InputError
 from ..networks.installed import WEIGHTS
 from .dataset import CohortScan
 from .derivatives import Derivatives, record_path, write_json
-from .outcome import LOGS, outcome_of
+from .outcome import LOGS, check_version, outcome_of
 from .settings import CohortSettings
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def register_scan(values: Mapping[str, Any]) -> dict[str, Any]:
         RuntimeError: this is another version of voxwarp than that of the command.
     """
     order = Order.from_json(values)
-    _check_version(order)
+    check_version(order.basis.get("version", {}).get("voxwarp"))
     if order.work is not None:
         os.environ["VOXWARP_CACHE"] = str(order.work / "cache")
     key = order.key
@@ -126,12 +125,6 @@ def register_scan(values: Mapping[str, Any]) -> dict[str, Any]:
         attempt=order.attempt,
         about=f"run {order.run}, attempt {order.attempt}, process {os.getpid()}: {order.scan.path}",
     )
-
-
-def _check_version(order: Order) -> None:
-    wanted, own = order.basis.get("version", {}).get("voxwarp"), version_of("voxwarp")
-    if wanted not in (None, own):
-        raise RuntimeError(f"this worker has voxwarp {own}, not {wanted}")
 
 
 def _registered(order: Order) -> tuple[dict[str, int], list[str]]:

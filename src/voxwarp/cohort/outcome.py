@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .._provenance import version_of
 from ..errors import InputError, NotEnoughMemoryError, NotEnoughSpaceError
 
 LOGS = "logs"
@@ -52,6 +53,20 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_mb: float = 0.0
+
+
+def check_version(wanted: str | None) -> None:
+    """Check that a worker has the version of the command.
+
+    Args:
+        wanted: the version of the command; None if the job does not say.
+
+    Raises:
+        RuntimeError: it has another one.
+    """
+    own = version_of("voxwarp")
+    if wanted not in (None, own):
+        raise RuntimeError(f"this worker has voxwarp {own}, not {wanted}")
 
 
 #: What a job does: it returns the files of its result with their sizes, and warnings.

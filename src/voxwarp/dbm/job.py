@@ -11,7 +11,7 @@ import numpy as np
 from .._provenance import version_of
 from ..cohort.bids_names import BidsName
 from ..cohort.derivatives import write_json
-from ..cohort.outcome import LOGS, outcome_of
+from ..cohort.outcome import LOGS, check_version, outcome_of
 from ..errors import InputError
 from ..space.composite import read_composite
 from ..space.grid import Grid
@@ -119,10 +119,7 @@ def do_job(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RuntimeError: this is another version of voxwarp than that of the command.
     """
-    if values["version"] != version_of("voxwarp"):
-        raise RuntimeError(
-            f"this worker has voxwarp {version_of('voxwarp')}, not {values['version']}"
-        )
+    check_version(values["version"])
     job = MorphometryJob.from_json(values)
     work = partial(_measured if len(job.results) == 1 else _changed, job)
     return outcome_of(
@@ -167,8 +164,7 @@ def _jacobians(result: GroupResult, job: MorphometryJob) -> LogJacobians:
 
 
 def _grid(job: MorphometryJob) -> Grid:
-    about = job.given["grid"]
-    return Grid(about["shape"], about["affine"], about["space_code"])
+    return Grid(**job.given["grid"])
 
 
 def _volumes(job: MorphometryJob, result: GroupResult, jacobians: LogJacobians) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from ..preparation.settings import DEFAULTS, Preparation
 from ..space.grid import Grid
 from ..space.transform import Affine, Chain, Transform, Warp
 from ..space.volume import Volume
+from .jacobians import LEAST_DETERMINANT
 
-LEAST_DETERMINANT = 0.01
 # Against 1, on a val scan, half the noise elsewhere (benchmarks/templates/growth_settings.csv).
 SMOOTHNESS = 2.0
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._files import check_readable, check_writable, sha256_of, without_extension, write_bytes
 from .._json import read_json
-from .._lock import LOCK, lock_folder
+from .._lock import check_ours, lock_folder
 from .._provenance import version_of
 from ..cohort import engine
 from ..cohort.cluster import Cluster
@@ -25,6 +25,7 @@ from ..data.label_names import read_label_names
 from ..errors import InputError
 from ..space.grid import Grid
 from ..space.volume import Volume, read_labels, read_placement, read_series, write_volume
+from ..templates.averages import mean_and_spread
 from .job import ABSOLUTE, ANNUAL, CHANGE, RELATIVE, MorphometryJob, do_job, label_of_width
 from .page import MapSummary, morphometry_page
 from .results import GroupResult, find_results, pairs_of
@@ -90,21 +91,10 @@ def measure_group(
     check_writable(request.out)
     if os.path.realpath(request.out) == os.path.realpath(request.results):
         raise InputError(f"output {request.out}: these are the results; choose another folder")
-    _check_place(request.out)
+    check_ours(request.out, RECORD, MASK)
     found = find_results(request.results)
     with lock_folder(request.out):
         return _Measuring(request, found, progress).measure()
-
-
-def _check_place(out: Path) -> None:
-    """Refuse a folder that holds something else."""
-    if not out.is_dir() or (out / RECORD).exists() or (out / MASK).exists():
-        return
-    if found := next((path for path in sorted(out.iterdir()) if path.name != LOCK), None):
-        raise InputError(
-            f"output {out}: it holds files of something else ({found.name}); choose an empty or a "
-            f"new folder"
-        )
 
 
 @dataclass
@@ -220,11 +210,7 @@ class _Measuring:
     ) -> MorphometryJob:
         settings, atlas = self.request.settings, self._atlas()
         given = {
-            "grid": {
-                "shape": list(self.grid.shape),
-                "affine": self.grid.affine.tolist(),
-                "space_code": self.grid.space_code,
-            },
+            "grid": self.grid.described(),
             "mask": str(self.out / MASK),
             "atlas": None if atlas is None else str(atlas),
             "labels": list(names),
@@ -363,16 +349,10 @@ class _Measuring:
         smooth = "" if width is None else label_of_width(width)
         summaries = []
         for kind, records in groups:
-            total, squares = (np.zeros(self.grid.shape) for _ in range(2))
-            for one in records:
-                file = dict(self._kinds(one))[f"{kind}{smooth}"]
-                values = read_series(self.out / file, "map").data
-                total += values
-                squares += np.square(values, dtype=np.float64)
-            mean = total / len(records)
-            spread = np.sqrt(np.maximum(squares / len(records) - mean**2, 0))
-            volumes = [Volume(x.astype(np.float32), self.grid) for x in (mean, spread)]
-            summaries.append(MapSummary(kind, len(records), volumes[0], volumes[1], width))
+            files = [dict(self._kinds(one))[f"{kind}{smooth}"] for one in records]
+            maps = (read_series(self.out / file, "map").data for file in files)
+            mean, spread = (Volume(values, self.grid) for values in mean_and_spread(maps))
+            summaries.append(MapSummary(kind, len(records), mean, spread, width))
         return summaries
 
     def _write_record(self, failed: Mapping[str, str], outputs: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Averages of many images on one grid, some planes at a time; votes of label maps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -81,6 +81,18 @@ def _statistic(stack: np.ndarray, average: Average) -> np.ndarray:
     number = len(stack)
     cut = (number - 1) // 2 if average == "median" else int(TRIMMED * number)
     return np.asarray(stack[cut : number - cut].mean(axis=0))
+
+
+def mean_and_spread(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation of images of one shape, float32, one at a time."""
+    total = squares = np.zeros(())
+    number = 0
+    for image in images:
+        values = image.astype(np.float64)
+        total, squares, number = total + values, squares + values**2, number + 1
+    mean = total / number
+    spread = np.sqrt(np.maximum(squares / number - mean**2, 0))
+    return mean.astype(np.float32), spread.astype(np.float32)
 
 
 def sharpened(image: np.ndarray) -> np.ndarray:

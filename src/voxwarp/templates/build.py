@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from .._files import check_writable, free_space, write_bytes, write_file
 from .._json import read_json
-from .._lock import LOCK, lock_folder
+from .._lock import check_ours, lock_folder
 from .._provenance import version_of
 from ..cohort import engine
 from ..cohort.cluster import Cluster
@@ -51,9 +51,6 @@ from .outputs import Outputs, Person, brain_path, publish
 from .scans import FEWEST, TemplateScans, find_template_scans, labels_of, persons_of
 from .settings import AFFINE_ROUNDS, TemplateSettings
 from .state import ROUNDS, Round, Store
-
-if TYPE_CHECKING:
-    pass
 
 RECORD = "template.json"  # written last: what the template was made of, and how
 TOLD = 30.0  # s between two lines of progress within a round, at least
@@ -129,7 +126,7 @@ def build(request: TemplateRequest, progress: Progress = lambda text: None) -> B
     scans = find_template_scans(
         request.sources, request.selection, longitudinal=request.settings.longitudinal
     )
-    _check_place(request.out)
+    check_ours(request.out, RECORD, f"{HIDDEN}/{BEGUN}")
     names = {} if request.label_names is None else read_label_names(request.label_names)
     if names and all(labels_of(scan) is None for scan in scans.scans):
         raise InputError("label_names needs `labels`, but none were given")
@@ -165,17 +162,6 @@ def _check_model(settings: TemplateSettings) -> Recipe:
             f"training; use another model"
         )
     return recipe
-
-
-def _check_place(out: Path) -> None:
-    """Refuse a folder that holds something else."""
-    if not out.is_dir() or (out / RECORD).exists() or (out / HIDDEN / BEGUN).exists():
-        return
-    if found := next((path for path in sorted(out.iterdir()) if path.name != LOCK), None):
-        raise InputError(
-            f"output {out}: it holds files of something else ({found.name}); choose an empty or a "
-            f"new folder"
-        )
 
 
 def _basis(request: TemplateRequest, scans: TemplateScans) -> dict[str, Any]:
@@ -407,12 +393,11 @@ class _Builder:
         """Average the scans where they lie now."""
         if (done := self.store.read(name, self.out)) is not None:
             return self._told(done)
-        about = self._described_grid()
 
         def given(scan: CohortScan) -> dict[str, Any]:
             return {
                 "placement": placements[scan.key].matrix.tolist(),
-                "grid": about,
+                "grid": self.grid.described(),
                 **more(scan),
             }
 
@@ -475,13 +460,6 @@ class _Builder:
         return {
             "mean_displacement_mm": float(size[inside].mean()),
             "largest_mean_displacement_mm": float(size[inside].max()),
-        }
-
-    def _described_grid(self) -> dict[str, Any]:
-        return {
-            "shape": list(self.grid.shape),
-            "affine": self.grid.affine.tolist(),
-            "space_code": self.grid.space_code,
         }
 
     # ------------------------------------------------------------------------------ Workers
@@ -636,7 +614,7 @@ class _Builder:
             return {
                 **self._placed(scan, last),
                 "template": str(template),
-                "grid": self._described_grid(),
+                "grid": self.grid.described(),
                 "basis": basis,
                 "stage": str(stage),
                 "heads": heads,

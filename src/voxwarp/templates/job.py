@@ -18,7 +18,7 @@ from .._provenance import version_of
 from ..cohort.dataset import CohortScan
 from ..cohort.derivatives import LABELS, write_json
 from ..cohort.job import write_result
-from ..cohort.outcome import LOGS, outcome_of
+from ..cohort.outcome import LOGS, check_version, outcome_of
 from ..errors import InputError
 from ..networks.installed import installed
 from .scans import labels_of
@@ -139,10 +139,7 @@ def do_job(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RuntimeError: this is another version of voxwarp than that of the command.
     """
-    if values["version"] != version_of("voxwarp"):
-        raise RuntimeError(
-            f"this worker has voxwarp {version_of('voxwarp')}, not {values['version']}"
-        )
+    check_version(values["version"])
     job = TemplateJob.from_json(values)
     if job.work is not None:
         os.environ["VOXWARP_CACHE"] = str(job.work / "cache")
@@ -328,10 +325,9 @@ def _finish(job: TemplateJob) -> _Result:
 
         moved = resample_labels(scan.labels, grid, transform, interpolation="linear")
         _save(job.array(DSEG), moved.data)
-    shown = replace(job.scan, also=tuple(job.scan.also))
     outputs, warnings = write_result(
         result,
-        shown,
+        job.scan,
         space=job.settings.name,
         source=job.source,
         stage=Path(job.given["stage"]),
@@ -482,7 +478,7 @@ def _affine(matrix: Any) -> "Affine":
 def _grid(about: Mapping[str, Any]) -> "Grid":
     from ..space.grid import Grid
 
-    return Grid(about["shape"], about["affine"], about["space_code"])
+    return Grid(**about)
 
 
 def _resampled(volume: "Volume", grid: "Grid", transform: "Transform") -> np.ndarray:

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..space.grid import Grid
 from ..space.transform import Affine
 from ..space.volume import Volume, write_volume
-from .averages import Votes, averaged
+from .averages import Votes, averaged, mean_and_spread
 from .job import DSEG, FIELD, FULL, HEAD, IMAGE, MASK, array_path
 from .linear import log_stretch
 from .page import Shown, template_page
@@ -290,13 +290,7 @@ class _Writer:
 
     def _spread(self, inside: np.ndarray) -> np.ndarray:
         """The standard deviation over scans, zero outside the brain."""
-        total, squares = (np.zeros(self.outputs.grid.shape) for _ in range(2))
-        images = self.outputs.arrays(IMAGE)
-        for image in images:
-            total += image
-            squares += np.square(image, dtype=np.float64)
-        variance = squares / len(images) - np.square(total / len(images))
-        return np.where(inside, np.sqrt(np.maximum(variance, 0)), 0).astype(np.float32)
+        return np.where(inside, mean_and_spread(self.outputs.arrays(IMAGE))[1], 0)
 
     def _displacements(self) -> np.ndarray:
         """The root of the mean squared displacement on the template, mm."""
