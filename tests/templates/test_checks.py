@@ -34,7 +34,9 @@ def test_one_contrast_is_fine() -> None:
 
 def test_a_scan_of_another_contrast_is_refused() -> None:
     images = [*(brain(i) for i in range(3)), brain(3, sign=-1)]
-    with pytest.raises(InputError, match=r"different contrasts: sub-3 correlate with sub-0"):
+    with pytest.raises(
+        InputError, match=r"different contrasts: the correlation of sub-3 with sub-0"
+    ):
         unlike(names(4), images, [True, True, True, False])
 
 

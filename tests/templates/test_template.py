@@ -400,7 +400,7 @@ def test_images_of_two_contrasts_are_refused(cli, scans, model, tmp_path) -> Non
     ]
     done = cli("template", *same, *others, "-o", tmp_path / "out", "--model", model, *QUICK)
     assert done.code == 2
-    assert "different contrasts: sub-P8, sub-P9" in done.err
+    assert "different contrasts: the correlation of sub-P8, sub-P9" in done.err
 
 
 def test_label_maps_with_other_values_are_refused(cli, scans, model, tmp_path) -> None:

@@ -70,9 +70,9 @@ def unlike(names: Sequence[str], images: Sequence[np.ndarray], known: Sequence[b
         most = max(values[i, j] for i in wrong for j in main)
         rest = f"{names[main[0]]}{' and others like it' if len(main) > 1 else ''}"
         raise InputError(
-            f"scans: they seem to be of different contrasts: {shown} correlate with {rest} by at "
-            f"most {most:.2f} after affine alignment, expected at least {ALIKE}; make a template "
-            f"of one contrast, and let others follow it with `also`"
+            f"scans: they seem to be of different contrasts: the correlation of {shown} with {rest} "
+            f"is {most:.2f} at most after affine alignment, expected at least {ALIKE}; make a "
+            f"template of one contrast, and let others follow it with `also`"
         )
     return others
 
