@@ -70,8 +70,8 @@ def unlike(names: Sequence[str], images: Sequence[np.ndarray], known: Sequence[b
         most = max(values[i, j] for i in wrong for j in main)
         rest = f"{names[main[0]]}{' and others like it' if len(main) > 1 else ''}"
         raise InputError(
-            f"scans: they seem to be of different contrasts: the correlation of {shown} with {rest} "
-            f"is {most:.2f} at most after affine alignment, expected at least {ALIKE}; make a "
+            f"scans: they seem to be of different contrasts: the correlation of {shown} with "
+            f"{rest} is {most:.2f} at most after affine alignment, expected at least {ALIKE}; make a "
             f"template of one contrast, and let others follow it with `also`"
         )
     return others
