@@ -71,8 +71,8 @@ def unlike(names: Sequence[str], images: Sequence[np.ndarray], known: Sequence[b
         rest = f"{names[main[0]]}{' and others like it' if len(main) > 1 else ''}"
         raise InputError(
             f"scans: they seem to be of different contrasts: the correlation of {shown} with "
-            f"{rest} is {most:.2f} at most after affine alignment, expected at least {ALIKE}; make a "
-            f"template of one contrast, and let others follow it with `also`"
+            f"{rest} is {most:.2f} at most after affine alignment, expected at least {ALIKE}; make "
+            f"a template of one contrast, and let others follow it with `also`"
         )
     return others
 
