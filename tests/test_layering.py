@@ -37,6 +37,7 @@ ORDER = (
     *("fields", "space", "measures", "data", "preparation", "networks", "pictures"),
     *(
         "registration",
+        "doctor",
         "review",
         "cohort",
         "templates",

@@ -14,6 +14,7 @@ COMMANDS = [
     *(["train"], ["evaluate"], ["benchmark"], ["figures"], ["cache"], ["models"]),
     *(["cache", name] for name in ("show", "clear")),
     *(["models", name] for name in ("list", "show", "import")),
+    ["doctor"],
 ]
 WITHOUT_EXAMPLES = ["cache show", "cache clear", "models list"]  # their groups have them
 
@@ -92,9 +93,9 @@ def test_options_are_in_panels(help_of):
     assert titles == [
         *("Arguments", "Inputs", "Transform", "Preparation", "Output", "Computing", "Other")
     ]
-    assert re.findall(r"╭─ ([\w ]+) ─", help_of()) == [
+    assert re.findall(r"╭─ ([\w, ]+) ─", help_of()) == [
         *("Other", "Register and apply", "Groups of people", "Prepare scans and train"),
-        *("Measure and compare", "Models and cache"),
+        *("Measure and compare", "Models, cache, installation"),
     ]
 
 

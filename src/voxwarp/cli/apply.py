@@ -11,7 +11,7 @@ from .._files import check_writable, staging, without_extension
 from .._publish import place
 from ..errors import InputError
 from . import options
-from .console import warn
+from .console import answer, warn
 
 
 class InterpolationName(str, Enum):
@@ -109,9 +109,16 @@ def apply(
             for image, name in zip(images, names, strict=True)
         ]
         place(stage, folder, names, overwrite=overwrite)
-    for target, one in zip(targets, moved, strict=True):
-        typer.echo(f"{target}  ({one.interpolation})")
-    return warn(list(dict.fromkeys(text for one in moved for text in one.warnings)), strict)
+    warnings = list(dict.fromkeys(text for one in moved for text in one.warnings))
+    written = [(file, one.interpolation) for file, one in zip(targets, moved, strict=True)]
+    answer(
+        [f"{file}  ({how})" for file, how in written],
+        {
+            "files": [{"path": file, "interpolation": how} for file, how in written],
+            "warnings": warnings,
+        },
+    )
+    return warn(warnings, strict)
 
 
 def _targets(images: list[Path], name: str, overwrite: bool) -> list[Path]:

@@ -1,12 +1,14 @@
 """``voxwarp cache``: show and clear the cache of prepared scans."""
 
-from pathlib import Path
+from dataclasses import asdict
 
 import typer
 
 from .._folders import cache_folder
 from ..errors import InputError
+from . import options
 from .command import Command, Group, Question
+from .console import Manner, answer, told
 
 app = typer.Typer(cls=Group, invoke_without_command=True)
 
@@ -28,16 +30,18 @@ def cache(context: typer.Context) -> None:
 
 
 @app.command("show", cls=Question)
-def show() -> None:
+def show(json: options.AsJson = False) -> None:
     """Show the folder, the number of scans and the size of the cache."""
     from ..preparation.cache import contents
 
-    if _folder_or_reason() is None:
-        return
-    cached = contents()
-    typer.echo(cached.folder)
-    size = f"{cached.size / 1e6:.1f} MB of at most {cached.limit / 1e6:.0f} MB"
-    typer.echo(f"{cached.entries} scans, {size}")
+    with told(Manner(as_json=json)):
+        try:
+            cached = contents()
+        except InputError as error:  # commands work without a cache
+            answer([error], {"folder": None, "reason": str(error)})
+            return
+        size = f"{cached.size / 1e6:.1f} MB of at most {cached.limit / 1e6:.0f} MB"
+        answer([cached.folder, f"{cached.entries} scans, {size}"], asdict(cached))
 
 
 @app.command("clear", cls=Command)
@@ -45,14 +49,9 @@ def clear() -> None:
     """Remove all scans from the cache."""
     from ..preparation.cache import clear as clear_cache
 
-    if folder := _folder_or_reason():
-        typer.echo(f"{folder}: {clear_cache()} scans removed")
-
-
-def _folder_or_reason() -> Path | None:
-    """The folder of the cache; if there is no cache, print why: commands work without one."""
     try:
-        return cache_folder()
+        folder = cache_folder()
     except InputError as error:
         typer.echo(str(error))
-        return None
+        return
+    typer.echo(f"{folder}: {clear_cache()} scans removed")

@@ -3,14 +3,14 @@
 import re
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
 from . import cluster_options, options
 from .cluster_options import WHICH
-from .console import DONE, DOUBTFUL, complain, echo, say
+from .console import DONE, DOUBTFUL, answer, complain, echo, say
 from .options import INPUTS, OTHER, OUTPUT
 
 if TYPE_CHECKING:
@@ -216,11 +216,12 @@ def cohort(
     )
     if dry_run or reports_only:
         return _without_registering(request, dry_run)
-    code = DONE
+    code, record = DONE, dict[str, Any]()
     if Level.participant in levels:
-        code = _participant(request)
+        code = _participant(request, record)
     if Level.group in levels:
-        code = _group(request, code)
+        code = _group(request, code, record)
+    answer([], record)
     return code
 
 
@@ -279,30 +280,48 @@ def _without_registering(request: "Cohort", dry_run: bool) -> int:
         ledger = Ledger(request.out / HIDDEN)
         scans, tasks = survey(request, ledger, write=False)
         ledger.close()
-        for task in tasks:
-            typer.echo(f"{task.scan.key}  {task.reason or 'done'}  {task.scan.path}")
-        for reason in scans.skipped.values():
-            typer.echo(f"skipped: {reason}")
         todo = sum(bool(task.reason) for task in tasks)
-        typer.echo(
-            f"{todo} of {len(tasks)} scans would be registered, {len(tasks) - todo} are done"
+        answer(
+            [
+                *(f"{x.scan.key}  {x.reason or 'done'}  {x.scan.path}" for x in tasks),
+                *(f"skipped: {reason}" for reason in scans.skipped.values()),
+                f"{todo} of {len(tasks)} scans would be registered, {len(tasks) - todo} are done",
+            ],
+            {
+                "scans": [
+                    {"scan": x.scan.key, "path": x.scan.path, "to_do": x.reason} for x in tasks
+                ],
+                "skipped": list(scans.skipped.values()),
+            },
         )
         return DONE
     files = pages_of(request).write()
     if not files:
         raise InputError(f"output {request.out}: there is no result of voxwarp cohort")
-    for file in files:
-        typer.echo(file)
+    answer(files, {"files": files})
     return DONE
 
 
-def _participant(request: "Cohort") -> int:
+def _participant(request: "Cohort", record: dict[str, Any]) -> int:
+    """Register; ``record`` gets what was done."""
     from ..cohort.run import register_cohort
     from .cohort_watch import watcher
 
     with watcher(request) as watch:
         summary = register_cohort(request, watch)
+    record["scans"] = {
+        task.scan.key: _state(summary, task.scan.key, bool(task.reason)) for task in summary.tasks
+    }
+    record["failed"] = {key: outcome.error for key, outcome in summary.failed.items()}
+    record["stopped"] = summary.stopped
     return _report(request, summary)
+
+
+def _state(summary: "Summary", key: str, was_to_do: bool) -> str:
+    """What became of a scan: done, failed, left, or there already."""
+    if key in summary.outcomes:
+        return str(summary.outcomes[key].state)
+    return "left" if was_to_do else "there"
 
 
 def _report(request: "Cohort", summary: "Summary") -> int:
@@ -337,8 +356,11 @@ def _report(request: "Cohort", summary: "Summary") -> int:
     return DOUBTFUL
 
 
-def _group(request: "Cohort", code: int) -> int:
-    """Sum up; without any result, that is no error beside those of the scans."""
+def _group(request: "Cohort", code: int, record: dict[str, Any]) -> int:
+    """Sum up; without any result, that is no error beside those of the scans.
+
+    ``record`` gets the files.
+    """
     from ..cohort.run import sum_up
 
     try:
@@ -349,5 +371,6 @@ def _group(request: "Cohort", code: int) -> int:
         complain(str(error))
         return code
     for file in files:
-        typer.echo(file)
+        echo(str(file))
+    record["files"] = files
     return code

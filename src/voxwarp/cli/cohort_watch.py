@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cohort.outcome import LOGS, Outcome
-from .console import echo, say
+from .console import echo, is_quiet, say
 
 if TYPE_CHECKING:
     from ..cohort.dataset import CohortScans
@@ -27,7 +27,7 @@ SHOWN = 20  # persons with several scans that are listed
 def watcher(request: "Cohort") -> Iterator["Watch"]:
     """What shows a run, until the end of a ``with`` statement."""
     log = request.out / LOGS / f"run-{request.run}.log"
-    if not is_terminal():
+    if is_quiet() or not is_terminal():
         yield Watch(log)
         return
     from rich.console import Console

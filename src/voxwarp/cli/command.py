@@ -1,4 +1,4 @@
-"""What all commands have in common: the form of their help, ``--verbose``, and their options."""
+"""What all commands have in common: the form of their help, and how they tell what they do."""
 
 import inspect
 from collections.abc import Callable
@@ -10,9 +10,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from .. import _process
 from .._allocation import keep_freed_memory
+from ..errors import InputError
 from . import option_names
-from .console import log_on_stderr
-from .options import OTHER, Verbose
+from .console import Manner, log_on_stderr, told
+from .options import OTHER, AsJson, Quiet, Verbose
 
 EXAMPLES = "Examples:"
 
@@ -77,28 +78,39 @@ def _prepare(command: Any, ctx: Any) -> None:
             param.show_default = False
 
 
-def with_log(command: Callable[..., Any], *, keep_memory: bool = True) -> Callable[..., Any]:
-    """A command with the option ``--verbose``, which shows the library's log.
+def with_manner(
+    command: Callable[..., Any], *, has_results: bool = True, keep_memory: bool = True
+) -> Callable[..., Any]:
+    """A command with the options ``--verbose``, ``--quiet`` and, if it has results, ``--json``.
 
     Args:
         command: the function of a command.
+        has_results: it ends with ``console.answer``.
         keep_memory: keep the memory that it frees for its next volume; see ``allocation``.
     """
 
     @wraps(command)
-    def run(*args: Any, verbose: bool = False, **options: Any) -> Any:
+    def run(
+        *args: Any, verbose: bool = False, quiet: bool = False, json: bool = False, **options: Any
+    ) -> Any:
+        if verbose and quiet:
+            raise InputError("`verbose` and `quiet` exclude each other: leave one out")
         with ExitStack() as stack:
             stack.enter_context(log_on_stderr(verbose))
+            stack.enter_context(told(Manner(quiet=quiet, as_json=json)))
             if keep_memory:
                 stack.enter_context(keep_freed_memory())
             return command(*args, **options)
 
+    added = {"json": AsJson} if has_results else {}
+    added |= {"quiet": Quiet, "verbose": Verbose}
     signature = inspect.signature(command)
-    option = inspect.Parameter(
-        "verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose
-    )
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in added.items()
+    ]
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), option]
+        parameters=[*signature.parameters.values(), *parameters]
     )
-    run.__annotations__ = {**command.__annotations__, "verbose": Verbose}
+    run.__annotations__ = {**command.__annotations__, **added}
     return run

@@ -12,8 +12,9 @@ from .apply import apply
 from .benchmark import benchmark
 from .cluster_options import CohortCommand
 from .cohort import cohort
-from .command import Command, Group, with_log
+from .command import Command, Group, Question, with_manner
 from .console import INTERRUPTED, fail, help_without_command
+from .doctor import doctor
 from .evaluate import evaluate
 from .figures import figures
 from .morphometry import morphometry
@@ -33,7 +34,10 @@ _UsageProblem: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 logging.getLogger("voxwarp").addHandler(logging.NullHandler())
 
 app = typer.Typer(
-    cls=Group, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
 )
 
 
@@ -76,20 +80,21 @@ REGISTER = "Register and apply"
 GROUPS = "Groups of people"
 TRAIN = "Prepare scans and train"
 SCORE = "Measure and compare"
-MANAGE = "Models and cache"
+MANAGE = "Models, cache, installation"
 
 
-def _add(command: Callable[..., Any], panel: str, *, keep_memory: bool = True) -> None:
-    app.command(cls=Command, rich_help_panel=panel)(with_log(command, keep_memory=keep_memory))
+def _add(command: Callable[..., Any], panel: str, **manner: bool) -> None:
+    app.command(cls=Command, rich_help_panel=panel)(with_manner(command, **manner))
 
 
 _add(register, REGISTER)
 _add(apply, REGISTER)
 _add(points, REGISTER)
 _add(report, REGISTER)
-_add(view, REGISTER, keep_memory=False)  # runs for hours with little of what it needs at first
+# The viewer runs for hours with little of the memory that it needs at first.
+_add(view, REGISTER, has_results=False, keep_memory=False)
 for _command in (cohort, template, morphometry):
-    app.command(cls=CohortCommand, rich_help_panel=GROUPS)(with_log(_command, keep_memory=False))
+    app.command(cls=CohortCommand, rich_help_panel=GROUPS)(with_manner(_command, keep_memory=False))
 _add(preprocess, TRAIN)
 _add(train, TRAIN)
 _add(evaluate, SCORE)
@@ -97,3 +102,4 @@ _add(benchmark, SCORE)
 _add(figures, SCORE, keep_memory=False)
 app.add_typer(models.app, name="models", rich_help_panel=MANAGE)
 app.add_typer(cache.app, name="cache", rich_help_panel=MANAGE)
+app.command(cls=Question, rich_help_panel=MANAGE)(with_manner(doctor))

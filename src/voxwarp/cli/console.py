@@ -1,10 +1,14 @@
 """Messages on stderr (stages, warnings, errors, log), and the exit codes."""
 
+import json
 import logging
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from . import option_names
 
@@ -14,14 +18,77 @@ if TYPE_CHECKING:
 DONE, REFUSED, DOUBTFUL, INTERRUPTED = 0, 2, 3, 130  # 1 is a bug: Python's own, with a traceback
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a command tells what it does.
+
+    Args:
+        quiet: neither progress nor results are printed, only warnings and errors.
+        as_json: the results are printed as one JSON object, and nothing else on stdout.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+
+
+_manner = Manner()  # of the running command; a process runs one at a time
+
+
+@contextmanager
+def told(manner: Manner) -> Iterator[None]:
+    """Within, tell things in this manner."""
+    global _manner
+    before, _manner = _manner, manner
+    try:
+        yield
+    finally:
+        _manner = before
+
+
+def is_quiet() -> bool:
+    """Whether progress is not to be shown."""
+    return _manner.quiet
+
+
 def say(message: str) -> None:
     """Print one line on stderr."""
     _write(f"voxwarp: {' '.join(message.split())}", sys.stderr)
 
 
 def echo(message: str) -> None:
-    """Print a line of the library on stdout."""
-    _write(option_names.as_options(message), sys.stdout)
+    """Print a line about the progress on stdout."""
+    if not _manner.quiet and not _manner.as_json:
+        _write(option_names.as_options(message), sys.stdout)
+
+
+def answer(lines: Iterable[object], record: Mapping[str, Any] | list[Any]) -> None:
+    """Print the results of a command on stdout: as lines, or as JSON if that was asked for.
+
+    Args:
+        lines: for people.
+        record: the same for programs.
+    """
+    if _manner.as_json:
+        text = json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False)
+        _write(text, sys.stdout)
+    elif not _manner.quiet:
+        for line in lines:
+            _write(str(line), sys.stdout)
+
+
+def _plain(value: Any) -> Any:
+    """A value in the types of JSON, which has no NaN: that is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, PathLike):
+        return str(value)
+    if hasattr(value, "item"):  # a number of NumPy's
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _write(text: str, stream: TextIO) -> None:
@@ -74,7 +141,7 @@ def prepare_kernels() -> None:
     from ..networks.ahead import start
 
     start()
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _manner.quiet:
         say("this first run also compiles code for this processor, which takes up to half a minute")
 
 
@@ -82,7 +149,7 @@ def prepare_kernels() -> None:
 def stages() -> Iterator[Callable[[str], None]]:
     """Show the running stage on stderr if it is a terminal; called with each as it begins."""
     prepare_kernels()
-    if not sys.stderr.isatty():
+    if _manner.quiet or not sys.stderr.isatty():
         yield lambda stage: None
         return
     from rich.console import Console

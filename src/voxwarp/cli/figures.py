@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .console import answer
 from .options import INPUTS, OUTPUT
 
 
@@ -54,5 +55,5 @@ def figures(
     """
     from ..evaluation.figures.draw import draw
 
-    for path in draw(rows or [], out, learning=learning, reference=reference):
-        typer.echo(path)
+    files = draw(rows or [], out, learning=learning, reference=reference)
+    answer(files, {"files": files})

@@ -10,7 +10,7 @@ from .._folders import models_folder
 from .._publish import place
 from . import options
 from .command import Command, Group, Question
-from .console import help_without_command
+from .console import Manner, answer, help_without_command, told
 
 app = typer.Typer(cls=Group, invoke_without_command=True)
 
@@ -28,12 +28,13 @@ def models(context: typer.Context) -> None:
 
 
 @app.command("list", cls=Question)
-def list_models() -> None:
+def list_models(json: options.AsJson = False) -> None:
     """List the installed models: name and folder, separated by a tab."""
     from ..networks.installed import installed
 
-    for name, folder in installed().items():
-        typer.echo(f"{name}\t{folder}")
+    models = installed()
+    with told(Manner(as_json=json)):
+        answer((f"{name}\t{folder}" for name, folder in models.items()), models)
 
 
 @app.command("show", cls=Question)

@@ -7,7 +7,7 @@ import typer
 
 from ..errors import InputError
 from . import cluster_options, options
-from .console import DONE, DOUBTFUL, echo, say
+from .console import DONE, DOUBTFUL, answer, echo, say
 from .options import INPUTS, OUTPUT
 
 LONGITUDINAL = "Changes within a person"
@@ -115,9 +115,10 @@ def morphometry(
         run=new_run(),
     )
     done = measure_group(request, echo)
-    for table in done.tables:
-        typer.echo(table)
-    echo(f"report: {done.report}")
+    answer(
+        [*done.tables, f"report: {done.report}"],
+        {"tables": done.tables, "report": done.report, "failed": done.failed},
+    )
     for key, reason in done.failed.items():
         say(f"failed: {key}: {reason}")
     return DOUBTFUL if done.failed else DONE

@@ -85,6 +85,16 @@ Strict = Annotated[
         "--strict", help="Exit with code 3 if there is any warning.", rich_help_panel=OUTPUT
     ),
 ]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print the results as a JSON object, for scripts.", rich_help_panel=OTHER
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="Print only warnings and errors.", rich_help_panel=OTHER),
+]
 Verbose = Annotated[
     bool,
     typer.Option(
@@ -94,9 +104,18 @@ Verbose = Annotated[
 
 # ----------------------------------------------------------------------------------- Transform
 
+
+def _model_names(incomplete: str) -> list[str]:
+    """The installed models that begin so, for the completion of shells."""
+    from ..networks.installed import installed
+
+    return [name for name in installed() if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str,
     typer.Option(
+        autocompletion=_model_names,
         help="Name of an installed model (voxwarp models list), or the folder of a model.",
         metavar="NAME",
         rich_help_panel=TRANSFORM,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import DONE, DOUBTFUL, warn
+from .console import DONE, DOUBTFUL, answer, warn
 from .options import OUTPUT
 
 if TYPE_CHECKING:
@@ -181,9 +181,8 @@ def print_summary(rows: Sequence[dict[str, Any]], out: Path) -> int:
     Returns:
         The exit code: 3 if a pair failed.
     """
-    from ..evaluation.summary import summary
+    from ..evaluation.summary import means_of, summary
 
-    for line in summary(rows):
-        typer.echo(line)
-    typer.echo(out / "pairs.csv")
+    table = out / "pairs.csv"
+    answer([*summary(rows), table], {"table": table, "methods": means_of(rows)})
     return DOUBTFUL if any(row["status"] != "ok" for row in rows) else DONE

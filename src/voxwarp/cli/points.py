@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import warn
+from .console import answer, warn
 
 
 def points(
@@ -59,5 +59,8 @@ def points(
     moved = apply_to_point_file(
         source, target, transform, inverse=inverse, lps=lps, overwrite=overwrite
     )
-    typer.echo(f"{target}  ({moved.number} point{'s' * (moved.number != 1)})")
+    answer(
+        [f"{target}  ({moved.number} point{'s' * (moved.number != 1)})"],
+        {"file": target, "points": moved.number, "warnings": moved.warnings},
+    )
     return warn(moved.warnings, strict)

@@ -9,7 +9,7 @@ import typer
 from .._several import folders_of, one_per_scan
 from ..errors import InputError
 from . import options
-from .console import DONE, REFUSED, complain, stages, warn
+from .console import DONE, REFUSED, answer, complain, echo, stages, warn
 from .options import INPUTS, PREPARATION, preparation_of, runtime_of
 
 
@@ -115,7 +115,7 @@ def preprocess(
     )
     for _, folder, _, _ in jobs:
         check_output(folder, overwrite=overwrite)
-    code = DONE
+    code, records = DONE, list[dict[str, Any]]()
     for scan, folder, segmentation, brain_mask in jobs:
         try:
             with stages() as progress, runtime.with_threads():
@@ -132,13 +132,17 @@ def preprocess(
                 files = result.save(folder, overwrite=overwrite)
         except InputError as error:  # the other scans can be prepared nevertheless
             complain(str(error))
+            records.append({"scan": scan, "error": str(error)})
             code = REFUSED
             continue
-        for file in files:
-            typer.echo(file)
-        typer.echo(_summary(result.record["found"]))
-        warned = warn(result.record["warnings"], strict)
+        found, warnings = result.record["found"], result.record["warnings"]
+        for line in (*files, _summary(found)):
+            echo(str(line))
+        seen = {name: found[name] for name in ("seen_as", "brain_mask_ml")}
+        records.append({"scan": scan, "error": None, "files": files, **seen, "warnings": warnings})
+        warned = warn(warnings, strict)
         code = code or warned
+    answer([], {"scans": records})
     return code
 
 

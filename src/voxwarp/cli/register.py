@@ -1,7 +1,7 @@
 """``voxwarp register``: register two scans, one to the template, or many to one fixed scan."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -15,7 +15,7 @@ from .._several import one_per_scan
 from ..errors import InputError
 from ..runtime import Runtime
 from . import options
-from .console import REFUSED, complain, echo, prepare_kernels, stages, warn
+from .console import REFUSED, answer, complain, echo, prepare_kernels, stages, warn
 from .options import COMPUTING, INPUTS, OUTPUT, TRANSFORM, preparation_of, refinement_of, runtime_of
 
 if TYPE_CHECKING:
@@ -277,15 +277,33 @@ def _register_one(
             result = result.with_metrics({**result.metrics, "seconds": seconds})
         progress("write")
         written = write_registration(result, out, **writing)
-    for file in written.files:
-        typer.echo(file)
-    examined = written.metrics["preparation"]
-    scans = (f"{name}: a {examined[name]['seen_as']}" for name in ("moving", "fixed"))
-    typer.echo(", ".join(scans))
-    if contrast := _other_contrast(written.metrics):
-        typer.echo(contrast)
-    typer.echo(_summary(written.metrics))
+    answer(
+        [*written.files, *_described(written.metrics)],
+        {"files": written.files, **_record(written.metrics)},
+    )
     return warn(written.metrics["warnings"], strict)
+
+
+def _described(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What the scans were taken for, and what came out."""
+    examined = metrics["preparation"]
+    yield ", ".join(f"{name}: a {examined[name]['seen_as']}" for name in ("moving", "fixed"))
+    if contrast := _other_contrast(metrics):
+        yield contrast
+    yield _summary(metrics)
+
+
+def _record(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``metrics.json`` that is printed as JSON."""
+    similarity, dice = metrics["similarity"], metrics["dice"]
+    return {
+        "seen_as": {name: metrics["preparation"][name]["seen_as"] for name in ("moving", "fixed")},
+        "local_ncc": {when: similarity[when]["local_ncc"] for when in ("before", "after")},
+        "mean_dice": dice["mean"] if dice else None,
+        "folds": metrics["jacobian"]["folds"],
+        "seconds": sum(metrics["seconds"].values()),
+        "warnings": metrics["warnings"],
+    }
 
 
 def _register_many(
@@ -304,10 +322,19 @@ def _register_many(
     for scan in failed:
         complain(_naming(scan, scan.error))
     done = len(scans) - len(failed)
-    typer.echo(
+    summary = (
         f"{done} of {len(scans)} scans registered in {seconds:.1f} s, "
         f"{3600 * done / seconds:.0f} an hour"
     )
+    records = [
+        {
+            "scan": scan.moving,
+            "error": None if scan.error is None else _naming(scan, scan.error),
+            **(_record(scan.metrics) if scan.error is None else {}),
+        }
+        for scan in scans
+    ]
+    answer([summary], {"seconds": seconds, "scans": records})
     for scan in failed:
         if scan.error is not None and not isinstance(scan.error, InputError):
             raise scan.error  # a bug: with its traceback

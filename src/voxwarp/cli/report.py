@@ -8,7 +8,7 @@ import typer
 from .._files import check_writable, write_bytes
 from .._layout import METRICS, REPORT
 from . import options
-from .console import warn
+from .console import answer, warn
 
 
 def report(
@@ -53,11 +53,12 @@ def report(
     voxwarp report out
     """
     if len(folders) == 1 and out is None and (folders[0] / METRICS).is_file():
-        typer.echo(_write_again(folders[0], overwrite))
-        return
-    from ..review.overview import write_overview
+        page = _write_again(folders[0], overwrite)
+    else:
+        from ..review.overview import write_overview
 
-    typer.echo(write_overview(folders, out, overwrite=overwrite))
+        page = write_overview(folders, out, overwrite=overwrite)
+    answer([page], {"page": page})
 
 
 def _write_again(folder: Path, overwrite: bool) -> Path:

@@ -8,7 +8,7 @@ import typer
 
 from . import cluster_options, options
 from .cluster_options import WHICH
-from .console import DONE, DOUBTFUL, echo, say
+from .console import DONE, DOUBTFUL, answer, echo, say
 from .options import INPUTS, OUTPUT, TRANSFORM
 
 if TYPE_CHECKING:
@@ -203,8 +203,11 @@ def template(
 
 def _report(built: "BuiltTemplate") -> int:
     """Say what was written, and what was left out."""
-    echo(f"template: {built.image}")
-    echo(f"report: {built.out / 'template.html'}")
+    report = built.out / "template.html"
+    answer(
+        [f"template: {built.image}", f"report: {report}"],
+        {"template": built.image, "report": report, "left_out": built.left_out},
+    )
     for key, reason in built.left_out.items():
         say(f"left out: {key}: {reason}")
     return DOUBTFUL if built.left_out else DONE

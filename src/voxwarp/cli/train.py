@@ -1,6 +1,8 @@
 """``voxwarp train``: train a model on the user's own scans."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,12 +10,13 @@ import typer
 
 from ..errors import InputError
 from . import options
-from .console import DONE, REFUSED, complain, stages, warn
+from .console import DONE, REFUSED, answer, complain, is_quiet, stages, warn
 from .options import OUTPUT, runtime_of
 
 if TYPE_CHECKING:
     from ..training.checkpoint import TrainingState
     from ..training.config import Config
+    from ..training.inspection import Report
 
 TRAINING = "Training"
 
@@ -102,8 +105,11 @@ def train(
     from ..training.config import read_config, settings_table
 
     if show_settings:
-        for name, default, meaning in settings_table():
-            typer.echo(f"{name}{f' = {default}' if default else ''}\n    {meaning}")
+        table = list(settings_table())
+        answer(
+            [f"{name}{f' = {value}' if value else ''}\n    {text}" for name, value, text in table],
+            [{"name": name, "default": value, "meaning": text} for name, value, text in table],
+        )
         return DONE
     if config is None:
         raise InputError("no configuration is given: voxwarp train CONFIG.yaml")
@@ -121,14 +127,16 @@ def train(
         overwrite=overwrite,
         device=runtime.device,
         minutes=float("inf") if minutes is None else minutes,
+        show=not is_quiet(),
     )
     if os.environ.get("RANK", "0") != "0":
         return DONE
-    if done.step < settings.steps:
-        typer.echo(f"{folder}: {done.step} of {settings.steps} steps; --resume continues")
-        return DONE
-    typer.echo(folder / "model.json")
-    typer.echo(f"{settings.steps} steps in {done.seconds / 60:.1f} min{_scores(done)}")
+    lines: list[object] = [f"{folder}: {done.step} of {settings.steps} steps; --resume continues"]
+    if done.step >= settings.steps:
+        time = f"{settings.steps} steps in {done.seconds / 60:.1f} min"
+        lines = [folder / "model.json", f"{time}{_scores(done)}"]
+    steps = {"step": done.step, "steps": settings.steps, "seconds": done.seconds}
+    answer(lines, {"model": folder, **steps, "start": done.start, "best": done.best})
     return DONE
 
 
@@ -142,23 +150,41 @@ def _check(settings: "Config", device: str) -> int:
     with stages() as progress:
         progress(f"read {len(scans)} scans")
         report = check(settings, scans)
-    for dataset, splits in report.counts.items():
-        for split, count in splits.items():
-            if count.scans:
-                subjects = f"{count.scans} scans of {count.subjects} subjects"
-                typer.echo(f"{dataset}, {split}: {subjects}, {count.labelled} with labels")
-    typer.echo(f"{len(report.structures)} structures")
-    size = f"{report.bytes_needed / 1e9:.2f} GB needed, {report.bytes_free / 1e9:.2f} GB free"
-    typer.echo(f"prepared scans in {report.folder}: {size}")
-    warn(report.warnings)
     problems = list(report.problems)
     try:
         check_beforehand(settings, scans, torch_device(device))
     except InputError as error:
         problems += [str(error)] if str(error) not in problems else []
+    answer(
+        _what_is_used(report),
+        {
+            "scans": {
+                dataset: {split: asdict(count) for split, count in splits.items()}
+                for dataset, splits in report.counts.items()
+            },
+            "structures": report.structures,
+            "prepared_scans": report.folder,
+            "bytes_needed": report.bytes_needed,
+            "bytes_free": report.bytes_free,
+            "warnings": report.warnings,
+            "problems": problems,
+        },
+    )
+    warn(report.warnings)
     for problem in problems:
         complain(problem)
     return REFUSED if problems else DONE
+
+
+def _what_is_used(report: "Report") -> Iterator[str]:
+    for dataset, splits in report.counts.items():
+        for split, count in splits.items():
+            if count.scans:
+                subjects = f"{count.scans} scans of {count.subjects} subjects"
+                yield f"{dataset}, {split}: {subjects}, {count.labelled} with labels"
+    yield f"{len(report.structures)} structures"
+    size = f"{report.bytes_needed / 1e9:.2f} GB needed, {report.bytes_free / 1e9:.2f} GB free"
+    yield f"prepared scans in {report.folder}: {size}"
 
 
 def _scores(done: "TrainingState") -> str:

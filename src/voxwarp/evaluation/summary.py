@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from .rows import Row
 from .statistics import mean
@@ -21,17 +22,30 @@ def format_row(row: Row) -> str:
     return f"{pair}: {', '.join(filter(None, parts))}"
 
 
-def summary(rows: Sequence[Row]) -> list[str]:
-    """One line of means for each method and kind of pair."""
-    lines = []
+def means_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The means of each method and kind of pair, by the names of columns of ``pairs.csv``.
+
+    Each has ``method``, ``kind``, ``pairs``, of which ``scored`` had a result, and the columns that
+    are known for some of these.
+    """
+    groups = []
     for method, kind in dict.fromkeys((row["method"], row["kind"]) for row in rows):
         of_kind = [row for row in rows if (row["method"], row["kind"]) == (method, kind)]
         done = [row for row in of_kind if row["status"] == "ok"]
-        parts = [f"{len(done)} of {len(of_kind)} pairs"]
-        for column, form in _SUMMARY.items():
-            if not math.isnan(value := mean(done, column)):
-                parts.append(form.format(value))
-        lines.append(f"{method}, {kind}: {', '.join(parts)}")
+        means = {column: mean(done, column) for column in _SUMMARY}
+        known = {column: value for column, value in means.items() if not math.isnan(value)}
+        counts = {"pairs": len(of_kind), "scored": len(done)}
+        groups.append({"method": method, "kind": kind, **counts, **known})
+    return groups
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """One line of means for each method and kind of pair."""
+    lines = []
+    for group in means_of(rows):
+        parts = [f"{group['scored']} of {group['pairs']} pairs"]
+        parts += [form.format(group[name]) for name, form in _SUMMARY.items() if name in group]
+        lines.append(f"{group['method']}, {group['kind']}: {', '.join(parts)}")
     return lines
 
 

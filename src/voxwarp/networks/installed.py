@@ -17,7 +17,7 @@ def installed() -> dict[str, Path]:
 
     A model in the user's folder replaces a shipped one with the same name.
     """
-    places = [Path(str(resources.files("voxwarp") / "models"))]
+    places = [shipped_folder()]
     with suppress(InputError):  # there is no folder of the user's, as without a home
         places.append(models_folder())
     return {
@@ -27,6 +27,16 @@ def installed() -> dict[str, Path]:
         for folder in sorted(place.iterdir())
         if os.path.lexists(folder / MODEL)
     }
+
+
+def shipped_folder() -> Path:
+    """The folder of the models that come with voxwarp."""
+    return Path(str(resources.files("voxwarp") / "models"))
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a model's folder is one of those that come with voxwarp."""
+    return folder.parent == shipped_folder()
 
 
 def find(model: str | os.PathLike[str]) -> Path:

@@ -130,6 +130,14 @@ def _without_deprecations() -> Iterator[None]:
         yield
 
 
+def deepbet_loads() -> None:
+    """Load deepbet and its network; whatever is wrong with them is raised."""
+    with _without_deprecations():
+        from deepbet import BrainExtraction
+
+        BrainExtraction(no_gpu=True)
+
+
 def deepbet(head: Volume) -> np.ndarray:
     """Extract the brain with deepbet (Fisch et al., 2024, doi:10.1016/j.compbiomed.2024.108845).
 

@@ -92,6 +92,11 @@ _FOLDER = kernels_folder(_digest())
 _FIRST_USE = _FOLDER is None or not any(_FOLDER.iterdir())
 
 
+def folder() -> Path | None:
+    """Where compiled code is kept; None if it is not."""
+    return _FOLDER
+
+
 def keeps_code() -> bool:
     """Whether compiled code is kept for other processes."""
     return _FOLDER is not None
