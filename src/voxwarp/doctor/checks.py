@@ -41,7 +41,7 @@ class Finding:
 def software() -> Finding:
     """Versions of Python, voxwarp and what it needs, against what it asks for."""
     facts: dict[str, Any] = {"python": platform.python_version(), "executable": sys.executable}
-    problems = []
+    problems = list[str]()
     facts["voxwarp"] = metadata.version("voxwarp")
     for text in metadata.requires("voxwarp") or []:
         try:
@@ -86,7 +86,7 @@ def machine() -> Finding:
         "memory (GB)": about["memory_gb"],
         "GPUs": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
-    notes = []
+    notes = list[str]()
     if threads < usable:
         notes.append(
             f"PyTorch uses {threads} of {usable} cores: OMP_NUM_THREADS limits it, or a scheduler"
@@ -133,7 +133,7 @@ def kernels() -> Finding:
 
     kept = jit.folder()
     facts |= {"folder": kept and str(kept), "compiled": not compiled.not_compiled_yet()}
-    notes = []
+    notes = list[str]()
     if not jit.keeps_code():
         notes.append(
             "there is no folder for compiled code, so that every command compiles it anew, half a "
@@ -145,7 +145,7 @@ def kernels() -> Finding:
 def folders() -> Finding:
     """Cache, models of the user, temporary files: whether they can be used."""
     facts: dict[str, Any] = {}
-    problems, notes = [], []
+    problems, notes = list[str](), list[str]()
     usual: dict[str, tuple[Callable[[], Path], str]] = {
         "cache": (cache_folder, "VOXWARP_CACHE"),
         "models": (models_folder, "VOXWARP_MODELS"),
@@ -188,7 +188,7 @@ def models() -> Finding:
     from ..networks.model import Model
 
     facts: dict[str, Any] = {}
-    problems, notes = [], []
+    problems, notes = list[str](), list[str]()
     for name, folder in installed().items():
         try:
             loaded = Model.load(name)
@@ -210,7 +210,7 @@ def template() -> Finding:
     from ..preparation.template import mni152
 
     facts: dict[str, Any] = {}
-    problems = []
+    problems = list[str]()
     try:
         source = mni152()
         facts["MNI152"] = str(source.path)
