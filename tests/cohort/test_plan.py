@@ -1,5 +1,6 @@
 """What is to be done, and why."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 from voxwarp.cohort.bids_names import BidsName
 from voxwarp.cohort.dataset import CohortScan
 from voxwarp.cohort.derivatives import record_path
-from voxwarp.cohort.ledger import Entry
+from voxwarp.cohort.ledger import Entry, Ledger
 from voxwarp.cohort.plan import plan
+from voxwarp.cohort.settings import CohortSettings, common_basis
+from voxwarp.networks.installed import find
 
 SCAN = CohortScan(
     "sub-1", BidsName({"sub": "1"}, "T1w", ".nii.gz"), Path("x.nii.gz"), Path("sub-1/anat")
@@ -92,3 +95,16 @@ def test_a_result_that_is_not_in_the_ledger_is_known_by_its_record(tmp_path, don
     assert reason(tmp_path, None) == "f is missing"
     path.write_text("{")
     assert reason(tmp_path, None) == "new"
+
+
+def test_results_follow_from_the_weights_also_where_two_models_share_them(tmp_path) -> None:
+    basis = common_basis(CohortSettings(model="fast"), Ledger(tmp_path))["model"]
+    expected = {
+        "model.json": find("fast") / "model.json",
+        "weights.safetensors": find("default") / "weights.safetensors",
+        "any/model.json": find("any") / "model.json",
+        "any/weights.safetensors": find("any") / "weights.safetensors",
+    }
+    assert basis == {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in expected.items()
+    }

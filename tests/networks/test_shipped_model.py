@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save
 
 import voxwarp
+from voxwarp.errors import InputError
 from voxwarp.networks.catalogue import Capabilities
+from voxwarp.networks.installed import files_of, find
 from voxwarp.networks.model import Model
 from voxwarp.preparation.recipe import WORKING_GRID
 from voxwarp.preparation.template import mni152
@@ -40,7 +43,9 @@ def test_what_each_can_do() -> None:
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_weights_are_those_of_the_file(folder: Path) -> None:
-    model, file = Model.load(folder), load_file(folder / "weights.safetensors")
+    path = files_of(folder)["weights.safetensors"]
+    model, file = Model.load(folder), load_file(path)
+    assert model.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     weights = model.network.state_dict()
     assert len(weights) == len(file)
     for name, value in file.items():
@@ -55,7 +60,7 @@ def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
         name.replace("segmentation.network.", "recogniser.").replace(
             "segmentation.projection", "projection"
         ): value
-        for name, value in load_file(folder / "weights.safetensors").items()
+        for name, value in load_file(files_of(folder)["weights.safetensors"]).items()
     }
     assert {name.partition(".")[0] for name in former} == {"recogniser", "projection"}
     payload = save(former)
@@ -65,6 +70,77 @@ def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(description))
     read, expected = (Model.load(x).network.state_dict() for x in (tmp_path, folder))
     torch.testing.assert_close(read, expected, rtol=0, atol=0)
+
+
+def test_weights_are_stored_once() -> None:
+    files = [file for folder in SHIPPED for file in folder.glob("*.safetensors")]
+    assert len({file.read_bytes() for file in files}) == len(files)
+    assert not (find("fast") / "weights.safetensors").exists()
+
+
+def test_fast_is_saved_with_its_weights(tmp_path: Path) -> None:
+    """So what is saved loads wherever it is copied to, and has the bytes of ``default``."""
+    Model.load("fast").save(tmp_path / "mine")
+    own = (tmp_path / "mine" / "weights.safetensors").read_bytes()
+    assert own == (find("default") / "weights.safetensors").read_bytes()
+    description = json.loads((tmp_path / "mine" / "model.json").read_text(encoding="utf-8"))
+    shipped = json.loads((find("fast") / "model.json").read_text(encoding="utf-8"))
+    assert "weights_of" not in description
+    assert description["weights_sha256"] == shipped["weights_sha256"]
+    assert description["architecture"] == shipped["architecture"]
+
+
+def copy_of_fast(folder: Path, **changes: object) -> Path:
+    """Its folder without the one of ``default``."""
+    shutil.copytree(find("fast"), folder)
+    description = json.loads((folder / "model.json").read_text(encoding="utf-8")) | changes
+    (folder / "model.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_a_copy_of_fast_takes_the_weights_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the user has another model of that name."""
+    monkeypatch.setenv("VOXWARP_MODELS", str(tmp_path / "shelf"))
+    Model.load("none").save(tmp_path / "shelf" / "default")
+    copy = Model.load(copy_of_fast(tmp_path / "mine"))
+    assert copy.sha256 == Model.load(find("fast")).sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gone", "'gone', which is not installed"),
+        ("any", "'any', but .*any.weights.safetensors holds others"),
+        ("fast", "'fast', which has none of its own"),
+        ("../default", "'../default', which is not installed"),
+        ("/etc/hostname", "'/etc/hostname', which is not installed"),
+        (["default"], r"\['default'\], which is not installed"),
+        (3, "3, which is not installed"),
+    ],
+)
+def test_weights_of_another_model_that_are_not_there(
+    tmp_path: Path, name: object, problem: str
+) -> None:
+    """The message says what is missing and how to copy the model with it; no path is followed."""
+    copy = copy_of_fast(tmp_path / "mine", weights_of=name)
+    with pytest.raises(InputError, match=rf"mine: .*{problem}.*\.save\(FOLDER\)") as error:
+        Model.load(copy)
+    assert "\n" not in str(error.value)
+    if name != "any":
+        with pytest.raises(InputError, match=problem):
+            files_of(copy)
+
+
+def test_weights_of_its_own_come_first(tmp_path: Path) -> None:
+    """And are compared with the hash as ever."""
+    copy = copy_of_fast(tmp_path / "mine", weights_of="gone")
+    shutil.copy(find("default") / "weights.safetensors", copy)
+    assert Model.load(copy).sha256 == Model.load("default").sha256
+    shutil.copy(find("any") / "weights.safetensors", copy)
+    with pytest.raises(InputError, match="do not belong together"):
+        Model.load(copy)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)

@@ -7,7 +7,7 @@ from typing import Any
 from .._json import read_json
 from .._provenance import version_of
 from ..errors import InputError
-from ..networks.installed import MODEL, WEIGHTS, find, installed
+from ..networks.installed import MODEL, files_of, find, installed
 from .bids_names import BidsName, label_of
 from .dataset import CohortScan
 from .ledger import Ledger
@@ -126,8 +126,7 @@ def common_basis(settings: CohortSettings, ledger: Ledger) -> dict[str, Any]:
     return {
         "version": {"voxwarp": version_of("voxwarp"), "derivatives": DERIVATIVES},
         "template": template,
-        "model": {name: _sha256(ledger, folder / name, "model") for name in (MODEL, WEIGHTS)}
-        | _other_model(folder, ledger),
+        "model": _model_hashes(folder, ledger) | _other_model(folder, ledger),
         "settings": chosen,
     }
 
@@ -140,8 +139,11 @@ def _other_model(folder: Path, ledger: Ledger) -> dict[str, str]:
         raise InputError(f"model {folder}: cannot be read: {error}") from error
     if name is None:
         return {}
-    other = find(name)
-    return {f"{name}/{file}": _sha256(ledger, other / file, "model") for file in (MODEL, WEIGHTS)}
+    return {f"{name}/{file}": value for file, value in _model_hashes(find(name), ledger).items()}
+
+
+def _model_hashes(folder: Path, ledger: Ledger) -> dict[str, str]:
+    return {name: _sha256(ledger, path, "model") for name, path in files_of(folder).items()}
 
 
 def _sha256(ledger: Ledger, path: Path, what: str) -> str:

@@ -184,7 +184,7 @@ def environment() -> Finding:
 
 def models() -> Finding:
     """The installed models, and whether their files are what they were."""
-    from ..networks.installed import installed, is_shipped
+    from ..networks.installed import installed, shipped
     from ..networks.model import Model
 
     facts: dict[str, Any] = {}
@@ -197,7 +197,7 @@ def models() -> Finding:
             problems.append(str(error))
             continue
         facts[name] = loaded.sha256
-        if not is_shipped(folder):
+        if folder not in shipped().values():
             notes.append(f"model {name} is your own, in {folder}")
     if "default" not in facts:
         problems.append("model default is missing: install voxwarp again")

@@ -23,7 +23,7 @@ from ..space.volume import write_volume
 from .catalogue import ARCHITECTURES, Capabilities, build, with_current_names
 from .deformation import Deformation
 from .descent import Weights
-from .installed import MODEL, WEIGHTS, find
+from .installed import COPY_WHOLE, MODEL, WEIGHTS, find, weights_file
 from .pair_descent import MapCache, PairDescent
 from .refine import Refinement, refine
 
@@ -184,7 +184,10 @@ class Model:
         return cast(PairDescent, self.network) if self.capabilities.is_descent else PairDescent()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``model.json`` and ``weights.safetensors`` into ``folder``."""
+        """Write ``model.json`` and ``weights.safetensors`` into ``folder``.
+
+        The weights are written also where the model was loaded with those of another one.
+        """
         weights = save(
             {k: v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()}
         )
@@ -219,9 +222,8 @@ class Model:
             InputError: there is no such model, or its files are damaged or do not belong together.
         """
         folder = find(model)
-        for name in (MODEL, WEIGHTS):
-            if os.path.lexists(folder / name):
-                check_readable(folder / name, "model")
+        if os.path.lexists(folder / MODEL):
+            check_readable(folder / MODEL, "model")
         try:
             description = read_json(folder / MODEL)
             if description.get("format") != FORMAT:
@@ -238,8 +240,9 @@ class Model:
                 takes_any_contrast=bool(description.get("takes_any_contrast", False)),
                 name=folder.name,
             )
-            payload = (folder / WEIGHTS).read_bytes()
+            payload = _weights(folder, description)
             loaded.network.load_state_dict(with_current_names(load(payload)))
+            loaded.sha256 = description["weights_sha256"]
         except InputError:
             raise
         except (*_DAMAGED, SafetensorError) as error:
@@ -247,14 +250,33 @@ class Model:
                 f"model {folder}: its files are damaged or incomplete ({_one_line(error)}); copy "
                 f"the whole folder again"
             ) from error
-        loaded.sha256 = hashlib.sha256(payload).hexdigest()
-        if loaded.sha256 != description.get("weights_sha256"):
-            raise InputError(
-                f"model {folder}: weights.safetensors and model.json do not belong together (the "
-                f"SHA-256 differs); copy the whole folder again"
-            )
         channels_last(loaded.network.to(device)).requires_grad_(False)
         return loaded
+
+
+def _weights(folder: Path, description: dict[str, Any]) -> bytes:
+    """The file of weights, if its hash is that of the description.
+
+    Raises:
+        InputError: they do not belong together, or the weights are those of a missing model.
+        OSError: there is no such file.
+    """
+    path = weights_file(folder, description)
+    if os.path.lexists(path):
+        check_readable(path, "model")
+    payload = path.read_bytes()
+    if hashlib.sha256(payload).hexdigest() == description.get("weights_sha256"):
+        return payload
+    if path.parent != folder:
+        raise InputError(
+            f"model {folder}: its weights should be those of the model "
+            f"{description['weights_of']!r}, but {path} holds others (the SHA-256 differs), as "
+            f"another version of voxwarp may have them. {COPY_WHOLE}"
+        )
+    raise InputError(
+        f"model {folder}: weights.safetensors and model.json do not belong together (the SHA-256 "
+        f"differs); copy the whole folder again"
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -33,7 +33,7 @@ from ..cohort.outcome import Outcome
 from ..data.label_names import read_label_names
 from ..errors import InputError
 from ..networks.catalogue import ARCHITECTURES
-from ..networks.installed import MODEL, WEIGHTS, find
+from ..networks.installed import MODEL, files_of, find
 from ..preparation.recipe import Recipe
 from ..preparation.rigid import rigid_part
 from ..registration.contrast import KNOWN
@@ -177,9 +177,10 @@ def _basis(request: TemplateRequest, scans: TemplateScans) -> dict[str, Any]:
                     except OSError:
                         own[str(role)] = "unreadable"
             folder = find(request.settings.model)
-            model = {name: ledger.sha256(folder / name) for name in (MODEL, WEIGHTS)}
+            model = _model_hashes(folder, ledger)
             if other := read_json(folder / MODEL).get("other_contrasts"):
-                model |= {f"{other}/{x}": ledger.sha256(find(other) / x) for x in (MODEL, WEIGHTS)}
+                hashes = _model_hashes(find(other), ledger)
+                model |= {f"{other}/{file}": value for file, value in hashes.items()}
     finally:
         ledger.close()
     settings = request.settings.as_json()
@@ -191,6 +192,10 @@ def _basis(request: TemplateRequest, scans: TemplateScans) -> dict[str, Any]:
         "settings": settings,
         "inputs": inputs,
     }
+
+
+def _model_hashes(folder: Path, ledger: Ledger) -> dict[str, str]:
+    return {name: ledger.sha256(path) for name, path in files_of(folder).items()}
 
 
 def _built(out: Path, basis: Mapping[str, Any]) -> BuiltTemplate | None:
