@@ -100,6 +100,17 @@ def test_json_of_what_follows_a_registration(register, pair, cli):
     assert Path(page["page"]).name == "index.html"
 
 
+def test_json_of_preprocess(pair, quick_affine, cli):
+    words = ("preprocess", "moving.nii.gz", "missing.nii.gz", "-o", "prep", "--brain-extract", "no")
+    outcome = cli(*words, "--json")
+    assert outcome.code == 2
+    done, failed = json.loads(outcome.out)["scans"]
+    assert (done["scan"], done["error"], done["seen_as"]) == ("moving.nii.gz", None, "brain")
+    assert all(Path(file).is_file() for file in done["files"])
+    assert failed["scan"] == "missing.nii.gz"
+    assert failed["error"] in outcome.err
+
+
 def test_json_of_questions(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("VOXWARP_CACHE", str(tmp_path / "cache"))
     models = json.loads(cli("models", "list", "--json").out)

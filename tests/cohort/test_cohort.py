@@ -266,6 +266,10 @@ def test_options_are_written_as_for_other_bids_apps(cohort, cli, tmp_path) -> No
         outcome = cli("cohort", *words, *labels)
         assert outcome.code == 0, outcome.err
         assert [line.split()[0] for line in outcome.out.splitlines()[:-1]] == expected
+    outcome = cli("cohort", *words, "--participant-label", "01", "--json")
+    (scan,) = json.loads(outcome.out)["scans"]
+    assert (scan["scan"], bool(scan["to_do"])) == ("sub-01", True)
+    assert Path(scan["path"]).is_file()
     assert not (tmp_path / "o").exists()
     assert cli("cohort", "--version").out == f"voxwarp {voxwarp.__version__}\n"
 

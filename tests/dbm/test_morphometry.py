@@ -101,7 +101,11 @@ def test_maps_are_those_of_itk(cli, template, tmp_path) -> None:
 def test_volumes_are_those_of_the_labels(cli, template, tmp_path) -> None:
     """The atlas of the template, by the Jacobian, against each person's own label map."""
     out = tmp_path / "out"
-    assert cli("morphometry", template, "-o", out).code == 0
+    done = cli("morphometry", template, "-o", out, "--json")
+    assert done.code == 0
+    record = json.loads(done.out)
+    assert str(out / "volumes_native.tsv") in record["tables"]
+    assert (record["report"], record["failed"]) == (str(out / "morphometry.html"), {})
     rows = table(out / "volumes_native.tsv")
     names = [name for name in rows[0] if name.startswith("label-")]
     assert names == ["label-1", "label-2"]

@@ -1,5 +1,6 @@
 """``voxwarp evaluate``: its options, output and exit codes."""
 
+import json
 import math
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def test_the_command(cli, command, whole, tmp_path):
     assert differing(read_rows(tmp_path / "out" / "pairs.csv", PAIR_COLUMNS), rows) <= TIMES
     again = cli(*command)
     assert (again.code, again.out.splitlines()) == (0, lines[6:])
+    record = json.loads(cli(*command, "--json").out)
+    assert record["table"] == str(tmp_path / "out" / "pairs.csv")
+    by_kind = {means["kind"]: means for means in record["methods"]}
+    assert by_kind["inter"]["dice"] == pytest.approx(inter, abs=1e-6)
+    assert (by_kind["inter"]["pairs"], by_kind["retest"]["scored"]) == (4, 2)
 
 
 def test_options_of_the_command(cli, command, study, tmp_path):
