@@ -2,6 +2,7 @@
 # make test    run all tests, one process per core; PYTEST_ARGS="-k grid" is passed to pytest, and
 #              VOXWARP_SLOW=1 adds the slow tests
 # make check   lint, format, types, and which package may import which
+# make dist    build the wheel and the source distribution in dist/, without network, and check them
 # make clean   remove everything that these commands made, including .venv
 #
 # PyTorch is installed first, on its own, at the version in constraints.txt. If you have no GPU,
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check dist clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out demo
@@ -26,6 +27,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_layering.py
 
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -38,7 +45,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) -e '.[test,lint,benchmark]'
+	$(INSTALL) -e '.[test,lint,dist,benchmark]'
 	# A test compares with it. It asks for older NumPy and nibabel than it needs.
 	$(INSTALL) --no-deps digital-diffeomorphism
 	touch $@
