@@ -78,6 +78,11 @@ def test_a_folder_that_cannot_be_used_is_a_problem_if_it_was_asked_for(monkeypat
     assert "VOXWARP_CACHE" in problems[0]
 
 
+def test_a_wrong_size_of_the_cache_is_a_problem(monkeypatch):
+    monkeypatch.setenv("VOXWARP_CACHE_SIZE", "plenty")
+    assert "'plenty'" in checks.folders().problems[0]
+
+
 def test_kernels_that_are_off_are_a_note(monkeypatch):
     from voxwarp.fields import compiled
 

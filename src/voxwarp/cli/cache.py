@@ -36,10 +36,11 @@ def show(json: options.AsJson = False) -> None:
 
     with told(Manner(as_json=json)):
         try:
-            cached = contents()
+            cache_folder()
         except InputError as error:  # commands work without a cache
             answer([error], {"folder": None, "reason": str(error)})
             return
+        cached = contents()
         size = f"{cached.size / 1e6:.1f} MB of at most {cached.limit / 1e6:.0f} MB"
         answer([cached.folder, f"{cached.entries} scans, {size}"], asdict(cached))
 

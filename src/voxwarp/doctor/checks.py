@@ -144,6 +144,8 @@ def kernels() -> Finding:
 
 def folders() -> Finding:
     """Cache, models of the user, temporary files: whether they can be used."""
+    from ..preparation.cache import limit
+
     facts: dict[str, Any] = {}
     problems, notes = list[str](), list[str]()
     usual: dict[str, tuple[Callable[[], Path], str]] = {
@@ -156,6 +158,10 @@ def folders() -> Finding:
         except InputError as error:
             facts[name] = None
             (problems if os.environ.get(variable) else notes).append(str(error))
+    try:
+        limit()
+    except InputError as error:
+        problems.append(str(error))
     try:
         facts["temporary files"] = tempfile.gettempdir()
         free = shutil.disk_usage(facts["temporary files"]).free
