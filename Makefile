@@ -2,6 +2,8 @@
 # make test    run all tests, one process per core; PYTEST_ARGS="-k grid" is passed to pytest, and
 #              VOXWARP_SLOW=1 adds the slow tests
 # make check   lint, format, types, and which package may import which
+# make docs    build the site of the documentation in build/site, and check its links and anchors
+# make linkcheck  check the links to other sites; needs the internet
 # make clean   remove everything that these commands made, including .venv
 #
 # PyTorch is installed first, on its own, at the version in constraints.txt. If you have no GPU,
@@ -12,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs linkcheck clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out demo
@@ -26,6 +28,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_layering.py
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/site/build.py
+
+linkcheck: $(VENV)/.installed-docs
+	$(BIN)/python docs/site/build.py --linkcheck
+
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -35,6 +43,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch $(TORCH_ARGS)
 	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
