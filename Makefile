@@ -3,6 +3,8 @@
 #              VOXWARP_SLOW=1 adds the slow tests
 # make check   lint, format, types, and which package may import which
 # make dist    build the wheel and the source distribution in dist/, without network, and check them
+# make docs    build the site of the documentation in build/site, and check its links and anchors
+# make linkcheck  check the links to other sites; needs the internet
 # make clean   remove everything that these commands made, including .venv
 #
 # PyTorch is installed first, on its own, at the version in constraints.txt. If you have no GPU,
@@ -13,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test check dist clean
+.PHONY: demo test check dist docs linkcheck clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out demo
@@ -33,6 +35,12 @@ dist: $(VENV)/.installed-dev
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/site/build.py
+
+linkcheck: $(VENV)/.installed-docs
+	$(BIN)/python docs/site/build.py --linkcheck
+
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -42,6 +50,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch $(TORCH_ARGS)
 	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

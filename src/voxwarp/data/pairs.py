@@ -52,7 +52,7 @@ class Pair:
 
     @property
     def kind(self) -> Kind:
-        """Kind of the pair: "retest" for two scans of one known subject, else "inter"."""
+        """Whether it is "retest", two scans of one known subject, or "inter"."""
         is_same = self.moving.subject == self.fixed.subject != ""
         return "retest" if is_same else "inter"
 

@@ -141,7 +141,7 @@ class Model:
         map_cache: MapCache | None = None,
         weights: Weights | None = None,
     ) -> Deformation:
-        """Continue from a deformation by optimising this pair, see ``refine.refine``."""
+        """Continue from a deformation by optimising this pair."""
         with torch.inference_mode(), bfloat16_convolutions(moving.device):
             return refine(
                 deformation,
@@ -180,7 +180,7 @@ class Model:
 
     @property
     def descent(self) -> PairDescent:
-        """The descent that refines its deformations: its own, or one on the images alone."""
+        """The descent that refines its deformations, its own or one on the images alone."""
         return cast(PairDescent, self.network) if self.capabilities.is_descent else PairDescent()
 
     def save(self, folder: str | os.PathLike[str]) -> None:

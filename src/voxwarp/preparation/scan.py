@@ -187,7 +187,7 @@ class Scan:
 
     @property
     def name(self) -> str:
-        """The name of the scan in messages: its path."""
+        """The name of the scan in messages, its path."""
         return self.image.name
 
     def examined(

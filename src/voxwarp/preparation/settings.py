@@ -16,7 +16,7 @@ class Preparation:
     Args:
         brain_extract: "yes" extracts the brain, "no" treats the scan as skull-stripped, "auto"
             decides for each scan.
-        extractor: how the brain is extracted, see ``brain.extractor``.
+        extractor: how the brain is extracted: "deepbet", or your own "module:function".
         bias: whether to correct the bias field; None: of heads, not of skull-stripped brains.
         affine: whether to align with the template; otherwise the scan is assumed to be aligned.
         conform: whether to work at 1 mm on 256³ voxels; otherwise on the voxels of the scan, with

@@ -76,7 +76,7 @@ class Template:
 
     @property
     def short_name(self) -> str:
-        """The name for use in a sentence: MNI152 for all its versions."""
+        """The name for use in a sentence, which is MNI152 for all its versions."""
         return "MNI152" if self.space_code == MNI else self.name
 
     @property

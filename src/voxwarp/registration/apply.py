@@ -40,7 +40,8 @@ def apply_to_image(
         reference: an image whose grid the result gets; by default the last fixed scan (with
             ``inverse``, the first moving scan).
         inverse: go from the fixed space to the moving space.
-        interpolation: "linear", "nearest" or "cubic"; by default see ``interpolation_of``.
+        interpolation: "linear", "nearest" or "cubic"; by default nearest for label maps, and linear
+            for all others.
         background: the value outside of the image; by default that of its outer voxels, if nearly
             all have the same, else 0 (``Volume.background``).
 

@@ -81,7 +81,7 @@ def register_many(
         labels, mask, lesion_mask, companion, initial: see ``register``; one for each scan, in their
             order, or None.
         preparation, transform, refine, smoothness: see ``register``.
-        save, report: which files are written, see ``write_registration``.
+        save, report: which files are written, see ``Registration.save``.
         overwrite: replace results of earlier registrations.
         runtime: see ``register``; its progress callback gets a line for each scan that is done.
 

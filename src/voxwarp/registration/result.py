@@ -184,7 +184,7 @@ class Registration:
 
     @cached_property
     def warped(self) -> Volume:
-        """The moving scan on the fixed grid: its original intensities, resampled once."""
+        """The moving scan on the fixed grid, with its original intensities, resampled once."""
         return _resampled(self.moving.image, self.fixed.grid, self.transform)
 
     @cached_property
@@ -255,13 +255,25 @@ class Registration:
         overwrite: bool = False,
         report: bool = True,
     ) -> list[Path]:
-        """Write the result to a folder, see ``write_registration``.
+        """Write the result to a folder, in files named as ANTs names them.
+
+        Every file is complete when it appears, and ``metrics.json`` comes last. Files of an
+        earlier registration in the folder are replaced, or removed if this one does not write
+        them.
+
+        Args:
+            folder: the folder; created if it does not exist.
+            save: which outputs to write: "all", or some of transforms, inverse, composite, warped,
+                inverse-warped, labels, masks and report, as one string with commas or as a list.
+            overwrite: replace what an earlier registration wrote.
+            report: write ``report.html``, if it is among the outputs.
 
         Returns:
             The files, in a fixed order.
 
         Raises:
-            InputError: see ``write_registration``.
+            InputError: an output is unknown, a file exists already and ``overwrite`` is false, or
+                the folder cannot be written.
         """
         written = write_registration(self, folder, save=save, overwrite=overwrite, report=report)
         for warning in written.metrics["warnings"]:

@@ -173,7 +173,7 @@ class Grid:
         return Grid(shape, self.affine @ np.diag([*ratio, 1.0]), self.space_code)
 
     def averaged(self, factor: int) -> "Grid":
-        """The grid of the means of blocks of ``factor``³ voxels; incomplete blocks are left out."""
+        """The grid of the means of cubes of ``factor`` voxels a side; incomplete ones have none."""
         affine = self.affine @ np.diag([factor, factor, factor, 1.0])
         affine[:3, 3] = self.to_world(np.full(3, (factor - 1) / 2))
         return Grid([n // factor for n in self.shape], affine, self.space_code)

@@ -94,7 +94,7 @@ class Volume:
 
     @cached_property
     def background(self) -> Background:
-        """The value outside of the image, see ``values.background_of``; 0 for label maps."""
+        """The value outside of the image, as its outer voxels show it; 0 for label maps."""
         background = background_of(self._frame)
         is_zero = background == Background(0.0)
         return Background(0.0) if not is_zero and self.holds_labels() else background

@@ -23,7 +23,7 @@ class TemplateSettings:
         cohort: label of the group of people that it is of; in the names of files after cohort-.
         model: name or folder of the model that registers the scans.
         rounds: of deformable registration, each with the mean of the one before.
-        average: of the intensities, see ``averages.averaged``.
+        average: of the intensities: "mean", "median" or "trimmed" (without the extremes).
         spacing: of the template's voxels, mm.
         symmetric: count the mirror image of each scan, too.
         sharpen: sharpen the last average.

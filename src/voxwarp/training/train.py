@@ -75,7 +75,7 @@ def train(
         show: report the progress in the terminal.
 
     Returns:
-        The state at the end: steps, time, scores.
+        The state at the end, with steps, time and scores.
 
     Raises:
         InputError: the data cannot be used, the memory is too small, or the training does not
