@@ -28,7 +28,7 @@ def project() -> dict:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a source distribution, and a wheel that was made from it; nothing is fetched."""
+    """A folder with a source distribution, and a wheel made from it; nothing is fetched."""
     for name in ("build", "hatchling"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed: pip install '.[dist]'")

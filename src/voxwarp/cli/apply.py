@@ -1,6 +1,6 @@
 """``voxwarp apply``: transform images by saved registrations."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from . import options
 from .console import answer, warn
 
 
-class InterpolationName(str, Enum):
+class InterpolationName(StrEnum):
     """How values between voxels are computed."""
 
     linear = "linear"

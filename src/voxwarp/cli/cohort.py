@@ -1,7 +1,7 @@
 """``voxwarp cohort``: register every scan of a data set, as a BIDS App."""
 
 import re
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 SHOWN = 20  # failed scans that are listed
 
 
-class Level(str, Enum):
+class Level(StrEnum):
     """Levels of analysis."""
 
     participant = "participant"
     group = "group"
 
 
-class ReferenceName(str, Enum):
+class ReferenceName(StrEnum):
     """Which scan stands for a person or a session."""
 
     first_lex = "first-lex"

@@ -7,7 +7,7 @@ makes a difference.
 
 import os
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +29,7 @@ COMPUTING = "Computing"
 OTHER = "Other"
 
 
-class DeviceName(str, Enum):
+class DeviceName(StrEnum):
     """Where the networks run."""
 
     auto = "auto"
@@ -37,7 +37,7 @@ class DeviceName(str, Enum):
     cuda = "cuda"
 
 
-class BrainExtractName(str, Enum):
+class BrainExtractName(StrEnum):
     """Whether brains are extracted."""
 
     auto = "auto"

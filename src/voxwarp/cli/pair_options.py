@@ -1,7 +1,7 @@
 """What evaluate and benchmark share: options that choose pairs and scores, and the summary."""
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ PAIRS = "Pairs"
 SCORES = "Scores"
 
 
-class ResamplingName(str, Enum):
+class ResamplingName(StrEnum):
     """How label maps are resampled."""
 
     nearest = "nearest"

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,7 @@ TEMPLATE = "template"  # as the fixed scan: the one of the model
 START = "start"  # the stage before those of the registration: interpreter, imports, options
 
 
-class TransformName(str, Enum):
+class TransformName(StrEnum):
     """Kinds of transforms between two scans."""
 
     rigid = "rigid"

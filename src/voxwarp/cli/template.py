@@ -1,6 +1,6 @@
 """``voxwarp template``: an unbiased template of one's own scans."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..templates.build import BuiltTemplate
 
 
-class AverageName(str, Enum):
+class AverageName(StrEnum):
     """How intensities are averaged."""
 
     mean = "mean"

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -88,9 +88,7 @@ def with_current_keys(model: type[Section], tree: Mapping[str, Any]) -> dict[str
 
 def section_in(annotation: Any) -> type[Section] | None:
     """The section that an annotation is, or that it is a list of."""
-    # In Python 3.10, list[int] counts as a class.
-    is_class = inspect.isclass(annotation) and get_origin(annotation) is None
-    if is_class and issubclass(annotation, Section):
+    if inspect.isclass(annotation) and issubclass(annotation, Section):
         return annotation
     sections = (section_in(inner) for inner in getattr(annotation, "__args__", ()))
     return next((section for section in sections if section), None)

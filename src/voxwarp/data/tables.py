@@ -45,7 +45,7 @@ def read_table(table: Path) -> tuple[list[Record], list[str]]:
         text = table.read_text(encoding="utf-8-sig")
         read_rows = _json_lines if table.suffix.lower() in JSON_LINES else _csv
         if "\0" in text:
-            raise csv.Error("line contains NUL")  # Python's reader accepts it from 3.11 on
+            raise csv.Error("line contains NUL")  # Python's reader accepts it
         records = [record for record in read_rows(table, text) if any(record.values.values())]
     except OSError as error:
         raise InputError(f"table {table}: cannot be read: {error.strerror or error}") from error
