@@ -77,6 +77,18 @@ def test_wrong_command_does_not_parse(line: str) -> None:
         parse(line.split())
 
 
+# Options of other tools that the how-to pages name.
+OF_OTHER_TOOLS = {
+    "antsRegistration": "--initial-moving-transform --metric --convergence --shrink-factors "
+    "--smoothing-sigmas --winsorize-image-intensities --restrict-deformation --random-seed",
+    "FSL": "--rel --premat --warp --postmat --interp --ref --relout --absout --out --cout --warp1",
+    "fMRIPrep": "--output-spaces",
+    "FreeSurfer": "--inlta --outitk --initk --outlta --src --trg --mov --dst --lta --targ --inv "
+    "--nearest --cubic --seg --temp --reg --label --template --flo --bold --i --o --s",
+    "VoxelMorph": "--moving --moved --warp --interp --img-list --model-dir --atlas --image-loss "
+    "--lambda --enc --dec --int-steps --int-downsize --bidir --use-probs --kl-lambda --epochs "
+    "--steps-per-epoch --lr --batch-size --load-weights --initial-epoch --gpu --multichannel",
+}
 OPTIONS = {x for text in PAGES.values() for x in re.findall(r"(?<![\w-])--[a-z][\w-]*", text)}
 
 
@@ -87,6 +99,7 @@ def test_option_exists_somewhere(option: str) -> None:
     theirs |= set(OTHER_NAMES)  # other BIDS Apps'
     theirs |= {"--lifetime", "--lifetime-stagger", "--memory-limit"}  # dask worker's
     theirs |= {"--install-completion", "--show-completion"}  # typer's
+    theirs |= {option for options in OF_OTHER_TOOLS.values() for option in options.split()}
     theirs |= {"--head", "--second-head", "--repeats", "--no-amx"}  # benchmarks/speed.py
     ours = {"--help"} | theirs | {name for command in commands() for name in option_names(command)}
     assert option in ours

@@ -173,6 +173,67 @@ def test_brackets_are_those_of_ants(folder, itk) -> None:
     np.testing.assert_allclose(back, linear(itk.GetInverse(), POINTS), atol=1e-9)
 
 
+# Single displacement fields, and the parts of a registration of ANTs
+
+
+def test_a_displacement_field_alone_serves_in_its_own_direction(
+    cli, refuses, folder, image
+) -> None:
+    field = folder("moved_warp.nii") / "moved_warp.nii"
+    assert load_transform(field).fixed_grid == GRID
+    moved = apply_to_points(POINTS, [field], inverse=True)
+    np.testing.assert_allclose(moved, POINTS + SHIFT, atol=1e-5)
+    assert cli("apply", image, "-t", field, "-o", image.parent / "o.nii.gz").code == 0
+    for way in ("-t", f"[{field},1]"), ("--inverse", "-t", field):
+        line = refuses("apply", image, *way, "-r", image, "-o", image.parent / "x.nii")
+        assert f"{field}: a displacement field holds one direction, and the other" in line
+
+
+def test_the_parts_of_ants_are_chained_as_the_image_travels(folder, itk) -> None:
+    """Also if the results of several people are in one folder."""
+    names = [f"{p}_{n}" for p in "ab" for n in ("0GenericAffine.mat", "1Warp.nii.gz")]
+    out = folder(*names, "a_1InverseWarp.nii.gz")
+    forward = [out / "a_0GenericAffine.mat", out / "a_1Warp.nii.gz"]
+    there = linear(itk, POINTS + SHIFT)
+    np.testing.assert_allclose(apply_to_points(POINTS, forward, inverse=True), there, atol=1e-5)
+    backward = [out / "a_1InverseWarp.nii.gz", f"[{out}/a_0GenericAffine.mat,1]"]
+    np.testing.assert_allclose(apply_to_points(there, backward, inverse=True), POINTS, atol=1e-5)
+    other = folder_of_one(out.parent / "other", out / "b_1Warp.nii.gz")
+    chained = apply_to_points(POINTS, [*forward, other], inverse=True)
+    np.testing.assert_allclose(chained, linear(itk, POINTS + 2 * SHIFT), atol=1e-5)
+
+
+def folder_of_one(folder: Path, field: Path) -> Path:
+    """A copy of a field in a folder of its own, where no affine is beside it."""
+    folder.mkdir()
+    return Path(shutil.copy(field, folder / field.name))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("{}/a_1Warp.nii.gz",),
+        ("{}/a_1Warp.nii.gz", "{}/a_0GenericAffine.mat"),  # the order of ANTs
+        ("{}/b_0GenericAffine.mat", "{}/a_1Warp.nii.gz"),
+        ("[{}/a_0GenericAffine.mat,1]", "{}/a_1Warp.nii.gz"),
+        ("[{}/a_0GenericAffine.mat,1]", "{}/a_1InverseWarp.nii.gz"),  # the order of ANTs
+        ("{}/a_1InverseWarp.nii.gz", "{}/a_0GenericAffine.mat"),
+        ("{}/a_1InverseWarp.nii.gz",),
+    ],
+)
+def test_parts_of_ants_in_its_order_or_alone_are_refused(refuses, folder, image, words) -> None:
+    names = "a_0GenericAffine.mat", "a_1Warp.nii.gz", "a_1InverseWarp.nii.gz"
+    out = folder(*names, "b_0GenericAffine.mat")
+    options = [word for path in words for word in ("-t", path.format(out))]
+    line = refuses("apply", image, *options, "-r", image, "-o", image.parent / "o.nii")
+    order = (
+        f"{out}/a_1InverseWarp.nii.gz, then [{out}/a_0GenericAffine.mat,1]"
+        if "Inverse" in "".join(words)
+        else f"{out}/a_0GenericAffine.mat, then {out}/a_1Warp.nii.gz"
+    )
+    assert f"give their folder, or {order}: the order in which an image travels" in line
+
+
 # Composites
 
 

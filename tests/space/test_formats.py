@@ -576,8 +576,16 @@ def test_fields_of_other_programs_are_refused_by_name(tmp_path: Path, name: str,
     image = nib.Nifti1Image(np.zeros((5, 6, 7, 1, 3), np.float32), np.eye(4))
     image.header.set_intent("vector", name=name)
     nib.save(image, tmp_path / "f.nii")
-    with pytest.raises(InputError, match=rf"{program}.*named {name}.*convert it"):
+    with pytest.raises(InputError, match=rf"{program}.*named {name}.*convert it") as error:
         read_warp(tmp_path / "f.nii")
+    assert ("docs/how-to/spm.md" in str(error.value)) == (program == "SPM")
+
+
+def test_fields_of_four_dimensions_are_refused_with_whose_they_are(tmp_path: Path):
+    """Those of FSL hold millimetres of FSL, those of VoxelMorph voxels."""
+    path = nifti_file(tmp_path / "f.nii", np.zeros((5, 6, 7, 3), np.float32), np.eye(4))
+    with pytest.raises(InputError, match=r"X×Y×Z×1×3, got 5×6×7×3; .*FSL and VoxelMorph.*how-to"):
+        read_warp(path)
 
 
 def test_a_field_of_ants_is_read(warp: Warp, tmp_path: Path, ants):

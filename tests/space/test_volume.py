@@ -576,3 +576,10 @@ def test_a_damaged_mgh_file_is_closed(tmp_path: Path):
     with pytest.raises(InputError, match="not an image that can be read"):
         read_volume(tmp_path / "a.mgh")
     gc.collect()
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "A.NRRD", "a.mha"])
+def test_formats_of_slicer_and_itk_are_refused_with_what_helps(tmp_path, name: str):
+    sitk.WriteImage(sitk.Image(4, 5, 6, sitk.sitkFloat32), str(tmp_path / name))
+    with pytest.raises(InputError, match=r"can be read \(save it as \.nii\.gz\)"):
+        read_volume(tmp_path / name)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 from brains import OTHER, UPRIGHT, Phantoms, make_grid
+from other_tools import write_all
 
 from voxwarp.registration.result import Registration
 
@@ -45,6 +46,12 @@ def blocks(text: str) -> list[Block]:
     return [Block(one["language"], one["text"], one["reason"] or "") for one in found]
 
 
+def block_with(page: str, text: str) -> str:
+    """The only block of Python of a page that has a piece of text in it."""
+    (found,) = (b.text for b in blocks(PAGES[page]) if b.language == "python" and text in b.text)
+    return found
+
+
 def arguments(line: str) -> list[str]:
     """The words of a command line behind the program's name, patterns of files expanded."""
     words = shlex.split(line, comments=True)[1:]
@@ -64,6 +71,7 @@ class Desk:
         self.folder = folder
         folder.mkdir()
         self._write_scans(phantoms)
+        write_all(folder, phantoms)
         self._write_tables()
         self._write_results(register)
 
@@ -140,3 +148,4 @@ class Desk:
             pair.save(self.folder / name)
         rigid = register(path("bold_mean"), path("sub-01_T1w"), transform="rigid")
         rigid.save(self.folder / "bold_to_t1")
+        register(path("moving"), path("fixed"), transform="rigid").save(self.folder / "rigid")

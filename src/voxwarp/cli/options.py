@@ -286,9 +286,9 @@ Transforms = Annotated[
     typer.Option(
         "--transform",
         "-t",
-        help="Folder of register, preprocess or antsRegistration, or a file of ITK (linear, or a "
-        "composite .h5); [PATH,1] is its inverse. Repeat it for a chain, in the order in which the "
-        "image travels (ANTs uses the reverse order).",
+        help="Folder of register, preprocess or antsRegistration, or a file of ITK (linear, a "
+        "composite .h5, or a displacement field); [PATH,1] is its inverse. Repeat it for a chain, "
+        "in the order in which the image travels (ANTs uses the reverse order).",
         metavar="PATH",
         rich_help_panel=TRANSFORM,
     ),

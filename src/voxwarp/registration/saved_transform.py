@@ -25,6 +25,9 @@ from .transform_folder import transform_files
 HeaderWarnings = Mapping[str, tuple[str, ...]]
 
 _BRACKETS = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")  # antsApplyTransforms -t [PATH,1]
+# The last two, of 3D Slicer and ITK, are read by nobody here, but refused with what helps.
+_FIELD = re.compile(r".*\.(nii(\.gz)?|nrrd|mha)", re.IGNORECASE)
+_ANTS_WARP = re.compile(r"(.*)1(Inverse)?Warp\.nii(\.gz)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,8 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     The folder may also come from ``preprocess`` (the scan is the moving side, its aligned brain
     the fixed side) or from antsRegistration, with any one prefix of the file names; see
     ``transform_files``. A composite (``.h5``) of antsRegistration or fMRIPrep can be read, too; the
-    inverse of one with a deformation is the file of the opposite direction beside it.
+    inverse of one with a deformation is the file of the opposite direction beside it. A
+    displacement field alone (``.nii.gz``) serves one direction.
 
     Args:
         path: the folder or file; ``[PATH,1]``, as ANTs writes it, is the inverse of PATH, and
@@ -97,6 +101,8 @@ def load_transform(path: str | os.PathLike[str]) -> SavedTransform:
     if not path.is_dir():
         if is_composite_name(path):
             return _of_composite(path, _counterpart(path))
+        if _FIELD.fullmatch(path.name):
+            return _of_field(path)
         return _of_affine(read_affine(path))
     if all(os.path.lexists(path / record) for record in (PREPROCESSED, METRICS)):
         raise InputError(
@@ -140,7 +146,8 @@ def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransfor
             these.
 
     Raises:
-        InputError: the list is empty, or a path cannot be loaded.
+        InputError: the list is empty, a path cannot be loaded, or a deformation of ANTs comes
+            without its linear part, or on the wrong side of it.
 
     Example:
         >>> import voxwarp
@@ -155,6 +162,7 @@ def chain_of(transforms: AnyTransform | Sequence[AnyTransform]) -> SavedTransfor
     """
     is_single = isinstance(transforms, SavedTransform | Registration | Affine | str | os.PathLike)
     several = cast(Sequence[AnyTransform], [transforms] if is_single else transforms)
+    _check_parts_of_ants(several)
     parts = [_loaded(transform) for transform in several]
     if not parts:
         raise InputError("transforms must name at least one transform, got an empty list")
@@ -182,6 +190,43 @@ def _of_affine(
     affine: Affine, fixed_grid: Grid | None = None, moving_grid: Grid | None = None
 ) -> SavedTransform:
     return SavedTransform(Chain([affine]), Chain([affine.inverse()]), fixed_grid, moving_grid)
+
+
+def _check_parts_of_ants(transforms: Sequence[AnyTransform]) -> None:
+    """Refuse a warp of antsRegistration without its affine, or in the order of ANTs.
+
+    Both would be wrong results that nobody notices.
+    """
+    names = [os.fspath(t) if isinstance(t, str | os.PathLike) else "" for t in transforms]
+    words = [match.groups() if (match := _BRACKETS.fullmatch(n)) else (n, "0") for n in names]
+    files = [(os.path.abspath(name) if name else "", back) for name, back in words]
+    for place, (file, _) in enumerate(files):
+        parts = _ANTS_WARP.fullmatch(os.path.basename(file))
+        affine = os.path.join(os.path.dirname(file), f"{parts[1]}{AFFINE}") if parts else ""
+        if not parts or not os.path.lexists(affine):
+            continue
+        beside, need = (place + 1, "1") if parts[2] else (place - 1, "0")
+        if 0 <= beside < len(files) and files[beside] == (affine, need):
+            continue
+        linear = f"[{affine},1]" if parts[2] else affine
+        order = f"{file}, then {linear}" if parts[2] else f"{linear}, then {file}"
+        raise InputError(
+            f"transform {file}: this is one part of a registration, and {os.path.basename(affine)} "
+            f"beside it is the other; give their folder, or {order}: the order in which an image "
+            f"travels, which is the reverse of that of ANTs"
+        )
+
+
+def _of_field(path: Path) -> SavedTransform:
+    """A displacement field alone, whose inverse is not known."""
+    warp = read_warp(path)
+    missing = MissingWarp(
+        path,
+        f"transform {path}: a displacement field holds one direction, and the other is needed "
+        f"here; give the field of the other direction in its place, if there is one",
+    )
+    warnings = {os.path.abspath(path): warp_warnings(path)}
+    return SavedTransform(Chain([warp]), Chain([missing]), warp.grid, None, warnings)
 
 
 def _of_composite(path: Path, inverse_path: Path | None) -> SavedTransform:

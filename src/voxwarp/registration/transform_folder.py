@@ -118,8 +118,8 @@ def _file(folder: Path, names: list[str], name: str) -> Path:
         )
     if len(files) > 1:
         raise InputError(
-            f"transform {folder}: {len(files)} files end in {name} ({', '.join(files)}); keep one "
-            f"of them"
+            f"transform {folder}: {len(files)} files end in {name} ({', '.join(files)}); give the "
+            f"files of one of them in place of the folder, the affine before the warp"
         )
     return folder / files[0]
 

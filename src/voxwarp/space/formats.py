@@ -352,9 +352,13 @@ def read_warp(path: str | os.PathLike[str]) -> Warp:
     """
     image, data, placement = load_image(path, "transform")
     if data.ndim != 5 or data.shape[3:] != (1, 3):
+        others = (
+            "; fields of X×Y×Z×3, as FSL and VoxelMorph write them, are in another frame: "
+            "docs/how-to has lines of Python that convert them"
+        )
         raise InputError(
             f"transform {path}: expected a displacement field of shape X×Y×Z×1×3, "
-            f"got {shape_text(data)}"
+            f"got {shape_text(data)}{others if data.shape[3:] == (3,) else ''}"
         )
     signs = _signs_of(*intent(image), path)
     if not np.isfinite(data).all():
@@ -382,6 +386,7 @@ _FOREIGN = {
     "Mapping": "a deformation of SPM, which holds coordinates",
     "NREG_TRANS": "a transform of NiftyReg",
 }
+_CONVERTED = {"Mapping": ": docs/how-to/spm.md has the lines of Python"}
 
 
 def _signs_of(code: int, name: str, path: str | os.PathLike[str]) -> np.ndarray:
@@ -393,7 +398,7 @@ def _signs_of(code: int, name: str, path: str | os.PathLike[str]) -> np.ndarray:
     if code == VECTOR and name in _FOREIGN:
         raise InputError(
             f"transform {path}: this is {_FOREIGN[name]} (its intent is 1007, vector, named "
-            f"{name}); convert it to a displacement field of ITK"
+            f"{name}); convert it to a displacement field of ITK{_CONVERTED.get(name, '')}"
         )
     if code not in (VECTOR, DISPLACEMENT):
         raise InputError(

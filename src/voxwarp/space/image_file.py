@@ -284,8 +284,11 @@ def _loaded(source: str | os.PathLike[str], what: str, header_only: bool) -> Fil
     except InputError:
         raise
     except Exception as error:  # nibabel and what it reads with raise nearly everything
+        # What 3D Slicer and ITK write by default.
+        theirs = path.suffix.lower() in (".nrrd", ".nhdr", ".mha", ".mhd")
         raise InputError(
-            f"{what} {path}: not an image that can be read ({_first_line(error)})"
+            f"{what} {path}: not an image that can be read ("
+            + ("save it as .nii.gz)" if theirs else f"{_first_line(error)})")
         ) from error
     return image
 
