@@ -158,6 +158,8 @@ def _check(settings: "Config", device: str) -> int:
         problems += [str(error)] if str(error) not in problems else []
     for problem in problems:
         complain(problem)
+    if not problems:
+        typer.echo("no problems found")
     return REFUSED if problems else DONE
 
 
