@@ -120,6 +120,7 @@ def test_check_prints_the_numbers_of_scans(six_subjects: Path, cli) -> None:
         "crops, test: 1 scans of 1 subjects, 1 with labels",
     ]
     assert lines[3] == "2 structures"
+    assert lines[-1] == "no problems found"
     assert "error" not in outcome.err
     assert sorted(path.name for path in six_subjects.parent.iterdir() if path.is_dir()) == []
 
@@ -132,6 +133,7 @@ def test_check_prints_every_problem_on_its_own_line(six_subjects: Path, cli) -> 
     nib.save(nan, folder / "2.nii")
     outcome = cli("train", six_subjects, "--check")
     assert outcome.code == 2
+    assert "no problems" not in outcome.out
     problems = [line for line in outcome.err.splitlines() if " error: " in line]
     assert all(line.startswith("voxwarp: error: ") for line in problems)
     for name in ("1.nii", "4-labels.nii", "2.nii"):

@@ -87,14 +87,12 @@ class Watch:
             self.done += 1
         else:
             self.failed += 1
-        state = "done" if outcome.state == "done" else f"failed: {outcome.error}"
-        warned = f", {len(outcome.warnings)} warnings" if outcome.warnings else ""
         count = self.done + self.failed
         left = self.time_left()
         remaining = f", {timedelta(seconds=round(left))} left" if left is not None else ""
         self._line(
-            f"{count}/{self.number} {task.scan.key}: {state} in {outcome.seconds:.1f} s"
-            f"{warned}; {self.per_hour():.0f} an hour{remaining}"
+            f"{count}/{self.number} {task.scan.key}: {_fate(outcome)}; "
+            f"{self.per_hour():.0f} an hour{remaining}"
         )
 
     def tick(self, running: list[str], workers: int) -> None:
@@ -179,3 +177,12 @@ def summary_of(scans: "CohortScans", tasks: "Sequence[Task]") -> list[str]:
     if len(choices) > SHOWN:
         lines.append(f"{len(choices) - SHOWN} more persons have several scans; see their logs")
     return lines
+
+
+def _fate(outcome: Outcome) -> str:
+    """What became of a scan; the reason of a failure comes last, because it may be long."""
+    number = len(outcome.warnings)
+    warned = f", {number} warning{'s' if number > 1 else ''}" if number else ""
+    if outcome.state == "done":
+        return f"done in {outcome.seconds:.1f} s{warned}"
+    return f"failed after {outcome.seconds:.1f} s{warned}: {outcome.error}"

@@ -173,6 +173,8 @@ def _check(settings: "Config", device: str) -> int:
     warn(report.warnings)
     for problem in problems:
         complain(problem)
+    if not problems:
+        typer.echo("no problems found")
     return REFUSED if problems else DONE
 
 
