@@ -245,6 +245,8 @@ def _with_sidebar(text: str) -> str:
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         caption = section.partition("\n")[0]
         entries = [_entry(words, page) for words, page, _ in _ROW.findall(section)]
+        if not entries:
+            continue
         lines = ["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```", ""]
         contents.append("\n".join(lines))
     return text.rstrip() + "\n\n" + "\n".join(contents)
