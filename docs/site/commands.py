@@ -30,6 +30,7 @@ GUIDES = {
     "figures": "evaluation",
     "models": "models",
     "cache": "preparation",
+    "doctor": "command-line",
 }
 _OPTION = re.compile(r"(?<![\w-])(--?[a-z][\w-]*)")
 
