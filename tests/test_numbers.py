@@ -47,9 +47,7 @@ SETTINGS = {
     "docs/other-scans.md": {"0.045", "100 mm", "5 mm", "12 mm", "40 mm", "10 mm", "1 mm", "20 %"},
     "docs/unusual-files.md": {"2 mm", "2.5 m", "15 mm", "5 %"},  # see tests/test_docs.py
     "docs/limits.md": set(),
-    **{
-        f"docs/how-to/{path.name}": set() for path in (ROOT / "docs" / "how-to").glob("*.md")
-    },
+    **{f"docs/how-to/{path.name}": set() for path in (ROOT / "docs" / "how-to").glob("*.md")},
     "docs/how-to/coming-from-freesurfer.md": {"1 mm"},
     "benchmarks/README.md": {"1 mm", "2 mm", "4 mm"},
 }
