@@ -132,9 +132,9 @@ def _write_fmriprep(folder: Path, phantoms: Phantoms, moving: Grid, fixed: Grid)
     nib.save(phantoms.labels(moving, OTHER), anat / "sub-01_desc-aseg_dseg.nii.gz")
     for there, back, through, grid in (
         ("T1w", "MNI152NLin2009cAsym", shifted, fixed),
-        ("MNI152NLin2009cAsym", "T1w", _unshifted, moving),
+        ("MNI152NLin2009cAsym", "T1w", unshifted, moving),
     ):
-        field = sitk.DisplacementFieldTransform(_itk_field(grid, through))
+        field = sitk.DisplacementFieldTransform(itk_field(grid, through))
         composite = sitk.CompositeTransform([sitk.AffineTransform(3), field])
         name = f"sub-01_from-{there}_to-{back}_mode-image_xfm.h5"
         sitk.WriteTransform(composite, str(anat / name))
@@ -151,7 +151,7 @@ def _write_fmriprep(folder: Path, phantoms: Phantoms, moving: Grid, fixed: Grid)
     nib.save(phantoms.image(fixed, UPRIGHT), folder.parents[1] / "template_brain.nii.gz")
 
 
-def _unshifted(points: np.ndarray) -> np.ndarray:
+def unshifted(points: np.ndarray) -> np.ndarray:
     """The inverse of ``shifted``, by iteration."""
     found = points
     for _ in range(60):
@@ -159,7 +159,7 @@ def _unshifted(points: np.ndarray) -> np.ndarray:
     return found
 
 
-def _itk_field(grid: Grid, through) -> sitk.Image:
+def itk_field(grid: Grid, through) -> sitk.Image:
     """A displacement field of SimpleITK, LPS mm, whose file nibabel has not seen."""
     vectors = ((through(grid.nodes()) - grid.nodes()) * FLIP).transpose(2, 1, 0, 3)
     image = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
@@ -180,8 +180,8 @@ def _write_ants(folder: Path, head: nib.Nifti1Image, fixed: Grid) -> None:
         linear.SetTranslation((2.0, -1.0, 3.0))
         sitk.WriteTransform(linear, str(folder / "a.mat"))
         (folder / "a.mat").rename(folder / f"{prefix}0GenericAffine.mat")
-        for name, through in (("1Warp", shifted), ("1InverseWarp", _unshifted)):
-            field = sitk.Cast(_itk_field(fixed, through), sitk.sitkVectorFloat32)
+        for name, through in (("1Warp", shifted), ("1InverseWarp", unshifted)):
+            field = sitk.Cast(itk_field(fixed, through), sitk.sitkVectorFloat32)
             sitk.WriteImage(field, str(folder / f"{prefix}{name}.nii.gz"))
 
 
