@@ -203,7 +203,7 @@ def _check_parts_of_ants(transforms: Sequence[AnyTransform]) -> None:
     for place, (file, _) in enumerate(files):
         parts = _ANTS_WARP.fullmatch(os.path.basename(file))
         affine = os.path.join(os.path.dirname(file), f"{parts[1]}{AFFINE}") if parts else ""
-        if not parts or not os.path.lexists(affine):
+        if not parts or not os.path.lexists(affine) or os.path.isdir(file):
             continue
         beside, need = (place + 1, "1") if parts[2] else (place - 1, "0")
         if 0 <= beside < len(files) and files[beside] == (affine, need):
