@@ -224,3 +224,25 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path, dtype: type, value: 
         write_volume(Volume(data, Grid(SHAPE, np.eye(4)), "brain.nii"), tmp_path / "a.nii")
     assert not list(tmp_path.iterdir())
     assert storable(data.astype(np.float64)).dtype == np.float64
+
+
+def test_noise_of_dark_air_does_not_look_like_labels() -> None:
+    """As in heads whose air is 0 to 3: neighbours there are often equal, and in the brain rarely."""
+    draw = np.random.default_rng(0)
+    head = draw.integers(0, 3, (40, 40, 40)).astype(np.int16)
+    head[:4] = 0  # the commonest value
+    head[12:28, 12:28, 12:28] = draw.integers(100, 300, (16, 16, 16))
+    flat = np.diff(head, axis=2) == 0
+    assert flat[(head[..., 1:] != 0) & (head[..., :-1] != 0)].mean() > 0.4
+    assert label_evidence(head) == (False, False)
+
+
+def test_labels_stay_labels_where_numbers_are_high() -> None:
+    """As in FreeSurfer's: some thin cortical regions have numbers above 1000."""
+    labels = np.zeros((40, 40, 40), np.int16)
+    labels[5:35, 5:35, 5:35] = 2
+    for number, start in enumerate(range(5, 35, 2)):
+        labels[start : start + 2, 5:35, 5:8] = 1001 + number
+    for number in range(40):  # more than FEW_VALUES
+        labels[10 + number % 20, 10:30, 10 + number // 20] = 100 + number
+    assert label_evidence(labels).holds_labels

@@ -58,19 +58,33 @@ def label_evidence(frame: np.ndarray) -> LabelEvidence:
     Intensities are often stored as integers, and labels as floats. Integers are labels if there
     are at most ``FEW_VALUES`` of them; whole numbers in any type are, if they come in flat
     patches: at least half of the pairs of neighbouring voxels, apart from those of the commonest
-    value, are equal. NaN and infinite voxels do not count.
+    value, are equal, also among the larger half of the values. NaN and infinite voxels do not
+    count.
     """
     numbers = whole_numbers(_without_infinite(frame))
     if numbers is None:
         return LabelEvidence(False, False)
     values, counts = np.unique(numbers, return_counts=True)
     is_few = len(values) <= FEW_VALUES
-    # The commonest value is the background, which is flat in scans too. It need not be zero.
-    share = _equal_neighbours(numbers, values[counts.argmax()])
     low, high = CLOSE_CALL
+    # The commonest value is the background, which is flat in scans too. It need not be zero.
+    background = values[counts.argmax()]
+    share = _equal_neighbours(numbers, background)
+    if share >= low:  # the noise of air has few values, too; labels are flat where they are high
+        bright = np.where(numbers >= _median_but(values, counts, background), numbers, background)
+        share = min(share, _equal_neighbours(bright, background))
     if is_few and frame.dtype.kind != "f":
         return LabelEvidence(True, len(values) > 2 and share < low)  # two: a mask
     return LabelEvidence(share >= FLAT, share < FLAT if is_few else low <= share < high)
+
+
+def _median_but(values: np.ndarray, counts: np.ndarray, background: np.generic) -> np.generic:
+    """The median of all voxels but those of the background, from values and how often they are."""
+    others = values != background
+    if not others.any():
+        return background
+    below = np.cumsum(counts[others])
+    return values[others][np.searchsorted(below, below[-1] / 2)]
 
 
 def _without_infinite(frame: np.ndarray) -> np.ndarray:
