@@ -227,13 +227,13 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path, dtype: type, value: 
 
 
 def test_noise_of_dark_air_does_not_look_like_labels() -> None:
-    """As in heads whose air is 0 to 3: neighbours there are often equal, and in the brain rarely."""
+    """As in heads whose air is 0 to 2: neighbours are often equal there, in the brain rarely."""
     draw = np.random.default_rng(0)
     head = draw.integers(0, 3, (40, 40, 40)).astype(np.int16)
     head[:4] = 0  # the commonest value
     head[12:28, 12:28, 12:28] = draw.integers(100, 300, (16, 16, 16))
     flat = np.diff(head, axis=2) == 0
-    assert flat[(head[..., 1:] != 0) & (head[..., :-1] != 0)].mean() > 0.4
+    assert flat[(head[..., 1:] != 0) & (head[..., :-1] != 0)].mean() > 0.3  # a close call
     assert label_evidence(head) == (False, False)
 
 

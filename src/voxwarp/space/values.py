@@ -71,20 +71,11 @@ def label_evidence(frame: np.ndarray) -> LabelEvidence:
     background = values[counts.argmax()]
     share = _equal_neighbours(numbers, background)
     if share >= low:  # the noise of air has few values, too; labels are flat where they are high
-        bright = np.where(numbers >= _median_but(values, counts, background), numbers, background)
+        bright = np.where(numbers >= values[len(values) // 2], numbers, background)
         share = min(share, _equal_neighbours(bright, background))
     if is_few and frame.dtype.kind != "f":
         return LabelEvidence(True, len(values) > 2 and share < low)  # two: a mask
     return LabelEvidence(share >= FLAT, share < FLAT if is_few else low <= share < high)
-
-
-def _median_but(values: np.ndarray, counts: np.ndarray, background: np.generic) -> np.generic:
-    """The median of all voxels but those of the background, from values and how often they are."""
-    others = values != background
-    if not others.any():
-        return background
-    below = np.cumsum(counts[others])
-    return values[others][np.searchsorted(below, below[-1] / 2)]
 
 
 def _without_infinite(frame: np.ndarray) -> np.ndarray:
