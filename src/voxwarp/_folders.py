@@ -33,6 +33,17 @@ def kernels_folder(version: str) -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
+def ready_kernels_folder(version: str) -> Path | None:
+    """The folder of code that was compiled before, as in a container; None if there is none.
+
+    It is in $VOXWARP_READY_KERNELS, and need not be writable.
+    """
+    parent = _from_environment("VOXWARP_READY_KERNELS")
+    if parent is None or not os.access(parent / version, os.R_OK | os.X_OK):
+        return None
+    return parent / version
+
+
 def models_folder() -> Path:
     """$VOXWARP_MODELS, else ``voxwarp/models`` in the user's data folder.
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from voxwarp.fields import compiled
+from voxwarp.fields.kernels.forces import difference_force
 from voxwarp.networks import ahead
+from voxwarp.networks.forces import DifferenceForce
 
 pytestmark = pytest.mark.skipif(not compiled.enabled(), reason="kernels are off or not installed")
 
@@ -45,6 +47,33 @@ def test_a_registration_finds_all_kernels_compiled(tmp_path: Path) -> None:
         [sys.executable, "-c", REGISTER], capture_output=True, text=True, env=env, check=True
     )
     assert done.stdout.split() == []
+
+
+@pytest.mark.slow
+def test_a_registration_finds_all_kernels_in_a_folder_for_many_processors(tmp_path: Path) -> None:
+    """As in a container, where nothing else can be written to."""
+    ready = str(tmp_path / "ready")
+    subprocess.run([sys.executable, "-m", "voxwarp.networks.ahead", ready], check=True)
+    places = {"NUMBA_CACHE_DIR": "/dev/null/kernels", "VOXWARP_READY_KERNELS": ready}
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTER],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **places},
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
+def test_the_kernel_of_maps_is_compiled_once_for_any_number_of_maps() -> None:
+    displacement = torch.zeros(1, 3, 4, 4, 4)
+    signatures = []
+    for number in (1, 6):
+        maps = torch.rand(1, number, 4, 4, 4)
+        with torch.no_grad():
+            DifferenceForce(moving=maps, fixed=maps, weight=1.0, ratio=1)(displacement)
+        signatures.append(list(difference_force.signatures))
+    assert signatures[0] == signatures[1]
 
 
 @pytest.mark.parametrize(("kept", "threads"), [(True, 2), (False, 2), (True, 1)])

@@ -5,18 +5,26 @@
 It compiles them in the reverse order of their use. So the two processes meet in the middle, and
 each takes from the cache folder what the other has compiled. Two threads would not do: the
 compiler works on one function at a time.
+
+    python -m voxwarp.networks.ahead FOLDER
+
+writes them, and those of other commands, for a class of processors into a folder that can be read
+from everywhere: $VOXWARP_READY_KERNELS. Containers have such a folder.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..fields import compiled, field
+from ..fields.kernels import processor
 from ..fields.kernels.jit import keeps_code
-from ..fields.losses import local_ncc_map
+from ..fields.losses import diffusion, local_ncc, local_ncc_map
 from .descent import Stage, take_step
 from .forces import CorrelationForce, DifferenceForce
 
@@ -32,11 +40,18 @@ def start() -> None:
     _started.append(subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet))
 
 
-def compile_all() -> None:
-    """Compile all kernels of a registration: call each on a few voxels."""
+def compile_all(*, others: bool = False) -> None:
+    """Compile all kernels of a registration: call each on a few voxels.
+
+    Args:
+        others: also those of other commands and other models.
+    """
     torch.set_num_threads(1)
     for _ in _calls():
         pass
+    if others:
+        for _ in _other_calls():
+            pass
 
 
 def _calls() -> Iterator[object]:
@@ -66,5 +81,36 @@ def _calls() -> Iterator[object]:
     yield local_ncc_map(moved=moved, fixed=image, window=3).sum().backward()
 
 
+def _other_calls() -> Iterator[object]:
+    """Call the kernels that only some registrations, other commands and trainings need."""
+    image, field_ = torch.rand(1, 1, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4)
+    with torch.no_grad():
+        yield compiled.compose(field_, field_)
+        yield compiled.warp(image, field_)
+        yield compiled.nearest_voxels((4, 4, 4), (4, 4, 4), compiled.GridMap.of(np.eye(4)))
+        indices = np.zeros((4, 4, 4), np.uint32)
+        for bits in (8, 16, 32, 64):
+            yield compiled.copied(np.zeros(64, f"u{bits // 8}"), indices)
+    flow = field_.clone().requires_grad_()
+    yield field.upsample(field.exponentiate(flow, steps=3)).sum().backward()
+    yield local_ncc(moved=field.warp(image, flow), fixed=image, window=3).backward()
+    yield diffusion(flow).backward()
+
+
+def write_ready(folder: Path) -> None:
+    """Compile the kernels for a class of processors into ``folder``, see ``processor``."""
+    places = {"NUMBA_CACHE_DIR": str(folder), "VOXWARP_READY_KERNELS": ""}
+    command = [sys.executable, "-m", "voxwarp.networks.ahead", _OTHERS_TOO]
+    subprocess.run(command, env={**os.environ, **places, **processor.environment()}, check=True)
+    for version in folder.iterdir():
+        processor.write(version)
+
+
+_OTHERS_TOO = "--others-too"
+
+
 if __name__ == "__main__":
-    compile_all()
+    if sys.argv[1:] and sys.argv[1] != _OTHERS_TOO:
+        write_ready(Path(sys.argv[1]))
+    else:
+        compile_all(others=bool(sys.argv[1:]))

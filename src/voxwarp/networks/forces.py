@@ -139,7 +139,9 @@ class DifferenceForce:
             cells.narrow(axis, 0, cells.shape[axis] - 1).logical_or_(
                 cells.narrow(axis, 1, cells.shape[axis] - 1).clone()
             )
-        return value.flatten().numpy(), cells.numpy().ravel(), compiled.extents(fixed[0].float())
+        # Contiguous for any number of maps, so that one kernel is compiled for all.
+        background = np.ascontiguousarray(value.flatten().numpy())
+        return background, cells.numpy().ravel(), compiled.extents(fixed[0].float())
 
 
 def _sum(force: Tensor, onto: Tensor | None) -> Tensor:
