@@ -576,3 +576,13 @@ def test_a_damaged_mgh_file_is_closed(tmp_path: Path):
     with pytest.raises(InputError, match="not an image that can be read"):
         read_volume(tmp_path / "a.mgh")
     gc.collect()
+
+
+def test_a_printed_volume_says_where_it_is_and_not_its_voxels() -> None:
+    """In a notebook, ``result.moving_mask`` at the end of a cell was hundreds of lines."""
+    grid = Grid((40, 41, 42), np.diag([2.0, 3.0, 4.0, 1.0]))
+    text = repr(Volume(np.full(grid.shape, 7.25), grid, "scan.nii.gz"))
+    assert "(40, 41, 42)" in text
+    assert "'scan.nii.gz'" in text
+    assert "7.25" not in text
+    assert len(text) < 500
