@@ -86,6 +86,7 @@ def test_option_exists_somewhere(option: str) -> None:
     theirs |= {"--write-composite-transform"}  # antsRegistration's
     theirs |= set(OTHER_NAMES)  # other BIDS Apps'
     theirs |= {"--lifetime", "--lifetime-stagger", "--memory-limit"}  # dask worker's
+    theirs |= {"--index-url"}  # pip's
     theirs |= {"--head", "--second-head", "--repeats", "--no-amx"}  # benchmarks/speed.py
     ours = {"--help"} | theirs | {name for command in commands() for name in option_names(command)}
     assert option in ours
