@@ -100,6 +100,7 @@ def test_option_exists_somewhere(option: str) -> None:
     theirs |= {"--lifetime", "--lifetime-stagger", "--memory-limit"}  # dask worker's
     theirs |= {"--install-completion", "--show-completion"}  # typer's
     theirs |= {option for options in OF_OTHER_TOOLS.values() for option in options.split()}
+    theirs |= {"--index-url"}  # pip's
     theirs |= {"--head", "--second-head", "--repeats", "--no-amx"}  # benchmarks/speed.py
     ours = {"--help"} | theirs | {name for command in commands() for name in option_names(command)}
     assert option in ours

@@ -4,14 +4,16 @@ A small model stands in for those of the package, and coarse phantoms for scans.
 if the line before it says so: ``<!-- not run: why -->``.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import pytest
+from inline import run_inline, run_methods_inline
 from pages import PAGES, Block, Desk, arguments, blocks
 
+from voxwarp.networks.installed import installed
 from voxwarp.networks.model import Model
 
 
@@ -36,6 +38,22 @@ LEFT = {
     "docs/preparation.md": ("prep/sub-03_T1w/AlignedLabels.nii.gz", "seg_native.nii.gz"),
     "docs/register.md": ("registered/sub-03_T1w/metrics.json", "in_mni/sub-02_T1w/report.html"),
     "docs/python.md": ("registered/subject1/metrics.json", "scores/pairs.csv"),
+    "docs/quick-start.md": ("out/report.html", "t2_mni.nii.gz", "mni_again.csv"),
+    "docs/tutorials/one-scan.md": ("jacobian.nii.gz", "upside_down/report.html", "compare.html"),
+    "docs/tutorials/labels-and-points.md": ("there_and_back.nii.gz", "electrodes_mni.tsv"),
+    "docs/tutorials/cohort.md": (
+        *("derivatives/voxwarp/index.html", "derivatives/voxwarp/group_T1w.tsv"),
+        *("common_mask.nii.gz", "contrast_in_space.nii.gz", "broken/sub-92/anat/sub-92_T1w.nii.gz"),
+    ),
+    "docs/tutorials/template-and-group-map.md": (
+        *("template/tpl-Six/tpl-Six_res-01_T1w.nii.gz", "template/template.html"),
+        *("morphometry/morphometry.html", "age_t.nii.gz", "age_neglog10p.nii.gz"),
+    ),
+    "docs/tutorials/train-your-own.md": (
+        *("runs/trial/model.json", "scores/pairs.csv", "runs/smoother/README.md"),
+        "out/WarpedLabels.nii.gz",
+    ),
+    "docs/tutorials/compare-with-other-tools.md": ("bench/pairs.csv", "figures/table1.md"),
     "docs/transforms.md": ("contrasts/contrast2.nii.gz", "native_peaks.csv"),
 }
 
@@ -45,25 +63,31 @@ def desk(tmp_path_factory, phantoms, register_quickly) -> Desk:
     return Desk(tmp_path_factory.mktemp("desk") / "files", phantoms, register_quickly)
 
 
+# On pages with these, every model is a short descent: the tiny one has nothing to do with them.
+DESCENTS = "lesion_mask", "--lesion-mask", "--smoothness 2"
+
+
 @pytest.fixture
 def at_desk(
     desk: Desk, tiny_model: Path, quick_affine: None, tmp_path: Path, monkeypatch, request
 ) -> Path:
     """A working directory, where every model of the package is the tiny one.
 
-    On pages with lesions it is a short descent, because only that can leave them out.
+    Cohorts, templates and benchmarks do their work in this process.
     """
-    load = Model.load
     text = PAGES[request.node.callspec.params["name"]]
-
-    def tiny(name: Any, *more: Any) -> Model:
-        model = load(name if Path(name).is_dir() else tiny_model, *more)
-        if "lesion_mask" not in text and "--lesion-mask" not in text:
-            return model
-        return Model.build({"name": "descent", "steps": [2, 2]}, model.recipe, name="tiny")
-
-    monkeypatch.setattr(Model, "load", tiny)
+    for name in installed():
+        folder = tmp_path / "models" / name
+        if any(word in text for word in DESCENTS):
+            recipe = Model.load(tiny_model).recipe
+            Model.build({"name": "descent", "steps": [2, 2]}, recipe).save(folder)
+        else:
+            shutil.copytree(tiny_model, folder)
+    run_inline(monkeypatch)
+    run_methods_inline(monkeypatch)
+    monkeypatch.setenv("VOXWARP_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("VOXWARP_CACHE", str(desk.folder.parent / "cache"))
+    monkeypatch.setenv("VOXWARP_DATA", str(tmp_path / "desk"))
     monkeypatch.syspath_prepend(str(tmp_path / "desk"))
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")

@@ -11,19 +11,17 @@ import numpy as np
 import pytest
 from benchmark_cohort import OPTIONS, POSES, Bench, affine_of, listed
 from brains import CENTER, VALUES
+from inline import run_methods_inline
 from phantom_pair import BENT, TURNED, Case
 from scipy import ndimage
 
 from voxwarp.benchmark import affine_start, catalogue
-from voxwarp.benchmark import run as runner
-from voxwarp.benchmark.catalogue import find_method
-from voxwarp.benchmark.job import RECORD, Job, Run
+from voxwarp.benchmark.job import Job
 from voxwarp.benchmark.run import benchmark
 from voxwarp.benchmark.selection import SelectedMethod
 from voxwarp.data.pairs import Pair, read_pairs
 from voxwarp.data.structures import Table
 from voxwarp.evaluation.protocol import Protocol
-from voxwarp.evaluation.record import write_record
 from voxwarp.preparation.examination import Examination
 from voxwarp.space.volume import Volume
 
@@ -78,23 +76,8 @@ def known_places(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def here(monkeypatch) -> None:
-    """Methods run in this process: the runner's part is the same, and quick."""
-
-    def run_here(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
-        job.path.mkdir(parents=True, exist_ok=True)
-        (job.path / RECORD).unlink(missing_ok=True)
-        job.save()
-        run = Run(job)
-        try:
-            find_method(job.method)(run)
-            record = {"status": "ok", "reason": ""} | run.record()
-        except Exception as error:
-            record = {"status": "failed", "reason": str(error)}
-        record |= {"process_s": 1.0, "threads": job.threads, "alone": alone}
-        write_record(job.path / RECORD, record)
-        return record
-
-    monkeypatch.setattr(runner, "execute", run_here)
+    """Methods run in this process."""
+    run_methods_inline(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,11 @@ def test_one_bad_scan_is_one_failed_row(first, out) -> None:
     assert [rows[f"sub-0{n}"]["state"] for n in (1, 2, 3)] == ["done", "failed", "done"]
     assert rows["sub-02"]["flags"] == "failed,warnings"
     assert rows["sub-01"]["bids_name"] == "sub-01_T1w"
+    page = (out / "index.html").read_text()
+    pictures = re.findall(r'<img src="([^"]+)"', page)
+    assert [path.split("/")[0] for path in pictures] == ["sub-01", "sub-03"]
+    assert all((out / path).is_file() for path in pictures)
+    assert page.count("no picture") == 1
 
 
 def test_the_files_have_the_names_of_bids(out) -> None:

@@ -89,7 +89,7 @@ def test_electrodes_of_bids_keep_tabs_and_what_is_not_available(moved, expected)
     np.testing.assert_allclose(found, expected(POINTS, lps=False), atol=1e-6)
     assert first.split("\t")[4:] == ["5", "platinum, iridium"]
     assert last.split("\t")[4:] == ["n/a", "gold"]
-    assert "1 point without coordinates (n/a) stayed as they were" in said
+    assert "1 point without coordinates (n/a) stayed as it was" in said
 
 
 @pytest.mark.parametrize("name", ["points.TSV", "points.txt", "points.csv"])

@@ -583,3 +583,13 @@ def test_formats_of_slicer_and_itk_are_refused_with_what_helps(tmp_path, name: s
     sitk.WriteImage(sitk.Image(4, 5, 6, sitk.sitkFloat32), str(tmp_path / name))
     with pytest.raises(InputError, match=r"can be read \(save it as \.nii\.gz\)"):
         read_volume(tmp_path / name)
+
+
+def test_a_printed_volume_says_where_it_is_and_not_its_voxels() -> None:
+    """In a notebook, ``result.moving_mask`` at the end of a cell was hundreds of lines."""
+    grid = Grid((40, 41, 42), np.diag([2.0, 3.0, 4.0, 1.0]))
+    text = repr(Volume(np.full(grid.shape, 7.25), grid, "scan.nii.gz"))
+    assert "(40, 41, 42)" in text
+    assert "'scan.nii.gz'" in text
+    assert "7.25" not in text
+    assert len(text) < 500

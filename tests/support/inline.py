@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from voxwarp.benchmark import run as benchmark
+from voxwarp.benchmark.catalogue import find_method
+from voxwarp.benchmark.job import RECORD, Job, Run
 from voxwarp.cohort.cluster import Cluster
 from voxwarp.cohort.outcome import Outcome
+from voxwarp.evaluation.record import write_record
 
 
 class InlineEngine:
@@ -34,3 +38,23 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
         yield InlineEngine()
 
     monkeypatch.setattr(Cluster, "running", running)
+
+
+def run_methods_inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a benchmark run its methods in this process: the runner's part is the same, and quick."""
+
+    def run_here(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
+        job.path.mkdir(parents=True, exist_ok=True)
+        (job.path / RECORD).unlink(missing_ok=True)
+        job.save()
+        run = Run(job)
+        try:
+            find_method(job.method)(run)
+            record = {"status": "ok", "reason": ""} | run.record()
+        except Exception as error:
+            record = {"status": "failed", "reason": str(error)}
+        record |= {"process_s": 1.0, "threads": job.threads, "alone": alone}
+        write_record(job.path / RECORD, record)
+        return record
+
+    monkeypatch.setattr(benchmark, "execute", run_here)

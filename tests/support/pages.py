@@ -1,6 +1,7 @@
 """README and docs as pages with blocks of code, and a desk with the files that these name."""
 
 import glob
+import json
 import re
 import shlex
 import shutil
@@ -10,10 +11,14 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from brains import OTHER, UPRIGHT, Phantoms, make_grid
+import pytest
+from brains import OTHER, UPRIGHT, Phantoms, Pose, make_grid
 from other_tools import write_all
 
+from training import write_subjects
 from voxwarp.registration.result import Registration
+from voxwarp.training.config import read_config
+from voxwarp.training.train import train
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -24,6 +29,8 @@ _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     flags=re.MULTILINE | re.DOTALL,
 )
+# A file, named at the end of a sentence and shown in the block below.
+_SHOWN = re.compile(r"`(\S+\.yaml)`:\n\n```yaml\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
@@ -72,17 +79,21 @@ class Desk:
         folder.mkdir()
         self._write_scans(phantoms)
         write_all(folder, phantoms)
+        self._write_data_sets(phantoms)
         self._write_tables()
         self._write_results(register)
+        self._write_training()
 
     def copied_to(self, folder: Path, text: str) -> None:
-        """All but the results that the page makes itself."""
+        """All but the results that the page makes itself; and the files that it shows in full."""
         own = set(re.findall(r"-o (\S+)", text)) | set(re.findall(r"save\(\"([^\"]+)\"\)", text))
         for path in self.folder.iterdir():
             if path.name in own and path.is_dir():
                 continue
             copy = shutil.copytree if path.is_dir() else shutil.copy
             copy(path, folder / path.name)
+        for name, shown in _SHOWN.findall(text):
+            (folder / name).write_text(shown, encoding="utf-8")
 
     def _write_scans(self, phantoms: Phantoms) -> None:
         moving, fixed = make_grid(spacing=4.5), make_grid(spacing=5)
@@ -90,7 +101,7 @@ class Desk:
         scans = {
             moving: (
                 *("moving", "sub-01_T1w", "sub-03_T1w", "head", "brain", "contrast"),
-                *("t2_brain", "t2", "flair", "T1w", "patient"),
+                *("t2_brain", "t2", "flair", "T1w", "patient", "sub-01_inplaneT2"),
             ),
             fixed: ("fixed", "sub-02_T1w", "head2", "other_t2", "other_T1w", "control"),
             bold: ("bold_mean",),
@@ -123,6 +134,43 @@ class Desk:
             self._save(image, f"study/subject{number}")
             (self.folder / f"sub-0{number + 1}" / "anat").mkdir(parents=True)
             self._save(image, f"sub-0{number + 1}/anat/T1w")
+
+    def _write_data_sets(self, phantoms: Phantoms) -> None:
+        """Two data sets of BIDS, and some of their people with label maps, all of them brains."""
+        poses = [Pose((n, -n, 2 * n), 1 + n / 60, (n, -n, n), bend=1.0 + n) for n in range(6)]
+        for name, number in (("ds000011", 3), ("ds002748", 6)):
+            rows = ["participant_id\tage\tgender"]
+            for person, pose in enumerate(poses[:number], start=1):
+                label, grid = f"sub-{person:02d}", make_grid(spacing=5.5 + person / 4)
+                (self.folder / name / label / "anat").mkdir(parents=True)
+                self._save(phantoms.image(grid, pose), f"{name}/{label}/anat/{label}_T1w")
+                rows.append(f"{label}\t{20 + 7 * person % 30}\t{'mf'[person % 2]}")
+            (self.folder / name / "participants.tsv").write_text("\n".join(rows) + "\n")
+            about = {"Name": name, "BIDSVersion": "1.10.0"}
+            (self.folder / name / "dataset_description.json").write_text(json.dumps(about))
+        (self.folder / "labelled").mkdir()
+        for person, pose in enumerate(poses[:3], start=1):
+            name, grid = f"labelled/sub-{person:02d}", make_grid(spacing=6)
+            self._save(phantoms.image(grid, pose), f"{name}_T1w")
+            self._save(phantoms.labels(grid, pose), f"{name}_dseg")
+
+    def _write_training(self) -> None:
+        """The ready configurations, crops for one of them, and a model that is hardly trained."""
+        shutil.copytree(ROOT / "configs", self.folder / "configs")
+        crops = write_subjects(self.folder / "crops", splits=("",) * 10)
+        for kind, theirs in (("images", "t1"), ("labels", "labels")):
+            (self.folder / "hippocampus" / kind).mkdir(parents=True)
+            for number in range(10):
+                name = f"hippocampus_{4 + 10 * number:03d}.nii.gz"
+                source = crops / theirs / f"p{number}.nii.gz"
+                source.rename(self.folder / "hippocampus" / kind / name)
+        shutil.rmtree(crops)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VOXWARP_DATA", str(self.folder))
+            quick = ["phases=[{steps: 1}]", "validation.every=1", "validation.pairs=2"]
+            quick += ["log.every=1", "log.tensorboard=false", "optimiser.batch=1"]
+            config = read_config(self.folder / "configs" / "hippocampus.yaml", quick)
+            train(config, self.folder / "runs" / "hippocampus", device="cpu", show=False)
 
     def _save(self, image: nib.Nifti1Image, name: str) -> None:
         nib.save(image, self.folder / f"{name}.nii.gz")

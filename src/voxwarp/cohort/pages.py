@@ -127,7 +127,8 @@ class Pages:
     def failed(self, key: str, name: str, error: str) -> None:
         """Add a scan that failed, or replace its result."""
         crash = self.out / crash_path(key)
-        result = Result(crash, {}, (f"failed: {error}",), key, crash, crash)
+        nothing = crash.with_suffix(".jpg")  # no file: a scan that failed has no picture
+        result = Result(crash, {}, (f"failed: {error}",), key, crash, nothing)
         scan = BidsName.of(name) or BidsName({"sub": key.removeprefix("sub-")}, "T1w", "")
         self.rows[key] = Row(scan, result, None)
 

@@ -106,8 +106,10 @@ def apply_to_point_file(
         place(stage, target.parent, (target.name,), overwrite=overwrite)
     warnings = [*table.warnings, *one_of_each(chain.header_warnings)]
     if table.missing:
-        points = f"{table.missing} point{'s' * (table.missing != 1)}"
-        warnings.append(f"points {source}: {points} without coordinates (n/a) stayed as they were")
+        one = table.missing == 1
+        points = "1 point" if one else f"{table.missing} points"
+        stayed = "stayed as it was" if one else "stayed as they were"
+        warnings.append(f"points {source}: {points} without coordinates (n/a) {stayed}")
     return MovedPoints(len(moved), warnings)
 
 

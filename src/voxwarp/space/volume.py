@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import nibabel as nib
@@ -58,7 +58,7 @@ class Volume:
         (4, 5, 6)
     """
 
-    data: np.ndarray
+    data: np.ndarray = field(repr=False)  # printing a volume says where it is, not its voxels
     grid: Grid
     name: str = "image"
     is_label_file: bool = False
