@@ -174,7 +174,9 @@ def together(subjects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_of_one_pair_are_one_of_two(together, case) -> None:
-    one, other = (torch.load(together / f"{case}.{rank}.pt") for rank in range(2))
+    one, other = (
+        torch.load(together / f"{case}.{rank}.pt", weights_only=True) for rank in range(2)
+    )
     config = read_config(together / f"{case}.yaml", ["optimiser.batch=2"])
     is_significant: dict[str, Any] = {}
     for step, alone in enumerate(steps_of(config, World())):
@@ -207,7 +209,9 @@ def test_two_processes_of_one_pair_are_one_of_two(together, case) -> None:
 
 def test_that_pairs_with_and_without_labels_were_among_them(together) -> None:
     """Or else the test above would not say what it seems to."""
-    one, other = (torch.load(together / f"some have labels.{rank}.pt") for rank in range(2))
+    one, other = (
+        torch.load(together / f"some have labels.{rank}.pt", weights_only=True) for rank in range(2)
+    )
     assert any(a != b for a, b in zip(one[0]["labelled"], other[0]["labelled"], strict=True))
 
 
