@@ -143,6 +143,27 @@ def test_a_close_call_is_doubtful() -> None:
     assert label_evidence(spot.astype(np.float32)) == (False, True)
 
 
+def test_a_head_in_quiet_air_is_no_close_call() -> None:
+    """As the heads of ds000011: half of the voxels are air, with values of 0 to 5."""
+    rng = np.random.default_rng(0)
+    scan = rng.integers(20, 250, (24, 24, 24))
+    scan[:, :, :18] = np.abs(rng.normal(0, 0.9, (24, 24, 18))).round()
+    pairs = [(a, b) for a, b in _neighbours(scan) if a != 0 and b != 0]
+    share = np.mean([a == b for a, b in pairs])
+    assert 0.25 < share < 0.5  # so that it would be one
+    assert label_evidence(scan) == (False, False)
+    assert label_evidence(scan.astype(np.float32)) == (False, False)
+
+
+def _neighbours(frame: np.ndarray) -> list[tuple[int, int]]:
+    """All pairs of voxels that share a face."""
+    found = []
+    for axis in range(3):
+        lanes = np.moveaxis(frame, axis, -1).reshape(-1, frame.shape[axis])
+        found += [pair for lane in lanes for pair in zip(lane[:-1], lane[1:], strict=True)]
+    return found
+
+
 # --------------------------------------------------------------------------------- background
 
 

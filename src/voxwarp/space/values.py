@@ -10,6 +10,7 @@ from ..errors import InputError
 FEW_VALUES = 32  # segmentations have few labels, and an 8-bit scan uses most of its 256 values
 FLAT = 0.5  # share of pairs of neighbours that are equal
 CLOSE_CALL = (0.25, 0.65)  # of that share
+AIR = 16  # values; so many of the commonest may be those of the air around a head
 WHOLE = 1e-6  # relative to the value, and at least to 1: slopes and values have 32 bits
 BORDER = 0.9  # share of the outer voxels that have one value
 FAR_FROM_ZERO = 0.05  # of the range of an image
@@ -59,6 +60,9 @@ def label_evidence(frame: np.ndarray) -> LabelEvidence:
     are at most ``FEW_VALUES`` of them; whole numbers in any type are, if they come in flat
     patches: at least half of the pairs of neighbouring voxels, apart from those of the commonest
     value, are equal. NaN and infinite voxels do not count.
+
+    The air around a head has few values, many of them beside their equals. So what is flat by
+    its ``AIR`` commonest values alone is intensities, without a doubt.
     """
     numbers = whole_numbers(_without_infinite(frame))
     if numbers is None:
@@ -66,11 +70,14 @@ def label_evidence(frame: np.ndarray) -> LabelEvidence:
     values, counts = np.unique(numbers, return_counts=True)
     is_few = len(values) <= FEW_VALUES
     # The commonest value is the background, which is flat in scans too. It need not be zero.
-    share = _equal_neighbours(numbers, values[counts.argmax()])
+    common = values[np.argsort(-counts, kind="stable")]
+    share = _equal_neighbours(numbers, common[:1])
     low, high = CLOSE_CALL
     if is_few and frame.dtype.kind != "f":
         return LabelEvidence(True, len(values) > 2 and share < low)  # two: a mask
-    return LabelEvidence(share >= FLAT, share < FLAT if is_few else low <= share < high)
+    if is_few or not low <= share < FLAT:
+        return LabelEvidence(share >= FLAT, share < FLAT if is_few else low <= share < high)
+    return LabelEvidence(False, _equal_neighbours(numbers, common[:AIR]) >= low)
 
 
 def _without_infinite(frame: np.ndarray) -> np.ndarray:
@@ -80,12 +87,17 @@ def _without_infinite(frame: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(frame), frame, 0)
 
 
-def _equal_neighbours(frame: np.ndarray, background: np.generic) -> float:
-    """The share of pairs of neighbours that are equal, of those without background; 0 of none."""
+def _equal_neighbours(frame: np.ndarray, background: np.ndarray) -> float:
+    """The share of pairs of neighbours that are equal, of those without values of the background.
+
+    0 if there are no such pairs.
+    """
+    inside = ~np.isin(frame, background)
     pairs, equal = 0, 0
     for axis in range(3):
         first, second = (np.moveaxis(frame, axis, 0)[part] for part in _NEIGHBOURS)
-        foreground = (first != background) & (second != background)
+        one, other = (np.moveaxis(inside, axis, 0)[part] for part in _NEIGHBOURS)
+        foreground = one & other
         pairs += int(foreground.sum())
         equal += int((first == second)[foreground].sum())
     return equal / pairs if pairs else 0.0
