@@ -35,7 +35,7 @@ SETTINGS = {
     "docs/tutorials/labels-and-points.md": set(),
     "docs/tutorials/cohort.md": set(),
     "docs/tutorials/template-and-group-map.md": {"1 mm", "2 mm", "8 mm"},
-    "docs/tutorials/train-your-own.md": set(),
+    "docs/tutorials/train-your-own.md": {"1 mm"},
     "docs/tutorials/compare-with-other-tools.md": set(),
     "docs/register.md": {"20 %"},
     "docs/command-line.md": set(),
