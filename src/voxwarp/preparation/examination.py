@@ -28,6 +28,7 @@ from .template import Template, mni152
 from .views import centre_and_extent, conformed, cube, upright_view, views_of
 
 TURNED = 30.0  # degrees; a head tilted by more is extracted again, upright; set by hand
+MISPLACED = 60.0  # degrees; no head lies so in a scanner, so its header is in doubt; set by hand
 THINNEST = 20.0  # mm along each axis; thinner scans cannot be aligned; set by hand
 LARGEST_VOXEL = 15.0  # mm; in larger voxels no brain is sought; set by hand
 
@@ -137,6 +138,12 @@ class Examination:
                 f"{fit.overlap:.2f}, local NCC {fit.local_ncc:.2f}; expected more than "
                 f"{limits.good_overlap:.2f} and {limits.good_ncc:.2f}); check in the pictures that "
                 f"the scan shows a whole {self.kind}, upright, with the right voxel size"
+            )
+        if (angle := rotation_angle(self.template_to_scan)) > MISPLACED:
+            warnings.append(
+                f"{name}: its header says that the head is turned by {angle:.0f} degrees from "
+                f"upright; such a header is mostly wrong, and may exchange left and right, too, "
+                f"which no rotation mends; check the orientation of the scan"
             )
         if fit.outside > 0.1:  # set by hand
             warnings.append(
