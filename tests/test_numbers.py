@@ -32,6 +32,8 @@ SETTINGS = {
     "README.md": {"2 mm"},
     "docs/register.md": {"20 %"},
     "docs/look.md": set(),
+    "docs/install.md": set(),
+    "docs/how-to/container.md": set(),
     "docs/cohort.md": set(),
     "docs/transforms.md": set(),
     "docs/templates.md": {"1 mm"},
