@@ -102,6 +102,11 @@ def test_option_exists_somewhere(option: str) -> None:
     theirs |= {option for options in OF_OTHER_TOOLS.values() for option in options.split()}
     theirs |= {"--index-url"}  # pip's
     theirs |= {"--head", "--second-head", "--repeats", "--no-amx"}  # benchmarks/speed.py
+    theirs |= {"--index-url", "--index", "--torch-backend", "--upgrade", "--no-deps"}  # pip's, uv's
+    theirs |= {"--no-index", "--find-links"}
+    theirs |= {"--rm", "--user", "--read-only", "--network", "--tmpfs", "--cap-drop"}  # docker's
+    theirs |= {"--security-opt", "--cpus", "--cpuset-cpus", "--memory", "--build-arg", "--gpus"}
+    theirs |= {"--containall", "--bind", "--nv", "--env"}  # apptainer's
     ours = {"--help"} | theirs | {name for command in commands() for name in option_names(command)}
     assert option in ours
 

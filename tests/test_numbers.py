@@ -40,6 +40,8 @@ SETTINGS = {
     "docs/register.md": {"20 %"},
     "docs/command-line.md": set(),
     "docs/look.md": set(),
+    "docs/install.md": set(),
+    "docs/how-to/container.md": set(),
     "docs/cohort.md": set(),
     "docs/transforms.md": set(),
     "docs/templates.md": {"1 mm"},

@@ -3,11 +3,12 @@
 # network, and with a file system of which only two folders can be written to. It needs root, but no
 # container engine.
 #
-#     confined.sh ROOT OUT TMP [FOLDER...] -- COMMAND...
+#     confined.sh ROOT OUT TMP [FOLDER[:PATH]...] -- COMMAND...
 #
 # ROOT is a folder with a root file system, such as that of an image, or - for an empty one. FOLDERs
-# of this machine are put into it, read-only, at their own paths; OUT as /out and TMP as /tmp. The
-# command gets the variables that $CONFINED_ENV lists ("A=1 B=2"), and no others.
+# of this machine are put into it, read-only, at their own paths, or FOLDER:PATH at another one; OUT
+# as /out and TMP as /tmp. The command gets the variables that $CONFINED_ENV lists ("A=1 B=2"), and no
+# others.
 set -eu
 if [ "${CONFINED:-}" != 1 ]; then
   CONFINED=1 exec unshare --mount --net --pid --ipc --fork sh "$0" "$@"
@@ -15,6 +16,7 @@ fi
 base=$1 out=$2 tmp=$3
 shift 3
 
+ip link set lo up 2>/dev/null || true # containers without network have this one, too
 root=$(mktemp -d)
 if [ "$base" = - ]; then
   mount -t tmpfs tmpfs "$root"
@@ -24,12 +26,13 @@ else
 fi
 
 while [ "$1" != -- ]; do
-  if [ -L "$1" ]; then # such as /lib, which is a link to /usr/lib
-    [ -e "$root$1" ] || ln -s "$(readlink "$1")" "$root$1"
+  from=${1%%:*} at=${1#*:}
+  if [ -L "$from" ]; then # such as /lib, which is a link to /usr/lib
+    [ -e "$root$at" ] || ln -s "$(readlink "$from")" "$root$at"
   else
-    mkdir -p "$root$1"
-    mount --bind "$1" "$root$1"
-    mount -o remount,bind,ro "$root$1"
+    mkdir -p "$root$at"
+    mount --bind "$from" "$root$at"
+    mount -o remount,bind,ro "$root$at"
   fi
   shift
 done

@@ -46,7 +46,7 @@ def _possible() -> None:
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As ``container/install.sh`` makes them."""
-    folder = tmp_path_factory.mktemp("ready") / "kernels"
+    folder = tmp_path_factory.mktemp("ready")
     if compiled.enabled():
         subprocess.run([sys.executable, "-m", "voxwarp.networks.ahead", folder], check=True)
     return folder
@@ -65,29 +65,31 @@ class Confined:
         for path in (self.out, self.tmp):
             path.mkdir()
             path.chmod(0o777)
+        self.kernels = kernels
         paths = {os.path.realpath(path) for path in (*sys.path, sys.prefix, sys.base_prefix)}
         self.packages = sorted(
             path
-            for path in {*paths, os.path.realpath(kernels)}
-            if os.path.isdir(path) and not path.startswith(("/usr/", "/bin/", "/lib"))
+            for path in paths
+            if os.path.isdir(path) and not path.startswith(("/usr/", "/bin/", "/lib", "/tmp"))
         )
         self.environment = {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": str(Path(voxwarp.__file__).parents[1]),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "VOXWARP_READY_KERNELS": os.path.realpath(kernels),
+            "VOXWARP_READY_KERNELS": "/kernels",
         }
 
     def run(
         self, *words: object, inputs: Path, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``voxwarp WORDS``, which may read the folder ``inputs``."""
+        """Run ``voxwarp WORDS``, which may read the folder ``inputs`` as /in."""
         variables = {**self.environment, **environment}
         python = os.path.join(os.path.realpath(sys.prefix), "bin", "python")
         return subprocess.run(
             [
                 *("sh", HERE / "confined.sh", "-", self.out, self.tmp, *SYSTEM, *self.packages),
-                *(os.path.realpath(inputs), "--", python, "-m", "voxwarp", *map(str, words)),
+                *(f"{self.kernels}:/kernels", f"{inputs}:/in", "--"),
+                *(python, "-m", "voxwarp", *map(str, words)),
             ],
             capture_output=True,
             text=True,
@@ -120,7 +122,7 @@ def test_a_brain_is_registered(confined: Confined, tmp_path: Path, home: str | N
     write_volume(mni152().image, inputs / "brain.nii.gz")
     variables = {} if home is None else {"HOME": home}
     done = confined.run(
-        "register", inputs / "brain.nii.gz", "-o", "/out/result", inputs=inputs, **variables
+        "register", "/in/brain.nii.gz", "-o", "/out/result", inputs=inputs, **variables
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -140,14 +142,13 @@ def test_a_head_is_registered_and_the_result_is_applied(
 ) -> None:
     """With brain extraction."""
     scans = data / "ds000011" / "sub-01" / "anat"
-    (head,) = scans.glob("*T1w.nii.gz")
-    head = Path(os.path.realpath(head))
-    done = confined.run("register", head, "-o", "/out/result", inputs=head.parent)
+    head = "/in/sub-01_T1w.nii.gz"
+    done = confined.run("register", head, "-o", "/out/result", inputs=scans)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((confined.out / "result" / "metrics.json").read_text())
     assert metrics["warnings"] == []
     words = "apply", head, "-t", "/out/result", "-o", "/out/again.nii.gz"
-    done = confined.run(*words, inputs=head.parent)
+    done = confined.run(*words, inputs=scans)
     assert done.returncode == 0, done.stderr
     again, before = (
         nib.load(confined.out / name).get_fdata()
