@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from phantoms import homogeneous
+from scipy.spatial.transform import Rotation
 
 from voxwarp.errors import InputError
 from voxwarp.preparation import brain, examination
@@ -499,6 +500,21 @@ def test_each_warning_is_one_sentence(agreement, said):
         assert warning.startswith("scan.nii: ")
         assert words in warning
         assert "\n" not in warning
+
+
+@pytest.mark.parametrize(
+    ("axis", "degrees", "is_warned"),
+    [("x", 20, False), ("y", 55, False), ("z", 65, True), ("x", 180, True)],
+)
+def test_a_head_that_its_header_turns_far_is_in_doubt(axis, degrees, is_warned):
+    """Whatever the scaling; no head lies so in a scanner."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler(axis, degrees, degrees=True).as_matrix() * [0.9, 1, 1.1]
+    fit = Agreement(0.96, 0.6, 0.0, 1.1, 0.9)
+    found = Examination("head", Grid((2, 2, 2), np.eye(4)), Affine(matrix), agreement=fit)
+    warnings = found.warnings("scan.nii")
+    assert len(warnings) == is_warned
+    assert all(f"turned by {degrees} degrees" in warning for warning in warnings)
 
 
 def test_a_field_of_view_that_cuts_the_brain_causes_a_warning(phantoms, scan, make_grid):
