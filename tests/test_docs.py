@@ -232,7 +232,7 @@ def test_readme_is_a_screen_and_a_half() -> None:
 
 LINKS = [
     (name, target)
-    for name in (*PAGES, "CONTRIBUTING.md", "benchmarks/README.md")
+    for name in (*PAGES, "CONTRIBUTING.md", "GOVERNANCE.md", "benchmarks/README.md")
     for target in sorted(
         set(re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / name).read_text(encoding="utf-8")))
     )

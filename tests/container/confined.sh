@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run a command as the strictest containers do: as a user whom no list knows, without a home, without
-# network, and with a file system of which only two folders can be written to. It needs root, but no
-# container engine.
+# network, and with a file system of which only two folders can be written to, beside /dev/shm. It
+# needs root, but no container engine.
 #
 #     confined.sh ROOT OUT TMP [FOLDER[:PATH]...] -- COMMAND...
 #
@@ -47,6 +47,8 @@ for name in null zero urandom; do
   touch "$root/dev/$name"
   mount --bind "/dev/$name" "$root/dev/$name"
 done
+mkdir "$root/dev/shm" # which every container has
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mount -o remount,ro "$root/dev"
 if [ "$base" = - ]; then
   mount -o remount,ro "$root"

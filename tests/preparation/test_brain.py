@@ -1,5 +1,8 @@
 """Heads and skull-stripped brains, and the checks of the masks that extractors return."""
 
+import warnings
+
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -193,3 +196,21 @@ def test_an_error_in_the_users_extractor_is_reported_in_a_sentence(tmp_path, mon
     with pytest.raises(InputError, match=r"failing:find' failed on .*: OSError: no weights"):
         brain.extract(head, "voxwarp_test_failing:find")
     assert head.data.all()
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
+def test_a_warning_that_its_format_is_old_is_not_the_users_business(
+    monkeypatch: pytest.MonkeyPatch, category: type[Warning]
+) -> None:
+    """Of PyTorch, about the file of deepbet's network; the category depends on the version."""
+
+    class Old:
+        def __init__(self, **_: object) -> None:
+            warnings.warn("torch.jit.load is deprecated", category, stacklevel=2)
+
+        def run(self, image: nib.Nifti1Image) -> tuple[None, nib.Nifti1Image, None]:
+            return None, image, None
+
+    monkeypatch.setattr("deepbet.BrainExtraction", Old)
+    _, head = block(8)
+    assert brain.deepbet(head).all()

@@ -127,6 +127,7 @@ def _without_deprecations() -> Iterator[None]:
     """Ignore warnings that torch.jit is deprecated, with which deepbet's network was saved."""
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # what it is from PyTorch 2.14 on
         yield
 
 
