@@ -86,6 +86,7 @@ def test_the_memory_of_this_process_grows_with_what_it_holds() -> None:
     if not own_memory():
         pytest.skip("no Linux")
     before = own_memory()
-    held = mmap.mmap(-1, 200_000_000)  # not memory that this process had freed before
+    # Not memory that this process had freed before.
+    held = mmap.mmap(-1, 200_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     np.frombuffer(held, np.uint8).fill(1)
     assert own_memory() - before == pytest.approx(len(held), rel=0.1)
