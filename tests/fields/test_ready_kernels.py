@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numba
 import pytest
+from compile_log import LISTEN
 
 import voxwarp
 from voxwarp.fields import compiled
@@ -17,18 +18,8 @@ from voxwarp.fields.kernels import processor
 pytestmark = pytest.mark.skipif(not compiled.enabled(), reason="kernels are off or not installed")
 
 # Calls a kernel, and prints what was compiled for it.
-CALL = """
+CALL = f"""{LISTEN}
 import numpy as np
-from numba.core import event
-
-class Compiled(event.Listener):
-    names = []
-    def on_start(self, e):
-        self.names.append(e.data["dispatcher"].py_func.__name__ if "dispatcher" in e.data else "")
-    def on_end(self, e):
-        pass
-
-event.register("numba:compile", Compiled())
 from voxwarp.fields import compiled
 points = compiled.GridMap.of(np.eye(4))
 assert (compiled.nearest_voxels((2, 2, 2), (2, 2, 2), points).ravel() == range(8)).all()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compile_log import LISTEN
 
 from voxwarp.fields import compiled
 from voxwarp.fields.kernels.forces import difference_force
@@ -16,18 +17,8 @@ from voxwarp.networks.forces import DifferenceForce
 pytestmark = pytest.mark.skipif(not compiled.enabled(), reason="kernels are off or not installed")
 
 # Of a whole registration: a pair of brains in memory, by the model without a network.
-REGISTER = """
+REGISTER = f"""{LISTEN}
 import numpy as np, voxwarp
-from numba.core import event
-
-class Compiled(event.Listener):
-    names = []
-    def on_start(self, e):
-        self.names.append(e.data["dispatcher"].py_func.__name__ if "dispatcher" in e.data else "")
-    def on_end(self, e):
-        pass
-
-event.register("numba:compile", Compiled())
 x, y, z = (np.indices((48, 52, 50)) - 25.0) / 20
 grid = voxwarp.Grid((48, 52, 50), np.diag([3.0, 3, 3, 1]))
 def brain(scale):

@@ -142,8 +142,8 @@ class Examination:
         if (angle := rotation_angle(self.template_to_scan)) > MISPLACED:
             warnings.append(
                 f"{name}: its header says that the head is turned by {angle:.0f} degrees from "
-                f"upright; such a header is mostly wrong, and may exchange left and right, too, "
-                f"which no rotation mends; check the orientation of the scan"
+                f"upright; such a header is usually wrong, and may also exchange left and right, "
+                f"which no rotation corrects; check the orientation of the scan"
             )
         if fit.outside > 0.1:  # set by hand
             warnings.append(
