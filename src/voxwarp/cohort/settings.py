@@ -126,23 +126,29 @@ def common_basis(settings: CohortSettings, ledger: Ledger) -> dict[str, Any]:
     return {
         "version": {"voxwarp": version_of("voxwarp"), "derivatives": DERIVATIVES},
         "template": template,
-        "model": _model_hashes(folder, ledger) | _other_model(folder, ledger),
+        "model": model_hashes(folder, ledger),
         "settings": chosen,
     }
 
 
-def _other_model(folder: Path, ledger: Ledger) -> dict[str, str]:
-    """The hashes of the model that registers scans of other contrasts, if a model names one."""
+def model_hashes(folder: Path, ledger: Ledger) -> dict[str, str]:
+    """The SHA-256 of the files of a model, and of the one it names for scans of other contrasts.
+
+    Raises:
+        InputError: a file cannot be read, or a model is missing.
+    """
+    hashes = _own_hashes(folder, ledger)
     try:
-        name = read_json(folder / MODEL).get("other_contrasts")
+        other = read_json(folder / MODEL).get("other_contrasts")
     except (OSError, ValueError) as error:
         raise InputError(f"model {folder}: cannot be read: {error}") from error
-    if name is None:
-        return {}
-    return {f"{name}/{file}": value for file, value in _model_hashes(find(name), ledger).items()}
+    if other is None:
+        return hashes
+    of_other = _own_hashes(find(other), ledger)
+    return hashes | {f"{other}/{file}": value for file, value in of_other.items()}
 
 
-def _model_hashes(folder: Path, ledger: Ledger) -> dict[str, str]:
+def _own_hashes(folder: Path, ledger: Ledger) -> dict[str, str]:
     return {name: _sha256(ledger, path, "model") for name, path in files_of(folder).items()}
 
 

@@ -30,10 +30,11 @@ from ..cohort.dataset import CohortScan, Selection
 from ..cohort.job import HIDDEN
 from ..cohort.ledger import Ledger
 from ..cohort.outcome import Outcome
+from ..cohort.settings import model_hashes
 from ..data.label_names import read_label_names
 from ..errors import InputError
 from ..networks.catalogue import ARCHITECTURES
-from ..networks.installed import MODEL, files_of, find
+from ..networks.installed import MODEL, find
 from ..preparation.recipe import Recipe
 from ..preparation.rigid import rigid_part
 from ..registration.contrast import KNOWN
@@ -176,11 +177,7 @@ def _basis(request: TemplateRequest, scans: TemplateScans) -> dict[str, Any]:
                         own[str(role)] = ledger.sha256(path)
                     except OSError:
                         own[str(role)] = "unreadable"
-            folder = find(request.settings.model)
-            model = _model_hashes(folder, ledger)
-            if other := read_json(folder / MODEL).get("other_contrasts"):
-                hashes = _model_hashes(find(other), ledger)
-                model |= {f"{other}/{file}": value for file, value in hashes.items()}
+            model = model_hashes(find(request.settings.model), ledger)
     finally:
         ledger.close()
     settings = request.settings.as_json()
@@ -192,10 +189,6 @@ def _basis(request: TemplateRequest, scans: TemplateScans) -> dict[str, Any]:
         "settings": settings,
         "inputs": inputs,
     }
-
-
-def _model_hashes(folder: Path, ledger: Ledger) -> dict[str, str]:
-    return {name: ledger.sha256(path) for name, path in files_of(folder).items()}
 
 
 def _built(out: Path, basis: Mapping[str, Any]) -> BuiltTemplate | None:
