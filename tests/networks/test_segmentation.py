@@ -1,5 +1,7 @@
 """Segmentation: embeddings, log-odds, and maps that are projected probabilities."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from voxwarp.fields.field import averaged
 from voxwarp.networks.catalogue import anatomy
 from voxwarp.networks.pair_descent import PairDescent
-from voxwarp.networks.segmentation import Segmentation, SegmentationNetwork, StructureMaps
+from voxwarp.networks.segmentation import Mirror, Segmentation, SegmentationNetwork, StructureMaps
 
 SHAPE = (16, 24, 32)
 
@@ -24,7 +26,7 @@ def image(seed: int) -> Tensor:
     return torch.from_numpy(blobs(seed, SHAPE))[None, None] + 0.01
 
 
-def maps_of(structures: int = 4, **more: int) -> StructureMaps:
+def maps_of(structures: int = 4, **more: Any) -> StructureMaps:
     return StructureMaps(structures, (6, 8, 8), **{"maps": 6, "weight": 3, **more})
 
 
@@ -71,6 +73,71 @@ def test_maps_are_the_projected_probabilities(factor: int) -> None:
             torch.testing.assert_close(projected, expected, atol=1e-4, rtol=1e-3)
         largest = [maps.network.classify(sample).softmax(dim=1).max(dim=1)[0] for sample in shown]
     assert unsure.tolist() == [pytest.approx(float((x < 0.5).float().mean())) for x in largest]
+
+
+SWAPPED = [0, 2, 1, 4, 3]  # the classes on the other side
+
+
+def mirroring(axis: int) -> StructureMaps:
+    """Each map is the probability of a class, so that classes can be exchanged in the maps."""
+    network = maps_of(maps=5, mirror=Mirror(axis, SWAPPED))
+    network.projection.copy_(torch.eye(5))
+    return network
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_mirrored_images_have_the_mirrored_segmentation(axis: int, factor: int) -> None:
+    """Exactly so with both looks, but not with one; each voxel has all probabilities."""
+    network, images = mirroring(axis), torch.cat([image(s) for s in (1, 51)])
+    turned = images.flip(2 + axis)
+    with torch.inference_mode():
+        once = [network(x, factor) for x in (images, turned)]
+        twice = [
+            network.with_mirrored(s, x, factor) for s, x in zip(once, (images, turned), strict=True)
+        ]
+    for found in (once, twice):
+        back = found[1].maps.flip(2 + axis)[:, SWAPPED]
+        assert (float((back - found[0].maps).abs().max()) < 1e-5) == (found is twice)
+    torch.testing.assert_close(twice[0].maps.sum(dim=1), torch.ones_like(twice[0].maps[:, 0]))
+    mean = (once[0].unsure + once[1].unsure) / 2
+    torch.testing.assert_close(twice[0].unsure, mean)
+
+
+def test_without_a_mirror_there_is_one_look() -> None:
+    network = maps_of()
+    with torch.inference_mode():
+        found = network(image(1), 2)
+        assert network.with_mirrored(found, image(1), 2) is found
+
+
+@pytest.mark.parametrize("classes", [[0, 2, 1], [0, 1, 2, 3, 3], [1, 2, 3, 4, 5]])
+def test_each_class_has_one_on_the_other_side(classes: list[int]) -> None:
+    with pytest.raises(ValueError, match="must hold each class once"):
+        maps_of(mirror=Mirror(0, classes))
+
+
+def test_a_refinement_looks_at_the_mirrored_images_too() -> None:
+    """So it treats the left as the right, which the segmentation alone does not."""
+    mirror = {"axis": 0, "classes": SWAPPED}
+    network = anatomy(4, (6, 8), steps=(4, 4), weight=50, trust=(1, 2), mirror=mirror)
+    projection = network.segmentation.projection  # a class has the maps of its mirror image
+    projection.copy_(projection + projection[SWAPPED])
+    images = {"moving": image(1), "fixed": image(2)}
+    turned = {side: x.flip(2) for side, x in images.items()}
+    start = torch.zeros(1, 3, *SHAPE)
+    sign = torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)
+    apart = {}
+    for mirrored in (False, True):
+        with torch.inference_mode():
+            u, v = (
+                network.descend(
+                    network.settings, **pair, start=(start, start), mirrored=mirrored
+                ).displacement
+                for pair in (images, turned)
+            )
+        apart[mirrored] = float((v.flip(2) * sign - u).abs().max())
+    assert apart[True] < 0.02 < 0.1 < apart[False]
 
 
 def test_an_image_without_brain_is_unsure() -> None:

@@ -67,9 +67,10 @@ def test_weights_fit_where_networks_differ_in_words_alone(
             check_beforehand(config, scans, CPU)
         return
     check_beforehand(config, scans, CPU)
-    learner = Learner.begin(config, cohort_of(config), CPU, World())
+    cohort = cohort_of(config)
+    learner = Learner.begin(config, cohort, CPU, World())
     torch.testing.assert_close(weights_of(learner.network), weights_of(made.network))
-    assert learner.model(made.recipe, config.phases[0]).architecture == config.network
+    assert learner.model(cohort, config.phases[0]).architecture == config.network
 
 
 @pytest.mark.parametrize(("before", "after"), [(2.0, 1.0), (1.0, 1.0), (0.75, 1.5)])

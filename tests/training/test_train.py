@@ -551,6 +551,18 @@ def test_a_network_learns_to_segment(subjects: Path, tmp_path: Path) -> None:
     assert Model.load(tmp_path / "run").architecture == ANATOMY["network"]
 
 
+def test_a_network_that_learned_from_mirrored_scans_is_told_what_they_show(
+    subjects: Path, tmp_path: Path
+) -> None:
+    changed = {"phases": [{"steps": 1}], "augmentation": {"flip": 0.5}}
+    run(config_of(subjects, **ANATOMY, **changed), tmp_path / "run")
+    model = Model.load(tmp_path / "run")
+    classes = [0, 1, 2, 3, 4]
+    assert model.architecture["mirror"] == {"axis": 0, "classes": classes}
+    assert model.network.segmentation.mirror == (0, classes)
+    run(config_of(subjects, **ANATOMY, start_from=str(tmp_path / "run"), **changed), tmp_path / "2")
+
+
 def test_the_classes_are_those_of_the_labels(subjects: Path, tmp_path: Path) -> None:
     wrong = {**ANATOMY, "network": {**ANATOMY["network"], "structures": 7}}
     with pytest.raises(InputError, match=r"structures must be 4, .* got 7"):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .diffeomorphic import DiffeomorphicVoxelMorph
 from .pair_descent import DEFAULT_TRUST, PairDescent, StepSettings, Trust
 from .pyramid import VelocityPyramid
-from .segmentation import StructureMaps
+from .segmentation import Mirror, StructureMaps
 from .voxelmorph import VoxelMorph
 
 
@@ -75,11 +75,13 @@ def anatomy(
     weight: int = 3,
     factor: int = 2,
     trust: Sequence[float] = DEFAULT_TRUST,
+    mirror: Mapping[str, Any] | None = None,
 ) -> PairDescent:
     """A descent on the images and on their segmentations by a U-Net.
 
     Args:
         structures, channels, maps, weight: of the segmentation, see ``StructureMaps``.
+        mirror: arguments of ``Mirror``; a training with ``augmentation.flip`` adds them.
         steps, full_steps, factor, trust: of the descent, see ``PairDescent``.
     """
     # Compared on val subjects in benchmarks/tries.csv. weight: 3 is the best of 0.8, 1.5, 3 and 6;
@@ -90,7 +92,13 @@ def anatomy(
         steps=steps,
         full_steps=full_steps,
         step_settings=StepSettings(step_length=0.4, smoothing=0.35),
-        segmentation=StructureMaps(structures, channels, maps=maps, weight=weight),
+        segmentation=StructureMaps(
+            structures,
+            channels,
+            maps=maps,
+            weight=weight,
+            mirror=None if mirror is None else Mirror(**mirror),
+        ),
         factor=factor,
         trust=Trust(*trust),
     )

@@ -142,6 +142,7 @@ class PairDescent(nn.Module):
         start: tuple[Tensor, Tensor] | None = None,
         deadline: float | None = None,
         factor: int = 2,
+        mirrored: bool = False,
         map_cache: MapCache | None = None,
         weights: Weights | None = None,
     ) -> Deformation:
@@ -152,6 +153,7 @@ class PairDescent(nn.Module):
         Args:
             settings, moving, fixed, start, deadline, weights: see ``descent.descend``.
             factor: the maps are compared at 1/factor of the resolution.
+            mirrored: segment the mirrored images, too, see ``StructureMaps.with_mirrored``.
             map_cache: see ``forward``.
 
         Raises:
@@ -170,6 +172,7 @@ class PairDescent(nn.Module):
                     start=None if start is None else (start[0][pair], start[1][pair]),
                     deadline=deadline,
                     factor=factor,
+                    mirrored=mirrored,
                     map_cache=map_cache,
                     weights=weights and weights.select(pair),
                 )
@@ -186,6 +189,7 @@ class PairDescent(nn.Module):
         start: tuple[Tensor, Tensor] | None,
         deadline: float | None,
         factor: int,
+        mirrored: bool,
         map_cache: MapCache | None,
         weights: Weights | None,
     ) -> tuple[Tensor, ...]:
@@ -197,7 +201,9 @@ class PairDescent(nn.Module):
         moving, fixed = box.crop(moving), box.crop(fixed)
         if start is not None:
             start = box.crop(start[0], border=True), box.crop(start[1], border=True)
-        found = self._segmented(factor, box, map_cache, moving=moving, fixed=fixed)
+        found = self._segmented(
+            factor, box, map_cache, mirrored=mirrored, moving=moving, fixed=fixed
+        )
         displacement, inverse = descend(
             settings,
             moving=moving,
@@ -219,11 +225,18 @@ class PairDescent(nn.Module):
             moving, fixed, map_cache: see ``forward``, B = 1.
         """
         box = Box.around(moving, fixed, multiple=self.multiple)
-        images = {"moving": box.crop(moving), "fixed": box.crop(fixed)}
-        return self._segmented(self.factor, box, map_cache, **images)
+        moving, fixed = box.crop(moving), box.crop(fixed)
+        return self._segmented(self.factor, box, map_cache, moving=moving, fixed=fixed)
 
     def _segmented(
-        self, factor: int, box: Box, map_cache: MapCache | None, *, moving: Tensor, fixed: Tensor
+        self,
+        factor: int,
+        box: Box,
+        map_cache: MapCache | None,
+        *,
+        mirrored: bool = False,
+        moving: Tensor,
+        fixed: Tensor,
     ) -> Segmentation | None:
         """Both images segmented, now or before; None without a segmentation."""
         if self.segmentation is None:
@@ -231,7 +244,10 @@ class PairDescent(nn.Module):
         cache = {} if map_cache is None else map_cache
         if (box, factor) not in cache:
             cache[box, factor] = self.segmentation(torch.cat([moving, fixed]), factor)
-        return cache[box, factor]
+        found = cache[box, factor]
+        if not mirrored:
+            return found
+        return self.segmentation.with_mirrored(found, torch.cat([moving, fixed]), factor)
 
     def _features(self, found: Segmentation) -> Features | None:
         """The maps of both images, with less weight where their structures are unsure."""

@@ -90,7 +90,8 @@ def refine(
         deformation: the result of a model, where the descent starts.
         refinement: number of steps and time.
         moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
-        descent: takes the steps; if it has a segmentation, it compares structures too.
+        descent: takes the steps; if it has a segmentation, it compares structures, too, which it
+            looks for in the mirrored images as well.
         smoothness: factor on the widths of the Gaussians that smooth.
         map_cache, weights: see ``PairDescent.forward``.
     """
@@ -104,6 +105,7 @@ def refine(
         fixed=fixed,
         start=(deformation.displacement, inverse),
         deadline=deadline,
+        mirrored=True,
         map_cache=map_cache,
         weights=weights,
     )

@@ -28,6 +28,19 @@ class Segmentation(NamedTuple):
     unsure: Tensor
 
 
+class Mirror(NamedTuple):
+    """What a mirrored image shows, for networks that were trained with mirrored images, too.
+
+    Args:
+        axis: of the image from left to right, 0 to 2.
+        classes: the class on the other side, for each class; that of a structure in the middle is
+            its own.
+    """
+
+    axis: int
+    classes: Sequence[int]
+
+
 class SegmentationNetwork(nn.Module):
     """A U-Net that computes an embedding of each voxel at half resolution, and classifies it.
 
@@ -100,14 +113,25 @@ class StructureMaps(nn.Module):
         maps: number of maps.
         weight: of half the squared difference of the maps; the squared local correlation of the
             images has weight 1.
+        mirror: what mirrored images show; None: the network is not used on them.
     """
 
     projection: Tensor
 
-    def __init__(self, structures: int, channels: Sequence[int], *, maps: int, weight: int):
+    def __init__(
+        self,
+        structures: int,
+        channels: Sequence[int],
+        *,
+        maps: int,
+        weight: int,
+        mirror: Mirror | None = None,
+    ):
         super().__init__()
+        if mirror is not None and sorted(mirror.classes) != list(range(structures + 1)):
+            raise ValueError("mirror.classes must hold each class once, the background among them")
         self.network = SegmentationNetwork(channels, structures + 1)
-        self.weight = float(weight)
+        self.weight, self.mirror = float(weight), mirror
         generator = torch.Generator().manual_seed(0)
         projection = torch.randn(structures + 1, maps, generator=generator) / maps**0.5
         self.register_buffer("projection", projection)
@@ -118,6 +142,28 @@ class StructureMaps(nn.Module):
         If the factor is above 2, the embeddings are averaged before they are classified: that is
         nearly as good as averaging the maps, in an eighth of the time.
         """
+        return self._segmentation(images, factor, self.projection)
+
+    def with_mirrored(self, found: Segmentation, images: Tensor, factor: int) -> Segmentation:
+        """The mean of a segmentation of images and of that of the same images mirrored.
+
+        The second look finds what the first missed: on val subjects, the mean Dice of the
+        structures was 0.7010 instead of 0.6917 (benchmarks/tries.csv has the registrations).
+        Without ``mirror``, ``found`` is returned.
+
+        Args:
+            found: what ``forward`` returned.
+            images, factor: see ``forward``.
+        """
+        if self.mirror is None:
+            return found
+        axis = 2 + self.mirror.axis
+        projection = self.projection[list(self.mirror.classes)]
+        other = self._segmentation(images.flip(axis), factor, projection)
+        maps = (found.maps + other.maps.flip(axis)) / 2
+        return Segmentation(maps, (found.unsure + other.unsure) / 2)
+
+    def _segmentation(self, images: Tensor, factor: int, projection: Tensor) -> Segmentation:
         features = self.network.features(images)
         inside = F.max_pool3d(images, 2)[:, 0] > 0
         unsure = [self._unsure(*sample) for sample in zip(features, inside, strict=True)]
@@ -128,7 +174,7 @@ class StructureMaps(nn.Module):
         is_compiled = not torch.is_grad_enabled() and compiled.can_take(images)
         project = self._compiled if is_compiled else self._project
         samples = zip(features, inside, strict=True)
-        maps = torch.stack([project(*sample, normalise=normalise) for sample in samples])
+        maps = torch.stack([project(*one, projection, normalise=normalise) for one in samples])
         return Segmentation(maps, torch.stack(unsure))
 
     def _unsure(self, features: Tensor, inside: Tensor) -> Tensor:
@@ -140,7 +186,9 @@ class StructureMaps(nn.Module):
         odds = self.network.classify(F.normalize(voxels.float(), dim=1))
         return (odds.softmax(dim=1).amax(dim=1) < 0.5).float().mean()
 
-    def _compiled(self, features: Tensor, inside: Tensor, *, normalise: bool) -> Tensor:
+    def _compiled(
+        self, features: Tensor, inside: Tensor, projection: Tensor, *, normalise: bool
+    ) -> Tensor:
         """As ``_project``, by compiled kernels."""
         with torch.autocast("cpu", enabled=False):
             return compiled.class_maps(
@@ -149,15 +197,17 @@ class StructureMaps(nn.Module):
                 normalise=normalise,
                 directions=self.network.log_scale.exp() * self.network.directions,
                 bias=self.network.classes.bias,
-                projection=self.projection,
+                projection=projection,
             )
 
-    def _project(self, features: Tensor, inside: Tensor, *, normalise: bool) -> Tensor:
+    def _project(
+        self, features: Tensor, inside: Tensor, projection: Tensor, *, normalise: bool
+    ) -> Tensor:
         """Maps (maps, X, Y, Z) of features (C, X, Y, Z); outside the brain, the background's."""
         with torch.autocast(features.device.type, enabled=False):
-            maps = self.projection[0].expand(*inside.shape, -1).clone()
+            maps = projection[0].expand(*inside.shape, -1).clone()
             voxels = features[:, inside].T.float()
             voxels = F.normalize(voxels, dim=1) if normalise else voxels
             odds = (self.network.classify(part) for part in voxels.split(2**15))
-            maps[inside] = torch.cat([o.softmax(dim=1) @ self.projection for o in odds])
+            maps[inside] = torch.cat([o.softmax(dim=1) @ projection for o in odds])
             return maps.movedim(-1, 0).contiguous()

@@ -59,7 +59,7 @@ class Augmenter:
     def __init__(self, augmentation: Augmentation, grid: Grid, mirror: np.ndarray):
         self._augmentation, self._grid = augmentation, grid
         self._renumbering = label_tensor(mirror, len(mirror))
-        self._axis = _left_right(grid) if augmentation.flip else 0
+        self._axis = left_right_axis(grid) if augmentation.flip else 0
 
     def mirrored(self, scan: WorkingScan) -> WorkingScan:
         """The scan with left and right exchanged, in the image and in the labels."""
@@ -148,8 +148,12 @@ def _smooth(nodes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return fine[0, 0].numpy()
 
 
-def _left_right(grid: Grid) -> int:
-    """The voxel axis along left-right, in either direction."""
+def left_right_axis(grid: Grid) -> int:
+    """The voxel axis along left-right, in either direction.
+
+    Raises:
+        InputError: the grid is too oblique for flips.
+    """
     axis = canonical_axes(grid.affine).index(0)
     tilt = math.degrees(math.acos(min(1.0, abs(float(grid.direction[0, axis])))))
     if tilt > LARGEST_TILT:

@@ -10,9 +10,9 @@ from ..networks.model import Model
 from .checks import with_defaults
 from .config import Config
 
-# Arguments of networks that neither shape nor use what is trained: the steps of an exponential, and
-# the settings of a descent.
-WITHOUT_WEIGHTS = "steps", "full_steps", "factor", "weight", "trust"
+# Arguments of networks that neither shape nor use what is trained: the steps of an exponential, the
+# settings of a descent, and what mirrored images show.
+WITHOUT_WEIGHTS = "steps", "full_steps", "factor", "weight", "trust", "mirror"
 
 
 class Start(NamedTuple):

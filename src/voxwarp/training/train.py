@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,9 @@ from .._lock import lock_folder
 from ..data.scans import gather
 from ..errors import InputError
 from ..networks.model import Model
-from ..preparation.recipe import Recipe
 from ..space.volume import header_warnings
 from . import loader, run_folder
+from .augmentation import left_right_axis
 from .batch import Batch
 from .checkpoint import NAME, TrainingState, load_checkpoint, save_checkpoint
 from .cohort import Cohort, prepare_atlas, prepare_cohort
@@ -173,7 +174,7 @@ def _validate(
     monitor: Monitor,
 ) -> dict[str, float]:
     """Score the current model, report the scores and save it."""
-    model, state = learner.model(cohort.recipe, phase), learner.state
+    model, state = learner.model(cohort, phase), learner.state
     scores = validator(model, phase)
     state.skipped += monitor.skipped(validator.skipped)
     monitor.validated(state, scores, lambda: validator.pictures(model, phase))
@@ -289,10 +290,20 @@ class Learner:
         for network in {self.network, self.kept}:
             scale_output(network, factor)
 
-    def model(self, recipe: Recipe, phase: Phase) -> Model:
+    def model(self, cohort: Cohort, phase: Phase) -> Model:
         """The current model, on the working grid of a phase."""
-        recipe = replace(recipe, grid=recipe.grid.averaged(phase.downsample))
-        return Model(self.kept, self.config.network, recipe)
+        grid = cohort.recipe.grid.averaged(phase.downsample)
+        architecture = {**self.config.network, **self._mirror(cohort)}
+        return Model(self.kept, architecture, replace(cohort.recipe, grid=grid))
+
+    def _mirror(self, cohort: Cohort) -> dict[str, Any]:
+        """What mirrored images show, for a network that segments and has learned from them."""
+        learns_from = self.config.capabilities.learns_from
+        if learns_from != "labels" or not self.config.augmentation.flip:
+            return {}
+        classes = cohort.mirror[: len(cohort.structures) + 1].tolist()
+        axis = left_right_axis(cohort.recipe.grid)
+        return {"mirror": {"axis": axis, "classes": classes}}
 
     def checkpoint(self, out: Path) -> None:
         """Write a checkpoint, for ``restore``."""
