@@ -164,7 +164,7 @@ def of_speed() -> list[str]:
     return [line.replace("|  |", "| |") for line in lines]
 
 
-OTHER_SITE = ("affine", "pyramid", "vm2", "none", "fast", "greedy", "default+refine", "default")
+OTHER_SITE = ("affine", "pyramid", "vm2", "none", "fast", "greedy", "default", "default+refine")
 
 
 def of_other_site() -> list[str]:

@@ -19,9 +19,8 @@ MapCache = dict[Hashable, Segmentation]
 class Trust(NamedTuple):
     """How much the structures count, by the share of voxels where they are unsure.
 
-    See ``Segmentation``. T1-weighted brains of five sites have 0.02 to 0.04 with the segmentation
-    of ``default``, T2-weighted ones, which it does not know, 0.11 to 0.15
-    (benchmarks/recognition.csv); so these are the defaults.
+    See ``Segmentation``. The defaults suited the first weights of ``default``; models that are
+    surer, of what they know and of what they do not, have their own (benchmarks/recognition.csv).
 
     Args:
         sure: up to this share in both images, they count fully.
