@@ -27,7 +27,7 @@ a number has 4 bytes:
 | read | | inflating the input files |
 | prepare | M + F read, 2 W written | convolutions of deepbet, if a scan is a head |
 | network | steps, or a velocity (below); 6 W written | convolutions, products of classification |
-| refine | steps (below); 6 W written | |
+| refine | steps (below); 6 W written | as network, where it looks at mirrored scans |
 | compose | 6 W read, 6 F written | |
 | resample | M + F and two warps (6 F) read, M + F written | |
 | measure | both images and the displacement, 5 W read | |
@@ -237,15 +237,17 @@ def core(moving: Path, fixed: Path, name: str, repeats: int, refine: bool) -> di
         return meter.seconds
 
     descent.take_step = counting
-    operations = flops(lambda: run(None)) + classification(model, **images)
+    convolutions, products = flops(lambda: run(None)), classification(model, **images)
+    operations = convolutions + products
     factor = getattr(model.network, "factor", 1)
     work["network"] = Work(moved_by_network(model, steps, factor, **images), operations)
     if refine:
         before = Counter(steps)
         steps.clear()
-        run(Refinement())
+        more = flops(lambda: run(Refinement())) - convolutions  # of mirrored scans
         steps.subtract(before)
-        work["refine"] = Work(moved_by_network(model, +steps, 2, **images))
+        moved = moved_by_network(model, +steps, 2, **images)
+        work["refine"] = Work(moved, more + products if more else 0.0)
     descent.take_step = take_step
     with keep_freed_memory():
         for _ in range(repeats + 1):
