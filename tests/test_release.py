@@ -84,3 +84,16 @@ def test_results_in_the_paper_are_those_of_the_readme():
     known = set(re.findall(r"\b0\.\d{3}\b", " ".join(CLAIMS["README.md"]())))
     assert results
     assert results <= known
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "voxwarp.def"])
+def test_labels_of_containers_are_those_of_the_package(name: str):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    labels = dict(re.findall(r"org\.opencontainers\.image\.(\w+)[ =]\"?([^\"\n\\]+)", text))
+    assert (labels["version"], labels["licenses"]) == (PROJECT["version"], PROJECT["license"])
+
+
+def test_the_licence_of_the_weights_is_named():
+    weights = PROJECT["license"].split(" AND ")[1]
+    assert weights in CITATION["abstract"]
+    assert weights in ZENODO["notes"]

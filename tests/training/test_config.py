@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from voxwarp.data.plain_yaml import parse
 from voxwarp.data.section import Section
+from voxwarp.data.structures import structures_of
 from voxwarp.errors import InputError
 from voxwarp.networks.catalogue import build
 from voxwarp.preparation.settings import Preparation
@@ -83,6 +84,17 @@ def test_ready_configurations_read_build_and_come_back(path, write, monkeypatch)
     build(config.network)
     assert all((s.table or s.folder or "").startswith("/abs/data/") for s in config.data.sources)
     assert read_config(write(to_yaml(config), "far/away.yaml")) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_networks_that_segment_have_the_structures_of_their_table(
+    path: Path, data: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("VOXWARP_DATA", str(data))
+    config = read_config(path)
+    if config.capabilities.learns_from == "labels":
+        names = structures_of(config.data.structures, lambda split: set()).names
+        assert config.network["structures"] == len(names)
 
 
 def test_there_is_a_configuration_for_each_variant_of_the_paper(monkeypatch) -> None:
