@@ -60,6 +60,14 @@ def test_negative_intensities_are_held_too() -> None:
     assert (box.first, box.shape) == ((5, 6, 7), (4, 3, 2))
 
 
+def test_kernels_find_the_same_box() -> None:
+    """Float64 is left to plain PyTorch."""
+    for seed in range(5):
+        images = [(torch.rand(2, 1, *WHOLE) > 0.9999) * 1.0 for _ in range(2)]
+        found = Box.around(*images, multiple=4, margin=1)
+        assert found == Box.around(*(x.double() for x in images), multiple=4, margin=1), seed
+
+
 def test_of_images_of_nothing_the_box_is_the_lattice() -> None:
     box = Box.around(torch.zeros(1, 1, *WHOLE), torch.zeros(1, 1, *WHOLE), multiple=1)
     assert (box.first, box.shape) == ((0, 0, 0), WHOLE)

@@ -618,3 +618,28 @@ def test_the_determinant_of_a_flow_is_positive_and_of_its_inverse_one_over_it() 
     assert volume.max() > 1.2
     inner = (slice(None), *(slice(2, -2),) * 3)
     assert (volume * pulled - 1)[inner].abs().max() < 0.1
+
+
+# ------------------------------------------------------------------------------------- blocks
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
+def test_blocks_hold_their_voxels_in_order(dtype: torch.dtype, side: int) -> None:
+    """Of a volume that begins anywhere in memory and is in any order there."""
+    whole = torch.arange(2 * 8 * 12 * 17).reshape(2, 8, 17, 12).to(dtype).transpose(2, 3)
+    for volume in (whole[..., 1:], whole[..., :16].contiguous(), whole.flatten()[3:1539]):
+        volume = volume.reshape(-1, 8, 12, 16) if volume.ndim == 4 else volume.view(1, 8, 12, 16)
+        got = field.blocks(volume, side)
+        shifts = [(i, j, k) for i in range(side) for j in range(side) for k in range(side)]
+        assert got.shape == (len(volume), 8 // side, 12 // side, 16 // side, len(shifts))
+        for n, (i, j, k) in enumerate(shifts):
+            assert torch.equal(got[..., n], volume[:, i::side, j::side, k::side])
+
+
+def test_blocks_pass_gradients_on() -> None:
+    volume = torch.rand(1, 4, 6, 8, requires_grad=True)
+    weights = torch.rand(1, 2, 3, 4, 8)
+    (field.blocks(volume, 2) * weights).sum().backward()
+    assert volume.grad is not None
+    assert torch.equal(field.blocks(volume.grad, 2), weights)

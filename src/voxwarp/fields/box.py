@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from . import compiled
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,10 @@ class Box:
             multiple: the sides are multiples of this number of voxels.
             margin: voxels on each side, within the volume.
         """
-        mask = torch.stack([(x != 0).flatten(0, 1).any(dim=0) for x in images]).any(dim=0)
-        whole = tuple(mask.shape)
+        whole = tuple(images[0].shape[2:])
         first, shape = [], []
-        for axis, n in enumerate(whole):
-            others = [a for a in range(3) if a != axis]
-            planes = mask.any(dim=others[1]).any(dim=others[0]).nonzero()
+        for n, occupied in zip(whole, _occupied(images), strict=True):
+            planes = occupied.nonzero()
             low, high = (
                 (int(planes[0]) - margin, int(planes[-1]) + margin + 1) if len(planes) else (0, n)
             )
@@ -57,12 +57,48 @@ class Box:
         return _cut_and_pad(field, [-n for n in self.first], self.whole, "replicate")
 
 
+def _occupied(images: Sequence[Tensor]) -> list[Tensor]:
+    """Which planes across each axis hold a voxel that is not zero, in any of the images."""
+    if compiled.can_take(*images):
+        rows = [compiled.extents(x.flatten(0, 1)) for x in images]
+        first = torch.from_numpy(np.minimum.reduce([r[..., 0] for r in rows]))
+        last = torch.from_numpy(np.maximum.reduce([r[..., 1] for r in rows]))
+        mask, z = first < last, torch.arange(images[0].shape[-1])
+        along = (z >= first.min()) & (z < last.max())
+        return [mask.any(dim=1), mask.any(dim=0), along]
+    mask = torch.stack([(x != 0).flatten(0, 1).any(dim=0) for x in images]).any(dim=0)
+    return [mask.transpose(0, axis).flatten(1).any(dim=1) for axis in range(3)]
+
+
 def _cut_and_pad(volume: Tensor, first: Sequence[int], shape: Sequence[int], mode: str) -> Tensor:
-    """The block of ``shape`` voxels that starts at ``first``, padded where it is outside."""
-    pads: list[int] = []
+    """The block of ``shape`` voxels that starts at ``first``, padded where it is outside.
+
+    ``F.pad`` would take several times as long to continue a border.
+    """
+    pads = []
     for axis, (low, side) in enumerate(zip(first, shape, strict=True)):
         n = volume.shape[2 + axis]
         start, stop = max(low, 0), min(low + side, n)
         volume = volume.narrow(2 + axis, start, stop - start)
-        pads = [start - low, low + side - stop, *pads]  # F.pad takes the last axis first
-    return F.pad(volume, pads, mode=mode) if any(pads) else volume
+        pads.append((start - low, stop - low))  # where it is in the block
+    if all(end - begin == side for (begin, end), side in zip(pads, shape, strict=True)):
+        return volume
+    make = volume.new_empty if mode == "replicate" else volume.new_zeros
+    block = make((*volume.shape[:2], *shape))
+    x, y, z = (slice(*pad) for pad in pads)
+    block[..., x, y, z] = volume
+    return _continue_border(block, pads) if mode == "replicate" else block
+
+
+def _continue_border(block: Tensor, within: Sequence[tuple[int, int]]) -> Tensor:
+    """Fill (B, C, X, Y, Z) in place around its values, which are ``within``, with their border."""
+    for axis in (4, 3, 2):  # the last one first, so that the most is copied in whole planes
+        begin, end = within[axis - 2]
+        known = block
+        for done in range(2, axis):
+            low, high = within[done - 2]
+            known = known.narrow(done, low, high - low)
+        known.narrow(axis, 0, begin).copy_(known.narrow(axis, begin, 1))
+        after = known.shape[axis] - end
+        known.narrow(axis, end, after).copy_(known.narrow(axis, end - 1, 1))
+    return block

@@ -270,15 +270,15 @@ def class_maps(
         (M, X, Y, Z), float32.
     """
     out = torch.empty(projection.shape[1], *inside.shape)
-    # To whole vector instructions; classes that are added are never found.
-    more, channels = -len(projection) % 32, -embedded.shape[0] % 4
+    kind, shift = (torch.int16, 16) if embedded.dtype == torch.bfloat16 else (torch.int32, 0)
+    if not shift:
+        embedded = embedded.float()
+    channels = -embedded.shape[0] % 4  # to a multiple of four, with zeros
+    bits = F.pad(embedded.movedim(0, -1), (0, channels)).contiguous().view(kind).numpy()
     run(
         *("class_maps", inside.shape[0]),
-        F.pad(embedded.movedim(0, -1).float(), (0, channels)),
-        *(inside.flatten(), normalise),
-        F.pad(directions.T.float(), (0, more, 0, channels)),
-        F.pad(bias.float(), (0, more), value=-1e30),
-        F.pad(projection.T.float(), (0, more)),
+        *(bits.view(f"u{bits.itemsize}"), np.uint32(shift), inside.flatten(), normalise),
+        *(F.pad(directions.float(), (0, channels)), bias.float(), projection.float()),
         *(projection[0].float(), out),
     )
     return out

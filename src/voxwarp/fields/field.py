@@ -190,8 +190,16 @@ def averaged(volume: Tensor, factor: int) -> Tensor:
 def blocks(volume: Tensor, side: int) -> Tensor:
     """Collect voxels by block: (B, X, Y, Z) to (B, X / side, Y / side, Z / side, side³)."""
     b, x, y, z = volume.shape
+    number = _NUMBERS.get(side * volume.element_size())
+    if number is not None and not volume.requires_grad and volume.storage_offset() % side == 0:
+        # Neighbours along the last axis stay neighbours: moved as one number, in half the time.
+        pairs = volume.contiguous().view(number).view(b, x // side, side, y // side, side, -1)
+        return pairs.permute(0, 1, 3, 5, 2, 4).flatten(4).view(volume.dtype)
     split = volume.reshape(b, x // side, side, y // side, side, z // side, side)
     return split.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+
+
+_NUMBERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their bytes
 
 
 #: Slices that undo padding.

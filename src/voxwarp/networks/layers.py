@@ -65,9 +65,13 @@ def as_convolved(x: Tensor) -> Tensor:
     Each convolution converts what it gets. A volume that several layers use is so only once, and
     concatenated with theirs stays small.
     """
+    return in_convolved_type(x).contiguous(memory_format=torch.channels_last_3d)
+
+
+def in_convolved_type(x: Tensor) -> Tensor:
+    """The volume, under autocast in the type that convolutions take."""
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return x.to(dtype, memory_format=torch.channels_last_3d)
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def local_correlation(a: Tensor, b: Tensor) -> Tensor:
