@@ -367,13 +367,18 @@ def remove_folds(displacement: Tensor, *, min_determinant: float, rounds: int = 
 
 
 def _regions(mask: Tensor) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Sample and slices of blocks of (B, X, Y, Z) that hold all true voxels, with a margin."""
+    """Samples of (B, X, Y, Z), and slices of the true voxels of each block, with a margin."""
     voxels = mask.nonzero()
-    blocks = torch.unique(torch.cat([voxels[:, :1], voxels[:, 1:] // BLOCK], dim=1), dim=0)
-    for sample, *corner in blocks.tolist():
+    blocks, block_of = torch.unique(
+        torch.cat([voxels[:, :1], voxels[:, 1:] // BLOCK], dim=1), dim=0, return_inverse=True
+    )
+    places, corners = block_of[:, None].expand(-1, 3), blocks[:, 1:] * BLOCK
+    first = (corners + BLOCK).scatter_reduce(0, places, voxels[:, 1:], "amin")
+    last = corners.scatter_reduce(0, places, voxels[:, 1:], "amax")
+    for sample, low, high in zip(blocks[:, 0].tolist(), first.tolist(), last.tolist(), strict=True):
         region = tuple(
-            slice(max(BLOCK * i - REACH, 0), min(BLOCK * (i + 1) + REACH, n))
-            for i, n in zip(corner, mask.shape[1:], strict=True)
+            slice(max(a - REACH, 0), min(b + 1 + REACH, n))
+            for a, b, n in zip(low, high, mask.shape[1:], strict=True)
         )
         yield sample, region
 
