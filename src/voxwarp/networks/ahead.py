@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._device import has_bfloat16
 from ..fields import compiled, field
 from ..fields.kernels import processor
 from ..fields.kernels.jit import keeps_code
@@ -68,23 +69,31 @@ def _calls() -> Iterator[object]:
         yield DifferenceForce(moving=image, fixed=image, weight=1.0, ratio=1)(field_)
         yield CorrelationForce(moving=image, fixed=image, window=3)(field_)
         yield compiled.average(field_)
-        yield compiled.class_maps(
-            torch.rand(4, 4, 4, 4),
-            image[0, 0] > 0,
-            normalise=True,
-            directions=torch.rand(2, 4),
-            bias=torch.rand(2),
-            projection=torch.rand(2, 1),
-        )
+        is_narrow = has_bfloat16(torch.device("cpu"))
+        yield _class_maps(torch.bfloat16 if is_narrow else torch.float32)
     points = (field.identity_grid((4, 4, 4), image) + 0.1).requires_grad_()
     moved = field.sample(image, points)
     yield local_ncc_map(moved=moved, fixed=image, window=3).sum().backward()
+
+
+def _class_maps(dtype: torch.dtype) -> torch.Tensor:
+    """The maps of a few embeddings of a type, which is that of the convolutions."""
+    return compiled.class_maps(
+        torch.rand(4, 4, 4, 4).to(dtype),
+        torch.rand(4, 4, 4) > 0.5,
+        normalise=True,
+        directions=torch.rand(2, 4),
+        bias=torch.rand(2),
+        projection=torch.rand(2, 1),
+    )
 
 
 def _other_calls() -> Iterator[object]:
     """Call the kernels that only some registrations, other commands and trainings need."""
     image, field_ = torch.rand(1, 1, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4)
     with torch.no_grad():
+        yield _class_maps(torch.bfloat16)
+        yield _class_maps(torch.float32)
         yield compiled.compose(field_, field_)
         yield compiled.warp(image, field_)
         yield compiled.nearest_voxels((4, 4, 4), (4, 4, 4), compiled.GridMap.of(np.eye(4)))

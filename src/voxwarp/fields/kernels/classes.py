@@ -11,7 +11,6 @@ _LOG2_E, _LN_2 = np.float32(1.44269504), np.float32(0.69314718)
 # The series of exp(r); the error for |r| ≤ ln 2 / 2 is below the rounding of float32.
 _C2, _C3, _C4, _C5, _C6 = (np.float32(1 / math.factorial(i)) for i in range(2, 7))
 
-
 # Voxels that are classified together: as many as make the loops over them long, while all that is
 # known of them stays in the cache of the processor.
 TOGETHER = 128
