@@ -637,6 +637,15 @@ def test_blocks_hold_their_voxels_in_order(dtype: torch.dtype, side: int) -> Non
             assert torch.equal(got[..., n], volume[:, i::side, j::side, k::side])
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 2), (2, 2, 4), (2, 4, 2), (4, 2, 2)])
+def test_blocks_of_volumes_of_few(shape: tuple[int, ...]) -> None:
+    volume = torch.arange(1, 17, dtype=torch.uint8).flatten()[: np.prod(shape)].view(1, *shape)
+    got, sides = field.blocks(volume, 2), [range(n // 2) for n in shape]
+    for i, j, k in ((i, j, k) for i in sides[0] for j in sides[1] for k in sides[2]):
+        block = volume[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 2 * k : 2 * k + 2]
+        assert torch.equal(got[0, i, j, k], block.flatten())
+
+
 def test_blocks_pass_gradients_on() -> None:
     volume = torch.rand(1, 4, 6, 8, requires_grad=True)
     weights = torch.rand(1, 2, 3, 4, 8)

@@ -194,7 +194,7 @@ def blocks(volume: Tensor, side: int) -> Tensor:
     if number is not None and not volume.requires_grad and volume.storage_offset() % side == 0:
         # Neighbours along the last axis stay neighbours: moved as one number, in half the time.
         pairs = volume.contiguous().view(number).view(b, x // side, side, y // side, side, -1)
-        return pairs.permute(0, 1, 3, 5, 2, 4).flatten(4).view(volume.dtype)
+        return pairs.permute(0, 1, 3, 5, 2, 4).contiguous().flatten(4).view(volume.dtype)
     split = volume.reshape(b, x // side, side, y // side, side, z // side, side)
     return split.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
 
