@@ -638,7 +638,7 @@ def test_blocks_hold_their_voxels_in_order(dtype: torch.dtype, side: int) -> Non
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 2), (2, 2, 4), (2, 4, 2), (4, 2, 2)])
-def test_blocks_of_volumes_of_few(shape: tuple[int, ...]) -> None:
+def test_blocks_of_small_volumes(shape: tuple[int, ...]) -> None:
     volume = torch.arange(1, 17, dtype=torch.uint8).flatten()[: np.prod(shape)].view(1, *shape)
     got, sides = field.blocks(volume, 2), [range(n // 2) for n in shape]
     for i, j, k in ((i, j, k) for i in sides[0] for j in sides[1] for k in sides[2]):

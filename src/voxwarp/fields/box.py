@@ -71,10 +71,7 @@ def _occupied(images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _cut_and_pad(volume: Tensor, first: Sequence[int], shape: Sequence[int], mode: str) -> Tensor:
-    """The block of ``shape`` voxels that starts at ``first``, padded where it is outside.
-
-    ``F.pad`` would take several times as long to continue a border.
-    """
+    """The block of ``shape`` voxels that starts at ``first``, padded where it is outside."""
     pads = []
     for axis, (low, side) in enumerate(zip(first, shape, strict=True)):
         n = volume.shape[2 + axis]

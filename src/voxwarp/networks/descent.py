@@ -346,6 +346,7 @@ def remove_folds(displacement: Tensor, *, min_determinant: float, rounds: int = 
 
     Around such voxels, and nowhere else, the displacement is blended with a smoothed one, in at
     most ``rounds`` rounds (set by hand), until no such voxel is left by any kind of differences.
+    If there is none, the displacement itself is returned, not a copy.
     """
     folded = field.jacobian_determinants(displacement)[1] < min_determinant
     if not folded.any():

@@ -23,9 +23,9 @@ def class_maps(
     """Maps (M, X, Y, Z) = softmax(directions · e + bias) · projection.
 
     e are the embeddings, (X, Y, Z, C), to be made one long with ``normalise``; C is a multiple of
-    four. They are the bits of float32 without the last ``shift``. Where not ``inside``, the maps
-    are the ``background``. ``directions`` (K, C), the ``bias`` (K) and the ``projection`` (K, M)
-    are of K classes.
+    four. They are the first bits of float32 numbers, without the last ``shift`` bits, which are 16
+    for bf16. Where not ``inside``, the maps are the ``background``. ``directions`` (K, C), the
+    ``bias`` (K) and the ``projection`` (K, M) are of K classes.
     """
     nx, ny, nz, channels = embedded.shape
     classes, maps = projection.shape

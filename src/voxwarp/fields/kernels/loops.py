@@ -139,12 +139,3 @@ def total_of_squares(a, i, n):
     for k in range(n):
         out += a[i + k] * a[i + k]
     return out
-
-
-@jit
-def largest(a, n):
-    """The largest of the first n values."""
-    out = a[0]
-    for k in range(n):
-        out = a[k] if a[k] > out else out
-    return out
