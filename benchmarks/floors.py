@@ -225,7 +225,7 @@ def core(moving: Path, fixed: Path, name: str, repeats: int, refine: bool) -> di
     take_step = descent.take_step
 
     def counting(*words):
-        steps[words[-1].factor] += 1
+        steps[words[2].factor] += 1  # words[2] is the stage
         return take_step(*words)
 
     def run(refinement: Refinement | None) -> dict[str, float]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,9 +73,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
     original = descent.take_step
 
-    def noted(displacement: Tensor, force: Tensor, smoothing: float, stage: Stage) -> Tensor:
-        taken.append(bounded_step(gaussian(force, smoothing), stage.step_length))
-        return original(displacement, force, smoothing, stage)
+    def noted(displacement: Tensor, force: Tensor, stage: Stage, *more: Any) -> Tensor:
+        taken.append(bounded_step(gaussian(force, stage.force_smoothing), stage.step_length))
+        return original(displacement, force, stage, *more)
 
     monkeypatch.setattr(descent, "take_step", noted)
     return taken
@@ -179,10 +180,11 @@ def test_smoother_settings_give_smoother_deformations() -> None:
     assert smooth < 0.8 * plain < 0.8 * rough
     for factor in (0.5, 2.0):
         other = SETTINGS.smoother(factor)
-        assert other.force_smoothing == factor * SETTINGS.force_smoothing
         for stage, smoother in zip(SETTINGS.stages, other.stages, strict=True):
-            assert smoother == replace(stage, smoothing=smoother.smoothing)
-            assert smoother.smoothing / factor == stage.smoothing
+            widths = {
+                name: factor * getattr(stage, name) for name in ("smoothing", "force_smoothing")
+            }
+            assert smoother == replace(stage, **widths)
 
 
 def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> None:
@@ -212,20 +214,21 @@ def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> N
 
 
 @pytest.mark.parametrize(
-    ("stages", "force_smoothing"),
+    "stages",
     [
-        ([Stage(4, 20, 0.0, 2.0), Stage(2, 20, 0.0, 2.0)], 0.0),
-        ([Stage(2, 20, 0.0, 1.0), Stage(1, 10, 0.0, 1.0)], 0.0),
-        ([Stage(1, 20, 0.2, 1.0)], 1.3),
+        [Stage(f, 20, smoothing=0, step_length=2, force_smoothing=0) for f in (4, 2)],
+        [Stage(f, 10 * f, smoothing=0, step_length=1, force_smoothing=0) for f in (2, 1)],
+        [Stage(1, 20, smoothing=0.2, step_length=1)],
+        [Stage(1, 20, smoothing=0.2, step_length=0.5, momentum=0.9)],
     ],
 )
 def test_nothing_folds_however_absurd_the_settings(
-    stages: list[Stage], force_smoothing: float, monkeypatch: pytest.MonkeyPatch
+    stages: list[Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two unrelated images, and no smoothing."""
     shape = (24, 28, 32)
     moving, fixed = picture(1, shape), picture(11, shape)
-    settings = DescentSettings(stages, force_smoothing=force_smoothing, tolerance=-1.0)
+    settings = DescentSettings(stages, tolerance=-1.0)
     assert smallest(descend(settings, moving=moving, fixed=fixed)[0]).min() > 0
     monkeypatch.setattr(descent, "remove_folds", lambda displacement, **_: displacement)
     assert smallest(descend(settings, moving=moving, fixed=fixed)[0]).min() < 0

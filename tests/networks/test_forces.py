@@ -94,16 +94,14 @@ def test_kernels_pull_as_plain_pytorch_does(name: str, added: bool, monkeypatch)
 def test_a_step_follows_the_levelled_force(monkeypatch) -> None:
     u, force = image(7, 3) - 0.5, image(8, 3) - 0.5
     force[:, :, :4] = 0
-    got = descent.take_step(u, force, 1.3, STAGE)
+    got = descent.take_step(u, force, STAGE)
     monkeypatch.setattr(compiled, "enabled", lambda: False)
-    torch.testing.assert_close(got, descent.take_step(u, force, 1.3, STAGE), atol=1e-5, rtol=0)
+    torch.testing.assert_close(got, descent.take_step(u, force, STAGE), atol=1e-5, rtol=0)
 
 
 def test_without_a_force_nothing_moves() -> None:
     u = image(7, 3) - 0.5
-    assert torch.equal(
-        descent.take_step(u, torch.zeros_like(u), 1.3, STAGE), filters.gaussian(u, 0.35)
-    )
+    assert torch.equal(descent.take_step(u, torch.zeros_like(u), STAGE), filters.gaussian(u, 0.35))
 
 
 def test_a_descent_ends_where_plain_pytorch_ends(monkeypatch) -> None:

@@ -164,10 +164,26 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return out
 
 
-def take_step(u: Tensor, force: "SmoothedForce", length: float) -> Tensor:
-    """The displacement of φ ∘ (Id + δ), δ = length · F / (|F| + 3 mean |F|); one sample."""
-    out, settings = _like(u), (np.float32(length), np.float32(force.mean))
-    run("take_step", u.shape[2], u[0], force.force[0], force.extents, *settings, out[0])
+def take_step(
+    u: Tensor,
+    force: "SmoothedForce",
+    length: float,
+    direction: Tensor | None = None,
+    momentum: float = 0.0,
+) -> Tensor:
+    """The displacement of φ ∘ (Id + δ), δ = length · (F / (|F| + 3 mean |F|) + momentum · d).
+
+    Args:
+        u: the displacement of φ, (1, 3, X, Y, Z).
+        force: F.
+        length: voxels.
+        direction: d, δ / length of the step before, (1, 3, X, Y, Z), zero outside the extents of
+            the force; it gets that of this step. None: 0.
+        momentum: its share.
+    """
+    kept = NO_DISPLACEMENT if direction is None else direction[0]
+    out, settings = _like(u), map(np.float32, (momentum, length, force.mean))
+    run("take_step", u.shape[2], u[0], force.force[0], force.extents, kept, *settings, out[0])
     return out
 
 
@@ -210,6 +226,14 @@ class SmoothedForce(NamedTuple):
     force: Tensor
     extents: np.ndarray
     mean: float
+
+    def joined(self, extents: np.ndarray | None) -> "SmoothedForce":
+        """The same, with extents that hold others as well."""
+        if extents is None:
+            return self
+        (first, last), (begin, end) = (np.moveaxis(x, -1, 0) for x in (self.extents, extents))
+        both = np.stack([np.minimum(first, begin), np.maximum(last, end)], axis=-1)
+        return self._replace(extents=both)
 
 
 def smooth_force(force: Tensor, sigma: float) -> SmoothedForce:

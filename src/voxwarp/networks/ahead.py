@@ -26,7 +26,7 @@ from ..fields import compiled, field
 from ..fields.kernels import processor
 from ..fields.kernels.jit import keeps_code
 from ..fields.losses import diffusion, local_ncc, local_ncc_map
-from .descent import Stage, take_step
+from .descent import Momentum, Stage, take_step
 from .forces import CorrelationForce, DifferenceForce
 
 _started: list[subprocess.Popen[bytes]] = []  # Python complains about one that is forgotten
@@ -65,7 +65,7 @@ def _calls() -> Iterator[object]:
         yield compiled.determinants(field_)
         yield compiled.upsample(field_, 2.0)
         yield compiled.corrected_inverse(field_, field_, 0.5)
-        yield take_step(field_, field_, 1.3, Stage(1, 1))
+        yield take_step(field_, field_, Stage(1, 1), Momentum(0.5))
         yield DifferenceForce(moving=image, fixed=image, weight=1.0, ratio=1)(field_)
         yield CorrelationForce(moving=image, fixed=image, window=3)(field_)
         yield compiled.average(field_)

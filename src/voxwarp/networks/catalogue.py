@@ -76,6 +76,8 @@ def anatomy(
     factor: int = 2,
     step_length: float = 0.4,
     smoothing: float = 0.35,
+    momentum: float = 0.0,
+    force_smoothing: Sequence[float] = (1.3,),
     trust: Sequence[float] = DEFAULT_TRUST,
     mirror: Mapping[str, Any] | None = None,
 ) -> PairDescent:
@@ -85,7 +87,7 @@ def anatomy(
         structures, channels, maps, weight: of the segmentation, see ``StructureMaps``.
         mirror: arguments of ``Mirror``; a training with ``augmentation.flip`` adds them.
         steps, full_steps, factor, trust: of the descent, see ``PairDescent``.
-        step_length, smoothing: see ``StepSettings``.
+        step_length, smoothing, momentum, force_smoothing: see ``StepSettings``.
     """
     # Compared on val subjects in benchmarks/tries.csv. weight: 3 is the best of 0.8, 1.5, 3 and 6;
     # maps: 6 are nearly as good as 12. Length of a step: with a segmentation, fewer and longer
@@ -94,7 +96,7 @@ def anatomy(
     return PairDescent(
         steps=steps,
         full_steps=full_steps,
-        step_settings=StepSettings(step_length, smoothing),
+        step_settings=StepSettings(step_length, smoothing, momentum, force_smoothing),
         segmentation=StructureMaps(
             structures,
             channels,

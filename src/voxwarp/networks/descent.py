@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -95,7 +96,12 @@ class Stage:
         steps: at most this many.
         smoothing: sigma of the Gaussian that smooths the displacement after each step, in voxels
             of the stage's grid.
-        step_length: upper bound of the length of a step, in voxels of the stage's grid.
+        step_length: upper bound of the length of a step without momentum, in voxels of the stage's
+            grid.
+        momentum: share of the direction of the step before that is added to each direction, from 0
+            to below 1 (Polyak's heavy ball, doi:10.1016/0041-5553(64)90137-5).
+        force_smoothing: sigma of the Gaussian that smooths the force, in voxels of the stage's
+            grid.
     """
 
     factor: int
@@ -104,6 +110,18 @@ class Stage:
     smoothing: float = 0.42
     # Set by hand; at 2 mm no other length was compared without a segmentation.
     step_length: float = 0.3
+    momentum: float = 0.0
+    force_smoothing: float = 1.3  # compared: better than 1.73, 2 and 2.4
+
+    @property
+    def steps_per_correction(self) -> int:
+        """Number of steps after which the inverse is corrected.
+
+        Set by hand: so the final inverse has a mean error of 0.02 voxels between two brains. With
+        momentum the steps are longer; if the inverse was corrected after four, 1 % of the voxels
+        had an error above a voxel.
+        """
+        return 2 if self.momentum else 4
 
 
 @dataclass(frozen=True)
@@ -113,8 +131,6 @@ class DescentSettings:
     Args:
         stages: from coarse to fine.
         window: edge of the windows of the local correlation, odd, in voxels of each stage's grid.
-        force_smoothing: sigma of the Gaussian that smooths the force, in voxels of each stage's
-            grid.
         tolerance: a stage ends when a step increases the similarity (the mean squared correlation
             minus the weighted squared difference of the features) by less than this.
         min_determinant: lower bound of the Jacobian determinant in the result.
@@ -122,7 +138,6 @@ class DescentSettings:
 
     stages: Sequence[Stage]
     window: int = 3  # compared: the best of 3, 5 and 7
-    force_smoothing: float = 1.3  # compared: better than 1.73, 2 and 2.4
     # Between two scans of one subject, what remains to gain is soon only noise. The value was set
     # by hand; 1e-3 was used for a while, and no row compares the two.
     tolerance: float = 1e-4
@@ -131,8 +146,15 @@ class DescentSettings:
 
     def smoother(self, factor: float) -> "DescentSettings":
         """The same settings with all Gaussians ``factor`` times as wide."""
-        stages = [replace(s, smoothing=s.smoothing * factor) for s in self.stages]
-        return replace(self, stages=stages, force_smoothing=self.force_smoothing * factor)
+        stages = [
+            replace(
+                stage,
+                smoothing=stage.smoothing * factor,
+                force_smoothing=stage.force_smoothing * factor,
+            )
+            for stage in self.stages
+        ]
+        return replace(self, stages=stages)
 
 
 def descend(
@@ -242,6 +264,7 @@ def _run_stage(
     ``step_seconds`` is the time that the first step is expected to take.
     """
     previous, previous_similarity = (displacement, inverse), -math.inf
+    momentum = Momentum(stage.momentum)
     for number in range(1, stage.steps + 1):
         began = time.monotonic()
         if deadline is not None and began + step_seconds > deadline:
@@ -257,33 +280,67 @@ def _run_stage(
         previous, previous_similarity = (displacement, inverse), similarity
         assert total is not None  # at least the images pull
         weighted = total if weights is None else weights.weigh(total, displacement)
-        displacement = take_step(displacement, weighted, settings.force_smoothing, stage)
-        if number % STEPS_PER_CORRECTION == 0:
+        displacement = take_step(displacement, weighted, stage, momentum)
+        if number % stage.steps_per_correction == 0:
             inverse = field.corrected_inverse(displacement, inverse)
         step_seconds = time.monotonic() - began
     return displacement, field.corrected_inverse(displacement, inverse), step_seconds
 
 
-# Steps after which the inverse is corrected. Set by hand: it then stays within about a voxel of the
-# exact inverse.
-STEPS_PER_CORRECTION = 4
+class Momentum:
+    """The direction of the last step of a stage, of which a share is added to that of the next.
+
+    Args:
+        share: from 0 to below 1.
+    """
+
+    def __init__(self, share: float):
+        self.share = share
+        self._direction: Tensor | None = None
+        self._extents: np.ndarray | None = None
+
+    def add_to(self, direction: Tensor) -> Tensor:
+        """The direction with the share of the last one; it is the last one from now on."""
+        if self.share and self._direction is not None:
+            direction = direction + self.share * self._direction
+        self._direction = direction
+        return direction
+
+    def take_step(
+        self, displacement: Tensor, force: compiled.SmoothedForce, length: float
+    ) -> Tensor:
+        """``compiled.take_step`` with the direction, which this step changes."""
+        if not self.share:
+            return compiled.take_step(displacement, force, length)
+        if self._direction is None:
+            self._direction = torch.zeros_like(displacement)
+        force = force.joined(self._extents)
+        self._extents = force.extents
+        return compiled.take_step(displacement, force, length, self._direction, self.share)
 
 
-def take_step(displacement: Tensor, force: Tensor, smoothing: float, stage: Stage) -> Tensor:
+def take_step(
+    displacement: Tensor,
+    force: Tensor,
+    stage: Stage,
+    momentum: Momentum | None = None,
+) -> Tensor:
     """The smoothed displacement of φ ∘ (Id + δ), where δ follows the smoothed force.
 
     Args:
         displacement: that of φ, (B, 3, X, Y, Z), voxels.
         force: (B, 3, X, Y, Z), per voxel.
-        smoothing: sigma of the Gaussian that smooths the force, voxels.
-        stage: length of the step, and smoothing of the displacement.
+        stage: length of the step, and smoothing of the force and of the displacement.
+        momentum: of the steps of the stage so far; None: this is the first.
     """
+    momentum = momentum or Momentum(0.0)
+    smoothing = stage.force_smoothing
     if smoothing > 0 and len(force) == 1 and compiled.can_take(displacement, force):
         smoothed = compiled.smooth_force(force, smoothing)
-        moved = compiled.take_step(displacement, smoothed, stage.step_length)
+        moved = momentum.take_step(displacement, smoothed, stage.step_length)
     else:
-        step = bounded_step(gaussian(force, smoothing), stage.step_length)
-        moved = field.compose(displacement, step)
+        direction = momentum.add_to(bounded_step(gaussian(force, smoothing), 1.0))
+        moved = field.compose(displacement, stage.step_length * direction)
     return gaussian(moved, stage.smoothing)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import torch
@@ -40,10 +41,18 @@ DEFAULT_TRUST = Trust()
 
 
 class StepSettings(NamedTuple):
-    """Length and smoothing of the steps of all stages but the last, see ``descent.Stage``."""
+    """How the stages of a model make their steps, see ``descent.Stage``.
+
+    Args:
+        step_length, smoothing: of all stages but that at full resolution.
+        momentum: of all stages.
+        force_smoothing: of each stage, from coarse to fine; the last one holds for all after it.
+    """
 
     step_length: float = 0.3
     smoothing: float = 0.42
+    momentum: float = 0.0
+    force_smoothing: Sequence[float] = (1.3,)
 
 
 DEFAULT_STEPS = StepSettings()
@@ -59,7 +68,7 @@ class PairDescent(nn.Module):
     Args:
         steps: the largest number of steps on the grids of 1/2^n, ..., 1/4, 1/2 of the resolution.
         full_steps: the largest number of steps that follow at full resolution.
-        step_settings: length and smoothing of the steps that are not at full resolution.
+        step_settings: how the steps are made.
         segmentation: makes the maps.
         factor: the maps are compared at 1/factor of the resolution.
         trust: how much they count.
@@ -89,11 +98,19 @@ class PairDescent(nn.Module):
     @property
     def settings(self) -> DescentSettings:
         """The settings of the descent, with its stages from coarse to fine."""
+        length, smoothing, momentum, force_smoothing = self.step_settings
         factors = [2**k for k in range(len(self.steps), 0, -1)]
-        length, smoothing = self.step_settings
-        stages = [Stage(f, n, smoothing, length) for f, n in zip(factors, self.steps, strict=True)]
+        stages = [
+            Stage(factor, steps, smoothing, length)
+            for factor, steps in zip(factors, self.steps, strict=True)
+        ]
         # At 1 mm, 0.5 was compared with 0.3 (benchmarks/tries.csv): slightly better.
         stages += [Stage(1, self.full_steps, step_length=0.5)] if self.full_steps else []
+        widths = chain(force_smoothing, repeat(force_smoothing[-1]))
+        stages = [
+            replace(stage, momentum=momentum, force_smoothing=width)
+            for stage, width in zip(stages, widths, strict=False)
+        ]
         return DescentSettings(stages)
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .jit import HALF, ONE, ZERO, jit, kernel
-from .loops import add, add_product, along_row, copy, index, multiply, subtract
+from .loops import add, add_product, along_row, copy, index, multiply, subtract, weigh
 from .rows import gather, places, row_buffers
 
 
@@ -36,23 +36,32 @@ def compose(outer, inner, out, first, last):
 
 
 @kernel
-def take_step(u, force, extents, length, mean, out, first, last):
-    """Out = δ + u(x + δ), with the step δ = length · F / (|F| + 3 mean).
+def take_step(u, force, extents, direction, momentum, length, mean, out, first, last):
+    """Out = δ + u(x + δ), with the step δ = length · d.
 
-    The force F is zero outside the ``extents`` of the rows, and u does not change there.
+    The direction is d = F / (|F| + 3 mean), to which ``momentum`` times the direction of the step
+    before is added, if ``direction`` is a field; it then gets d. Both are zero outside the
+    ``extents`` of the rows, and u does not change there.
     """
     _, nx, ny, nz = u.shape
     shape, step, zero = u.shape[1:], nx * ny * nz, index(0)
     flat, forces, target = u.reshape(-1), force.reshape(-1), out.reshape(-1)
+    kept = direction.reshape(-1)
     start, wx, wy, wz = row_buffers(nz)
     scale, delta = np.empty(nz, np.float32), np.empty(3 * nz, np.float32)
     for i in range(first, last):
         for j in range(ny):
             row, low, high = (i * ny + j) * nz, extents[i, j, 0], extents[i, j, 1]
             n, begin = index(max(high - low, 0)), row + low
-            _step_scale(forces, index(begin), index(step), length, mean, scale, n)
+            scaled = ONE if len(kept) else length
+            _step_scale(forces, index(begin), index(step), scaled, mean, scale, n)
             for c in range(3):
-                multiply(forces, index(begin + c * step), scale, zero, delta, index(c * nz), n)
+                at, here = index(begin + c * step), index(c * nz)
+                if len(kept):
+                    _turn(momentum, forces, scale, kept, at, n)
+                    weigh(length, kept, at, delta, here, n)
+                else:
+                    multiply(forces, at, scale, zero, delta, here, n)
             places(
                 *(delta, zero, index(nz), np.float32(i), np.float32(j), np.float32(low)),
                 *(shape, start, wx, wy, wz, n),
@@ -74,6 +83,13 @@ def _step_scale(force, i, step, length, mean, scale, n):
         a, b, c = force[i + k], force[j + k], force[h + k]
         size = np.sqrt(a * a + b * b + c * c) + three * mean
         scale[k] = length / (size if size > tiny else tiny)
+
+
+@jit
+def _turn(momentum, force, scale, direction, i, n):
+    """Direction = scale · force + momentum · direction, all from i on, but scale from 0 on."""
+    for k in range(n):
+        direction[i + k] = scale[k] * force[i + k] + momentum * direction[i + k]
 
 
 @kernel
