@@ -106,6 +106,22 @@ def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
     assert field.compose(there, -there)[INNER].norm(dim=1).mean() > 0.2
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_momentum_saves_half_of_the_steps(seed: int) -> None:
+    """Three steps at each resolution get as far as six without momentum; three without do not."""
+    moving, fixed, known = pair(seed)
+    left = []
+    for steps, momentum in ((6, 0.0), (3, 0.5), (3, 0.0)):
+        stages = [Stage(factor, steps, momentum=momentum) for factor in (4, 2, 1)]
+        settings = DescentSettings(stages, tolerance=-1.0)
+        found, back = descend(settings, moving=moving, fixed=fixed)
+        left.append(length(found - known))
+        assert field.compose(found, back)[INNER].norm(dim=1).mean() < 0.01
+    six, three_with_momentum, three = left
+    assert three_with_momentum < 1.05 * six
+    assert six < 0.9 * three
+
+
 def test_equal_images_move_little_and_soon_stop(steps: list[Tensor]) -> None:
     image = picture()
     there, back = descend(SETTINGS, moving=image, fixed=image)

@@ -99,6 +99,41 @@ def test_a_step_follows_the_levelled_force(monkeypatch) -> None:
     torch.testing.assert_close(got, descent.take_step(u, force, STAGE), atol=1e-5, rtol=0)
 
 
+def test_steps_with_momentum_are_those_of_plain_pytorch(monkeypatch) -> None:
+    """The force of the second step is zero in other places than that of the first."""
+    u, forces = image(7, 3) - 0.5, [image(8, 3) - 0.5, image(9, 3) - 0.5]
+    forces[0][:, :, :6], forces[1][..., 6:] = 0, 0
+
+    def moved() -> Tensor:
+        displacement, momentum = u, descent.Momentum(0.5)
+        for force in forces:
+            displacement = descent.take_step(displacement, force, STAGE, momentum)
+        return displacement
+
+    got = moved()
+    monkeypatch.setattr(compiled, "enabled", lambda: False)
+    torch.testing.assert_close(got, moved(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_directions_add_up_as_a_geometric_series(share, is_compiled, monkeypatch) -> None:
+    """Under a force that is 1 everywhere, the n-th step is Σ share^k, k < n, of the first."""
+    if not is_compiled:
+        monkeypatch.setattr(compiled, "enabled", lambda: False)
+    force = torch.zeros(1, 3, 8, 9, 10)
+    force[:, 0] = 1
+    momentum, u, moves = descent.Momentum(share), torch.zeros_like(force), []
+    for _ in range(5):
+        before, u = u, descent.take_step(u, force, STAGE, momentum)
+        moves.append(u - before)
+    first = STAGE.step_length / 4  # its length is the mean: L · F / (F + 3 F)
+    for number, move in enumerate(moves):
+        expected = first * sum(share**k for k in range(number + 1))
+        torch.testing.assert_close(move[:, 0], torch.full_like(move[:, 0], expected))
+        assert not move[:, 1:].any()
+
+
 def test_without_a_force_nothing_moves() -> None:
     u = image(7, 3) - 0.5
     assert torch.equal(descent.take_step(u, torch.zeros_like(u), STAGE), filters.gaussian(u, 0.35))

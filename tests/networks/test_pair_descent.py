@@ -100,6 +100,18 @@ def test_the_stages_go_from_coarse_to_fine() -> None:
     assert full == DescentSettings([Stage(4, 5), Stage(2, 6), Stage(1, 3, step_length=0.5)])
 
 
+def test_momentum_is_of_all_stages_and_each_has_its_smoothing_of_the_force() -> None:
+    def widths(*force_smoothing: float) -> list[float]:
+        steps = StepSettings(momentum=0.5, force_smoothing=force_smoothing)
+        stages = PairDescent(steps=(5, 6), full_steps=3, step_settings=steps).settings.stages
+        assert [stage.momentum for stage in stages] == [0.5] * 3
+        assert [stage.smoothing for stage in stages] == [0.42] * 3
+        return [stage.force_smoothing for stage in stages]
+
+    assert widths(2.0, 1.6, 1.0) == [2.0, 1.6, 1.0]
+    assert widths(2.0, 1.3) == [2.0, 1.3, 1.3]
+
+
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="steps must hold a number"):
         PairDescent(steps=())

@@ -1,6 +1,7 @@
 """A training that starts from the weights of another model."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,13 @@ from voxwarp.errors import InputError
 from voxwarp.networks.model import Model
 from voxwarp.preparation.recipe import Recipe
 from voxwarp.space.grid import Grid
+from voxwarp.training.config import read_config
 from voxwarp.training.inspection import check_beforehand
 from voxwarp.training.parallel import World
+from voxwarp.training.start import read_start
 from voxwarp.training.train import Learner
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("memory_suffices")
 
@@ -35,6 +40,12 @@ def test_another_architecture_cannot_be_gone_on_from(subjects, brief, tmp_path) 
         run(config, tmp_path / "run")
     with pytest.raises(InputError, match="unknown model"):
         run(config_of(subjects, start_from=str(tmp_path / "none")), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["any", "default-fused"])
+def test_ready_configurations_fit_the_models_that_they_start_from(name: str) -> None:
+    config = read_config(ROOT / "configs" / f"{name}.yaml")
+    assert read_start(config).spacing == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from .loss_terms import LOSSES, REGULARISERS, check_options, loss_function, opti
 LARGEST_NETWORK = 1 << 28  # weights: 1 GB
 LARGEST_ARGUMENT = {"steps": 16}  # 2^16 steps of an exponential
 LARGEST_WIDTH, LARGEST_DEPTH = 4096, 16  # channels of a layer, layers
+LARGEST_NUMBER = 100  # voxels, of a step or a Gaussian
 
 
 def learning_from(*sources: str) -> list[str]:
@@ -76,9 +77,12 @@ def check_network(network: Mapping[str, Any]) -> None:
 
 
 def _check_argument(key: str, value: Any, default: Any) -> None:
-    """Make sure that an argument has a sensible number of whole numbers of sensible size."""
+    """Make sure that an argument has a sensible number of numbers of sensible size."""
     largest = LARGEST_ARGUMENT.get(key, LARGEST_WIDTH)
     is_list = isinstance(default, tuple)
+    if isinstance(default[0] if is_list else default, float):
+        _check_numbers(key, value, is_list=is_list)
+        return
     expected = "a list of whole numbers" if is_list else "a whole number"
     if isinstance(value, list) != is_list:
         raise ValueError(f"{key} must be {expected}, got {short(value)}")
@@ -87,6 +91,15 @@ def _check_argument(key: str, value: Any, default: Any) -> None:
         raise ValueError(f"{key} must be {expected} from 1 to {largest}, got {short(value)}")
     if not 1 <= len(numbers) <= LARGEST_DEPTH:
         raise ValueError(f"{key} must have 1 to {LARGEST_DEPTH} numbers, got {len(numbers)}")
+
+
+def _check_numbers(key: str, value: Any, *, is_list: bool) -> None:
+    """Make sure that an argument is a number, or a list of some, from 0 to ``LARGEST_NUMBER``."""
+    expected = "a list of numbers" if is_list else "a number"
+    numbers = value if isinstance(value, list) else [value]
+    are_valid = all(type(n) in (int, float) and 0 <= n <= LARGEST_NUMBER for n in numbers)
+    if isinstance(value, list) != is_list or not numbers or not are_valid:
+        raise ValueError(f"{key} must be {expected} from 0 to {LARGEST_NUMBER}, got {short(value)}")
 
 
 def check_losses(losses: Mapping[str, Mapping[str, Any]]) -> None:

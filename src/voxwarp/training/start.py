@@ -12,7 +12,10 @@ from .config import Config
 
 # Arguments of networks that neither shape nor use what is trained: the steps of an exponential, the
 # settings of a descent, and what mirrored images show.
-WITHOUT_WEIGHTS = "steps", "full_steps", "factor", "weight", "trust", "mirror"
+WITHOUT_WEIGHTS = (
+    *("steps", "full_steps", "step_length", "smoothing", "momentum", "force_smoothing"),
+    *("factor", "weight", "trust", "mirror"),
+)
 
 
 class Start(NamedTuple):
