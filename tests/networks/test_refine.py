@@ -129,15 +129,15 @@ def test_smoother_refinements_are_smoother() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "expected"),
-    [(1, {1: 1}), (2, {2: 1, 1: 1}), (3, {2: 2, 1: 1}), (30, {2: 20, 1: 10}), (31, {2: 21, 1: 10})],
+    [(1, {1: 1}), (2, {2: 1, 1: 1}), (3, {2: 2, 1: 1}), (30, {2: 15, 1: 15}), (31, {2: 16, 1: 15})],
 )
-def test_two_steps_of_three_are_at_half_resolution(steps: int, expected: dict[int, int]) -> None:
+def test_half_of_the_steps_are_at_half_resolution(steps: int, expected: dict[int, int]) -> None:
     stages = Refinement(steps).settings(from_full=False).stages
     assert {stage.factor: stage.steps for stage in stages} == expected
     assert all(isinstance(stage, Stage) for stage in stages)
 
 
-@pytest.mark.parametrize(("full_steps", "expected"), [(0, {2: 4, 1: 2}), (1, {1: 6})])
+@pytest.mark.parametrize(("full_steps", "expected"), [(0, {2: 3, 1: 3}), (1, {1: 6})])
 def test_results_at_full_resolution_are_refined_there(
     full_steps: int, expected: dict[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ RefineSteps = Annotated[
     typer.Option(
         help="Refine in at most N steps, 1 to 1000; implies --refine.",
         metavar="N",
-        show_default="16 with --refine",
+        show_default="8 with --refine",
         rich_help_panel=TRANSFORM,
     ),
 ]
