@@ -1,9 +1,10 @@
 """Every result in README, docs and model cards is that of the committed rows; none is unlisted."""
 
+import json
 import re
 
 import pytest
-from claims import CLAIMS, ROOT, of_card
+from claims import CLAIMS, ROOT, mean, of_card, pairs
 
 CARDS = ROOT / "src" / "voxwarp" / "models"
 
@@ -95,3 +96,18 @@ def test_scores_of_a_card_are_those_of_the_rows(name: str) -> None:
     claims = of_card(name, (CARDS / name / "README.md").read_text(encoding="utf-8"))
     assert claims
     assert [shown for shown, _ in claims] == [computed for _, computed in claims]
+
+
+@pytest.mark.parametrize("name", ["default", "fast"])
+def test_scores_in_the_file_of_a_model_are_those_of_the_rows(name: str) -> None:
+    scores = json.loads((CARDS / name / "model.json").read_text())["card"]["scores"]
+    assert f"test, {name}" in scores
+    for key, about in scores.items():
+        split, method = key.replace(" --", "+").split(", ")
+        done = pairs(split, method)
+        assert about == {
+            "pairs": len(done),
+            "dice_30": pytest.approx(mean("dice", done), abs=6e-5),
+            "dice_regions": pytest.approx(mean("dice_regions", done), abs=6e-5),
+            "folded_voxels": pytest.approx(mean("folds_any", done), abs=0.06),
+        }

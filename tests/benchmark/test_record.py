@@ -93,6 +93,27 @@ def test_rows_of_other_weights_are_refused(
     assert len(ran) == 2, "what the old weights did is not taken for the new ones'"
 
 
+def test_rows_of_other_settings_of_a_model_are_refused(
+    bench: Bench, cohort, protocol, tmp_path: Path, monkeypatch
+):
+    """Of the same weights, with more steps: such as `none`, which has no weights at all."""
+    folder, model = tmp_path / "run", Model.load("none")
+    model.architecture = {"name": "descent", "steps": [1]}
+    model.save(folder)
+    monkeypatch.setattr(
+        runner,
+        "execute",
+        lambda job, **_: {"status": "failed", "reason": "no", "process_s": 1.0, "threads": 1},
+    )
+    pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "options": OPTIONS}
+    found, _ = select_methods([f"mine={folder}"])
+    benchmark(pairs, found, tmp_path / "out", **given)
+    model.architecture = {"name": "descent", "steps": [2]}
+    model.save(folder)
+    with pytest.raises(InputError, match="holds rows of mine made with different settings"):
+        benchmark(pairs, found, tmp_path / "out", **given)
+
+
 def test_provenance(here, bench: Bench, cohort, protocol, tmp_path: Path):
     benchmark(
         both_ways(cohort),

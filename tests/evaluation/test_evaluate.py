@@ -211,6 +211,7 @@ def test_the_record_says_where_rows_come_from(run, study, small_model, tmp_path)
     assert record["model"] == {
         "name": "small",
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "settings_sha256": Model.load(small_model).settings_sha256,
         "card": {},
     }
     assert record["protocol"] == PROTOCOL.described()

@@ -150,7 +150,7 @@ def test_a_folder_that_lacks_a_file(tmp_path: Path) -> None:
         Results.load([tmp_path])
 
 
-@pytest.mark.parametrize("part", ["structures", "regions", "image", "weights"])
+@pytest.mark.parametrize("part", ["structures", "regions", "image", "weights", "settings"])
 def test_records_that_contradict_each_other_are_refused(tmp_path: Path, part: str) -> None:
     """Names must mean the same in all merged folders; the way of resampling may differ."""
     for number, folder in enumerate((tmp_path / "a", tmp_path / "b")):
@@ -164,12 +164,17 @@ def test_records_that_contradict_each_other_are_refused(tmp_path: Path, part: st
                 "labels": ("nearest", "linear")[number],
             },
             "inputs": {"x": {"image": {"path": str(number), "sha256": "ab"}, "labels": None}},
-            "methods": {"m": {"weights_sha256": "cd"}, f"only {number}": {"weights_sha256": "ef"}},
+            "methods": {
+                "m": {"weights_sha256": "cd", "settings_sha256": "12"},
+                f"only {number}": {"weights_sha256": "ef"},
+            },
         }
         if part == "image" and number:
             record["inputs"]["x"]["image"]["sha256"] = "other"
         if part == "weights" and number:
             record["methods"]["m"]["weights_sha256"] = "other"
+        if part == "settings" and number:
+            record["methods"]["m"]["settings_sha256"] = "other"
         (folder / "benchmark.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=f"{tmp_path / 'b'}: the .*{part}.* differ from those in"):
         Results.load([tmp_path / "a", tmp_path / "b"])

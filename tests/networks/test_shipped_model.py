@@ -20,6 +20,13 @@ from voxwarp.preparation.template import mni152
 SHIPPED = sorted((Path(voxwarp.__file__).parent / "models").iterdir())
 
 
+def test_models_that_share_weights_differ_in_the_hash_of_their_settings() -> None:
+    default, fast = Model.load("default"), Model.load("fast")
+    assert default.sha256 == fast.sha256
+    assert default.settings_sha256 == Model.load("default").settings_sha256
+    assert default.settings_sha256 != fast.settings_sha256
+
+
 def test_the_documented_models_are_shipped() -> None:
     assert {"default", "fast", "any", "none", "vm1", "vm2"} <= {folder.name for folder in SHIPPED}
     assert all((folder / "README.md").is_file() for folder in SHIPPED)

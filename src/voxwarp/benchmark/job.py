@@ -44,7 +44,8 @@ class Job:
         device: device of a network, "cpu", "cuda" or "auto".
         repeat: run a quick deformable stage several times, as far as the limit allows.
         limit: seconds after which the run is stopped.
-        weights_sha256: hash of the weights; the run fails if they have changed.
+        weights_sha256, settings_sha256: hashes of the weights and of the other settings of a
+            model; the run fails if they have changed.
         package: name and version of the package that the method uses.
     """
 
@@ -60,6 +61,7 @@ class Job:
     repeat: bool = True
     limit: float = 3600.0
     weights_sha256: str = ""
+    settings_sha256: str = ""
     package: str = ""
 
     @property

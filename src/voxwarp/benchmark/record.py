@@ -38,7 +38,8 @@ def _described(entry: SelectedMethod) -> dict[str, Any]:
     about = {"what": (find_method(entry.method).__doc__ or "").strip()}
     if entry.weights is not None:
         model = load_model(entry.weights)
-        return about | {"weights": entry.weights, "weights_sha256": model.sha256}
+        hashes = {"weights_sha256": model.sha256, "settings_sha256": model.settings_sha256}
+        return about | {"weights": entry.weights, **hashes}
     package = METHODS[entry.method].package if entry.method in METHODS else None
     return about | ({"package": f"{package} {version(package)}"} if package else {})
 
@@ -64,7 +65,7 @@ def merge_records(record: dict[str, Any], out: Path, results: ResultFiles) -> di
 
 def _check_same(out: Path, name: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Compare weights and package of a method, or the files of a scan; paths may have changed."""
-    for key in ("weights_sha256", "package", "image", "labels", "landmarks"):
+    for key in ("weights_sha256", "settings_sha256", "package", "image", "labels", "landmarks"):
         old, new = (
             x.get(key, {}).get("sha256") if isinstance(x.get(key), dict) else x.get(key)
             for x in (before, now)

@@ -179,6 +179,7 @@ def _job(
         repeat=options.alone,
         limit=options.limit,
         weights_sha256=about.get("weights_sha256", ""),
+        settings_sha256=about.get("settings_sha256", ""),
         package=about.get("package", ""),
     )
 
@@ -199,7 +200,7 @@ def _is_result_of(job: Job) -> bool:
     """Whether the files in a job's folder come from this method, affine map and weights."""
     now, before = asdict(job), read_json(job.path / JOB)
     same = ("method", "template_to_fixed", "template_to_moving")
-    same_if_recorded = ("weights_sha256", "package")
+    same_if_recorded = ("weights_sha256", "settings_sha256", "package")
     return all(before.get(key) == now[key] for key in same) and all(
         before.get(key, "") in ("", now[key]) for key in same_if_recorded
     )

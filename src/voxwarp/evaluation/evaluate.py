@@ -82,7 +82,12 @@ def evaluate(
     check_smoothness(smoothness)
     check_smoothness_applies(loaded, smoothness, refined=method.refinement is not None)
     settings: dict[str, Any] = {
-        "model": {"name": loaded.name, "weights_sha256": loaded.sha256, "card": loaded.card},
+        "model": {
+            "name": loaded.name,
+            "weights_sha256": loaded.sha256,
+            "settings_sha256": loaded.settings_sha256,
+            "card": loaded.card,
+        },
         "protocol": protocol.described(),
         "inputs": inputs_of(pairs),
         "versions": versions(),

@@ -135,8 +135,9 @@ def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
             if "model" in record:
                 methods = {record["model"]["name"]: record["model"]}
             for name, about in methods.items():
-                if "weights_sha256" in about:
-                    yield f"weights of {name}", about["weights_sha256"]
+                for part in ("weights", "settings"):
+                    if f"{part}_sha256" in about:
+                        yield f"{part} of {name}", about[f"{part}_sha256"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"record {path}: not a record of voxwarp ({error!r}); was it changed by hand?"

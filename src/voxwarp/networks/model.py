@@ -79,6 +79,15 @@ class Model:
         """What the network can do."""
         return ARCHITECTURES[self.architecture["name"]].capabilities
 
+    @property
+    def settings_sha256(self) -> str:
+        """Hash of what the result depends on beside the weights: architecture and preparation.
+
+        Two models may have the same weights and other steps, as ``default`` and ``fast`` do.
+        """
+        settings = [self.architecture, self.recipe.described()]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
     def deform(
         self,
         *,

@@ -12,8 +12,8 @@ from .deformation import Deformation
 from .descent import DescentSettings, Stage, Weights
 from .pair_descent import MapCache, PairDescent
 
-# By default 8 steps: with momentum, 6 and 8 were compared with 16 without (benchmarks/tries.csv), and
-# align labels a little better. More than 1000 are refused, which is set by hand.
+# By default 8 steps: with momentum, 6 and 8 were compared with 16 without (benchmarks/tries.csv),
+# and align labels a little better. More than 1000 are refused, which is set by hand.
 STEPS, MOST_STEPS = 8, 1000
 MOMENTUM = 0.5
 

@@ -49,11 +49,15 @@ def _register(run: Run, refinement: "Refinement | None") -> None:
     device = torch_device(job.device)
     with run.meter.stage("read"):
         model = load_model(str(job.weights))
-        if job.weights_sha256 not in ("", model.sha256):
-            raise InputError(
-                f"model {job.weights}: its weights have changed since the benchmark started; if a "
-                "training still writes to the folder, give a copy of it"
-            )
+        for part, before, now in (
+            ("weights", job.weights_sha256, model.sha256),
+            ("settings", job.settings_sha256, model.settings_sha256),
+        ):
+            if before not in ("", now):
+                raise InputError(
+                    f"model {job.weights}: its {part} have changed since the benchmark started; if "
+                    "a training still writes to the folder, give a copy of it"
+                )
         model.network.to(device)
         images = read_volume(job.fixed), read_volume(job.moving)
     brain = images[0].data != 0
