@@ -57,16 +57,13 @@ def test_rows_of_another_scan_or_version_are_refused(
         benchmark(ab, [SelectedMethod("other", "affine")], **given)
 
 
-def test_rows_of_other_weights_are_refused(
-    bench: Bench, cohort, protocol, tiny_model: Path, tmp_path: Path, monkeypatch
-):
-    """A model was trained further in its folder; the record names the weights that were used."""
-    folder, ran = tmp_path / "run", []
-    model = Model.load(tiny_model)
-    model.save(folder)
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """The jobs that were run; all of them fail at once."""
+    jobs: list[Job] = []
 
     def canned(job: Job, *, limit: float, alone: bool) -> dict[str, Any]:
-        ran.append(job)
+        jobs.append(job)
         job.path.mkdir(parents=True, exist_ok=True)
         job.save()
         record = {"status": "failed", "reason": "no", "process_s": 1.0}
@@ -75,6 +72,16 @@ def test_rows_of_other_weights_are_refused(
         return record
 
     monkeypatch.setattr(runner, "execute", canned)
+    return jobs
+
+
+def test_rows_of_other_weights_are_refused(
+    bench: Bench, cohort, protocol, tiny_model: Path, tmp_path: Path, ran: list[Job]
+):
+    """A model was trained further in its folder; the record names the weights that were used."""
+    folder, model = tmp_path / "run", Model.load(tiny_model)
+    model.save(folder)
+
     pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "options": OPTIONS}
     found, _ = select_methods([f"mine={folder}"])
     benchmark(pairs, found, tmp_path / "out", **given)
@@ -94,17 +101,12 @@ def test_rows_of_other_weights_are_refused(
 
 
 def test_rows_of_other_settings_of_a_model_are_refused(
-    bench: Bench, cohort, protocol, tmp_path: Path, monkeypatch
+    bench: Bench, cohort, protocol, tmp_path: Path, ran: list[Job]
 ):
     """Of the same weights, with more steps: such as `none`, which has no weights at all."""
     folder, model = tmp_path / "run", Model.load("none")
     model.architecture = {"name": "descent", "steps": [1]}
     model.save(folder)
-    monkeypatch.setattr(
-        runner,
-        "execute",
-        lambda job, **_: {"status": "failed", "reason": "no", "process_s": 1.0, "threads": 1},
-    )
     pairs, given = chosen(cohort, ("a", "b")), {"protocol": protocol, "options": OPTIONS}
     found, _ = select_methods([f"mine={folder}"])
     benchmark(pairs, found, tmp_path / "out", **given)
@@ -112,6 +114,7 @@ def test_rows_of_other_settings_of_a_model_are_refused(
     model.save(folder)
     with pytest.raises(InputError, match="holds rows of mine made with different settings"):
         benchmark(pairs, found, tmp_path / "out", **given)
+    assert len(ran) == 1
 
 
 def test_provenance(here, bench: Bench, cohort, protocol, tmp_path: Path):

@@ -78,7 +78,7 @@ def test_defaults_are_printed_as_written(help_of):
     shown = table_text(help_of("register"))
     for default in ("default", "deformable", "auto", "deepbet", "affine", "cache", "report", "0"):
         assert f"[default: {default}]" in shown
-    assert "[default: 16 with --refine]" in shown
+    assert "[default: 8 with --refine]" in shown
     assert "[default: bias for heads, no-bias for brains]" in shown
 
 
