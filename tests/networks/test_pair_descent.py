@@ -112,6 +112,17 @@ def test_momentum_is_of_all_stages_and_each_has_its_smoothing_of_the_force() -> 
     assert widths(2.0, 1.3) == [2.0, 1.3, 1.3]
 
 
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, 2.0, float("nan")])
+def test_momentum_under_which_steps_would_grow_is_refused(momentum: float) -> None:
+    with pytest.raises(ValueError, match="momentum must be at least 0 and below 1"):
+        PairDescent(step_settings=StepSettings(momentum=momentum))
+
+
+def test_no_smoothing_of_the_force_is_refused() -> None:
+    with pytest.raises(ValueError, match="force_smoothing must hold at least one number"):
+        PairDescent(step_settings=StepSettings(force_smoothing=()))
+
+
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="steps must hold a number"):
         PairDescent(steps=())

@@ -25,6 +25,8 @@ def test_models_that_share_weights_differ_in_the_hash_of_their_settings() -> Non
     assert default.sha256 == fast.sha256
     assert default.settings_sha256 == Model.load("default").settings_sha256
     assert default.settings_sha256 != fast.settings_sha256
+    default.other_contrasts = None
+    assert default.settings_sha256 != Model.load("default").settings_sha256
 
 
 def test_the_documented_models_are_shipped() -> None:

@@ -301,7 +301,9 @@ class Momentum:
 
     def add_to(self, direction: Tensor) -> Tensor:
         """The direction with the share of the last one; it is the last one from now on."""
-        if self.share and self._direction is not None:
+        if not self.share:
+            return direction
+        if self._direction is not None:
             direction = direction + self.share * self._direction
         self._direction = direction
         return direction

@@ -81,11 +81,12 @@ class Model:
 
     @property
     def settings_sha256(self) -> str:
-        """Hash of what the result depends on beside the weights: architecture and preparation.
+        """Hash of what the result depends on beside the weights.
 
-        Two models may have the same weights and other steps, as ``default`` and ``fast`` do.
+        These are the architecture, the preparation, and the model for other contrasts. Two models
+        may have the same weights and other steps, as ``default`` and ``fast`` do.
         """
-        settings = [self.architecture, self.recipe.described()]
+        settings = [self.architecture, self.recipe.described(), self.other_contrasts]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def deform(

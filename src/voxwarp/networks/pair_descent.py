@@ -87,6 +87,13 @@ class PairDescent(nn.Module):
         super().__init__()
         if not steps:
             raise ValueError("steps must hold a number for each resolution, but it is empty")
+        if not 0 <= step_settings.momentum < 1:
+            raise ValueError(
+                f"momentum must be at least 0 and below 1, got {step_settings.momentum}; from 1 "
+                f"on, the steps would grow without end"
+            )
+        if not step_settings.force_smoothing:
+            raise ValueError("force_smoothing must hold at least one number, but it is empty")
         self.steps, self.full_steps, self.step_settings = tuple(steps), full_steps, step_settings
         self.segmentation, self.factor, self.trust = segmentation, factor, trust
 
