@@ -87,10 +87,8 @@ def score(moving, fixed, model: Model, table: Table) -> list[dict[str, object]]:
     """Rows of the affine map alone and of the model, for scans from ``load``."""
     image, labels, f = fixed
     affine = moving[2].template_to_scan.after(f.template_to_scan.inverse())
-    answer = compute_deformation(
-        model, moving=moving[2], fixed=f, device=torch.device("cpu"), invert=False
-    )
-    (warp,) = on_fixed_grid([answer.displacement], model, f, image.grid)
+    answer = compute_deformation(model, moving=moving[2], fixed=f, device=torch.device("cpu"))
+    warp = on_fixed_grid(answer.displacement, model, f, image.grid)
     folds = jacobian_statistics(warp, image.data != 0)
     regions = large_regions(moving[1].data, labels.data)
     rows = []

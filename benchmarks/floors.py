@@ -26,18 +26,17 @@ a number has 4 bytes:
 | start | | importing PyTorch, nibabel and NumPy |
 | read | | inflating the input files |
 | prepare | M + F read, 2 W written | convolutions of deepbet, if a scan is a head |
-| network | steps, or a velocity (below); 6 W written | convolutions, products of classification |
-| refine | steps (below); 6 W written | as network, where it looks at mirrored scans |
-| compose | 6 W read, 6 F written | |
+| network | steps, or a velocity (below); 3 or 6 W written | convolutions, products of classification |
+| refine | steps (below); 3 W written | as network, where it looks at mirrored scans |
+| compose | 3 W read, 3 F written; for the inverse 3 F read, 3 F written | |
 | resample | M + F and two warps (6 F) read, M + F written | |
 | measure | both images and the displacement, 5 W read | |
 | write | | deflating the written images |
 | exit | | nothing |
 
 A step, on its grid: displacement (3), both images (2) and their maps read, 3 written for the next.
-A correction of the inverse, every four steps, at the end of each resolution, and of the result: 6
-volumes read, 3 written. The steps are those that were taken. A velocity: 2 W read, and each
-squaring in both directions, at half the resolution: 6 volumes read, 6 written.
+The steps are those that were taken. A velocity: 2 W read, and each squaring in both directions, at
+half the resolution: 6 volumes read, 6 written.
 
 Floors are below what is possible: no arithmetic of a step is counted, only the convolutions of a
 network are, and nothing of an affine registration but its input and output.
@@ -54,7 +53,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FLOAT = 4  # bytes
-STEP, CORRECTION, EVERY = 8, 9, 4  # volumes moved by each; steps between two corrections
+STEP = 8  # volumes moved by a step, without maps
 
 
 class Work(NamedTuple):
@@ -107,7 +106,7 @@ def work_of_stages(
         "read": Work(inflated=sum(map(uncompressed, paths))),
         "prepare": Work(moved=FLOAT * (moving + fixed + 2 * whole), flops=heads * deepbet),
         **{name: Work(*core["work"][name]) for name in core["work"]},
-        "compose": Work(moved=FLOAT * 6 * (whole + fixed)),
+        "compose": Work(moved=FLOAT * (3 * whole + 9 * fixed)),
         "resample": Work(moved=FLOAT * (2 * (moving + fixed) + 6 * fixed)),
         "measure": Work(moved=FLOAT * 5 * whole),
         "write": Work(deflated=written),
@@ -128,8 +127,8 @@ def moved_by_steps(
     volumes = 0.0  # of the box
     for factor, number in steps.items():
         each = STEP + 2 * maps[0] * (factor / max(factor, maps[1])) ** 3
-        volumes += (number * each + (number // EVERY + 1) * CORRECTION) / factor**3
-    return FLOAT * ((volumes + CORRECTION) * prod(box) + 6 * prod(whole))
+        volumes += number * each / factor**3
+    return FLOAT * (volumes * prod(box) + 3 * prod(whole))
 
 
 def moved_by_velocity(squarings: int, whole: Sequence[int]) -> float:

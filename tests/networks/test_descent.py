@@ -23,7 +23,6 @@ from voxwarp.networks.descent import (
     Stage,
     bounded_step,
     descend,
-    remove_folds,
     upsampled,
 )
 from voxwarp.networks.forces import CorrelationForce, DifferenceForce
@@ -87,16 +86,17 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_known_deformation_is_found(seed: int) -> None:
     moving, fixed, known = pair(seed)
-    found, _ = descend(SETTINGS, moving=moving, fixed=fixed)
+    found = descend(SETTINGS, moving=moving, fixed=fixed)
     assert length(known) > 1.5
     assert length(found - known) < 0.2 * length(known)
     assert similarity(fixed, moving) < 0.7
     assert similarity(fixed, field.warp(moving, found)) > 0.95
 
 
-def test_the_inverse_undoes_the_deformation_on_either_side() -> None:
+def test_the_deformation_has_an_inverse() -> None:
     moving, fixed, _ = pair()
-    there, back = descend(SETTINGS, moving=moving, fixed=fixed)
+    there = descend(SETTINGS, moving=moving, fixed=fixed)
+    back = field.invert(there)
     assert length(there) > 1.5
     for one, other in ((there, back), (back, there)):
         left = field.compose(one, other)[INNER].norm(dim=1)
@@ -114,9 +114,7 @@ def test_momentum_saves_half_of_the_steps(seed: int) -> None:
     for steps, momentum in ((6, 0.0), (3, 0.5), (3, 0.0)):
         stages = [Stage(factor, steps, momentum=momentum) for factor in (4, 2, 1)]
         settings = DescentSettings(stages, tolerance=-1.0)
-        found, back = descend(settings, moving=moving, fixed=fixed)
-        left.append(length(found - known))
-        assert field.compose(found, back)[INNER].norm(dim=1).mean() < 0.01
+        left.append(length(descend(settings, moving=moving, fixed=fixed) - known))
     six, three_with_momentum, three = left
     assert three_with_momentum < 1.05 * six
     assert six < 0.9 * three
@@ -124,16 +122,16 @@ def test_momentum_saves_half_of_the_steps(seed: int) -> None:
 
 def test_equal_images_move_little_and_soon_stop(steps: list[Tensor]) -> None:
     image = picture()
-    there, back = descend(SETTINGS, moving=image, fixed=image)
+    there = descend(SETTINGS, moving=image, fixed=image)
     assert len(steps) <= 18 < sum(stage.steps for stage in SETTINGS.stages)
-    assert max(length(there), length(back)) < 0.15
+    assert length(there) < 0.15
     assert similarity(image, field.warp(image, there)) > 0.99
 
 
 def test_empty_images_do_not_move(steps: list[Tensor]) -> None:
     nothing = torch.zeros(1, 1, *SHAPE)
-    for way in descend(SETTINGS, moving=nothing, fixed=nothing):
-        assert torch.equal(way, torch.zeros(1, 3, *SHAPE))
+    still = descend(SETTINGS, moving=nothing, fixed=nothing)
+    assert torch.equal(still, torch.zeros(1, 3, *SHAPE))
     assert len(steps) < 15
 
 
@@ -152,26 +150,22 @@ def test_a_descent_continues_from_its_start() -> None:
     """A single step from the truth stays near it; from the identity it does not get there."""
     moving, fixed, known = pair()
     once = DescentSettings([Stage(2, 1)])
-    start = known, field.invert(known)
-    near, inverse = descend(once, moving=moving, fixed=fixed, start=start)
+    near = descend(once, moving=moving, fixed=fixed, start=known)
     assert length(near - known) < 0.3 * length(known)
-    assert length(field.compose(near, inverse)) < 0.1
-    assert length(descend(once, moving=moving, fixed=fixed)[0] - known) > 0.7 * length(known)
+    assert length(descend(once, moving=moving, fixed=fixed) - known) > 0.7 * length(known)
 
 
 @pytest.mark.parametrize("factors", [(1,), (2, 1), (4, 2)])
 def test_without_time_the_start_is_only_averaged(factors: tuple[int, ...]) -> None:
     moving, fixed, known = pair()
     settings = DescentSettings([Stage(f, 10) for f in factors])
-    start = known, field.invert(known)
     past = time.monotonic() - 1
-    found, inverse = descend(settings, moving=moving, fixed=fixed, start=start, deadline=past)
+    found = descend(settings, moving=moving, fixed=fixed, start=known, deadline=past)
     expected = F.avg_pool3d(known, factors[0]) / factors[0]
-    expected, _ = upsampled(expected, expected, factors[0], 1)
+    expected = upsampled(expected, factors[0], 1)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    assert length(field.compose(found, inverse)) < 0.02
     assert torch.equal(
-        descend(settings, moving=moving, fixed=fixed, deadline=past)[0], torch.zeros_like(found)
+        descend(settings, moving=moving, fixed=fixed, deadline=past), torch.zeros_like(found)
     )
 
 
@@ -190,7 +184,7 @@ def test_no_step_begins_that_would_not_be_done_in_time(
 def test_smoother_settings_give_smoother_deformations() -> None:
     moving, fixed, _ = pair()
     rough, plain, smooth = (
-        roughness(descend(ENDLESS.smoother(factor), moving=moving, fixed=fixed)[0])
+        roughness(descend(ENDLESS.smoother(factor), moving=moving, fixed=fixed))
         for factor in (0.5, 1, 4)
     )
     assert smooth < 0.8 * plain < 0.8 * rough
@@ -208,7 +202,7 @@ def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> N
     moving = picture(1)
     fixed = field.warp(moving, smooth_field(1, SHAPE, amplitude=0.3).float())
     pairs = [(moving, fixed), pair(2)[:2]]
-    starts = [tuple(smooth_field(s, SHAPE, amplitude=0.2).float() for s in (7, 8)) for _ in pairs]
+    starts = [smooth_field(seed, SHAPE, amplitude=0.2).float() for seed in (7, 8)]
     features = [Features(*(F.avg_pool3d(x, 2) for x in images), weight=0.5) for images in pairs]
     for more in ({}, {"start": starts}, {"features": features}):
         alone, taken = [], []
@@ -218,15 +212,14 @@ def test_a_batch_is_registered_as_each_of_its_pairs_is(steps: list[Tensor]) -> N
             alone.append(descend(SETTINGS, moving=moving, fixed=fixed, **options))
             taken.append(len(steps))
         both = {
-            "start": [torch.cat(ways) for ways in zip(*starts, strict=True)],
+            "start": torch.cat(starts),
             "features": Features(*(torch.cat([f[i] for f in features]) for i in (0, 1)), 0.5),
         }
         moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
         options = {name: both[name] for name in more}
         together = descend(SETTINGS, moving=moving, fixed=fixed, **options)
         assert taken[0] < 0.8 * taken[1] < taken[1] < 46
-        for got, *expected in zip(together, *alone, strict=True):
-            assert torch.equal(got, torch.cat(expected))
+        assert torch.equal(together, torch.cat(alone))
 
 
 @pytest.mark.parametrize(
@@ -245,9 +238,9 @@ def test_nothing_folds_however_absurd_the_settings(
     shape = (24, 28, 32)
     moving, fixed = picture(1, shape), picture(11, shape)
     settings = DescentSettings(stages, tolerance=-1.0)
-    assert smallest(descend(settings, moving=moving, fixed=fixed)[0]).min() > 0
+    assert smallest(descend(settings, moving=moving, fixed=fixed)).min() > 0
     monkeypatch.setattr(descent, "remove_folds", lambda displacement, **_: displacement)
-    assert smallest(descend(settings, moving=moving, fixed=fixed)[0]).min() < 0
+    assert smallest(descend(settings, moving=moving, fixed=fixed)).min() < 0
 
 
 @pytest.mark.parametrize("shape", [(32, 36, 42), (33, 36, 40)])
@@ -265,22 +258,18 @@ def test_features_guide_where_intensities_are_flat(coarse: int, grain: float) ->
     moving, fixed, known = pair(grain=grain)
     flat = torch.full_like(moving, 0.5)
     maps = [F.avg_pool3d(torch.cat([x, x.square()], dim=1), coarse) for x in (moving, fixed)]
-    alone, _ = descend(ENDLESS, moving=flat, fixed=flat)
+    alone = descend(ENDLESS, moving=flat, fixed=flat)
     assert alone.abs().max() == 0
-    led, back = descend(ENDLESS, moving=flat, fixed=flat, features=Features(*maps, weight=1.0))
+    led = descend(ENDLESS, moving=flat, fixed=flat, features=Features(*maps, weight=1.0))
     assert length(led - known) < 0.25 * length(known)
-    assert length(field.compose(led, back)) < 0.05
 
 
 def test_features_of_no_weight_change_nothing() -> None:
     moving, fixed, _ = pair()
     maps = Features(moving.flip(2), fixed.flip(3), weight=0.0)
-    for plain, led in zip(
-        descend(SETTINGS, moving=moving, fixed=fixed),
-        descend(SETTINGS, moving=moving, fixed=fixed, features=maps),
-        strict=True,
-    ):
-        torch.testing.assert_close(led, plain, atol=1e-5, rtol=0)
+    plain = descend(SETTINGS, moving=moving, fixed=fixed)
+    led = descend(SETTINGS, moving=moving, fixed=fixed, features=maps)
+    torch.testing.assert_close(led, plain, atol=1e-5, rtol=0)
 
 
 # -------------------------------------------------------------------------------------- forces
@@ -416,55 +405,6 @@ def test_fields_on_finer_grids_are_the_same_motion() -> None:
     fine = torch.einsum("ij,bjxyz->bixyz", matrix, x)
     coarse = field.averaged(fine, 4) / 4
     inner = (..., *(slice(4, -4),) * 3)
-    for way in upsampled(coarse, coarse, 4, 1):
-        torch.testing.assert_close(way[inner], fine[inner])
-    half, _ = upsampled(coarse, coarse, 4, 2)
+    torch.testing.assert_close(upsampled(coarse, 4, 1)[inner], fine[inner])
+    half = upsampled(coarse, 4, 2)
     torch.testing.assert_close(half[inner], (field.averaged(fine, 2) / 2)[inner])
-
-
-# -------------------------------------------------------------------------------------- folding
-
-
-def test_the_smallest_determinant_is_that_of_three_kinds_of_differences() -> None:
-    displacement = smooth_field(1, periods=3.0, amplitude=2.0, pinned=False)
-    kinds = ("central", "forward", "backward")
-    each = torch.stack([field.jacobian_determinant(displacement, differences=k) for k in kinds])
-    assert set(each.argmin(dim=0).unique().tolist()) == {0, 1, 2}
-    assert torch.equal(smallest(displacement), each.amin(dim=0))
-
-
-def test_a_fold_is_removed_and_the_rest_stays_to_the_bit() -> None:
-    displacement = smooth_field(2, (48, 50, 52), amplitude=1.0).float()
-    unchanged = remove_folds(displacement, min_determinant=0.02)  # it has no folds
-    assert torch.equal(unchanged, displacement)
-    bumpy = displacement.clone()
-    bumpy[0, :, 24:26, 20, 30] += torch.tensor([3.0, -2.0, 1.0])[:, None]
-    before = bumpy.clone()
-    assert smallest(bumpy).min() < -1
-    got = remove_folds(bumpy, min_determinant=0.02)
-    assert smallest(got).min() >= 0.02
-    x = torch.stack(torch.meshgrid(*map(torch.arange, (48, 50, 52)), indexing="ij"))
-    far = (x - torch.tensor([24, 20, 30]).view(3, 1, 1, 1)).abs().amax(dim=0) > 12
-    assert torch.equal(got[0, :, far], displacement[0, :, far])
-    assert torch.equal(bumpy, before)
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(
-    ("shape", "periods", "amplitude"), [((20, 22, 24), 2.0, 8.0), ((40, 36, 34), 4.0, 6.0)]
-)
-def test_folds_are_removed_at_the_border_and_across_blocks(
-    shape: tuple[int, ...], periods: float, amplitude: float, seed: int
-) -> None:
-    waves = smooth_field(seed, shape, amplitude=amplitude, periods=periods, pinned=False).float()
-    assert (smallest(waves) < 0).sum() > 100
-    assert smallest(remove_folds(waves, min_determinant=0.02)).min() >= 0.02
-
-
-def test_only_the_sample_with_folds_changes() -> None:
-    still = smooth_field(1, amplitude=1.0).float()
-    folding = smooth_field(3, amplitude=5.0, periods=2.0).float()
-    got = remove_folds(torch.cat([still, folding]), min_determinant=0.02)
-    assert torch.equal(got[:1], still)
-    assert torch.equal(got[1:], remove_folds(folding, min_determinant=0.02))
-    assert smallest(folding).min() < 0 < smallest(got).min()

@@ -132,7 +132,7 @@ def test_a_refinement_looks_at_the_mirrored_images_too() -> None:
         with torch.inference_mode():
             u, v = (
                 network.descend(
-                    network.settings, **pair, start=(start, start), mirrored=mirrored
+                    network.settings, **pair, start=start, mirrored=mirrored
                 ).displacement
                 for pair in (images, turned)
             )

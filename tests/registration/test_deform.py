@@ -24,6 +24,7 @@ from voxwarp.registration.deform import (
     check_smoothness,
     check_smoothness_applies,
     compute_deformation,
+    inverted,
     on_fixed_grid,
     without_folds,
 )
@@ -53,7 +54,7 @@ def with_folds(seed: int) -> tuple[Warp, Warp]:
     """A warp on an oblique grid, torn at five places, and the inverse of the one that is not."""
     grid, rng = oblique_grid(seed, SHAPE), np.random.default_rng(seed)
     displacement = smooth_field(seed, SHAPE, amplitude=3.0).float()
-    inverse = field.invert(displacement, iterations=60)
+    inverse = field.invert(displacement, tolerance=1e-4)
     for x, y, z in rng.integers(12, 28, (5, 3)):
         push = torch.from_numpy(rng.choice([-2.5, 2.5], 3)).float()
         displacement[0, :, x : x + 2, y, z] += push[:, None]
@@ -65,8 +66,9 @@ def test_the_inverse_is_that_of_the_warp_without_folds(seed: int) -> None:
     torn, former = with_folds(seed)
     assert folding(torn, BRAIN) > 20
     assert left(torn, former).max() > 1
-    warp, inverse = without_folds(torn, former, BRAIN)
+    warp = without_folds(torn, BRAIN)
     assert folding(warp, BRAIN) == 0
+    inverse = inverted(warp)
     assert left(warp, inverse).max() < 0.06
     assert left(warp, inverse).mean() < 1e-3  # rounded to 2⁻¹⁰ mm
     assert left(inverse, warp).max() < 0.35  # between its nodes a peak is not what it is on them
@@ -76,21 +78,13 @@ def test_the_inverse_is_that_of_the_warp_without_folds(seed: int) -> None:
 
 
 def test_what_is_without_folds_is_left_alone() -> None:
-    torn, inverse = with_folds(0)
+    torn, _ = with_folds(0)
     elsewhere = np.zeros(SHAPE, bool)
     elsewhere[30:36, 30:38, 30:40] = True
     before = torn.displacement.copy()
-    assert without_folds(torn, inverse, elsewhere) == (torn, inverse)
-    without_folds(torn, inverse, BRAIN)
+    assert without_folds(torn, elsewhere) is torn
+    without_folds(torn, BRAIN)
     np.testing.assert_array_equal(torn.displacement, before)
-
-
-def test_a_warp_of_which_no_inverse_is_known_stays_one() -> None:
-    torn, inverse = with_folds(1)
-    warp, none = without_folds(torn, None, BRAIN)
-    assert none is None
-    expected, _ = without_folds(torn, inverse, BRAIN)
-    np.testing.assert_array_equal(warp.displacement, expected.displacement)
 
 
 def test_what_is_written_is_free_of_folds_and_each_other_s_inverse(
@@ -101,17 +95,18 @@ def test_what_is_written_is_free_of_folds_and_each_other_s_inverse(
     model = Model.build({"name": "descent", "steps": [8, 8]}, recipe)
     warps: list[Warp] = []
 
-    def tearing(*arguments: object) -> list[Warp]:
-        warp, inverse = on_fixed_grid(*arguments)
+    def tearing(*arguments: object) -> Warp:
+        warp = on_fixed_grid(*arguments)
+        warps.append(inverted(warp))
         x, y, z = (n // 2 for n in warp.grid.shape)
         warp.displacement[:, x : x + 2, y, z] += 15  # mm
-        warps.extend(Warp(w.displacement.copy(), w.grid) for w in (warp, inverse))
-        return [warp, inverse]
+        warps.append(Warp(warp.displacement.copy(), warp.grid))
+        return warp
 
     whole = verb.register(scans.moving, scans.fixed, model)
     monkeypatch.setattr(verb, "on_fixed_grid", tearing)
     result = verb.register(scans.moving, scans.fixed, model)
-    (torn, former), brain = warps, result.brain.data != 0
+    (former, torn), brain = warps, result.brain.data != 0
     assert folding(torn, brain) > 2
     assert folding(whole.warp, brain) == folding(result.warp, brain) == 0
     assert result.metrics["jacobian"]["folds_any_difference"] == 0
@@ -154,7 +149,7 @@ def test_warps_of_the_working_grid_are_the_same_motion_in_the_fixed_scans_space(
         np.moveaxis(apply_affine(matrix, nodes) - nodes, -1, 0).astype(np.float32), working
     )
     scan = prepared(torch.zeros(1, 1, *working.shape), to_scan)
-    (warp,) = on_fixed_grid([motion.in_voxels()[None]], model_on(working), scan, fixed)
+    warp = on_fixed_grid(motion.in_voxels()[None], model_on(working), scan, fixed)
     assert warp.grid == fixed
     expected = (
         apply_affine(to_scan @ matrix @ np.linalg.inv(to_scan), fixed.nodes()) - fixed.nodes()
@@ -166,6 +161,23 @@ def test_warps_of_the_working_grid_are_the_same_motion_in_the_fixed_scans_space(
     np.testing.assert_allclose(found[inside], expected[inside], atol=2e-3)
     # In steps of 2⁻¹⁰ mm, so that files are small.
     np.testing.assert_array_equal(warp.displacement * 1024, np.rint(warp.displacement * 1024))
+
+
+def test_the_inverse_of_a_linear_warp_is_that_of_its_matrix() -> None:
+    grid, matrix = oblique_grid(3, (24, 22, 26)), near_identity(5, strength=0.1, shift=1.0)
+    nodes = grid.nodes()
+
+    def motion(by: np.ndarray) -> np.ndarray:
+        return np.moveaxis(apply_affine(by, nodes) - nodes, -1, 0).astype(np.float32)
+
+    found = inverted(Warp(motion(matrix), grid))
+    assert found.grid == grid
+    at = grid.to_voxel(apply_affine(np.linalg.inv(matrix), nodes))
+    inside = ((at > 0) & (at < np.array(grid.shape) - 1)).all(axis=-1)
+    assert inside.mean() > 0.3
+    expected = motion(np.linalg.inv(matrix))
+    np.testing.assert_allclose(found.displacement[:, inside], expected[:, inside], atol=2e-2)
+    np.testing.assert_array_equal(found.displacement * 1024, np.rint(found.displacement * 1024))
 
 
 # -------------------------------------------------------------------------------- the answer
@@ -205,25 +217,8 @@ def test_network_and_refinement_segment_each_image_once(segmented: list[Tensor])
         model.deform(moving=PAIR[0], fixed=PAIR[1]), Refinement(3), moving=PAIR[0], fixed=PAIR[1]
     )
     assert len(segmented) == 6
-    for name in ("displacement", "inverse", "unsure"):
+    for name in ("displacement", "unsure"):
         assert torch.equal(getattr(answer, name), getattr(apart, name))
-
-
-def test_an_inverse_is_found_where_the_network_knows_none() -> None:
-    model = of_model("voxelmorph", encoder=[4, 8], decoder=[8, 8, 8, 6])
-    with torch.no_grad():
-        model.network.unet.flow.bias.copy_(torch.tensor([1.0, -0.5, 0.25]))
-    pair = [prepared(image) for image in PAIR]
-    answer = compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU)
-    for way, sign in ((answer.displacement, 1), (answer.inverse, -1)):
-        mean = way[..., 8:-8, 8:-8, 8:-8].mean(dim=(0, 2, 3, 4))
-        torch.testing.assert_close(mean, sign * torch.tensor([1.0, -0.5, 0.25]), atol=0.01, rtol=0)
-    one_way = compute_deformation(model, moving=pair[0], fixed=pair[1], device=CPU, invert=False)
-    assert one_way.inverse is None
-    refined = compute_deformation(
-        model, moving=pair[0], fixed=pair[1], device=CPU, invert=False, refinement=Refinement(2)
-    )
-    assert refined.inverse is not None
 
 
 def test_the_meter_takes_the_stages_that_there_are() -> None:

@@ -76,48 +76,67 @@ def exponentiate(velocity: Tensor, *, steps: int = 7) -> Tensor:
     return displacement
 
 
-def invert(displacement: Tensor, *, iterations: int = 20) -> Tensor:
-    """Invert a displacement by fixed-point iteration: w ← −u(x + w).
+# Set by hand. Voxels: the longest change of an inverse in a step of Newton's method, along an axis;
+# sides of the coarsest grid, from whose inverse the finer ones start. Steps: of all voxels, and of
+# those that need more at most.
+LONGEST, COARSEST = 1.0, 16
+STEPS, MOST_FURTHER_STEPS = 2, 12
 
-    Chen et al., doi:10.1118/1.2816107. It converges where the Lipschitz constant of u is below
-    one. Where u folds, no inverse exists and the result is approximate. For a field that comes
-    from a velocity v, exponentiate(−v) is the exact inverse.
+
+@torch.no_grad()
+def invert(displacement: Tensor, *, start: Tensor | None = None, tolerance: float = 0.01) -> Tensor:
+    """Invert a displacement by Newton's method.
+
+    It goes on until the residual w(y) + u(y + w(y)) is zero within tolerance. Unlike fixed-point
+    iteration (Chen et al., doi:10.1118/1.2816107), it also converges where u stretches by more
+    than two. For a field that comes from a velocity v, exponentiate(−v) is the exact inverse.
 
     Args:
-        displacement: u, (B, 3, X, Y, Z), voxels.
-        iterations: number of iterations; set by hand.
+        displacement: u, (B, 3, X, Y, Z), voxels. Gradients are not followed.
+        start: an approximate inverse, of the same shape; by default that on the grid of half the
+            resolution, which is found in the same way.
+        tolerance: of each component of the residual, voxels; compiled kernels leave a few voxels
+            somewhat above it.
 
     Returns:
-        The displacement w with (Id + u) ∘ (Id + w) = Id, (B, 3, X, Y, Z), voxels.
+        The displacement w with (Id + u) ∘ (Id + w) = Id, (B, 3, X, Y, Z), voxels. Where u folds,
+        no inverse exists and the result is approximate.
     """
-    inverse = -displacement
-    for _ in range(iterations):
-        inverse = -warp(displacement, inverse, padding="border")
+    inverse = _coarse_inverse(displacement, tolerance) if start is None else start
+    if compiled.can_take(displacement, inverse):
+        longest, most = LONGEST, MOST_FURTHER_STEPS
+        return compiled.invert(displacement, inverse, tolerance, longest=longest, most=most)
+    for _ in range(STEPS):
+        inverse = newton_step(displacement, inverse)
+    for u, w in zip(displacement, inverse, strict=True):
+        _solve_further(u, w, tolerance)
     return inverse
 
 
-def corrected_inverse(displacement: Tensor, inverse: Tensor, *, bound: float = 0.5) -> Tensor:
+def _coarse_inverse(displacement: Tensor, tolerance: float) -> Tensor:
+    """About the inverse, from that on the grid of half the resolution; −u on a small grid."""
+    if min(displacement.shape[2:]) < COARSEST:
+        return -displacement
+    whole, within = padded(displacement, 2, border=True)
+    # It is only a start, so it need not be as accurate.
+    return upsample(invert(downsample(whole), tolerance=4 * tolerance))[within]
+
+
+def newton_step(displacement: Tensor, inverse: Tensor) -> Tensor:
     """Improve an approximate inverse by one step of Newton's method.
 
     With the residual r(y) = w(y) + u(y + w(y)):  w ← w − (I + ∇w) r, because I + ∇w is nearly the
-    inverse of the Jacobian of Id + u there. Unlike fixed-point iteration, this also converges
-    where u stretches by more than two.
+    inverse of the Jacobian of Id + u there.
 
     Args:
         displacement: u, (B, 3, X, Y, Z), voxels.
-        inverse: w, the approximate inverse of u, (B, 3, X, Y, Z), voxels.
-        bound: largest change along an axis, voxels; set by hand.
-
-    Returns:
-        The improved w, (B, 3, X, Y, Z), voxels.
+        inverse: w, of the same shape, voxels.
     """
-    if compiled.can_take(displacement, inverse):
-        return compiled.corrected_inverse(displacement, inverse, bound)
     residual = inverse + warp(displacement, inverse, padding="border")
     change = residual.clone()
     for axis in range(3):
         _add_along(change, inverse, residual[:, axis : axis + 1], 2 + axis)
-    return inverse - change.clamp_(-bound, bound)
+    return inverse - change.clamp_(-LONGEST, LONGEST)
 
 
 def _add_along(out: Tensor, field: Tensor, by: Tensor, axis: int) -> None:
@@ -131,6 +150,54 @@ def _add_along(out: Tensor, field: Tensor, by: Tensor, axis: int) -> None:
         step = field.narrow(axis, after, count) - field.narrow(axis, before, count)
         part = out.narrow(axis, first, count)
         part.addcmul_(step, by.narrow(axis, first, count), value=weight)
+
+
+def _solve_further(u: Tensor, w: Tensor, tolerance: float) -> None:
+    """Go on with the Jacobian of Id + u in the voxels whose residual is above the tolerance.
+
+    Args:
+        u: (3, X, Y, Z).
+        w: its approximate inverse, which is changed; where the steps do not suffice, it becomes
+            the best that they met.
+    """
+
+    def at(points: Tensor) -> Tensor:  # (3, N)
+        return sample(u[None], points[None, ..., None, None], padding="border")[0, ..., 0, 0]
+
+    residual = w + warp(u[None], w[None], padding="border")[0]
+    voxels = (residual.abs().amax(dim=0) > tolerance).nonzero().T
+    found = w[:, voxels[0], voxels[1], voxels[2]]
+    least = torch.full_like(found[0], torch.inf)
+    half = (torch.eye(3).to(u) / 2)[..., None]  # of a voxel, along each axis
+    for _ in range(MOST_FURTHER_STEPS + 1):
+        points = voxels + found
+        residual = found + at(points)
+        error = residual.abs().amax(dim=0)
+        better = error < least
+        x, y, z = voxels[:, better]
+        w[:, x, y, z] = found[:, better]
+        left = error > tolerance
+        voxels, found, points, residual = (t[:, left] for t in (voxels, found, points, residual))
+        if not voxels.numel():
+            break
+        least = torch.minimum(error, least)[left]
+        jacobian = [2 * h + at(points + h) - at(points - h) for h in half]
+        found = found - _solution(jacobian, residual).clamp_(-LONGEST, LONGEST)
+
+
+def _solution(columns: Sequence[Tensor], right: Tensor) -> Tensor:
+    """The d, (3, N), with (a b c) d = right for the columns a, b, c; right itself in a fold."""
+
+    def determinant(p: Tensor, q: Tensor, s: Tensor) -> Tensor:
+        return (p * torch.linalg.cross(q, s, dim=0)).sum(dim=0)
+
+    a, b, c = columns
+    whole = determinant(a, b, c)
+    parts = determinant(right, b, c), determinant(a, right, c), determinant(a, b, right)
+    return torch.where(whole > LEAST_DETERMINANT, torch.stack(parts) / whole, right)
+
+
+LEAST_DETERMINANT = 0.01  # of a Jacobian that is used for a step; set by hand
 
 
 def resize(field: Tensor, shape: Sequence[int]) -> Tensor:

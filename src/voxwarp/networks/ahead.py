@@ -64,7 +64,7 @@ def _calls() -> Iterator[object]:
         yield compiled.resample_field(field_[0].numpy(), (4, 4, 4), to_voxels, extend=True)
         yield compiled.determinants(field_)
         yield compiled.upsample(field_, 2.0)
-        yield compiled.corrected_inverse(field_, field_, 0.5)
+        yield compiled.invert(field_, field_, 0.01, longest=1.0, most=1)
         yield take_step(field_, field_, Stage(1, 1), Momentum(0.5))
         yield DifferenceForce(moving=image, fixed=image, weight=1.0, ratio=1)(field_)
         yield CorrelationForce(moving=image, fixed=image, window=3)(field_)

@@ -14,7 +14,8 @@ class Deformation(NamedTuple):
 
     Args:
         displacement: u in voxels, (B, 3, X, Y, Z).
-        inverse: the displacement of φ⁻¹; None if the network does not compute it.
+        inverse: the displacement of φ⁻¹, for the training; None if the network does not compute
+            it.
         regularity: the field whose roughness the training penalises: the velocity if there is one,
             else the displacement.
         unsure: of a network that recognises structures, the share of voxels where it is unsure,
@@ -25,11 +26,6 @@ class Deformation(NamedTuple):
     inverse: Tensor | None
     regularity: Tensor
     unsure: Tensor | None = None
-
-    def cpu(self) -> "Deformation":
-        """The same on the CPU."""
-        inverse, unsure = (x if x is None else x.cpu() for x in (self.inverse, self.unsure))
-        return Deformation(self.displacement.cpu(), inverse, self.regularity.cpu(), unsure)
 
 
 def integrate(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformation:

@@ -13,18 +13,18 @@ Where a comment says that a setting was compared, the scores are in ``benchmarks
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..fields import compiled, field
 from ..fields.box import Box
 from ..fields.filters import gaussian
+from ..fields.folds import remove_folds
 from .forces import CorrelationForce, DifferenceForce
 
 
@@ -113,16 +113,6 @@ class Stage:
     momentum: float = 0.0
     force_smoothing: float = 1.3  # compared: better than 1.73, 2 and 2.4
 
-    @property
-    def steps_per_correction(self) -> int:
-        """Number of steps after which the inverse is corrected.
-
-        Set by hand: so the final inverse has a mean error of 0.02 voxels between two brains. With
-        momentum the steps are longer; if the inverse was corrected after four, 1 % of the voxels
-        had an error above a voxel.
-        """
-        return 2 if self.momentum else 4
-
 
 @dataclass(frozen=True)
 class DescentSettings:
@@ -162,12 +152,12 @@ def descend(
     *,
     moving: Tensor,
     fixed: Tensor,
-    start: tuple[Tensor, Tensor] | None = None,
+    start: Tensor | None = None,
     features: Features | None = None,
     weights: Weights | None = None,
     deadline: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Find the displacement that aligns ``moving`` with ``fixed``, and its inverse.
+) -> Tensor:
+    """Find the displacement that aligns ``moving`` with ``fixed``.
 
     Each pair of a batch gets exactly what it would get alone.
 
@@ -175,16 +165,14 @@ def descend(
         settings: stages, smoothing and lengths.
         moving, fixed: (B, 1, X, Y, Z), intensities in about [0, 1]; the sides are multiples of
             the coarsest factor.
-        start: the initial displacement and its inverse, (B, 3, X, Y, Z), in voxels; by default
-            the identity.
+        start: the initial displacement, (B, 3, X, Y, Z), in voxels; by default the identity.
         features: further maps to be aligned.
         weights: of the forces; by default 1 everywhere.
         deadline: reading of ``time.monotonic`` by which the last step must end.
 
     Returns:
-        The displacement and its inverse, (B, 3, X, Y, Z) each, in voxels. The displacement has
-        no determinant below ``settings.min_determinant``; the inverse is accurate to a few
-        hundredths of a voxel.
+        The displacement, (B, 3, X, Y, Z), in voxels, with no determinant below
+        ``settings.min_determinant``.
     """
     coarsest = max(stage.factor for stage in settings.stages)
     if any(n % coarsest for n in fixed.shape[2:]):
@@ -201,14 +189,13 @@ def descend(
                     settings,
                     moving=moving[pair].float(),
                     fixed=fixed[pair].float(),
-                    start=None if start is None else (start[0][pair], start[1][pair]),
+                    start=None if start is None else start[pair],
                     features=features and features.select(pair),
                     weights=weights and weights.select(pair),
                     deadline=deadline,
                 )
             )
-    displacement, inverse = (torch.cat(fields) for fields in zip(*results, strict=True))
-    return displacement, inverse
+    return torch.cat(results)
 
 
 def _descend_pair(
@@ -216,56 +203,47 @@ def _descend_pair(
     *,
     moving: Tensor,
     fixed: Tensor,
-    start: tuple[Tensor, Tensor] | None,
+    start: Tensor | None,
     features: Features | None,
     weights: Weights | None,
     deadline: float | None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """``descend`` for a single pair."""
     factor = settings.stages[0].factor
     if start is None:
-        sides = [n // factor for n in fixed.shape[2:]]
-        displacement, inverse = (fixed.new_zeros(len(fixed), 3, *sides) for _ in range(2))
+        displacement = fixed.new_zeros(1, 3, *(n // factor for n in fixed.shape[2:]))
     else:
-        displacement, inverse = (field.averaged(u, factor) / factor for u in start)
+        displacement = field.averaged(start, factor) / factor
     step_seconds = 0.0
     for stage in settings.stages:
-        displacement, inverse = upsampled(displacement, inverse, factor, stage.factor)
+        displacement = upsampled(displacement, factor, stage.factor)
         step_seconds *= (factor / stage.factor) ** 3  # proportional to the number of voxels
         factor = stage.factor
         forces = _forces(features, factor, settings, moving=moving, fixed=fixed)
         on_grid = weights and weights.averaged(factor)
-        displacement, inverse, step_seconds = _run_stage(
-            displacement, inverse, forces, on_grid, stage, settings, deadline, step_seconds
+        displacement, step_seconds = _run_stage(
+            displacement, forces, on_grid, stage, settings, deadline, step_seconds
         )
     displacement = remove_folds(displacement, min_determinant=settings.min_determinant)
-    displacement, inverse = upsampled(displacement, inverse, factor, 1)
-    for _ in range(FINAL_CORRECTIONS):
-        inverse = field.corrected_inverse(displacement, inverse)
-    return displacement, inverse
-
-
-# Newton steps of the inverse on the images' grid. Set by hand: the error is then about 0.02 voxels.
-FINAL_CORRECTIONS = 1
+    return upsampled(displacement, factor, 1)
 
 
 def _run_stage(
     displacement: Tensor,
-    inverse: Tensor,
     forces: Sequence[CorrelationForce | DifferenceForce],
     weights: Weights | None,
     stage: Stage,
     settings: DescentSettings,
     deadline: float | None,
     step_seconds: float,
-) -> tuple[Tensor, Tensor, float]:
-    """The displacement and its inverse after a stage, and the seconds that its last step took.
+) -> tuple[Tensor, float]:
+    """The displacement after a stage, and the seconds that its last step took.
 
     ``step_seconds`` is the time that the first step is expected to take.
     """
-    previous, previous_similarity = (displacement, inverse), -math.inf
+    previous, previous_similarity = displacement, -math.inf
     momentum = Momentum(stage.momentum)
-    for number in range(1, stage.steps + 1):
+    for _ in range(stage.steps):
         began = time.monotonic()
         if deadline is not None and began + step_seconds > deadline:
             break
@@ -275,16 +253,14 @@ def _run_stage(
             similarity += value
         if similarity - previous_similarity < settings.tolerance:
             if similarity < previous_similarity:
-                displacement, inverse = previous
+                displacement = previous
             break
-        previous, previous_similarity = (displacement, inverse), similarity
+        previous, previous_similarity = displacement, similarity
         assert total is not None  # at least the images pull
         weighted = total if weights is None else weights.weigh(total, displacement)
         displacement = take_step(displacement, weighted, stage, momentum)
-        if number % stage.steps_per_correction == 0:
-            inverse = field.corrected_inverse(displacement, inverse)
         step_seconds = time.monotonic() - began
-    return displacement, field.corrected_inverse(displacement, inverse), step_seconds
+    return displacement, step_seconds
 
 
 class Momentum:
@@ -385,68 +361,9 @@ def _forces(
     return forces
 
 
-def upsampled(
-    displacement: Tensor, inverse: Tensor, factor: int, target: int
-) -> tuple[Tensor, Tensor]:
-    """Upsample fields from the grid of one factor to the grid of a smaller one, ``target``."""
+def upsampled(displacement: Tensor, factor: int, target: int) -> Tensor:
+    """Upsample a field from the grid of one factor to the grid of a smaller one, ``target``."""
     while factor > target:
-        displacement, inverse = field.upsample(displacement), field.upsample(inverse)
+        displacement = field.upsample(displacement)
         factor //= 2
-    return displacement, inverse
-
-
-# Voxels. Folds are smoothed in blocks, to save time, together with their surroundings: a dilation
-# by 2 voxels and a Gaussian that is truncated at 4 reach 6 voxels far.
-BLOCK, REACH = 16, 6
-
-
-def remove_folds(displacement: Tensor, *, min_determinant: float, rounds: int = 40) -> Tensor:
-    """Smooth a displacement, (B, 3, X, Y, Z), where its determinant is below ``min_determinant``.
-
-    Around such voxels, and nowhere else, the displacement is blended with a smoothed one, in at
-    most ``rounds`` rounds (set by hand), until no such voxel is left by any kind of differences.
-    If there is none, the displacement itself is returned, not a copy.
-    """
-    folded = field.jacobian_determinants(displacement)[1] < min_determinant
-    if not folded.any():
-        return displacement
-    displacement = displacement.clone()
-    for _ in range(rounds):
-        if not folded.any():
-            break
-        for sample, (x, y, z) in _regions(folded):
-            part = displacement[sample : sample + 1, :, x, y, z]  # a view
-            mask = folded[sample : sample + 1, None, x, y, z].float()
-            blend = gaussian(F.max_pool3d(mask, 5, 1, 2), 1.0)
-            # Voxels that change, and those that are checked, have all their neighbours in the part.
-            changed, checked = (_inner((x, y, z), folded.shape[1:], by) for by in (2, 1))
-            part[changed] += (blend * (gaussian(part, 1.0) - part))[changed]
-            determinant = field.jacobian_determinants(part)[1][0]
-            folded[sample, x, y, z][checked] = determinant[checked] < min_determinant
     return displacement
-
-
-def _regions(mask: Tensor) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Samples of (B, X, Y, Z), and slices of the true voxels of each block, with a margin."""
-    voxels = mask.nonzero()
-    blocks, block_of = torch.unique(
-        torch.cat([voxels[:, :1], voxels[:, 1:] // BLOCK], dim=1), dim=0, return_inverse=True
-    )
-    places, corners = block_of[:, None].expand(-1, 3), blocks[:, 1:] * BLOCK
-    first = (corners + BLOCK).scatter_reduce(0, places, voxels[:, 1:], "amin")
-    last = corners.scatter_reduce(0, places, voxels[:, 1:], "amax")
-    for sample, low, high in zip(blocks[:, 0].tolist(), first.tolist(), last.tolist(), strict=True):
-        region = tuple(
-            slice(max(a - REACH, 0), min(b + 1 + REACH, n))
-            for a, b, n in zip(low, high, mask.shape[1:], strict=True)
-        )
-        yield sample, region
-
-
-def _inner(region: Sequence[slice], shape: Sequence[int], by: int) -> field.Crop:
-    """The slices of a region without ``by`` voxels at its ends, except at the ends of the grid."""
-    slices = (
-        slice(by if s.start > 0 else 0, s.stop - s.start - (by if s.stop < n else 0))
-        for s, n in zip(region, shape, strict=True)
-    )
-    return (..., *slices)

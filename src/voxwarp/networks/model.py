@@ -17,7 +17,6 @@ from .._device import bfloat16_convolutions, channels_last
 from .._files import check_readable, write_bytes
 from .._json import read_json
 from ..errors import InputError
-from ..fields import field
 from ..preparation.recipe import TEMPLATE_FILE, Recipe
 from ..space.volume import write_volume
 from .catalogue import ARCHITECTURES, Capabilities, build, with_current_names
@@ -184,7 +183,7 @@ class Model:
                 self.descent.last_settings.smoother(smoothness),
                 moving=moving,
                 fixed=fixed,
-                start=(start, field.invert(start)),
+                start=start,
                 weights=weights,
             )
 

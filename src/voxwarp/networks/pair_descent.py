@@ -134,7 +134,7 @@ class PairDescent(nn.Module):
         map_cache: MapCache | None = None,
         weights: Weights | None = None,
     ) -> Deformation:
-        """The deformation that aligns ``moving`` with ``fixed``, and its inverse.
+        """The deformation that aligns ``moving`` with ``fixed``.
 
         Args:
             moving, fixed: (B, 1, X, Y, Z), intensities in [0, 1].
@@ -162,7 +162,7 @@ class PairDescent(nn.Module):
         *,
         moving: Tensor,
         fixed: Tensor,
-        start: tuple[Tensor, Tensor] | None = None,
+        start: Tensor | None = None,
         deadline: float | None = None,
         factor: int = 2,
         mirrored: bool = False,
@@ -192,7 +192,7 @@ class PairDescent(nn.Module):
                     settings,
                     moving=moving[pair],
                     fixed=fixed[pair],
-                    start=None if start is None else (start[0][pair], start[1][pair]),
+                    start=None if start is None else start[pair],
                     deadline=deadline,
                     factor=factor,
                     mirrored=mirrored,
@@ -200,8 +200,8 @@ class PairDescent(nn.Module):
                     weights=weights and weights.select(pair),
                 )
             )
-        displacement, inverse, *unsure = (torch.cat(x) for x in zip(*results, strict=True))
-        return Deformation(displacement, inverse, displacement, *unsure)
+        displacement, *unsure = (torch.cat(x) for x in zip(*results, strict=True))
+        return Deformation(displacement, None, displacement, *unsure)
 
     def _descend_pair(
         self,
@@ -209,25 +209,25 @@ class PairDescent(nn.Module):
         *,
         moving: Tensor,
         fixed: Tensor,
-        start: tuple[Tensor, Tensor] | None,
+        start: Tensor | None,
         deadline: float | None,
         factor: int,
         mirrored: bool,
         map_cache: MapCache | None,
         weights: Weights | None,
     ) -> tuple[Tensor, ...]:
-        """The displacement, its inverse and, with a segmentation, how unsure it is.
+        """The displacement and, with a segmentation, how unsure that is.
 
         They are computed in the box around both brains.
         """
         box = Box.around(moving, fixed, multiple=self.multiple)
         moving, fixed = box.crop(moving), box.crop(fixed)
         if start is not None:
-            start = box.crop(start[0], border=True), box.crop(start[1], border=True)
+            start = box.crop(start, border=True)
         found = self._segmented(
             factor, box, map_cache, mirrored=mirrored, moving=moving, fixed=fixed
         )
-        displacement, inverse = descend(
+        displacement = descend(
             settings,
             moving=moving,
             fixed=fixed,
@@ -236,8 +236,8 @@ class PairDescent(nn.Module):
             weights=weights and weights.cropped(box),
             deadline=deadline,
         )
-        fields = box.put_back(displacement), box.put_back(inverse)
-        return fields if found is None else (*fields, found.unsure[None])
+        displacement = box.put_back(displacement)
+        return (displacement,) if found is None else (displacement, found.unsure[None])
 
     def segmented(
         self, *, moving: Tensor, fixed: Tensor, map_cache: MapCache

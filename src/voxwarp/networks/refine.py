@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import InputError
-from ..fields import field
 from .deformation import Deformation
 from .descent import DescentSettings, Stage, Weights
 from .pair_descent import MapCache, PairDescent
@@ -102,14 +101,11 @@ def refine(
         map_cache, weights: see ``PairDescent.forward``.
     """
     deadline = None if refinement.seconds is None else time.monotonic() + refinement.seconds
-    inverse = deformation.inverse
-    if inverse is None:
-        inverse = field.invert(deformation.displacement)
     return descent.descend(
         refinement.settings(from_full=descent.full_steps > 0).smoother(smoothness),
         moving=moving,
         fixed=fixed,
-        start=(deformation.displacement, inverse),
+        start=deformation.displacement,
         deadline=deadline,
         mirrored=True,
         map_cache=map_cache,

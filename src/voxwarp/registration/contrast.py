@@ -101,18 +101,20 @@ def adapt(choice: Choice, deformation: Deformation) -> Choice | None:
 
     Args:
         choice: with another model than the one asked for.
-        deformation: by that model; with its inverse.
+        deformation: by that model.
 
     Returns:
         The choice of the model that was asked for; None if it knows neither scan, or not the
         adapted one either.
     """
     unknown = [side for side, is_known in choice.known.items() if not is_known]
-    if choice.model is choice.asked or len(unknown) != 1 or deformation.inverse is None:
+    if choice.model is choice.asked or len(unknown) != 1:
         return None
     (side,) = unknown
     other = SIDES[1 - SIDES.index(side)]
-    to_other = deformation.inverse if side == "moving" else deformation.displacement
+    to_other = deformation.displacement
+    if side == "moving":
+        to_other = fields.invert(to_other)
     like = fields.warp(choice.images[other], to_other)
     changed = with_contrast(choice.images[side], like, choice.asked.recipe.percentile)
     images = {**choice.images, side: changed}

@@ -1,7 +1,6 @@
 """From two prepared scans to warps on the fixed grid: run the model, refine, remove folds."""
 
-from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,21 +8,19 @@ import torch
 from .._meter import Meter
 from ..errors import InputError
 from ..fields import field
+from ..fields.folds import remove_folds
 from ..networks.deformation import Deformation
-from ..networks.descent import DescentSettings, Weights, remove_folds
+from ..networks.descent import DescentSettings, Weights
 from ..networks.model import Model
 from ..networks.refine import Refinement
 from ..preparation.scan import Prepared
 from ..space.grid import Grid
 from ..space.region import bounding_box
-from ..space.transform import SLAB_VOXELS, Warp, conjugate
+from ..space.transform import Warp, conjugate
 from .contrast import Choice, adapt, choose_model
 
 # Set by hand. benchmarks/smoothness.csv covers 0.5 to 4, and its Dice falls towards both ends.
 LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.5, 8.0
-# Newton steps that correct the inverse after folds were removed. Set by hand: two leave errors of
-# about 0.01 voxels almost everywhere.
-CORRECTIONS = 2
 # Displacements are rounded to 1/1024 mm (2⁻¹⁰ mm, 1 µm), far below the accuracy of any
 # registration, because it makes the files smaller: one warp of 61 MB becomes a file of 30 MB, and
 # of 39 MB with steps of 2⁻¹³ mm.
@@ -75,13 +72,11 @@ class PairDeformation(NamedTuple):
 
     Args:
         displacement: (1, 3, X, Y, Z), voxels of the working grid.
-        inverse: the displacement of the inverse; None if it was not computed.
         unsure: (1, 2) of the moving and the fixed scan, see ``networks.deformation.Deformation``.
         choice: the model that computed it, and why.
     """
 
     displacement: torch.Tensor
-    inverse: torch.Tensor | None
     unsure: torch.Tensor | None
     choice: Choice
 
@@ -96,7 +91,6 @@ def compute_deformation(
     refinement: Refinement | None = None,
     smoothness: float | None = None,
     meter: Meter | None = None,
-    invert: bool = True,
     start: torch.Tensor | None = None,
 ) -> PairDeformation:
     """Compute the deformation between two scans on the working grid.
@@ -109,7 +103,6 @@ def compute_deformation(
         refinement: how the result of the model is refined; None: not at all.
         smoothness: factor for the refinement, and for models that have a smoothness.
         meter: measures the time of the stages "network" and "refine".
-        invert: compute the inverse, if the network does not.
         start: displacement from which the model's descent continues, (1, 3, X, Y, Z), voxels of the
             working grid; by default the model begins anew.
 
@@ -143,8 +136,6 @@ def compute_deformation(
         deformation = deformed(choice)
         if adapted := adapt(choice, deformation):
             choice, deformation = adapted, deformed(adapted)
-    if deformation.inverse is None and invert:
-        deformation = deformation._replace(inverse=field.invert(deformation.displacement))
     if refinement:
         meter.start("refine")
         deformation = choice.model.refine(
@@ -155,8 +146,10 @@ def compute_deformation(
             map_cache=choice.map_cache,
             weights=weights,
         )
-    done = deformation.cpu()
-    return PairDeformation(done.displacement, done.inverse, done.unsure, choice)
+    unsure = deformation.unsure
+    return PairDeformation(
+        deformation.displacement.cpu(), None if unsure is None else unsure.cpu(), choice
+    )
 
 
 def _weights(moving: Prepared, fixed: Prepared, device: torch.device) -> Weights | None:
@@ -177,75 +170,61 @@ def _further_inputs(
     return {f"{side}_{kind}": sides[side].further(kind).to(device) for side, _, kind in names}
 
 
-def on_fixed_grid(
-    displacements: Iterable[torch.Tensor], model: Model, fixed: Prepared, grid: Grid
-) -> list[Warp]:
-    """Express displacements on the working grid as warps on the fixed grid.
+def on_fixed_grid(displacement: torch.Tensor, model: Model, fixed: Prepared, grid: Grid) -> Warp:
+    """Express a displacement on the working grid as a warp on the fixed grid.
 
     Args:
-        displacements: (1, 3, X, Y, Z) each, voxels of the working grid.
+        displacement: (1, 3, X, Y, Z), voxels of the working grid.
         model: the model, for its working grid.
         fixed: the fixed scan on the working grid.
         grid: the grid of the fixed scan.
     """
     space = fixed.template_to_scan.inverse()
-    warps = (Warp.from_voxels(one[0], model.recipe.grid) for one in displacements)
-    return [_rounded(conjugate(warp, space, grid)) for warp in warps]
+    return _rounded(conjugate(Warp.from_voxels(displacement[0], model.recipe.grid), space, grid))
 
 
-def without_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> tuple[Warp, Warp | None]:
-    """A warp smoothed where it folds inside the brain, and its inverse corrected.
+def without_folds(warp: Warp, brain: np.ndarray) -> Warp:
+    """The warp, smoothed where it folds inside the brain; ``warp`` does not change.
 
     Args:
-        warp, inverse, brain: see ``smooth_folds``; they do not change.
-
-    Returns:
-        The warp without folds, and its inverse (None if ``inverse`` is None).
+        warp, brain: see ``smooth_folds``.
     """
     box = bounding_box(brain)
     least = field.jacobian_determinants(warp.block(box).in_voxels()[None])[1][0]
     if not (least <= 0)[torch.from_numpy(brain[box])].any():
-        return warp, inverse
-    copies = [w and Warp(w.displacement.copy(), w.grid) for w in (warp, inverse)]
-    smooth_folds(cast(Warp, copies[0]), copies[1], brain)
-    return cast(Warp, copies[0]), copies[1]
+        return warp
+    copy = Warp(warp.displacement.copy(), warp.grid)
+    smooth_folds(copy, brain)
+    return copy
 
 
 @torch.no_grad()
-def smooth_folds(warp: Warp, inverse: Warp | None, brain: np.ndarray) -> None:
-    """Smooth a warp in place where it folds in the box around the brain, and correct its inverse.
+def smooth_folds(warp: Warp, brain: np.ndarray) -> None:
+    """Smooth a warp in place where it folds in the box around the brain.
 
     Folds are counted by central, forward and backward differences.
 
     Args:
         warp: W, on the fixed grid.
-        inverse: W⁻¹ on the same grid, or None.
         brain: mask of the brain on that grid, (X, Y, Z), boolean.
     """
     x, y, z = box = bounding_box(brain)
-    part = warp.block(box).in_voxels()[None]
-    displacement = _turned(warp, np.linalg.inv(warp.grid.affine[:3, :3]))
-    displacement[0, :, x, y, z] = remove_folds(
-        part, min_determinant=DescentSettings.min_determinant
-    )[0]
-    if inverse is not None:
-        back = _turned(inverse, np.linalg.inv(warp.grid.affine[:3, :3]))
-        for _ in range(CORRECTIONS):
-            back.copy_(field.corrected_inverse(displacement, back))
-        _turned(inverse, warp.grid.affine)
-        _rounded(inverse)
-    _turned(warp, warp.grid.affine)
+    part = remove_folds(
+        warp.block(box).in_voxels()[None], min_determinant=DescentSettings.min_determinant
+    )
+    warp.displacement[:, x, y, z] = Warp.from_voxels(part[0], warp.block(box).grid).displacement
     _rounded(warp)
 
 
-def _turned(warp: Warp, affine: np.ndarray) -> torch.Tensor:
-    """The displacements (1, 3, X, Y, Z), multiplied in place, a few planes at a time."""
-    matrix = torch.from_numpy(affine[:3, :3].astype(np.float32))
-    vectors = torch.from_numpy(warp.displacement)
-    planes = max(1, SLAB_VOXELS // vectors[0, 0].numel())
-    for part in vectors.split(planes, dim=1):
-        part.copy_((matrix @ part.flatten(1)).view(part.shape))
-    return vectors[None]
+@torch.no_grad()
+def inverted(warp: Warp) -> Warp:
+    """The inverse of a warp on the fixed grid.
+
+    Of the warp as it is written, on its grid: the inverse on the working grid, brought onto the
+    fixed grid, would be that of another interpolation, and wrong by a tenth of a millimetre.
+    """
+    inverse = field.invert(warp.in_voxels()[None])
+    return _rounded(Warp.from_voxels(inverse[0], warp.grid))
 
 
 def _rounded(warp: Warp) -> Warp:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from .deform import (
     check_smoothness,
     check_smoothness_applies,
     compute_deformation,
+    inverted,
     on_fixed_grid,
     smooth_folds,
 )
@@ -285,20 +286,20 @@ class RegistrationTask:
         device: torch.device,
         meter: Meter,
     ) -> Registration:
-        """Make the result of a deformation of the prepared pair, which has its inverse."""
+        """Make the result of a deformation of the prepared pair."""
         meter.start("compose")
         if math.prod(self.fixed.grid.shape) > PART_VOXELS:
             release_free_memory()  # in pieces that are too small for its fields
-        displacements = deformation.displacement, cast(torch.Tensor, deformation.inverse)
-        warp, inverse = on_fixed_grid(displacements, self.model, fixed, self.fixed.grid)
+        warp = on_fixed_grid(deformation.displacement, self.model, fixed, self.fixed.grid)
         brain = self.fixed.brain_mask(fixed.examination)
         jacobian = jacobian_statistics(warp, brain.data != 0)
         if jacobian["folds_any_difference"] and self._has_no_folds:
             # Resampling from the working grid to the fixed grid has introduced these.
-            smooth_folds(warp, inverse, brain.data != 0)
+            smooth_folds(warp, brain.data != 0)
             jacobian = jacobian_statistics(warp, brain.data != 0)
         affine = moving.template_to_scan.after(fixed.template_to_scan.inverse())
-        result = self._result(moving, fixed, affine, (warp, inverse), brain, meter)
+        warps = warp, inverted(warp)
+        result = self._result(moving, fixed, affine, warps, brain, meter)
         meter.start("measure")
         measures = _measure(result, moving, fixed, deformation, jacobian)
         record = self._record(result, moving, fixed, device, measures, deformation.choice, meter)
@@ -338,7 +339,7 @@ class RegistrationTask:
         zeros = torch.zeros(1, 3, *fixed.image.shape[2:])
         jacobian = jacobian_statistics(zero_warp, brain.data != 0)
         choice = Choice(self.model, self.model, {})
-        still = PairDeformation(zeros, zeros, None, choice)
+        still = PairDeformation(zeros, None, choice)
         measures = _measure(result, moved, fixed, still, jacobian)
         before = similarity(moved=by_header.image[0, 0], fixed=fixed.image[0, 0])
         measures = replace(measures, before=before)

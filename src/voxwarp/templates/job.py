@@ -261,7 +261,6 @@ def _register(job: TemplateJob) -> _Result:
         fixed=fixed,
         device=torch.device("cpu"),
         smoothness=job.settings.smoothness,
-        invert=False,
         start=_start(job),
     )
     _save(job.array(FIELD), deformation.displacement[0].numpy())
@@ -403,18 +402,13 @@ def _pair(job: TemplateJob, scan: "Scan", model: "Model") -> "tuple[Prepared, Pr
 def _finished(
     displacement: "torch.Tensor | None", model: "Model", moving: "Prepared", fixed: "Prepared"
 ) -> "PairDeformation":
-    """A displacement that was found before as a deformation, with its inverse."""
-    from ..fields import field
+    """A displacement that was found before as a deformation."""
     from ..registration.contrast import Choice
     from ..registration.deform import PairDeformation
-    from .shape import NEWTON
 
     assert displacement is not None  # there was at least one deformable round
-    inverse = field.invert(displacement)
-    for _ in range(NEWTON):
-        inverse = field.corrected_inverse(displacement, inverse)
     images = {"moving": moving.image, "fixed": fixed.image}
-    return PairDeformation(displacement, inverse, None, Choice(model, model, images))
+    return PairDeformation(displacement, None, Choice(model, model, images))
 
 
 def _start(job: TemplateJob) -> "torch.Tensor | None":

@@ -14,11 +14,12 @@ import torch
 
 from ..errors import InputError
 from ..fields import field
-from ..networks.descent import DescentSettings, remove_folds
+from ..fields.folds import remove_folds
+from ..networks.descent import DescentSettings
 from ..space.grid import Grid
 from .linear import MIRROR
 
-NEWTON = 3  # corrections of the inverse; its error is then below a thousandth of a voxel
+TOLERANCE = 1e-3  # of the inverse, voxels: an error would remain in every further round
 
 
 def mean_displacement(
@@ -76,10 +77,7 @@ def update(mean: torch.Tensor) -> torch.Tensor:
     """
     with torch.no_grad():
         mean = remove_folds(mean, min_determinant=DescentSettings.min_determinant)
-        inverse = field.invert(mean)
-        for _ in range(NEWTON):
-            inverse = field.corrected_inverse(mean, inverse)
-    return inverse
+        return field.invert(mean, tolerance=TOLERANCE)
 
 
 def updated(displacement: torch.Tensor, shape_update: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ def _register(run: Run, refinement: "Refinement | None") -> None:
     from ..._device import device_name, torch_device
     from ...preparation.examination import Examination
     from ...preparation.scan import Scan, prepare_scans
-    from ...registration.deform import compute_deformation, on_fixed_grid, without_folds
+    from ...registration.deform import compute_deformation, inverted, on_fixed_grid, without_folds
     from ...space.transform import Affine, Warp
     from ...space.volume import read_volume
 
@@ -64,7 +64,7 @@ def _register(run: Run, refinement: "Refinement | None") -> None:
     matrices = job.template_to_fixed, job.template_to_moving
     affines = [Affine(np.array(matrix)) for matrix in matrices]
 
-    def stage() -> list[Warp | None]:
+    def stage() -> list[Warp]:
         # New scans for each repetition, because a scan caches what was computed from it.
         scans = [Scan(image) for image in images]
         examinations = [
@@ -72,15 +72,11 @@ def _register(run: Run, refinement: "Refinement | None") -> None:
             for image, affine in zip(images, affines, strict=True)
         ]
         f, m = prepare_scans(model.recipe, *zip(scans, examinations, strict=True))
-        answer = compute_deformation(
-            model, moving=m, fixed=f, device=device, refinement=refinement, invert=False
-        )
-        fields = (u for u in (answer.displacement, answer.inverse) if u is not None)
-        warp, *others = on_fixed_grid(fields, model, f, images[0].grid)
-        inverse = others[0] if others else None
+        answer = compute_deformation(model, moving=m, fixed=f, device=device, refinement=refinement)
+        warp = on_fixed_grid(answer.displacement, model, f, images[0].grid)
         if refinement or model.capabilities.is_descent:
-            warp, inverse = without_folds(warp, inverse, brain)
-        return [warp, inverse]
+            warp = without_folds(warp, brain)
+        return [warp, inverted(warp)]
 
     run.device = device_name(device)
     run.write(*run.deform(stage))

@@ -1,9 +1,9 @@
-"""Displacements applied, composed, stepped and inverted."""
+"""Displacements applied, composed and stepped."""
 
 import numpy as np
 
-from .jit import HALF, ONE, ZERO, jit, kernel
-from .loops import add, add_product, along_row, copy, index, multiply, subtract, weigh
+from .jit import ONE, ZERO, jit, kernel
+from .loops import add, copy, index, multiply, weigh
 from .rows import gather, places, row_buffers
 
 
@@ -90,49 +90,3 @@ def _turn(momentum, force, scale, direction, i, n):
     """Direction = scale · force + momentum · direction, all from i on, but scale from 0 on."""
     for k in range(n):
         direction[i + k] = scale[k] * force[i + k] + momentum * direction[i + k]
-
-
-@kernel
-def corrected_inverse(u, w, bound, out, first, last):
-    """Out = w − (I + ∇w) r, r(y) = w(y) + u(y + w(y)), each change at most ``bound``."""
-    _, nx, ny, nz = w.shape
-    shape, step, n, zero = u.shape[1:], nx * ny * nz, index(nz), index(0)
-    size = shape[0] * shape[1] * shape[2]
-    flat, field, target = u.reshape(-1), w.reshape(-1), out.reshape(-1)
-    start, wx, wy, wz = row_buffers(nz)
-    r, change = np.empty(3 * nz, np.float32), np.empty(nz, np.float32)
-    slope = np.empty(nz, np.float32)
-    for i in range(first, last):
-        before, after = max(i - 1, 0), min(i + 1, nx - 1)
-        sx = ONE if after - before == 1 else HALF
-        for j in range(ny):
-            above, below = max(j - 1, 0), min(j + 1, ny - 1)
-            sy = ONE if below - above == 1 else HALF
-            row, x, y = (i * ny + j) * nz, np.float32(i), np.float32(j)
-            places(field, index(row), index(step), x, y, ZERO, shape, start, wx, wy, wz, n)
-            for c in range(3):
-                at = index(c * nz)
-                gather(flat, index(c * size), shape, start, wx, wy, wz, zero, r, at, n)
-                add(field, index(c * step + row), r, at, n)
-            for c in range(3):
-                base = c * step
-                rows_x = index(base + (after * ny + j) * nz), index(base + (before * ny + j) * nz)
-                rows_y = index(base + (i * ny + below) * nz), index(base + (i * ny + above) * nz)
-                copy(r, index(c * nz), change, zero, n)
-                subtract(sx, field, rows_x[0], rows_x[1], slope, zero, n)
-                add_product(slope, zero, r, zero, change, zero, n)
-                subtract(sy, field, rows_y[0], rows_y[1], slope, zero, n)
-                add_product(slope, zero, r, index(nz), change, zero, n)
-                along_row(field, base + row, 0, nz, nz, slope, 0)
-                add_product(slope, zero, r, index(2 * nz), change, zero, n)
-                _bounded(field, index(base + row), change, bound, target, n)
-
-
-@jit
-def _bounded(w, i, change, bound, out, n):
-    """Out = w minus the change, which is at most ``bound``; a change that is NaN stays NaN."""
-    for k in range(n):
-        step = change[k]
-        step = -bound if step < -bound else step
-        step = bound if step > bound else step
-        out[i + k] = w[i + k] - step

@@ -7,14 +7,14 @@ from .loops import along_row, index, subtract
 
 
 @jit
-def _between(value, last):
+def between(value, last):
     """The value from 0 to ``last``; NaN stays NaN."""
     value = ZERO if value < ZERO else value
     return last if value > last else value
 
 
 @jit
-def _corner(value, last):
+def corner(value, last):
     """The voxel at or below a value from 0 on, at most ``last``; 0 of NaN, whose number is none."""
     return min(np.int32(value if value >= ZERO else ZERO), last)
 
@@ -35,10 +35,10 @@ def places(u, i, step, x, y, z, shape, start, wx, wy, wz, n):
     j = index(i + step)
     h = index(j + step)
     for k in range(n):
-        at_x = _between(x + u[i + k], x_last)
-        at_y = _between(y + u[j + k], y_last)
-        at_z = _between(z + np.float32(np.int32(k)) + u[h + k], z_last)
-        a, b, c = _corner(at_x, a_last), _corner(at_y, b_last), _corner(at_z, c_last)
+        at_x = between(x + u[i + k], x_last)
+        at_y = between(y + u[j + k], y_last)
+        at_z = between(z + np.float32(np.int32(k)) + u[h + k], z_last)
+        a, b, c = corner(at_x, a_last), corner(at_y, b_last), corner(at_z, c_last)
         wx[k], wy[k], wz[k] = at_x - np.float32(a), at_y - np.float32(b), at_z - np.float32(c)
         start[k] = np.uint32(a) * plane + np.uint32(b) * row + np.uint32(c)
 
