@@ -26,8 +26,8 @@ a number has 4 bytes:
 | start | | importing PyTorch, nibabel and NumPy |
 | read | | inflating the input files |
 | prepare | M + F read, 2 W written | convolutions of deepbet, if a scan is a head |
-| network | steps, or a velocity (below); 3 or 6 W written | convolutions, products of classification |
-| refine | steps (below); 3 W written | as network, where it looks at mirrored scans |
+| network | steps, or a velocity (below) | convolutions, products of classification |
+| refine | steps (below) | as network, where it looks at mirrored scans |
 | compose | 3 W read, 3 F written; for the inverse 3 F read, 3 F written | |
 | resample | M + F and two warps (6 F) read, M + F written | |
 | measure | both images and the displacement, 5 W read | |
@@ -35,8 +35,9 @@ a number has 4 bytes:
 | exit | | nothing |
 
 A step, on its grid: displacement (3), both images (2) and their maps read, 3 written for the next.
-The steps are those that were taken. A velocity: 2 W read, and each squaring in both directions, at
-half the resolution: 6 volumes read, 6 written.
+The steps are those that were taken, and the displacement is written, 3 W. A velocity: 2 W read, and
+each squaring in both directions, at half the resolution: 6 volumes read, 6 written; both fields are
+written, 6 W.
 
 Floors are below what is possible: no arithmetic of a step is counted, only the convolutions of a
 network are, and nothing of an affine registration but its input and output.
