@@ -45,6 +45,11 @@ class Features(NamedTuple):
         """The maps of some pairs of the batch."""
         return Features(self.moving[samples], self.fixed[samples], self.weight)
 
+    def averaged(self, factor: int) -> "Features":
+        """The mean of the maps in blocks of ``factor``³ voxels."""
+        moving, fixed = (field.averaged(maps, factor) for maps in (self.moving, self.fixed))
+        return Features(moving, fixed, self.weight)
+
 
 class Weights(NamedTuple):
     """Weights of the forces: where one is 0, nothing pulls, as in a lesion.
@@ -214,15 +219,15 @@ def _descend_pair(
         displacement = fixed.new_zeros(1, 3, *(n // factor for n in fixed.shape[2:]))
     else:
         displacement = field.averaged(start, factor) / factor
+    forces = _forces(settings, features, moving=moving, fixed=fixed)
     step_seconds = 0.0
     for stage in settings.stages:
         displacement = upsampled(displacement, factor, stage.factor)
         step_seconds *= (factor / stage.factor) ** 3  # proportional to the number of voxels
         factor = stage.factor
-        forces = _forces(features, factor, settings, moving=moving, fixed=fixed)
         on_grid = weights and weights.averaged(factor)
         displacement, step_seconds = _run_stage(
-            displacement, forces, on_grid, stage, settings, deadline, step_seconds
+            displacement, forces[factor], on_grid, stage, settings, deadline, step_seconds
         )
     displacement = remove_folds(displacement, min_determinant=settings.min_determinant)
     return upsampled(displacement, factor, 1)
@@ -335,30 +340,23 @@ def bounded_step(force: Tensor, step_length: float) -> Tensor:
 
 
 def _forces(
-    features: Features | None,
-    factor: int,
-    settings: DescentSettings,
-    *,
-    moving: Tensor,
-    fixed: Tensor,
-) -> list[CorrelationForce | DifferenceForce]:
-    """The forces that act on the grid of a stage."""
-    images = field.averaged(moving, factor), field.averaged(fixed, factor)
-    forces: list[CorrelationForce | DifferenceForce] = [
-        CorrelationForce(moving=images[0], fixed=images[1], window=settings.window)
-    ]
-    if features is not None:
-        map_factor = fixed.shape[2] // features.fixed.shape[2]
-        averaging = max(factor // map_factor, 1)
-        forces.append(
-            DifferenceForce(
-                moving=field.averaged(features.moving, averaging),
-                fixed=field.averaged(features.fixed, averaging),
-                weight=features.weight,
-                ratio=max(map_factor // factor, 1),
-            )
-        )
-    return forces
+    settings: DescentSettings, features: Features | None, *, moving: Tensor, fixed: Tensor
+) -> dict[int, list[CorrelationForce | DifferenceForce]]:
+    """The forces that act on the grids of the stages, by their factor."""
+    found: dict[int, list[CorrelationForce | DifferenceForce]] = {}
+    factor_of_maps = fixed.shape[2] // features.fixed.shape[2] if features else 0
+    before = 1
+    for factor in sorted(stage.factor for stage in settings.stages):
+        # Each grid is averaged from the one before.
+        moving, fixed = (field.averaged(image, factor // before) for image in (moving, fixed))
+        found[factor] = [CorrelationForce(moving=moving, fixed=fixed, window=settings.window)]
+        if features:
+            features = features.averaged(max(factor // factor_of_maps, 1))
+            factor_of_maps = max(factor, factor_of_maps)
+            ratio = factor_of_maps // factor
+            found[factor].append(DifferenceForce(**features._asdict(), ratio=ratio))
+        before = factor
+    return found
 
 
 def upsampled(displacement: Tensor, factor: int, target: int) -> Tensor:

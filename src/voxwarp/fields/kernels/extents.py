@@ -21,6 +21,8 @@ def extents(volume, out, first, last):
                 k = index(0)
                 while k < low and flat[row + k] == ZERO:
                     k += one
+                if k == index(nz):
+                    continue  # all zeros
                 low, k = k, index(nz)
                 while k > high and flat[row + k - one] == ZERO:
                     k -= one
