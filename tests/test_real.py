@@ -73,6 +73,22 @@ def labels(oasis: Path, subject: str) -> np.ndarray:
     return np.asarray(nib.load(oasis / "labels" / f"{subject}.nii.gz").dataobj).astype(int)
 
 
+def test_the_inverse_leads_back_to_every_voxel(result: Registration, saved: Path) -> None:
+    """By SimpleITK, from voxels of the brain by the inverse warp, and then by the warp."""
+    images = [
+        sitk.ReadImage(str(saved / name), sitk.sitkVectorFloat64)
+        for name in ("1InverseWarp.nii.gz", "1Warp.nii.gz")
+    ]
+    voxels = np.argwhere(result.brain.data != 0)[::97].tolist()
+    points = [images[0].TransformIndexToPhysicalPoint(voxel) for voxel in voxels]
+    back, forth = map(sitk.DisplacementFieldTransform, images)  # this empties the images
+    returned = [forth.TransformPoint(back.TransformPoint(point)) for point in points]
+    left = np.linalg.norm(np.array(returned) - points, axis=1)
+    assert len(left) > 10_000
+    assert left.mean() < 0.01
+    assert np.quantile(left, 0.99) < 0.08
+
+
 def test_overlap_and_folds_of_the_shipped_model(oasis, result, dice_30) -> None:
     results = {(MOVING, FIXED): result, (FIXED, MOVING): run(oasis, FIXED, MOVING)}
     scores = []
