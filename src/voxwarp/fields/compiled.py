@@ -192,19 +192,21 @@ def take_step(
 FAR = 20
 
 
-def invert(u: Tensor, start: Tensor, tolerance: float, *, longest: float, most: int) -> Tensor:
-    """See ``field.invert``; here all steps are with the Jacobian of Id + u.
+def invert(u: Tensor, w: Tensor, tolerance: float, *, longest: float, most: int) -> None:
+    """Improve an approximate inverse in place, see ``field.invert``.
+
+    Here all steps are with the Jacobian of Id + u.
 
     Args:
-        u, start, tolerance: see there.
+        u: (B, 3, X, Y, Z).
+        w: its approximate inverse, of the same shape, contiguous.
+        tolerance: see there.
         longest: change in a step along an axis, voxels.
         most: steps of a voxel after the first.
     """
-    out = start.clone(memory_format=torch.contiguous_format)
     settings = [np.float32(x) for x in (tolerance, FAR * tolerance, longest)]
-    for d, o in zip(u, out, strict=True):
-        run("invert", u.shape[2], d, o, *settings, most)
-    return out
+    for displacement, inverse in zip(u, w, strict=True):
+        run("invert", u.shape[2], displacement, inverse, *settings, most)
 
 
 @lru_cache(maxsize=64)

@@ -102,10 +102,12 @@ def invert(displacement: Tensor, *, start: Tensor | None = None, tolerance: floa
         The displacement w with (Id + u) ∘ (Id + w) = Id, (B, 3, X, Y, Z), voxels. Where u folds,
         no inverse exists and the result is approximate.
     """
-    inverse = _coarse_inverse(displacement, tolerance) if start is None else start
+    inverse = _coarse_inverse(displacement, tolerance) if start is None else start.clone()
+    inverse = inverse.contiguous()
     if compiled.can_take(displacement, inverse):
         longest, most = LONGEST, MOST_FURTHER_STEPS
-        return compiled.invert(displacement, inverse, tolerance, longest=longest, most=most)
+        compiled.invert(displacement, inverse, tolerance, longest=longest, most=most)
+        return inverse
     for _ in range(STEPS):
         inverse = newton_step(displacement, inverse)
     for u, w in zip(displacement, inverse, strict=True):
@@ -117,9 +119,16 @@ def _coarse_inverse(displacement: Tensor, tolerance: float) -> Tensor:
     """About the inverse, from that on the grid of half the resolution; −u on a small grid."""
     if min(displacement.shape[2:]) < COARSEST:
         return -displacement
-    whole, within = padded(displacement, 2, border=True)
+    # One component after the other: of large grids, no copy of all three is padded or cropped.
+    parts = (padded(component, 2, border=True) for component in displacement.split(1, dim=1))
+    coarse = torch.cat([downsample(part) for part, _ in parts], dim=1)
+    within = crop(displacement.shape[2:], [2 * n for n in coarse.shape[2:]])
     # It is only a start, so it need not be as accurate.
-    return upsample(invert(downsample(whole), tolerance=4 * tolerance))[within]
+    coarse = invert(coarse, tolerance=4 * tolerance)
+    inverse = torch.empty_like(displacement, memory_format=torch.contiguous_format)
+    for component, part in zip(inverse.split(1, dim=1), coarse.split(1, dim=1), strict=True):
+        component.copy_(upsample(part)[within])
+    return inverse
 
 
 def newton_step(displacement: Tensor, inverse: Tensor) -> Tensor:
@@ -194,10 +203,7 @@ def _solution(columns: Sequence[Tensor], right: Tensor) -> Tensor:
     a, b, c = columns
     whole = determinant(a, b, c)
     parts = determinant(right, b, c), determinant(a, right, c), determinant(a, b, right)
-    return torch.where(whole > LEAST_DETERMINANT, torch.stack(parts) / whole, right)
-
-
-LEAST_DETERMINANT = 0.01  # of a Jacobian that is used for a step; set by hand
+    return torch.where(whole > 0, torch.stack(parts) / whole, right)
 
 
 def resize(field: Tensor, shape: Sequence[int]) -> Tensor:

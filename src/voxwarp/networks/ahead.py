@@ -23,6 +23,7 @@ import torch
 
 from .._device import has_bfloat16
 from ..fields import compiled, field
+from ..fields.folds import remove_folds
 from ..fields.kernels import processor
 from ..fields.kernels.jit import keeps_code
 from ..fields.losses import diffusion, local_ncc, local_ncc_map
@@ -59,12 +60,14 @@ def _calls() -> Iterator[object]:
     """Call the kernels, those that a registration needs last first."""
     image, field_ = torch.rand(1, 1, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4)
     to_voxels = compiled.GridMap.of(np.eye(4))
+    folded = -2 * field.identity_grid((4, 4, 4), image)
     with torch.no_grad():
         yield compiled.resample(image[0, 0].numpy(), (4, 4, 4), to_voxels)
+        yield field.invert(field_, start=field_)
         yield compiled.resample_field(field_[0].numpy(), (4, 4, 4), to_voxels, extend=True)
-        yield compiled.determinants(field_)
         yield compiled.upsample(field_, 2.0)
-        yield compiled.invert(field_, field_, 0.01, longest=1.0, most=1)
+        yield remove_folds(folded, min_determinant=0.02, rounds=1)
+        yield compiled.determinants(field_)
         yield take_step(field_, field_, Stage(1, 1), Momentum(0.5))
         yield DifferenceForce(moving=image, fixed=image, weight=1.0, ratio=1)(field_)
         yield CorrelationForce(moving=image, fixed=image, window=3)(field_)

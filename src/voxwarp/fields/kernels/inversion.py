@@ -72,13 +72,13 @@ def _solve(u, shape, y, w, at, step, tolerance, bound, most):
 
 @jit
 def _solution(by_x, by_y, by_z, r):
-    """The d with (I + ∇u) d = r, by Cramer's rule; r itself where the determinant is too small."""
+    """The d with (I + ∇u) d = r, by Cramer's rule; r itself where u folds."""
     x = ONE + by_x[0], by_x[1], by_x[2]
     y = by_y[0], ONE + by_y[1], by_y[2]
     z = by_z[0], by_z[1], ONE + by_z[2]
     across = _cross(y, z)
     det = _dot(x, across)
-    if not det > np.float32(0.01):
+    if not det > ZERO:
         return r
     return _dot(r, across) / det, _dot(x, _cross(r, z)) / det, _dot(x, _cross(y, r)) / det
 
