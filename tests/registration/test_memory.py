@@ -31,14 +31,14 @@ def test_brains_of_1_mm_take_less_than_2_gb_and_of_half_a_mm_less_than_8() -> No
     half = 400 * 500 * 400
     large = replace(PAIR, fixed=half, moving=half, stored=4 * half)
     assert 4.5e9 < predicted_memory(large) < 8e9
-    assert 2.1e9 < predicted_memory(replace(PAIR, refined=True)) < 2.3e9
+    assert 2.0e9 < predicted_memory(replace(PAIR, refined=True)) < 2.2e9
     assert predicted_memory(replace(PAIR, deformable=False)) < 1.3e9
 
 
 def test_large_scans_take_memory_by_their_voxels() -> None:
     large = replace(PAIR, fixed=10**9, moving=10**8)
-    written = predicted_memory(large) - PROGRAM - 4 * MM - 140 * WORKING
-    assert written == 35 * 10**9 + 7 * 10**8
+    written = predicted_memory(large) - PROGRAM - 4 * MM - 95 * WORKING
+    assert written == 40 * 10**9 + 7 * 10**8
     labelled = replace(large, stored=4 * MM + 10**8)
     assert predicted_memory(labelled) - predicted_memory(large) == 10**8
 
@@ -67,7 +67,7 @@ def test_the_prediction_is_near_the_peaks_on_record(row: dict[str, str]) -> None
         refined="refine" in row["options"],
     )
     ratio = predicted_memory(sizes) / 1e6 / int(row["peak_mb"])
-    assert 0.85 < ratio < (1.3 if "model" in row["options"] else 1.15)
+    assert 0.85 < ratio < (1.4 if "model" in row["options"] else 1.15)
     assert int(row["predicted_mb"]) == pytest.approx(predicted_memory(sizes) / 1e6, rel=0.01)
 
 
@@ -128,7 +128,7 @@ def free(monkeypatch: pytest.MonkeyPatch, number: float) -> None:
 def test_too_little_memory_is_reported_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 1.2e9)
     with pytest.raises(
-        InputError, match=r"40×50×60 voxels.*takes about 1\.6 GB.*only 1\.2 GB are free; resample"
+        InputError, match=r"40×50×60 voxels.*takes about 1\.5 GB.*only 1\.2 GB are free; resample"
     ):
         check(scan(), scan())
     free(monkeypatch, 2e9)

@@ -16,7 +16,7 @@ from ..networks.refine import Refinement
 from ..preparation.scan import Prepared
 from ..space.grid import Grid
 from ..space.region import bounding_box
-from ..space.transform import Warp, conjugate
+from ..space.transform import SLAB_VOXELS, Warp, conjugate
 from .contrast import Choice, adapt, choose_model
 
 # Set by hand. benchmarks/smoothness.csv covers 0.5 to 4, and its Dice falls towards both ends.
@@ -218,13 +218,30 @@ def smooth_folds(warp: Warp, brain: np.ndarray) -> None:
 
 @torch.no_grad()
 def inverted(warp: Warp) -> Warp:
-    """The inverse of a warp on the fixed grid.
+    """The inverse of a warp from ``on_fixed_grid``, on the same grid.
 
-    Of the warp as it is written, on its grid: the inverse on the working grid, brought onto the
-    fixed grid, would be that of another interpolation, and wrong by a tenth of a millimetre.
+    It is that of the warp as it is written: an inverse on the working grid, brought onto the fixed
+    grid, would be that of another interpolation.
+
+    Both are turned into voxels and back in place, as there may not be memory for a copy. After
+    that, rounding makes of the warp what it was.
     """
-    inverse = field.invert(warp.in_voxels()[None])
-    return _rounded(Warp.from_voxels(inverse[0], warp.grid))
+    to_mm = warp.grid.affine[:3, :3]
+    inverse = field.invert(_turned(warp, np.linalg.inv(to_mm)))
+    _turned(warp, to_mm)
+    _rounded(warp)
+    found = Warp(inverse[0].numpy(), warp.grid)
+    _turned(found, to_mm)
+    return _rounded(found)
+
+
+def _turned(warp: Warp, matrix: np.ndarray) -> torch.Tensor:
+    """The displacements (1, 3, X, Y, Z), multiplied in place, a few planes at a time."""
+    vectors, by = torch.from_numpy(warp.displacement), torch.from_numpy(matrix.astype(np.float32))
+    planes = max(1, SLAB_VOXELS // vectors[0, 0].numel())
+    for part in vectors.split(planes, dim=1):
+        part.copy_((by @ part.flatten(1)).view(part.shape))
+    return vectors[None]
 
 
 def _rounded(warp: Warp) -> Warp:

@@ -16,11 +16,11 @@ from ..preparation.settings import Preparation
 PROGRAM = 450e6  # the interpreter, PyTorch, SimpleITK and the kernels
 EXTRACTED = 1.2e9  # for each head whose brain is extracted, which is done on a grid of its own
 ALIGNED = 250e6  # for each other scan that is aligned with the template
-NETWORK, REFINED = 165, 245  # for each voxel of the working grid, without and with refinement
-KEPT = 140  # for each of them afterwards: images, displacement and inverse, memory in small pieces
+NETWORK, REFINED = 152, 230  # for each voxel of the working grid, without and with refinement
+KEPT = 95  # for each of them afterwards: images, displacement, memory in small pieces
 KEPT_LINEAR = 60  # the same, if there is no deformation
 PREPARED = 12  # for each voxel of either scan: copies in float32, and the brain alone
-WRITTEN = 35  # for each fixed voxel: warp, inverse, moved image; copies for the report
+WRITTEN = 40  # for each fixed voxel: warp, inverse, moved image; copies for the report
 WRITTEN_MOVING = 7  # for each moving voxel: the inverse image; copies for the report
 
 
@@ -53,8 +53,8 @@ def predicted_memory(sizes: Volumes) -> int:
 
     That is PROGRAM + stored + the most of what the steps need, for F fixed, M moving and W working
     voxels: 12 (F + M) to prepare the scans, with 1.2 GB for each head and 0.25 GB for each brain;
-    165 W for the network or the descent (245 W with refinement); 140 W + 35 F + 7 M to compose,
-    resample and write.
+    152 W for the network or the descent (230 W with refinement); 95 W + 40 F + 7 M to compose,
+    invert, resample and write.
     """
     written = WRITTEN * sizes.fixed + WRITTEN_MOVING * sizes.moving
     examined = EXTRACTED * sizes.heads + ALIGNED * sizes.brains
