@@ -33,7 +33,7 @@ def smallest(displacement: Tensor) -> Tensor:
 
 def answer(share: float = 0.5) -> Deformation:
     """A result that is only a share of the known displacement."""
-    return Deformation(share * KNOWN, None, share * KNOWN)
+    return Deformation(share * KNOWN, share * KNOWN)
 
 
 def similarity(displacement: Tensor) -> float:
@@ -93,7 +93,7 @@ def test_a_shift_stays_a_shift_up_to_the_border() -> None:
     full = torch.rand(1, 1, *SHAPE) + 0.1
     shift = torch.tensor([1.5, -1.0, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, *SHAPE)
     same = refine(
-        Deformation(shift, None, shift),
+        Deformation(shift, shift),
         Refinement(3, seconds=1e-9),
         moving=full,
         fixed=full,

@@ -185,7 +185,7 @@ def test_the_other_scan_is_laid_on_the_unknown_one(asked, other, side, monkeypat
     # What is at x in the fixed image is at x + u in the moving one.
     displacement[:, 0] = 2 if side == "moving" else -2
     choice = choose_model(asked, images, CPU)
-    found = adapt(choice, Deformation(displacement, -displacement, displacement))
+    found = adapt(choice, Deformation(displacement, displacement))
     torch.testing.assert_close(laid[0][:, :, 4:], known.roll(2, dims=2)[:, :, 4:])
     assert found.model is asked
     assert found.adapted == (side, pytest.approx(0.03))
@@ -195,14 +195,14 @@ def test_only_one_unknown_scan_can_be_adapted(asked, other):
     still = torch.zeros(1, 3, *SHAPE)
     for moving, fixed in ((0.01, 0.01), (0.9, 0.9)):
         choice = choose_model(asked, pair(moving, fixed), CPU)
-        assert adapt(choice, Deformation(still, still, still)) is None
+        assert adapt(choice, Deformation(still, still)) is None
 
 
 def test_what_stays_unknown_stays_with_the_other_model(asked, other, monkeypatch):
     monkeypatch.setattr(contrast, "with_contrast", lambda image, like, percentile: image)
     still = torch.zeros(1, 3, *SHAPE)
     choice = choose_model(asked, pair(0.9, 0.01), CPU)
-    assert adapt(choice, Deformation(still, still, still)) is None
+    assert adapt(choice, Deformation(still, still)) is None
     found = compute_deformation(
         asked, moving=prepared(cube(0.9)), fixed=prepared(cube(0.01)), device=CPU
     )

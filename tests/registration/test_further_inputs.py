@@ -25,7 +25,7 @@ class Shifting(nn.Module):
     ) -> Deformation:
         self.given = {"moving": moving, "fixed": fixed, "fixed_mask": fixed_mask}
         displacement = torch.cat([0 * fixed_mask, 0 * fixed_mask, fixed_mask], dim=1)
-        return Deformation(displacement, -displacement, displacement)
+        return Deformation(displacement, displacement)
 
 
 def test_a_network_is_given_what_it_declares_to_want(scans, quick_affine, tiny_model, monkeypatch):

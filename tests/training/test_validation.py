@@ -64,7 +64,7 @@ class Moves(nn.Module):
         u = self.displacement
         if u.ndim == 1:
             u = u.view(1, 3, 1, 1, 1).expand(len(moving), 3, *moving.shape[2:]).contiguous()
-        return Deformation(u, None, u)
+        return Deformation(u, u)
 
 
 def model_of(displacement: Any) -> Model:

@@ -3,19 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..fields import field
 
 
 class Deformation(NamedTuple):
-    """A deformation φ = Id + u and its inverse.
+    """A deformation φ = Id + u.
 
     Args:
         displacement: u in voxels, (B, 3, X, Y, Z).
-        inverse: the displacement of φ⁻¹, for the training; None if the network does not compute
-            it.
         regularity: the field whose roughness the training penalises: the velocity if there is one,
             else the displacement.
         unsure: of a network that recognises structures, the share of voxels where it is unsure,
@@ -23,20 +20,20 @@ class Deformation(NamedTuple):
     """
 
     displacement: Tensor
-    inverse: Tensor | None
     regularity: Tensor
     unsure: Tensor | None = None
 
 
-def integrate(velocity: Tensor, shape: Sequence[int], steps: int) -> Deformation:
-    """Integrate a velocity at half resolution to exp(v) and exp(−v) on a grid of ``shape`` voxels.
+def integrate(velocity: Tensor, shape: Sequence[int], steps: int) -> Tensor:
+    """Integrate a velocity at half resolution to exp(v) on a grid of ``shape`` voxels.
 
     Args:
         velocity: (B, 3, X, Y, Z), in voxels of its grid, which is padded around that of the images.
         shape: of the images.
         steps: squarings of the exponential.
+
+    Returns:
+        The displacement, (B, 3, *shape), in voxels.
     """
-    half = field.exponentiate(torch.cat([velocity, -velocity]), steps=steps)
-    full = field.upsample(half)
-    displacement, inverse = full[field.crop(shape, full.shape[2:])].chunk(2)
-    return Deformation(displacement, inverse, velocity)
+    full = field.upsample(field.exponentiate(velocity, steps=steps))
+    return full[field.crop(shape, full.shape[2:])]

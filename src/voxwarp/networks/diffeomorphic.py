@@ -45,5 +45,6 @@ class DiffeomorphicVoxelMorph(nn.Module):
         return (forward - backward) / 2
 
     def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
-        """The deformation that aligns ``moving`` with ``fixed``, its inverse and its velocity."""
-        return integrate(self.velocity(moving=moving, fixed=fixed), moving.shape[2:], self.steps)
+        """The deformation that aligns ``moving`` with ``fixed``, and its velocity."""
+        velocity = self.velocity(moving=moving, fixed=fixed)
+        return Deformation(integrate(velocity, moving.shape[2:], self.steps), velocity)

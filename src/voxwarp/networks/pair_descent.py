@@ -201,7 +201,7 @@ class PairDescent(nn.Module):
                 )
             )
         displacement, *unsure = (torch.cat(x) for x in zip(*results, strict=True))
-        return Deformation(displacement, None, displacement, *unsure)
+        return Deformation(displacement, displacement, *unsure)
 
     def _descend_pair(
         self,

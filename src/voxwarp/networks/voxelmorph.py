@@ -34,7 +34,7 @@ class VoxelMorph(nn.Module):
         return [self.unet.flow]
 
     def forward(self, *, moving: Tensor, fixed: Tensor) -> Deformation:
-        """The deformation that aligns ``moving`` with ``fixed``, without its inverse."""
+        """The deformation that aligns ``moving`` with ``fixed``."""
         pair, crop = field.padded(torch.cat([moving, fixed], dim=1), 2**self.unet.levels)
         displacement = self.unet(pair).float()[crop]
-        return Deformation(displacement, None, displacement)
+        return Deformation(displacement, displacement)

@@ -11,6 +11,7 @@ from .._device import bfloat16_convolutions
 from ..errors import InputError
 from ..fields import field
 from ..fields.field import averaged, blocks
+from ..networks.deformation import integrate
 from .batch import Batch
 from .config import Config, Phase
 from .loss_terms import LossTerm, build_terms
@@ -69,7 +70,7 @@ class Objective:
         return {"loss": torch.stack(weighted).sum(), **values}
 
     def _deformation(self, network: Any, batch: Batch, phase: Phase) -> LossInputs:
-        """Displacement, regularity, and the inverse if the network has one or a loss needs it."""
+        """Displacement, regularity, and the inverse if a loss needs it."""
         config = self.config
         moving, fixed = (
             averaged(x, phase.downsample) for x in (batch.moving_input, batch.fixed_input)
@@ -79,14 +80,16 @@ class Objective:
                 rest = {"skip_finest": phase.leave_out} if phase.leave_out else {}
                 velocity = network.velocity(moving=moving, fixed=fixed, **rest)
             elif not self.capabilities.has_velocity and self._needs_inverse:
-                # Such a network gives no inverse, so it registers the other direction, too.
+                # Nothing is known of the inverse, so the other direction is registered, too.
                 pair = network(moving=torch.cat([moving, fixed]), fixed=torch.cat([fixed, moving]))
                 forward, inverse = pair.displacement.chunk(2)
                 return {"displacement": forward, "inverse": inverse, "regularity": pair.regularity}
             else:
-                out = network(moving=moving, fixed=fixed)
-                inverses = {} if out.inverse is None else {"inverse": out.inverse}
-                return {"displacement": out.displacement, "regularity": out.regularity, **inverses}
+                displacement, regularity, _ = network(moving=moving, fixed=fixed)
+                inputs = {"displacement": displacement, "regularity": regularity}
+                if self._needs_inverse:
+                    inputs["inverse"] = integrate(-regularity, moving.shape[2:], network.steps)
+                return inputs
         both = field.exponentiate(torch.cat([velocity, -velocity]), steps=network.steps)
         forward, inverse = both.chunk(2)
         return {"displacement": forward, "inverse": inverse, "regularity": velocity}
