@@ -146,6 +146,18 @@ def test_a_stage_ends_when_the_similarity_stops_growing(steps: list[Tensor]) -> 
     assert taken[0] < taken[1] < taken[2] == 46
 
 
+def test_where_little_is_left_to_do_the_steps_become_shorter() -> None:
+    """As between two scans of one subject: the full length would lead away from the truth."""
+    moving, known = picture(1), smooth_field(1, SHAPE, amplitude=0.6).float()
+    fixed = field.warp(moving, known)
+    settings = DescentSettings([Stage(1, 8, step_length=0.6, momentum=0.5)])
+    assert length(descend(replace(settings, halvings=0), moving=moving, fixed=fixed)) == 0
+    found = descend(settings, moving=moving, fixed=fixed)
+    assert length(found - known) < 0.85 * length(known)
+    before, after = (1 - similarity(fixed, field.warp(moving, u)) for u in (0 * found, found))
+    assert after < 0.6 * before
+
+
 def test_a_descent_continues_from_its_start() -> None:
     """A single step from the truth stays near it; from the identity it does not get there."""
     moving, fixed, known = pair()

@@ -85,13 +85,14 @@ def run(name: str, planes: int, *arguments: Any) -> None:
     What is written to has to be contiguous; what is read is made so.
     """
     function = (_kernels() or {})[name]
-    parts = min(torch.get_num_threads(), planes)
+    threads = torch.get_num_threads()
+    parts = min(threads, planes)
     values = [_array(x) if isinstance(x, Tensor) else x for x in arguments]
     if parts == 1:
         function(*values, 0, planes)
         return
     ends = [planes * p // parts for p in range(parts + 1)]
-    pool = _pool(parts, os.getpid())
+    pool = _pool(threads, os.getpid())
     jobs = [pool.submit(function, *values, a, b) for a, b in zip(ends, ends[1:], strict=False)]
     for job in jobs:
         job.result()
@@ -187,8 +188,8 @@ def take_step(
     return out
 
 
-# A voxel whose residual was below so many times the tolerance needs no step after the first. Set by
-# hand; more leaves more voxels above the tolerance, and takes less time.
+# A voxel whose first step was below so many times the tolerance needs no second one. Set by hand;
+# more leaves more voxels above the tolerance, and takes less time.
 FAR = 20
 
 

@@ -77,9 +77,9 @@ def exponentiate(velocity: Tensor, *, steps: int = 7) -> Tensor:
 
 
 # Set by hand. Voxels: the longest change of an inverse in a step of Newton's method, along an axis;
-# sides of the coarsest grid, from whose inverse the finer ones start. Steps: of all voxels, and of
-# those that need more at most.
-LONGEST, COARSEST = 1.0, 16
+# the sides of the coarsest grid, from whose inverse finer ones start, are shorter. Steps: of all
+# voxels, and of those that need more at most.
+LONGEST, COARSEST = 1.0, 4
 STEPS, MOST_FURTHER_STEPS = 2, 12
 
 
@@ -87,21 +87,30 @@ STEPS, MOST_FURTHER_STEPS = 2, 12
 def invert(displacement: Tensor, *, start: Tensor | None = None, tolerance: float = 0.01) -> Tensor:
     """Invert a displacement by Newton's method.
 
-    It goes on until the residual w(y) + u(y + w(y)) is zero within tolerance. Unlike fixed-point
-    iteration (Chen et al., doi:10.1118/1.2816107), it also converges where u stretches by more
-    than two. For a field that comes from a velocity v, exponentiate(−v) is the exact inverse.
+    It goes on until the residual w(y) + u(y + w(y)) is zero within about the tolerance. Unlike
+    fixed-point iteration (Chen et al., doi:10.1118/1.2816107), it also converges where u stretches
+    by more than two. For a field that comes from a velocity v, exponentiate(−v) is the exact
+    inverse.
 
     Args:
         displacement: u, (B, 3, X, Y, Z), voxels. Gradients are not followed.
         start: an approximate inverse, of the same shape; by default that on the grid of half the
             resolution, which is found in the same way.
         tolerance: of each component of the residual, voxels; compiled kernels leave a few voxels
-            somewhat above it.
+            somewhat above it, whose last step was short.
 
     Returns:
         The displacement w with (Id + u) ∘ (Id + w) = Id, (B, 3, X, Y, Z), voxels. Where u folds,
         no inverse exists and the result is approximate.
+
+    Raises:
+        ValueError: the start has another shape.
     """
+    if start is not None and start.shape != displacement.shape:
+        raise ValueError(
+            f"start must have the shape of the displacement, {tuple(displacement.shape)}, got "
+            f"{tuple(start.shape)}"
+        )
     inverse = _coarse_inverse(displacement, tolerance) if start is None else start.clone()
     inverse = inverse.contiguous()
     if compiled.can_take(displacement, inverse):
@@ -117,7 +126,7 @@ def invert(displacement: Tensor, *, start: Tensor | None = None, tolerance: floa
 
 def _coarse_inverse(displacement: Tensor, tolerance: float) -> Tensor:
     """About the inverse, from that on the grid of half the resolution; −u on a small grid."""
-    if min(displacement.shape[2:]) < COARSEST:
+    if max(displacement.shape[2:]) < COARSEST:
         return -displacement
     # One component after the other: of large grids, no copy of all three is padded or cropped.
     parts = (padded(component, 2, border=True) for component in displacement.split(1, dim=1))
@@ -128,6 +137,8 @@ def _coarse_inverse(displacement: Tensor, tolerance: float) -> Tensor:
     inverse = torch.empty_like(displacement, memory_format=torch.contiguous_format)
     for component, part in zip(inverse.split(1, dim=1), coarse.split(1, dim=1), strict=True):
         component.copy_(upsample(part)[within])
+    if not coarse.isfinite().all():  # what is not finite would spread
+        torch.where(inverse.isfinite(), inverse, -displacement, out=inverse)
     return inverse
 
 
@@ -151,6 +162,8 @@ def newton_step(displacement: Tensor, inverse: Tensor) -> Tensor:
 def _add_along(out: Tensor, field: Tensor, by: Tensor, axis: int) -> None:
     """Add ∂field/∂axis · by to ``out``, by central differences, without large temporary tensors."""
     n = field.shape[axis]
+    if n == 1:
+        return
     for first, count, before, after, weight in (
         (1, n - 2, 0, 2, 0.5),
         (0, 1, 0, 1, 1.0),

@@ -128,6 +128,8 @@ class DescentSettings:
         window: edge of the windows of the local correlation, odd, in voxels of each stage's grid.
         tolerance: a stage ends when a step increases the similarity (the mean squared correlation
             minus the weighted squared difference of the features) by less than this.
+        halvings: a step that decreases it is taken back, and a stage goes on with steps of half the
+            length, so many times; then it ends.
         min_determinant: lower bound of the Jacobian determinant in the result.
     """
 
@@ -136,6 +138,9 @@ class DescentSettings:
     # Between two scans of one subject, what remains to gain is soon only noise. The value was set
     # by hand; 1e-3 was used for a while, and no row compares the two.
     tolerance: float = 1e-4
+    # Between two scans of one subject, the first steps are too long. Later ones do not help for
+    # ever, as the smoothing after each step makes the images a little less similar.
+    halvings: int = 2
     # Set by hand: above zero, so that resampling the displacement rarely brings folds.
     min_determinant: float = 0.02
 
@@ -246,8 +251,8 @@ def _run_stage(
 
     ``step_seconds`` is the time that the first step is expected to take.
     """
-    previous, previous_similarity = displacement, -math.inf
-    momentum = Momentum(stage.momentum)
+    best, best_pull, best_similarity = displacement, Tensor(), -math.inf
+    momentum, shortest = Momentum(stage.momentum), stage.step_length / 2**settings.halvings
     for _ in range(stage.steps):
         began = time.monotonic()
         if deadline is not None and began + step_seconds > deadline:
@@ -256,14 +261,20 @@ def _run_stage(
         for force in forces:
             total, value = force(displacement, total)
             similarity += value
-        if similarity - previous_similarity < settings.tolerance:
-            if similarity < previous_similarity:
-                displacement = previous
+        gain = similarity - best_similarity
+        if gain < min(settings.tolerance, 0):  # the step was too long: a shorter one in its place
+            displacement = best
+            if stage.step_length <= shortest:
+                break
+            stage = replace(stage, step_length=stage.step_length / 2)
+            momentum = Momentum(stage.momentum)
+        elif gain < settings.tolerance:
             break
-        previous, previous_similarity = displacement, similarity
-        assert total is not None  # at least the images pull
-        weighted = total if weights is None else weights.weigh(total, displacement)
-        displacement = take_step(displacement, weighted, stage, momentum)
+        else:
+            assert total is not None  # at least the images pull
+            best_pull = total if weights is None else weights.weigh(total, displacement)
+            best, best_similarity = displacement, similarity
+        displacement = take_step(best, best_pull, stage, momentum)
         step_seconds = time.monotonic() - began
     return displacement, step_seconds
 

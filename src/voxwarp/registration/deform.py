@@ -1,4 +1,4 @@
-"""From two prepared scans to warps on the fixed grid: run the model, refine, remove folds."""
+"""From two prepared scans to warps on the fixed grid: run the model, refine, unfold, invert."""
 
 from typing import NamedTuple
 
@@ -224,12 +224,14 @@ def inverted(warp: Warp) -> Warp:
     grid, would be that of another interpolation.
 
     Both are turned into voxels and back in place, as there may not be memory for a copy. After
-    that, rounding makes of the warp what it was.
+    that, rounding makes of the warp what it was: ``on_fixed_grid`` rounds it, too.
     """
     to_mm = warp.grid.affine[:3, :3]
-    inverse = field.invert(_turned(warp, np.linalg.inv(to_mm)))
-    _turned(warp, to_mm)
-    _rounded(warp)
+    try:
+        inverse = field.invert(_turned(warp, np.linalg.inv(to_mm)))
+    finally:
+        _turned(warp, to_mm)
+        _rounded(warp)
     found = Warp(inverse[0].numpy(), warp.grid)
     _turned(found, to_mm)
     return _rounded(found)

@@ -90,9 +90,10 @@ class Objective:
                 if self._needs_inverse:
                     inputs["inverse"] = integrate(-regularity, moving.shape[2:], network.steps)
                 return inputs
-        both = field.exponentiate(torch.cat([velocity, -velocity]), steps=network.steps)
-        forward, inverse = both.chunk(2)
-        return {"displacement": forward, "inverse": inverse, "regularity": velocity}
+        ways = [velocity, -velocity] if self._needs_inverse else [velocity]
+        flows = field.exponentiate(torch.cat(ways), steps=network.steps).chunk(len(ways))
+        found = dict(zip(("displacement", "inverse"), flows, strict=False))
+        return {**found, "regularity": velocity}
 
     @property
     def _needs_inverse(self) -> bool:

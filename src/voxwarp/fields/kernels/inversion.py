@@ -6,35 +6,42 @@ from .jit import ONE, ZERO, jit, kernel
 from .loops import index
 from .rows import between, corner, places, row_buffers
 
+INFINITE = np.float32(np.inf)
+
 
 @kernel
 def invert(u, w, tolerance, near, longest, most, first, last):
     """Change w by Newton's method until r(y) = w(y) + u(y + w(y)) is zero within tolerance.
 
-    Every voxel makes one step, all of a row together; where r was above ``near``, at most ``most``
-    further ones. Each is at most ``longest`` along an axis. Where they do not suffice, as in a
-    fold, w becomes the best that they met.
+    Every voxel makes one step, all of a row together; where it was longer than ``near``, or the
+    point lies outside, at most ``most`` further ones. Each is at most ``longest`` along an axis.
+    Where they do not suffice, as in a fold, w becomes the best that they met.
     """
     _, nx, ny, nz = w.shape
     shape, step, n = u.shape[1:], index(nx * ny * nz), index(nz)
     size = index(shape[0] * shape[1] * shape[2])
     flat, field = u.reshape(-1), w.reshape(-1)
     start, wx, wy, wz = row_buffers(nz)
-    error = np.empty(nz, np.float32)
+    length = np.empty(nz, np.float32)
     for i in range(first, last):
         for j in range(ny):
             row, x, y = index((i * ny + j) * nz), np.float32(i), np.float32(j)
             places(field, row, step, x, y, ZERO, shape, start, wx, wy, wz, n)
-            _step(flat, size, shape, start, wx, wy, wz, field, row, step, longest, error, n)
+            _step(flat, size, shape, start, wx, wy, wz, field, row, step, x, y, longest, length, n)
             for k in range(nz):
-                if error[k] > near:
+                if not length[k] <= near:
                     point, at = (x, y, np.float32(k)), index(row + index(k))
                     _solve(flat, shape, point, field, at, step, tolerance, longest, most)
 
 
 @jit
-def _step(u, size, shape, start, wx, wy, wz, w, row, step, longest, error, n):
-    """One step in the n voxels of a row, whose cells and weights are given; and |r| before it."""
+def _step(u, size, shape, start, wx, wy, wz, w, row, step, x, y, longest, length, n):
+    """One step in the n voxels of the row x, y, whose cells and weights are given.
+
+    ``length`` becomes how far the longest component of r or of the step reached; infinity where the
+    point was outside, so that the border's cell says nothing about the derivatives.
+    """
+    ends = np.float32(shape[0] - 1), np.float32(shape[1] - 1), np.float32(shape[2] - 1)
     cell = index(shape[1] * shape[2]), index(shape[2])
     second = index(row + step)
     third = index(second + step)
@@ -45,7 +52,11 @@ def _step(u, size, shape, start, wx, wy, wz, w, row, step, longest, error, n):
         c, cx, cy, cz = _in_cell(u, at + size + size, cell, f)
         r = w[row + k] + a, w[second + k] + b, w[third + k] + c
         d = _solution((ax, bx, cx), (ay, by, cy), (az, bz, cz), r)
-        error[k] = max(abs(r[0]), abs(r[1]), abs(r[2]))
+        p = x + w[row + k], y + w[second + k], np.float32(np.int32(k)) + w[third + k]
+        outside = between(p[0], ends[0]) != p[0] or between(p[1], ends[1]) != p[1]
+        outside = outside or between(p[2], ends[2]) != p[2]
+        furthest = max(abs(r[0]), abs(r[1]), abs(r[2]), abs(d[0]), abs(d[1]), abs(d[2]))
+        length[k] = INFINITE if outside else furthest
         w[row + k] -= min(max(d[0], -longest), longest)
         w[second + k] -= min(max(d[1], -longest), longest)
         w[third + k] -= min(max(d[2], -longest), longest)
@@ -54,7 +65,7 @@ def _step(u, size, shape, start, wx, wy, wz, w, row, step, longest, error, n):
 @jit
 def _solve(u, shape, y, w, at, step, tolerance, bound, most):
     """``invert`` in one voxel y, whose components in w are ``step`` apart from ``at`` on."""
-    least = np.float32(np.inf)
+    least = INFINITE
     a, b, c = w[at], w[at + step], w[at + step + step]
     for _ in range(most + 1):
         value, by_x, by_y, by_z = _linear(u, shape, y[0] + a, y[1] + b, y[2] + c)
