@@ -36,8 +36,7 @@ a number has 4 bytes:
 
 A step, on its grid: displacement (3), both images (2) and their maps read, 3 written for the next.
 The steps are those that were taken, and the displacement is written, 3 W. A velocity: 2 W read, and
-each squaring in both directions, at half the resolution: 6 volumes read, 6 written; both fields are
-written, 6 W.
+each squaring, at half the resolution: 3 volumes read, 3 written; the field is written, 3 W.
 
 Floors are below what is possible: no arithmetic of a step is counted, only the convolutions of a
 network are, and nothing of an affine registration but its input and output.
@@ -133,8 +132,8 @@ def moved_by_steps(
 
 
 def moved_by_velocity(squarings: int, whole: Sequence[int]) -> float:
-    """Bytes that integrating a velocity at half the resolution moves, in both directions."""
-    return FLOAT * prod(whole) * (2 + 6 + squarings * 12 / 8)
+    """Bytes that integrating a velocity at half the resolution moves."""
+    return FLOAT * prod(whole) * (2 + 3 + squarings * 6 / 8)
 
 
 def flops(run: Callable[[], object]) -> float:
