@@ -411,15 +411,15 @@ def _landmarks() -> list[str]:
     return [
         f"affine {ours('affine')} mm; antspyx {two(twice[0])} and {two(twice[1])} in two runs; "
         f"greedy {tre('greedy, affine')}.",
-        f"greedy {tre('greedy')}, `vm1` {ours('vm1')}, `pyramid` {ours('pyramid')}, `fast` "
-        f"{ours('fast')}, `none` {ours('none')} (with `--refine` {ours('none --refine')}), `vm2` "
-        f"{ours('vm2')}, antspyx SyN {tre('antspyx, SyN')} (it samples at random), `default` "
-        f"{ours('default')} (with `--refine` {ours('default --refine')})",
+        f"greedy {tre('greedy')}, `pyramid` {ours('pyramid')}, `fast` {ours('fast')}, `default` "
+        f"{ours('default')} (with `--refine` {ours('default --refine')}), `vm1` {ours('vm1')}, "
+        f"`none` {ours('none')} (with `--refine` {ours('none --refine')}), `vm2` {ours('vm2')}, "
+        f"antspyx SyN {tre('antspyx, SyN')} (it samples at random)",
         f"by {min(below):.1f} to {max(below):.1f} mm on average",
-        f"affine {free('affine')}, `vm1` {free('vm1')}, `default` {free('default')} (with "
-        f"`--refine` {free('default --refine')}), `fast` {free('fast')}, `vm2` {free('vm2')}, "
-        f"`none` {free('none')} (with `--refine` {free('none --refine')}), `pyramid` "
-        f"{free('pyramid')};",
+        f"affine {free('affine')}, `pyramid` {free('pyramid')}, `default` {free('default')} (with "
+        f"`--refine` {free('default --refine')}), `none` {free('none')} (with `--refine` "
+        f"{free('none --refine')}), `fast` {free('fast')}, `vm1` {free('vm1')}, `vm2` "
+        f"{free('vm2')};",
     ]
 
 
@@ -484,6 +484,12 @@ def _learning() -> list[str]:
         f"{score(at(1000))} and {score(at(1000, 'vm2'))} ({minutes[1000]:.0f} minutes)",
         f"VoxelMorph-1 {dice(at(1050))} after 50 steps, {score(at(1100))} after 100; "
         f"VoxelMorph-2 {score(at(1060, 'vm2'))} after 60",
+        *(
+            f"VoxelMorph-{number} has {score(full[0])} after {full[0]['step']} steps, and "
+            f"{score(full[-1])} after {full[-1]['step']}"
+            for number in (1, 2)
+            if (full := rows("learning.csv", experiment="full resolution", network=f"vm{number}"))
+        ),
         "costs both about 0.015 at first",
         f"0.1: {dice(first)} with {float(first['val_folds_percent']):.1f} % folds; 0.3: "
         f"{score(sweep['0.3'])}; **1: {score(sweep['1.0'])}**; 3: {score(sweep['3.0'], 2)}; 10: "
