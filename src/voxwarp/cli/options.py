@@ -125,7 +125,8 @@ Refine = Annotated[
     bool | None,
     typer.Option(
         "--refine/--no-refine",
-        help="Continue from the model's result by optimising this one pair: a little more overlap, slower.",
+        help="Continue from the model's result by optimising this one pair: a little more overlap, "
+        "slower.",
         show_default="no refinement",
         rich_help_panel=TRANSFORM,
     ),
