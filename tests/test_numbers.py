@@ -50,7 +50,7 @@ SETTINGS = {
     "docs/preparation.md": {"1 mm", "255 mm", "6 mm", "2 mm", "1074 MB", "(1074 by default)"},
     "docs/python.md": set(),
     "docs/evaluation.md": set(),
-    "docs/models.md": {"2 mm"},
+    "docs/models.md": {"1 mm", "2 mm"},
     "docs/method.md": {"0.045", "1 mm", "2 mm", "4 mm"},
     "docs/conventions.md": {"0.1 µm", "1 mm", "2 mm", "6 mm", "8 mm", "10 mm", "12 mm"}
     | {"13 mm", "97 %", "2 %", "5 %", "0.045"},
