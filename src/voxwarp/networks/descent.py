@@ -253,7 +253,7 @@ def _run_stage(
     """
     best, best_pull, best_similarity = displacement, Tensor(), -math.inf
     momentum, shortest = Momentum(stage.momentum), stage.step_length / 2**settings.halvings
-    for _ in range(stage.steps):
+    for left in reversed(range(stage.steps)):
         began = time.monotonic()
         if deadline is not None and began + step_seconds > deadline:
             break
@@ -264,7 +264,7 @@ def _run_stage(
         gain = similarity - best_similarity
         if gain < min(settings.tolerance, 0):  # the step was too long: a shorter one in its place
             displacement = best
-            if stage.step_length <= shortest:
+            if stage.step_length <= shortest or not left:  # none is kept that may be too long
                 break
             stage = replace(stage, step_length=stage.step_length / 2)
             momentum = Momentum(stage.momentum)
