@@ -478,6 +478,8 @@ def _learning() -> list[str]:
     }
     some = {n: at(850, experiment="subjects", subjects=n) for n in (5, 10, 20)}
     first = sweep["0.1"]
+    full_resolution = {"experiment": "full resolution"}
+    at_1_mm = {n: rows("learning.csv", network=f"vm{n}", **full_resolution) for n in (1, 2)}
     return [
         f"VoxelMorph-1 has {dice(at(700))} and VoxelMorph-2 {dice(at(700, 'vm2'))} "
         f"({minutes[700]:.0f} minutes)",
@@ -487,8 +489,7 @@ def _learning() -> list[str]:
         *(
             f"VoxelMorph-{number} has {score(full[0])} after {full[0]['step']} steps, and "
             f"{score(full[-1])} after {full[-1]['step']}"
-            for number in (1, 2)
-            if (full := rows("learning.csv", experiment="full resolution", network=f"vm{number}"))
+            for number, full in at_1_mm.items()
         ),
         "costs both about 0.015 at first",
         f"0.1: {dice(first)} with {float(first['val_folds_percent']):.1f} % folds; 0.3: "

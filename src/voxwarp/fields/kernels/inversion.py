@@ -38,8 +38,8 @@ def invert(u, w, tolerance, near, longest, most, first, last):
 def _step(u, size, shape, start, wx, wy, wz, w, row, step, x, y, longest, length, n):
     """One step in the n voxels of the row x, y, whose cells and weights are given.
 
-    ``length`` becomes how far the longest component of r or of the step reached; infinity where the
-    point was outside, so that the border's cell says nothing about the derivatives.
+    ``length`` becomes the largest component of r and of the step; infinity where the point was
+    outside, because the border's cell says nothing about the derivatives there.
     """
     ends = np.float32(shape[0] - 1), np.float32(shape[1] - 1), np.float32(shape[2] - 1)
     cell = index(shape[1] * shape[2]), index(shape[2])
